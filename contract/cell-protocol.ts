@@ -1,0 +1,173 @@
+/**
+ * What a cell's agent and the control plane say to each other.
+ *
+ * The agent asks, the control plane answers: one long-polled call carries the heartbeat, what the
+ * agent has applied, what it saw highest, and brings the lease, changes of ownership in order of
+ * revision, and id ranges. A cell therefore needs no inbound door for the control plane, and a
+ * control plane that is gone is simply silent.
+ *
+ * Order matters (corrections A5, A14): the agent presents the highest revision, epoch and grant
+ * that its database has seen; a control plane that knows less than the cell must not grant.
+ */
+import { z } from "zod";
+import { cellIdSchema, epochSchema, keyspaceNameSchema, revisionSchema } from "./ids.ts";
+import { placementKeySchema } from "./placement-key.ts";
+import { guardModes, strategies } from "./routing-table.ts";
+
+/** A placement key in one cell's database. Only `active` may write and be read by the application. */
+export const ownershipStates = ["active", "fenced", "importing", "moved", "dropped"] as const;
+export type OwnershipState = (typeof ownershipStates)[number];
+
+/** What the control plane wants a cell's database to say about one key. */
+export const ownershipChangeSchema = z.object({
+  key: placementKeySchema,
+  state: z.enum(ownershipStates),
+  epoch: epochSchema,
+  /** The operation and its attempt: a cell refuses a smaller pair than the last it obeyed. */
+  op: z.string().max(64),
+  attempt: z.number().int().min(0),
+});
+export type OwnershipChange = z.infer<typeof ownershipChangeSchema>;
+
+/** Measured per tenant since the last report; absolute values, not differences. */
+export const tenantStatSchema = z.object({
+  keyspace: keyspaceNameSchema,
+  tenant: z.string().max(128),
+  rows: z.number().int().min(0),
+  bytes: z.number().int().min(0),
+  /** Requests per second over the last window. */
+  rps: z.number().min(0),
+});
+export type TenantStat = z.infer<typeof tenantStatSchema>;
+
+export const agentSyncRequestSchema = z.object({
+  cell: cellIdSchema,
+  /** One agent process; the primary is the one that holds the advisory lock in the cell's database. */
+  instance: z.string().max(64),
+  primary: z.boolean(),
+  /** The ingress of this agent, as routers reach it. */
+  endpoint: z.url({ protocol: /^https?$/ }),
+  release: z.string().max(64),
+  schemaVersion: z.string().max(64),
+  database: z.object({
+    /** `pg_control_system().system_identifier`, as text: it is a 64-bit number. */
+    systemIdentifier: z.string().max(32),
+    timeline: z.number().int().min(1),
+    /** `pg_postmaster_start_time()`, ISO 8601. */
+    boot: z.string().max(40),
+    /** The highest grant number stored durably in the cell's database; 0 if none. */
+    grant: z.number().int().min(0),
+    reachable: z.boolean(),
+  }),
+  /** Ownership of this cell is applied, and read back, up to this revision. */
+  appliedRevision: revisionSchema,
+  /** The highest epoch in the cell's database; 0 if it owns nothing. */
+  epochMax: z.number().int().min(0),
+  /** Changes that the cell refused because it knows something newer. */
+  refused: z
+    .array(
+      z.object({ key: placementKeySchema, state: z.enum(ownershipStates), epoch: epochSchema }),
+    )
+    .max(1000),
+  app: z.object({ reachable: z.boolean() }),
+  /** Ask for a lease grant; the agent has read its database's clock before sending. */
+  wantLease: z.boolean(),
+  /** Sequences whose leased ids run low. */
+  wantIdRanges: z
+    .array(z.object({ sequence: z.string().max(128), floor: z.number().int().min(0) }))
+    .max(500),
+  stats: z.array(tenantStatSchema).max(10_000),
+  /** Wait at most this long for changes, in milliseconds; 0 answers at once. */
+  waitMs: z.number().int().min(0).max(30_000),
+  /** In answer to `report: "ownership"`: a page of all the cell's keys, in key order. */
+  ownership: z
+    .object({
+      entries: z
+        .array(
+          z.object({ key: placementKeySchema, state: z.enum(ownershipStates), epoch: epochSchema }),
+        )
+        .max(10_000),
+      last: z.boolean(),
+    })
+    .optional(),
+});
+export type AgentSyncRequest = z.infer<typeof agentSyncRequestSchema>;
+
+export const agentSyncResponseSchema = z.object({
+  fleet: z.string(),
+  /** Changes up to this revision are in `changes`; the cursor of the next call. */
+  revision: revisionSchema,
+  changes: z.array(ownershipChangeSchema).max(10_000),
+  /** True when more changes wait: call again at once. */
+  more: z.boolean(),
+  keyspaces: z.array(
+    z.object({
+      name: keyspaceNameSchema,
+      strategy: z.enum(strategies),
+      slotCount: z.number().int().optional(),
+      guardMode: z.enum(guardModes),
+    }),
+  ),
+  /** Absent: no lease is granted now; `leaseRefused` then says why. */
+  lease: z.object({ grant: z.number().int().min(1), ttlMs: z.number().int().min(1) }).optional(),
+  leaseRefused: z.string().optional(),
+  idRanges: z.array(
+    z.object({
+      sequence: z.string(),
+      /** Both ends belong to the range. Below 2^53. */
+      lo: z.number().int(),
+      hi: z.number().int(),
+    }),
+  ),
+  /** The control plane was restored and wants to hear all the cell knows. */
+  report: z.enum(["nothing", "ownership"]),
+});
+export type AgentSyncResponse = z.infer<typeof agentSyncResponseSchema>;
+
+/** What the router tells the control plane while it asks for the next change of the table. */
+export const routerSyncRequestSchema = z.object({
+  router: z.string().max(40),
+  instance: z.string().max(64),
+  /** The revision this router serves from: its acknowledgement. */
+  revision: revisionSchema,
+  epochMax: z.number().int().min(0),
+  checksum: z.string().max(16),
+  admin: z.string().max(200),
+  release: z.string().max(64),
+  /** Echoed, so that a route lease can be counted from the router's own send time (corrections A4). */
+  nonce: z.string().max(64),
+  waitMs: z.number().int().min(0).max(30_000),
+  /** Per cell since the last call: what the data plane saw. */
+  seen: z
+    .array(z.object({ cell: cellIdSchema, requests: z.number().int(), failures: z.number().int() }))
+    .max(1000),
+});
+export type RouterSyncRequest = z.infer<typeof routerSyncRequestSchema>;
+
+/** `unchanged`: nothing new within `waitMs`. `snapshot`: fetch GET /v1/machine/routing-table. */
+export const routerSyncResponseSchema = z.object({
+  nonce: z.string(),
+  revision: revisionSchema,
+  answer: z.discriminatedUnion("kind", [
+    z.object({ kind: z.literal("unchanged") }),
+    z.object({ kind: z.literal("snapshot") }),
+    z.object({
+      kind: z.literal("delta"),
+      delta: z.object({ body: z.string(), keyId: z.string(), signature: z.string() }),
+    }),
+  ]),
+});
+export type RouterSyncResponse = z.infer<typeof routerSyncResponseSchema>;
+
+/** The agent's own door, for people and probes: `GET /cellfleet/status` on its admin port. */
+export const agentStatusSchema = z.object({
+  cell: cellIdSchema,
+  instance: z.string(),
+  primary: z.boolean(),
+  lease: z.object({ live: z.boolean(), remainingMs: z.number(), grant: z.number() }),
+  appliedRevision: revisionSchema,
+  keys: z.record(z.string(), z.number()),
+  inFlight: z.number(),
+  reason: z.string(),
+});
+export type AgentStatus = z.infer<typeof agentStatusSchema>;

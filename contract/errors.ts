@@ -1,0 +1,374 @@
+/**
+ * The error table: every refusal of the house has one code, and the code is stable API.
+ *
+ * Clients, scripts and tests branch on `code`, never on message text. `docs/errors.md` is generated
+ * from this table. Adding a code: docs/checklists/add-an-error-code.md.
+ */
+import { z } from "zod";
+
+/** Who is at fault: what a reader of the answer looks at first. */
+export type ErrorSource = "client" | "router" | "cell" | "control";
+
+/**
+ * May the same request be sent again?
+ * `never`: it will fail the same way. `safe`: nothing was done. `idempotent-only`: it may have been
+ * done; only an idempotent request, or one with the same Idempotency-Key, may be repeated.
+ */
+export type RetryVerdict = "never" | "safe" | "idempotent-only";
+
+export type ErrorEntry = {
+  readonly httpStatus: number;
+  readonly source: ErrorSource;
+  readonly retry: RetryVerdict;
+  /** The exit code of `cellctl` (design of the CLI: 4 guardrail, 5 not found, 6 conflict, 64 usage …). */
+  readonly exit: number;
+  readonly meaning: string;
+};
+
+const entry = (
+  httpStatus: number,
+  source: ErrorSource,
+  retry: RetryVerdict,
+  exit: number,
+  meaning: string,
+): ErrorEntry => ({ httpStatus, source, retry, exit, meaning });
+
+export const errorTable = {
+  // Identifying the tenant of a request.
+  TENANT_MISSING: entry(
+    400,
+    "client",
+    "never",
+    64,
+    "The request names no tenant in any configured place.",
+  ),
+  TENANT_INVALID: entry(400, "client", "never", 64, "The tenant id breaks the rules for ids."),
+  TENANT_CONFLICT: entry(
+    400,
+    "client",
+    "never",
+    64,
+    "Two places of the request name different tenants.",
+  ),
+  TENANT_UNKNOWN: entry(404, "client", "never", 5, "No placement exists for this tenant."),
+  // Requests the router will not carry.
+  REQUEST_INVALID: entry(
+    400,
+    "client",
+    "never",
+    64,
+    "The request breaks the rules of HTTP or of the API.",
+  ),
+  METHOD_NOT_ALLOWED: entry(405, "client", "never", 64, "The method is not served here."),
+  BODY_TOO_LARGE: entry(413, "client", "never", 64, "The body is larger than the limit."),
+  EXPECTATION_FAILED: entry(
+    417,
+    "client",
+    "never",
+    64,
+    "Only `Expect: 100-continue` is understood.",
+  ),
+  HEADERS_TOO_LARGE: entry(
+    431,
+    "client",
+    "never",
+    64,
+    "The header section is larger than the limit.",
+  ),
+  LOOP_DETECTED: entry(508, "router", "never", 1, "The request has already passed this router."),
+  // Routing and forwarding.
+  TABLE_NOT_LOADED: entry(503, "router", "safe", 69, "The router has no routing table yet."),
+  PLACEMENT_HELD: entry(
+    503,
+    "router",
+    "safe",
+    4,
+    "The placement is switching owner; waiting took too long.",
+  ),
+  PLACEMENT_UNAVAILABLE: entry(
+    503,
+    "router",
+    "safe",
+    4,
+    "The placement has no cell that may serve it.",
+  ),
+  ROUTER_OVERLOADED: entry(
+    503,
+    "router",
+    "safe",
+    1,
+    "The queue for this cell is full or took too long.",
+  ),
+  ROUTER_DRAINING: entry(503, "router", "safe", 1, "The router is shutting down."),
+  CELL_UNREACHABLE: entry(
+    503,
+    "cell",
+    "safe",
+    1,
+    "The cell cannot be reached; other cells are unaffected.",
+  ),
+  CELL_TIMEOUT: entry(
+    504,
+    "cell",
+    "idempotent-only",
+    1,
+    "The cell did not answer in time; the outcome is unknown.",
+  ),
+  CELL_PROTOCOL: entry(
+    502,
+    "cell",
+    "idempotent-only",
+    1,
+    "The cell's answer broke HTTP or the cell protocol.",
+  ),
+  OUTCOME_UNKNOWN: entry(
+    503,
+    "router",
+    "idempotent-only",
+    1,
+    "The cell answered, but ownership or lease could not be confirmed; repeat with the same Idempotency-Key.",
+  ),
+  // The cell's gate.
+  PLACEMENT_STALE: entry(
+    421,
+    "cell",
+    "safe",
+    6,
+    "This cell does not own the placement at this epoch.",
+  ),
+  LEASE_MISSING: entry(
+    503,
+    "cell",
+    "safe",
+    4,
+    "The cell holds no valid lease, so it may not serve.",
+  ),
+  GATE_CLOSED: entry(503, "cell", "safe", 4, "The cell's gate is closed for this placement."),
+  GATE_HEADERS_MISSING: entry(
+    403,
+    "cell",
+    "never",
+    77,
+    "The request did not come through a router.",
+  ),
+  APP_UNREACHABLE: entry(
+    503,
+    "cell",
+    "safe",
+    1,
+    "The application behind the agent cannot be reached.",
+  ),
+  // Refusals of a cell's database, as the sample application reports them.
+  KEY_NOT_ACTIVE: entry(
+    503,
+    "cell",
+    "safe",
+    6,
+    "The database refused: the placement is not active in this cell (CF001).",
+  ),
+  // The control plane: who may ask.
+  UNAUTHENTICATED: entry(401, "client", "never", 77, "No valid token was presented."),
+  TOKEN_EXPIRED: entry(401, "client", "never", 77, "The token has expired."),
+  FORBIDDEN: entry(403, "client", "never", 77, "The token's role may not do this."),
+  // The control plane: what is asked for.
+  VALIDATION_FAILED: entry(
+    400,
+    "client",
+    "never",
+    64,
+    "The request body or a parameter is not valid.",
+  ),
+  IMPORT_INVALID: entry(
+    422,
+    "client",
+    "never",
+    64,
+    "The import file has bad lines; nothing was applied.",
+  ),
+  NOT_FOUND: entry(404, "client", "never", 5, "There is nothing at this address."),
+  CELL_UNKNOWN: entry(404, "client", "never", 5, "There is no such cell."),
+  KEYSPACE_UNKNOWN: entry(404, "client", "never", 5, "There is no such keyspace."),
+  OP_UNKNOWN: entry(404, "client", "never", 5, "There is no such operation."),
+  TOKEN_UNKNOWN: entry(404, "client", "never", 5, "There is no such token."),
+  TENANT_EXISTS: entry(409, "client", "never", 6, "A tenant with this id exists."),
+  CELL_EXISTS: entry(
+    409,
+    "client",
+    "never",
+    6,
+    "A cell with this id exists, or existed: ids are not reused.",
+  ),
+  KEYSPACE_EXISTS: entry(409, "client", "never", 6, "A keyspace with this name exists."),
+  STATE_CONFLICT: entry(
+    409,
+    "client",
+    "never",
+    6,
+    "The object is not in a state in which this can be done.",
+  ),
+  IDEMPOTENCY_MISMATCH: entry(
+    422,
+    "client",
+    "never",
+    6,
+    "The Idempotency-Key was used for a different request.",
+  ),
+  IDEMPOTENCY_IN_FLIGHT: entry(
+    409,
+    "client",
+    "safe",
+    6,
+    "A request with this Idempotency-Key is being served.",
+  ),
+  // The control plane: rules that protect the fleet.
+  CAPACITY_EXHAUSTED: entry(
+    409,
+    "control",
+    "never",
+    4,
+    "No cell may take the tenant; `explain placement` says why, cell by cell.",
+  ),
+  SAFETY_RULE: entry(409, "control", "never", 4, "A safety rule of the fleet forbids this now."),
+  LEASE_TOO_LONG: entry(
+    409,
+    "control",
+    "never",
+    4,
+    "Failover is refused while leases are long: a takeover would have to wait one out.",
+  ),
+  RECOVERING: entry(
+    503,
+    "control",
+    "safe",
+    4,
+    "The control plane was restored from an older state and is reconciling with cells and routers.",
+  ),
+  // Trouble.
+  OP_FAILED: entry(
+    500,
+    "control",
+    "never",
+    1,
+    "The operation failed; its evidence says at which step.",
+  ),
+  PROVIDER_FAILED: entry(502, "control", "safe", 1, "The provider could not do what was asked."),
+  CONTROL_PLANE_UNREACHABLE: entry(
+    503,
+    "control",
+    "safe",
+    69,
+    "The control plane does not answer; traffic is not affected.",
+  ),
+  CONFIG_INVALID: entry(500, "client", "never", 78, "A setting is missing or wrong."),
+  INTERNAL: entry(500, "control", "idempotent-only", 1, "A fault in Cellfleet itself."),
+} as const satisfies Record<string, ErrorEntry>;
+
+export type ErrorCode = keyof typeof errorTable;
+export const errorCodes = Object.keys(errorTable) as ErrorCode[];
+
+/** One error class: `code` decides everything, `cause` is for the log only. */
+export class CellError extends Error {
+  override readonly name = "CellError";
+  readonly code: ErrorCode;
+  readonly nextSteps: readonly string[];
+  readonly details: Readonly<Record<string, unknown>>;
+
+  constructor(
+    code: ErrorCode,
+    message: string,
+    options: {
+      readonly nextSteps?: readonly string[];
+      /** Shown to the client: no secrets, no stack. */
+      readonly details?: Readonly<Record<string, unknown>>;
+      readonly cause?: unknown;
+    } = {},
+  ) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.code = code;
+    this.nextSteps = options.nextSteps ?? [];
+    this.details = options.details ?? {};
+  }
+}
+
+export const errorBodySchema = z.object({
+  error: z.object({
+    code: z.string(),
+    message: z.string(),
+    next_steps: z.array(z.string()),
+    /** Structured facts: limits, values, line numbers. */
+    details: z.record(z.string(), z.unknown()).optional(),
+    /** Always false in a refusal: what was asked for left no trace. Absent where that is unknown. */
+    changed: z.literal(false).optional(),
+  }),
+});
+export type ErrorBody = z.infer<typeof errorBodySchema>;
+
+/** The wire form of an error; `changed` is claimed only where the table says nothing was done. */
+export function errorBody(error: CellError): ErrorBody {
+  const { retry } = errorTable[error.code];
+  return {
+    error: {
+      code: error.code,
+      message: error.message,
+      next_steps: [...error.nextSteps],
+      ...(Object.keys(error.details).length > 0 ? { details: { ...error.details } } : {}),
+      ...(retry === "idempotent-only" ? {} : { changed: false as const }),
+    },
+  };
+}
+
+export const isErrorCode = (raw: string): raw is ErrorCode => Object.hasOwn(errorTable, raw);
+
+/**
+ * SQLSTATE codes raised by the `cellfleet` schema of a cell's database (class CF), and what an
+ * application does with each: `requeue` means resolve the route anew and repeat the transaction.
+ */
+export const sqlStates = {
+  CF001: {
+    name: "key_not_active",
+    action: "requeue",
+    meaning: "The placement key is not active in this cell.",
+  },
+  CF002: {
+    name: "key_changed",
+    action: "fail",
+    meaning: "An UPDATE tried to change the key column of a row.",
+  },
+  CF003: {
+    name: "enter_missing",
+    action: "fail",
+    meaning: "Strict mode: enter() was not called in this transaction.",
+  },
+  CF004: { name: "lease_missing", action: "requeue", meaning: "The cell holds no valid lease." },
+  CF005: {
+    name: "truncate_refused",
+    action: "fail",
+    meaning: "TRUNCATE would remove other tenants' rows.",
+  },
+  CF006: {
+    name: "epoch_stale",
+    action: "requeue",
+    meaning: "Strict mode: the epoch given to enter() is not the placement's.",
+  },
+  CF007: {
+    name: "key_not_entered",
+    action: "fail",
+    meaning: "Strict mode: the row belongs to a key that was not entered.",
+  },
+  CF008: {
+    name: "command_stale",
+    action: "fail",
+    meaning: "A command of an older attempt or a lower epoch was refused.",
+  },
+  CF009: {
+    name: "key_invalid",
+    action: "fail",
+    meaning: "The key is NULL or breaks the rules for ids.",
+  },
+  CF010: {
+    name: "id_range_exhausted",
+    action: "requeue",
+    meaning: "No leased id range is left for this sequence.",
+  },
+} as const;
+export type SqlState = keyof typeof sqlStates;

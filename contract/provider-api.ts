@@ -1,0 +1,52 @@
+/**
+ * What the control plane asks of a provider that runs cells on this machine. The supervisor of
+ * `cellctl dev` answers it on a loopback port, with a bearer token of its own.
+ *
+ * `POST /v1/cells/:id/:action` with `providerRequestSchema`, `GET /v1/cells/:id`. Every action is
+ * idempotent: asking twice for a started cell starts nothing.
+ */
+import { z } from "zod";
+import { cellIdSchema } from "./ids.ts";
+import { serviceSchema, storeSchema } from "./routing-table.ts";
+
+/**
+ * `create`: a database from the template, app and agent processes. `stop`: orderly. `kill`: a crash
+ * of application and database at once (SIGQUIT to PostgreSQL, SIGKILL to the rest). `start`: bring
+ * back what is stopped or dead, on its own data. `destroy`: stop, and remove the data folder.
+ */
+export const providerActions = ["create", "start", "stop", "kill", "destroy"] as const;
+export type ProviderAction = (typeof providerActions)[number];
+
+export const providerRequestSchema = z.strictObject({
+  op: z.string().max(64),
+  /** `create`: the agent's token for the control plane. */
+  agentToken: z.string().max(200).optional(),
+});
+
+/** `dead`: a process ended without being asked to; nobody starts it again but `start`. */
+export const providedStates = ["absent", "creating", "running", "stopped", "dead"] as const;
+export const providedCellSchema = z.object({
+  id: cellIdSchema,
+  state: z.enum(providedStates),
+  text: z.string(),
+  services: z.record(z.string(), serviceSchema),
+  stores: z.record(z.string(), storeSchema),
+});
+export type ProvidedCell = z.infer<typeof providedCellSchema>;
+
+/** `endpoints.json` in the data folder of `cellctl dev`. */
+export const endpointsSchema = z.object({
+  router: z.string(),
+  routerAdmin: z.string(),
+  controlPlane: z.string(),
+  cells: z.record(
+    z.string(),
+    z.object({
+      /** The cell's gate, where routers send requests. */
+      url: z.string(),
+      /** PostgreSQL URL, as the application's own role. */
+      database: z.string(),
+    }),
+  ),
+});
+export type Endpoints = z.infer<typeof endpointsSchema>;

@@ -1,0 +1,170 @@
+/**
+ * The routing table: all that a router needs, under one revision.
+ *
+ * Two wire forms, both signed by the control plane:
+ * - a **snapshot**, NDJSON: one head line, then lines of placements in bulk (grouped by keyspace,
+ *   kind, cell, epoch and state, so that a million tenants cost little more than their ids), then
+ *   one tail line with the digest of all bytes before it and its signature;
+ * - a **delta**: what changed between two revisions, with tombstones.
+ * The file on a router's disk is the snapshot form. A table of static mode is `staticTableSchema`.
+ */
+import { z } from "zod";
+import { cellIdSchema, epochSchema, keyspaceNameSchema, revisionSchema } from "./ids.ts";
+import { keyKinds, slotCountMax } from "./placement-key.ts";
+
+/**
+ * `active`: forward. `hold`: requests wait at the router for the next revision of this key.
+ * `unavailable`: known, but nobody may serve it (503, never another cell).
+ */
+export const routeStates = ["active", "hold", "unavailable"] as const;
+export type RouteState = (typeof routeStates)[number];
+
+export const strategies = ["directory", "range", "slots"] as const;
+export type Strategy = (typeof strategies)[number];
+
+export const guardModes = ["row", "strict"] as const;
+export type GuardMode = (typeof guardModes)[number];
+
+/** An application's entry in a cell. Endpoints are http(s) URLs; several are balanced over. */
+export const serviceSchema = z.object({
+  endpoints: z
+    .array(z.url({ protocol: /^https?$/ }))
+    .min(1)
+    .max(64),
+  /** GET on each endpoint; absent means no active probe. */
+  health: z.string().startsWith("/").optional(),
+  owner: z.string().max(100).optional(),
+});
+
+/** An application's data in a cell. `database` is a reference (`env:`, `file:`), never a secret. */
+export const storeSchema = z.object({
+  database: z.string().min(1).max(200),
+  keyColumn: z.string().min(1).max(63).default("tenant_id"),
+});
+
+export const defaultService = "default";
+
+export const routedCellSchema = z.object({
+  id: cellIdSchema,
+  services: z.record(z.string().min(1).max(40), serviceSchema),
+  region: z.string().max(40).optional(),
+});
+export type RoutedCell = z.infer<typeof routedCellSchema>;
+
+export const routedKeyspaceSchema = z.object({
+  name: keyspaceNameSchema,
+  strategy: z.enum(strategies),
+  /** Of strategy slots: a power of two. */
+  slotCount: z.number().int().min(1).max(slotCountMax).optional(),
+  guardMode: z.enum(guardModes),
+});
+export type RoutedKeyspace = z.infer<typeof routedKeyspaceSchema>;
+
+/** Where in a request the tenant is named. The first source of the list that is present wins; two that disagree are a 400. */
+export const tenantSourceSchema = z.union([
+  z.strictObject({ header: z.string().min(1).max(100), keyspace: keyspaceNameSchema.optional() }),
+  z.strictObject({
+    /** `{tenant}.example.com`; `{tenant}` stands for one or more labels. */
+    host: z.string().max(253).includes("{tenant}"),
+    keyspace: keyspaceNameSchema.optional(),
+  }),
+  z.strictObject({
+    /** `/t/{tenant}`; with `strip` the prefix is not passed on. */
+    path: z.string().max(200).startsWith("/").includes("{tenant}"),
+    strip: z.boolean().optional(),
+    keyspace: keyspaceNameSchema.optional(),
+  }),
+  z.strictObject({ cookie: z.string().min(1).max(100), keyspace: keyspaceNameSchema.optional() }),
+  z.strictObject({ query: z.string().min(1).max(100), keyspace: keyspaceNameSchema.optional() }),
+]);
+export type TenantSource = z.infer<typeof tenantSourceSchema>;
+
+/** A request's service, by host or path prefix; without a match it is `default`. */
+export const serviceRouteSchema = z.strictObject({
+  host: z.string().max(253).optional(),
+  pathPrefix: z.string().max(200).startsWith("/").optional(),
+  service: z.string().min(1).max(40),
+});
+
+export const snapshotHeadSchema = z.object({
+  kind: z.literal("cellfleet.routing-table"),
+  version: z.literal(1),
+  /** The fleet's own id: a table of another fleet is refused. */
+  fleet: z.string().min(1).max(64),
+  revision: revisionSchema,
+  tenantSources: z.array(tenantSourceSchema),
+  serviceRoutes: z.array(serviceRouteSchema),
+  keyspaces: z.array(routedKeyspaceSchema),
+  cells: z.array(routedCellSchema),
+  /** Placements that follow. */
+  placements: z.number().int().min(0),
+});
+export type SnapshotHead = z.infer<typeof snapshotHeadSchema>;
+
+/** Placements that share all but their value. `values` are tenant ids, range starts or slot numbers as text. */
+export const placementGroupSchema = z.object({
+  keyspace: keyspaceNameSchema,
+  kind: z.enum(keyKinds),
+  cell: cellIdSchema,
+  epoch: epochSchema,
+  state: z.enum(routeStates),
+  values: z.array(z.string().max(128)).max(10_000),
+});
+export type PlacementGroup = z.infer<typeof placementGroupSchema>;
+
+export const snapshotTailSchema = z.object({
+  /** SHA-256, hex, of every byte before this line. */
+  digest: z.string().regex(/^[0-9a-f]{64}$/),
+  /** `tableChecksum` of the table, so that drift after deltas shows. */
+  checksum: z.string().regex(/^[0-9a-f]{16}$/),
+  keyId: z.string().max(64),
+  /** Ed25519 over `cellfleet.routing-table\n<digest>`, base64. */
+  signature: z.string().max(200),
+});
+export type SnapshotTail = z.infer<typeof snapshotTailSchema>;
+
+export const deltaBodySchema = z.object({
+  fleet: z.string().min(1).max(64),
+  /** The delta applies to exactly this revision. */
+  from: revisionSchema,
+  to: revisionSchema,
+  /** Whole lists, when they changed. */
+  tenantSources: z.array(tenantSourceSchema).optional(),
+  serviceRoutes: z.array(serviceRouteSchema).optional(),
+  keyspaces: z.array(routedKeyspaceSchema).optional(),
+  cells: z.array(routedCellSchema).optional(),
+  upserts: z.array(placementGroupSchema),
+  /** Tombstones: placement keys that are gone. */
+  deletes: z.array(z.string().max(256)),
+  /** Of the table after the delta. A mismatch makes the router ask for a snapshot. */
+  checksum: z.string().regex(/^[0-9a-f]{16}$/),
+});
+export type DeltaBody = z.infer<typeof deltaBodySchema>;
+
+/** `body` is the JSON text that was signed, byte for byte. */
+export const signedDeltaSchema = z.object({
+  body: z.string(),
+  keyId: z.string().max(64),
+  /** Ed25519 over `cellfleet.delta\n<body>`, base64. */
+  signature: z.string().max(200),
+});
+export type SignedDelta = z.infer<typeof signedDeltaSchema>;
+
+const staticCellSchema = z.union([
+  z.strictObject({ endpoints: serviceSchema.shape.endpoints, health: serviceSchema.shape.health }),
+  z.strictObject({ services: z.record(z.string().min(1).max(40), serviceSchema) }),
+]);
+
+/** A router without a control plane: one JSON file. Epochs are optional there, so none are checked. */
+export const staticTableSchema = z.strictObject({
+  tenantKey: z
+    .array(tenantSourceSchema)
+    .min(1)
+    .default([{ header: "x-tenant-id" }]),
+  serviceRoutes: z.array(serviceRouteSchema).default([]),
+  cells: z.record(z.string(), staticCellSchema),
+  tenants: z.record(z.string(), z.string()).default({}),
+  /** Pass-through of day one: every tenant that is not listed goes to this cell, by name. */
+  passThrough: cellIdSchema.optional(),
+});
+export type StaticTable = z.infer<typeof staticTableSchema>;

@@ -1,0 +1,284 @@
+/**
+ * The control plane's tables. Enumerations come from the contract's arrays, so that database, API
+ * and state machines cannot drift apart.
+ *
+ * Two numbers order everything: `fleet.revision` (one row, locked by every transaction that changes
+ * routing, so revisions are handed out in commit order) and each placement's `epoch`. A row of
+ * `placement` carries the revision of its last change: "what changed since R" is one index scan,
+ * and hold and release of a key are states of one row, so a late hold cannot follow its release.
+ */
+import { sql } from "drizzle-orm";
+import {
+  bigint,
+  boolean,
+  doublePrecision,
+  index,
+  integer,
+  jsonb,
+  pgSchema,
+  primaryKey,
+  text,
+  timestamp,
+  uniqueIndex,
+} from "drizzle-orm/pg-core";
+import {
+  cellHealths,
+  cellStates,
+  opStates,
+  placementStates,
+  roles,
+  tiers,
+} from "../../contract/control-api.ts";
+import { keyKinds } from "../../contract/placement-key.ts";
+import { guardModes, strategies } from "../../contract/routing-table.ts";
+
+/** One schema of its own: `DATABASE_URL` may point into a database that others use too. */
+export const control = pgSchema("cellfleet_control");
+
+const big = (name: string) => bigint(name, { mode: "number" });
+const when = (name: string) => timestamp(name, { withTimezone: true, mode: "date" });
+const createdAt = when("created_at").notNull().defaultNow();
+
+/** Exactly one row. */
+export const fleet = control.table("fleet", {
+  one: boolean("one").primaryKey().default(true),
+  /** Minted once; a routing table or an agent of another fleet is refused. */
+  id: text("id").notNull(),
+  revision: big("revision").notNull().default(0),
+  /** The revision at which routing rules, keyspaces or cells changed last. */
+  configRevision: big("config_revision").notNull().default(0),
+  mode: text("mode", { enum: ["normal", "recovering"] })
+    .notNull()
+    .default("normal"),
+  modeReason: text("mode_reason").notNull().default(""),
+  tenantSources: jsonb("tenant_sources").notNull(),
+  serviceRoutes: jsonb("service_routes").notNull(),
+  createdAt,
+});
+
+/** Exactly one row: who acts, and since which term. Every effect of the leader checks the term. */
+export const leader = control.table("leader", {
+  one: boolean("one").primaryKey().default(true),
+  term: big("term").notNull().default(0),
+  holder: text("holder").notNull().default(""),
+  expiresAt: when("expires_at").notNull().default(sql`'-infinity'`),
+});
+
+export const keyspace = control.table("keyspace", {
+  name: text("name").primaryKey(),
+  strategy: text("strategy", { enum: strategies }).notNull(),
+  slotCount: integer("slot_count"),
+  guardMode: text("guard_mode", { enum: guardModes }).notNull(),
+  createdAt,
+});
+
+export const cell = control.table("cell", {
+  id: text("id").primaryKey(),
+  state: text("state", { enum: cellStates }).notNull(),
+  goal: text("goal", { enum: cellStates }).notNull(),
+  health: text("health", { enum: cellHealths }).notNull().default("unknown"),
+  healthReason: text("health_reason").notNull().default("no agent has reported yet"),
+  region: text("region").notNull(),
+  failureDomain: text("failure_domain").notNull(),
+  tiers: text("tiers", { enum: tiers }).array().notNull(),
+  dedicated: boolean("dedicated").notNull(),
+  provider: text("provider").notNull(),
+  capacityTenants: big("capacity_tenants").notNull(),
+  capacityBytes: big("capacity_bytes").notNull(),
+  capacityRps: doublePrecision("capacity_rps").notNull(),
+  maxTenantShare: doublePrecision("max_tenant_share").notNull(),
+  /** Reserved in the transaction that places a tenant, so that concurrent creates cannot overfill. */
+  usedTenants: big("used_tenants").notNull().default(0),
+  usedBytes: big("used_bytes").notNull().default(0),
+  usedRps: doublePrecision("used_rps").notNull().default(0),
+  services: jsonb("services").notNull(),
+  stores: jsonb("stores").notNull(),
+  release: text("release").notNull().default(""),
+  schemaVersion: text("schema_version").notNull().default(""),
+  /** The last lease granted, with the TTL it was granted for (corrections A6). */
+  grant: big("grant_no").notNull().default(0),
+  leaseGrantedAt: when("lease_granted_at"),
+  leaseTtlMs: integer("lease_ttl_ms").notNull().default(0),
+  leaseTerm: big("lease_term").notNull().default(0),
+  /** Set while ownership is being taken away: nothing is granted any more. */
+  revoking: boolean("revoking").notNull().default(false),
+  /** The database incarnation that holds the cell's lease (corrections A14). */
+  systemIdentifier: text("system_identifier").notNull().default(""),
+  timeline: integer("timeline").notNull().default(0),
+  /** What the cell's agent has applied and read back. */
+  appliedRevision: big("applied_revision").notNull().default(0),
+  /** Observed highest, for recovery after a restore (corrections A5). */
+  epochMaxSeen: big("epoch_max_seen").notNull().default(0),
+  createdAt,
+});
+
+export const agent = control.table(
+  "agent",
+  {
+    cell: text("cell").notNull(),
+    instance: text("instance").notNull(),
+    endpoint: text("endpoint").notNull(),
+    primary: boolean("is_primary").notNull(),
+    appReachable: boolean("app_reachable").notNull().default(false),
+    databaseReachable: boolean("database_reachable").notNull().default(false),
+    seenAt: when("seen_at").notNull().defaultNow(),
+  },
+  (table) => [primaryKey({ columns: [table.cell, table.instance] })],
+);
+
+export const placement = control.table(
+  "placement",
+  {
+    key: text("key").primaryKey(),
+    keyspace: text("keyspace").notNull(),
+    kind: text("kind", { enum: keyKinds }).notNull(),
+    value: text("value").notNull(),
+    cell: text("cell").notNull(),
+    epoch: big("epoch").notNull(),
+    state: text("state", { enum: placementStates }).notNull(),
+    revision: big("revision").notNull(),
+    op: text("op").notNull(),
+    attempt: integer("attempt").notNull().default(0),
+    /** A tombstone: routers are told that the key is gone. */
+    deleted: boolean("deleted").notNull().default(false),
+  },
+  (table) => [
+    index("placement_revision").on(table.revision),
+    index("placement_cell_revision").on(table.cell, table.revision),
+    index("placement_pending").on(table.cell).where(sql`state = 'pending'`),
+  ],
+);
+
+export const tenant = control.table(
+  "tenant",
+  {
+    id: text("id").primaryKey(),
+    keyspace: text("keyspace").notNull(),
+    tier: text("tier", { enum: tiers }).notNull(),
+    region: text("region"),
+    sizeBytes: big("size_bytes").notNull(),
+    sizeRps: doublePrecision("size_rps").notNull(),
+    measuredRows: big("measured_rows").notNull().default(0),
+    measuredBytes: big("measured_bytes").notNull().default(0),
+    measuredRps: doublePrecision("measured_rps").notNull().default(0),
+    labels: jsonb("labels").notNull(),
+    /** The key the tenant is served under: its own, or its container's. */
+    placementKey: text("placement_key").notNull(),
+    createdAt,
+  },
+  (table) => [index("tenant_placement_key").on(table.placementKey)],
+);
+
+export const router = control.table("router", {
+  id: text("id").primaryKey(),
+  instance: text("instance").notNull(),
+  admin: text("admin").notNull(),
+  revision: big("revision").notNull(),
+  epochMax: big("epoch_max").notNull().default(0),
+  checksum: text("checksum").notNull().default(""),
+  release: text("release").notNull().default(""),
+  seenAt: when("seen_at").notNull().defaultNow(),
+});
+
+export const op = control.table(
+  "op",
+  {
+    id: text("id").primaryKey(),
+    kind: text("kind").notNull(),
+    object: text("object").notNull(),
+    state: text("state", { enum: opStates }).notNull(),
+    step: text("step").notNull(),
+    headline: text("headline").notNull(),
+    attempt: integer("attempt").notNull().default(0),
+    /** Grows with every change; the condition of every compare-and-set. */
+    version: integer("version").notNull().default(1),
+    revision: big("revision"),
+    steps: jsonb("steps").notNull().default([]),
+    error: jsonb("error"),
+    input: jsonb("input").notNull().default({}),
+    result: jsonb("result").notNull().default({}),
+    actor: text("actor").notNull(),
+    reason: text("reason").notNull().default(""),
+    createdAt,
+    updatedAt: when("updated_at").notNull().defaultNow(),
+  },
+  (table) => [
+    index("op_open").on(table.state).where(sql`state in ('pending','running')`),
+    index("op_object").on(table.object),
+  ],
+);
+
+export const event = control.table("event", {
+  id: big("id").primaryKey().generatedAlwaysAsIdentity(),
+  at: when("at").notNull().defaultNow(),
+  kind: text("kind").notNull(),
+  object: text("object").notNull(),
+  text: text("text").notNull(),
+});
+
+/** Append-only (a trigger refuses UPDATE, DELETE and TRUNCATE); ids have no gaps. */
+export const audit = control.table("audit", {
+  id: big("id").primaryKey(),
+  at: when("at").notNull(),
+  actor: text("actor").notNull(),
+  role: text("role").notNull(),
+  action: text("action").notNull(),
+  object: text("object").notNull(),
+  reason: text("reason").notNull(),
+  outcome: text("outcome").notNull(),
+  before: jsonb("before"),
+  after: jsonb("after"),
+  prev: text("prev").notNull(),
+  hash: text("hash").notNull(),
+});
+
+export const token = control.table(
+  "token",
+  {
+    id: text("id").primaryKey(),
+    name: text("name").notNull(),
+    role: text("role", { enum: roles }).notNull(),
+    /** The cell or router a machine token speaks for. */
+    subject: text("subject"),
+    /** SHA-256, hex: the secret has 256 random bits, so no slow hash is needed. */
+    hash: text("hash").notNull(),
+    expiresAt: when("expires_at"),
+    revokedAt: when("revoked_at"),
+    createdAt,
+  },
+  (table) => [uniqueIndex("token_hash").on(table.hash)],
+);
+
+export const idempotency = control.table(
+  "idempotency",
+  {
+    tokenId: text("token_id").notNull(),
+    key: text("key").notNull(),
+    /** SHA-256 over method, path and body. */
+    requestHash: text("request_hash").notNull(),
+    /** Null while the first request is being served. */
+    status: integer("status"),
+    body: jsonb("body"),
+    createdAt,
+  },
+  (table) => [primaryKey({ columns: [table.tokenId, table.key] })],
+);
+
+/** Where the next leased id range of a sequence begins, fleet-wide. Only ever grows. */
+export const idSequence = control.table("id_sequence", {
+  sequence: text("sequence").primaryKey(),
+  next: big("next").notNull(),
+});
+
+/** Id ranges handed to cells, for ever disjoint. */
+export const idLease = control.table(
+  "id_lease",
+  {
+    sequence: text("sequence").notNull(),
+    lo: big("lo").notNull(),
+    hi: big("hi").notNull(),
+    cell: text("cell").notNull(),
+    createdAt,
+  },
+  (table) => [primaryKey({ columns: [table.sequence, table.lo] })],
+);
