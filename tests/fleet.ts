@@ -56,93 +56,14 @@ export async function startFleet(
 ): Promise<TestFleet> {
   const dataDir = await mkdtemp(join(tmpdir(), "cellfleet-test-"));
   const agent = new Agent({ connections: 64, allowH2: false });
-  let supervisor: ChildProcess | undefined;
-  let output = "";
-
-  async function start(): Promise<void> {
-    const child = spawn(
-      process.execPath,
-      [
-        launcher,
-        "dev",
-        "--data",
-        dataDir,
-        "--cells",
-        String(options.cells ?? 3),
-        "--port",
-        "0",
-        "--admin-port",
-        "0",
-        "--control-plane-port",
-        "0",
-        ...(options.flags ?? []),
-      ],
-      { cwd: root, stdio: ["ignore", "pipe", "pipe"], env: cleanEnvironment() },
-    );
-    supervisor = child;
-    const from = output.length;
-    const collect = (chunk: Buffer) => {
-      output += chunk.toString("utf8");
-    };
-    child.stdout?.on("data", collect);
-    child.stderr?.on("data", collect);
-    await until(
-      "cellfleet ready",
-      () => {
-        if (child.exitCode !== null || child.signalCode !== null) {
-          throw new Error(`cellctl dev ended before it was ready:\n${output}`);
-        }
-        return output.slice(from).includes("cellfleet ready");
-      },
-      readyWithinMs,
-    ).catch((error: unknown) => {
-      throw new Error(`${String(error)}\n${output}`);
-    });
-  }
+  const supervisor = createSupervisor(dataDir, [
+    "--cells",
+    String(options.cells ?? 3),
+    ...(options.flags ?? []),
+  ]);
 
   const endpoints = async () =>
     endpointsSchema.parse(JSON.parse(await readFile(join(dataDir, "endpoints.json"), "utf8")));
-
-  async function end(signal: "SIGTERM" | "SIGKILL"): Promise<void> {
-    const child = supervisor;
-    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
-    const gone = new Promise<void>((resolveGone) => child.once("exit", () => resolveGone()));
-    child.kill(signal);
-    const late = setTimeout(() => child.kill("SIGKILL"), stopWithinMs);
-    await gone;
-    clearTimeout(late);
-  }
-
-  async function killEverything(): Promise<void> {
-    const pids = await processesUnder(dataDir);
-    for (const pid of pids) killQuietly(pid);
-    await end("SIGKILL");
-    await until(
-      "all processes gone",
-      async () => (await processesUnder(dataDir)).length === 0,
-      20_000,
-    );
-  }
-
-  async function cli(...args: string[]): Promise<CliResult> {
-    const child = spawn(process.execPath, [launcher, ...args, "--data", dataDir], {
-      cwd: root,
-      stdio: ["ignore", "pipe", "pipe"],
-      env: cleanEnvironment(),
-    });
-    let stdout = "";
-    let stderr = "";
-    child.stdout.on("data", (chunk: Buffer) => {
-      stdout += chunk.toString("utf8");
-    });
-    child.stderr.on("data", (chunk: Buffer) => {
-      stderr += chunk.toString("utf8");
-    });
-    const code = await new Promise<number>((resolveCode) =>
-      child.once("close", (exit) => resolveCode(exit ?? 255)),
-    );
-    return { code, stdout, stderr };
-  }
 
   const fleet: TestFleet = {
     dataDir,
@@ -152,20 +73,25 @@ export async function startFleet(
         "x-tenant-id": tenant,
         ...headers,
       }),
-    cli,
+    cli: (...args) => runCli(dataDir, args),
     cliJson: async (...args) => {
-      const result = await cli(...args, "-o", "json");
+      const result = await runCli(dataDir, [...args, "-o", "json"]);
       if (result.code !== 0) {
         throw new Error(`cellctl ${args.join(" ")} ended with ${result.code}\n${result.stderr}`);
       }
       return JSON.parse(result.stdout) as Record<string, unknown>;
     },
-    shutDown: () => end("SIGTERM"),
-    killEverything,
-    start,
-    output: () => output,
+    shutDown: () => supervisor.end("SIGTERM"),
+    killEverything: async () => {
+      for (const pid of await processesUnder(dataDir)) killQuietly(pid);
+      await supervisor.end("SIGKILL");
+      const none = async () => (await processesUnder(dataDir)).length === 0;
+      await until("all processes gone", none, stopWithinMs);
+    },
+    start: supervisor.start,
+    output: supervisor.output,
     stop: async () => {
-      await end("SIGTERM");
+      await supervisor.end("SIGTERM");
       for (const pid of await processesUnder(dataDir)) killQuietly(pid);
       await agent.destroy();
       await rm(dataDir, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 });
@@ -173,13 +99,82 @@ export async function startFleet(
   };
 
   try {
-    await start();
+    await fleet.start();
   } catch (error) {
     await fleet.stop();
     throw error;
   }
   return fleet;
 }
+
+type Supervisor = {
+  readonly start: () => Promise<void>;
+  readonly end: (signal: "SIGTERM" | "SIGKILL") => Promise<void>;
+  readonly output: () => string;
+};
+
+function createSupervisor(dataDir: string, flags: readonly string[]): Supervisor {
+  const ports = ["--port", "0", "--admin-port", "0", "--control-plane-port", "0"];
+  let current: ChildProcess | undefined;
+  let output = "";
+
+  async function start(): Promise<void> {
+    const from = output.length;
+    const child = run(["dev", "--data", dataDir, ...ports, ...flags], (text) => {
+      output += text;
+    });
+    current = child;
+    const ready = () => {
+      if (hasEnded(child)) throw new Error("cellctl dev ended before it was ready");
+      return output.slice(from).includes("cellfleet ready");
+    };
+    await until("cellfleet ready", ready, readyWithinMs).catch((error: unknown) => {
+      throw new Error(`${String(error)}\n${output}`);
+    });
+  }
+
+  async function end(signal: "SIGTERM" | "SIGKILL"): Promise<void> {
+    const child = current;
+    if (child === undefined || hasEnded(child)) return;
+    const gone = new Promise<void>((resolveGone) => child.once("exit", () => resolveGone()));
+    child.kill(signal);
+    const late = setTimeout(() => child.kill("SIGKILL"), stopWithinMs);
+    await gone;
+    clearTimeout(late);
+  }
+
+  return { start, end, output: () => output };
+}
+
+async function runCli(dataDir: string, args: readonly string[]): Promise<CliResult> {
+  let stdout = "";
+  let stderr = "";
+  const child = run([...args, "--data", dataDir], (text, stream) => {
+    if (stream === "stdout") stdout += text;
+    else stderr += text;
+  });
+  const code = await new Promise<number>((resolveCode) =>
+    child.once("close", (exit) => resolveCode(exit ?? 255)),
+  );
+  return { code, stdout, stderr };
+}
+
+function run(
+  args: readonly string[],
+  onText: (text: string, stream: "stdout" | "stderr") => void,
+): ChildProcess {
+  const child = spawn(process.execPath, [launcher, ...args], {
+    cwd: root,
+    stdio: ["ignore", "pipe", "pipe"],
+    env: cleanEnvironment(),
+  });
+  child.stdout.on("data", (chunk: Buffer) => onText(chunk.toString("utf8"), "stdout"));
+  child.stderr.on("data", (chunk: Buffer) => onText(chunk.toString("utf8"), "stderr"));
+  return child;
+}
+
+const hasEnded = (child: ChildProcess): boolean =>
+  child.exitCode !== null || child.signalCode !== null;
 
 /** One request, whole answer; an answer that is not JSON has an empty `json`. */
 export async function ask(
