@@ -6,12 +6,16 @@ import { defineConfig } from "vitest/config";
 //   *.e2e.test.ts  in tests/e2e, real processes and sockets
 const ignored = ["node_modules/**", "dist/**", ".cellfleet/**"];
 
+// A test that asserts nothing cannot fail, so it is red.
+const expectations = { requireAssertions: true };
+
 export default defineConfig({
   test: {
     projects: [
       {
         test: {
           name: "unit",
+          expect: expectations,
           include: ["**/*.test.ts"],
           exclude: [...ignored, "**/*.pg.test.ts", "**/*.e2e.test.ts"],
         },
@@ -19,6 +23,7 @@ export default defineConfig({
       {
         test: {
           name: "pg",
+          expect: expectations,
           include: ["**/*.pg.test.ts"],
           exclude: ignored,
           testTimeout: 60_000,
@@ -28,6 +33,7 @@ export default defineConfig({
       {
         test: {
           name: "e2e",
+          expect: expectations,
           include: ["tests/e2e/**/*.e2e.test.ts"],
           testTimeout: 120_000,
           hookTimeout: 120_000,

@@ -125,7 +125,6 @@ export const createCellSchema = z.strictObject({
 });
 export type CreateCell = z.infer<typeof createCellSchema>;
 
-/** Answer to creating a cell with provider `none`, once: the agent's own token. */
 export const cellActions = ["cordon", "uncordon", "kill", "stop", "start", "destroy"] as const;
 export type CellAction = (typeof cellActions)[number];
 

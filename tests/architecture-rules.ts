@@ -1,0 +1,349 @@
+/**
+ * The house rules as data, and the pure checker that reads them: who may import whom, which words
+ * may stand where, how a file looks. It reads source text, not a compiler's API, so it works with
+ * any TypeScript release. `architecture.test.ts` runs it on the real tree and on planted violations.
+ *
+ * docs/ARCHITECTURE.md tells the same in a table for people; this file is the authority.
+ */
+
+/** A file of the tree: its path from the root with forward slashes, and its text. */
+export type SourceFile = { readonly path: string; readonly text: string };
+
+type ImportRule = {
+  /** Files this rule governs. The first match wins, so inner rooms stand before outer ones. */
+  readonly from: RegExp;
+  /** Files of ours it may import. */
+  readonly may: readonly RegExp[];
+  /** npm and `node:` packages it may import; absent means any. */
+  readonly packages?: readonly string[];
+  readonly why: string;
+};
+
+const contract = /^contract\//;
+const runtime = /^runtime\//;
+const assertions = /^runtime\/assert\.ts$/;
+
+export const importRules: readonly ImportRule[] = [
+  {
+    from: /^contract\/placement-key\.ts$/,
+    may: [contract],
+    packages: ["zod", "node:crypto"],
+    why: "the wire language depends on nothing of ours; only the slot of a tenant needs a hash",
+  },
+  {
+    from: contract,
+    may: [contract],
+    packages: ["zod"],
+    why: "the wire language depends on nothing of ours",
+  },
+  {
+    from: assertions,
+    may: [],
+    packages: [],
+    why: "it imports nothing, so that the pure core may use it",
+  },
+  { from: runtime, may: [runtime, contract], why: "leaves carry no opinions about the product" },
+  {
+    from: /^router\/(identify|decide|retry|rewrite-headers)\.ts$/,
+    may: [contract, assertions, /^router\/(identify|decide|retry|rewrite-headers)\.ts$/],
+    packages: [],
+    why: "routing decisions are pure",
+  },
+  {
+    from: /^router\//,
+    may: [/^router\//, contract, runtime],
+    why: "the data plane must run when the control plane is gone",
+  },
+  {
+    from: /^cell\/sample\//,
+    may: [/^cell\/sample\//],
+    why: "the sample application uses nothing of ours, as any application in any language",
+  },
+  {
+    from: /^cell\/agent\//,
+    may: [/^cell\/agent\//, /^cell\/store\//, contract, runtime],
+    why: "a cell knows neither its neighbours nor the router's code",
+  },
+  {
+    from: /^cell\/(store|sql)\//,
+    may: [/^cell\/(store|sql)\//, contract, runtime],
+    why: "the cell's database stands on its own",
+  },
+  {
+    from: /^control-plane\/core\//,
+    may: [/^control-plane\/core\//, contract, assertions],
+    packages: [],
+    why: "decisions are pure: no I/O, no clock, no dice",
+  },
+  {
+    from: /^control-plane\/store\//,
+    may: [/^control-plane\/(store|core)\//, contract, runtime],
+    why: "the store saves decisions and makes none",
+  },
+  {
+    from: /^control-plane\/api\//,
+    may: [/^control-plane\/(api|store|core)\//, contract, runtime],
+    why: "the API records intent; only the loops in work/ act",
+  },
+  {
+    from: /^control-plane\//,
+    may: [/^control-plane\//, contract, runtime],
+    why: "it meets cells and routers over the wire only",
+  },
+  {
+    from: /^local\//,
+    may: [/^local\//, contract, runtime, /^cell\/store\//],
+    why: "one machine's processes are started as processes, not imported",
+  },
+  {
+    from: /^cli\/processes\.ts$/,
+    may: [/^cli\//, contract, runtime, /^(router|control-plane|cell\/agent|local)\/run\.ts$/],
+    why: "the one door from the CLI to the other rooms is each room's run.ts",
+  },
+  {
+    from: /^cli\//,
+    may: [/^cli\//, contract, runtime],
+    why: "the CLI is one more client of the API; cli/processes.ts alone starts the rooms",
+  },
+  {
+    from: /^history\/(check|file|model)[a-z-]*\.ts$/,
+    may: [/^history\//, contract, assertions],
+    packages: ["zod"],
+    why: "the checker is pure, or nobody could trust its verdict",
+  },
+  {
+    from: /^history\//,
+    may: [/^history\//, contract, runtime],
+    why: "the checker shares no code with what it checks",
+  },
+  { from: /^(bench|tests)\//, may: [/^/], why: "harnesses may look anywhere" },
+];
+
+type Ban = {
+  readonly word: RegExp;
+  /** Where it may stand. */
+  readonly except: RegExp;
+  readonly use: string;
+};
+
+const harness = "^tests/|^bench/|\\.test\\.ts$|^cell/sample/";
+
+/** Words with their replacement; read line by line, in .ts files, outside comments. */
+export const bannedWords: readonly Ban[] = [
+  {
+    word: /\bDate\.now\(|\bnew Date\(\)|\bperformance\.now\(|\bprocess\.hrtime\b/,
+    except: new RegExp(`^runtime/clock\\.ts$|${harness}`),
+    use: "the injected Clock",
+  },
+  {
+    word: /\bset(Timeout|Interval|Immediate)\(|["'](node:)?timers(\/promises)?["']/,
+    except: new RegExp(`^runtime/clock\\.ts$|${harness}`),
+    use: "the injected Clock's timers",
+  },
+  {
+    word: /\bMath\.random\(|\brandomUUID\(|\brandomBytes\(/,
+    except: new RegExp(`^runtime/random\\.ts$|${harness}`),
+    use: "the injected Random",
+  },
+  {
+    word: /\bprocess\.env\b/,
+    except: new RegExp(`/main\\.ts$|\\.config\\.ts$|${harness}`),
+    use: "the parsed configuration: only an entry point reads the environment",
+  },
+  {
+    word: /\bconsole\./,
+    except: new RegExp(`/main\\.ts$|${harness}`),
+    use: "the typed log",
+  },
+  {
+    word: /["']http-proxy["']/,
+    except: /^router\/upgrade\.ts$/,
+    use: "router/upgrade.ts, the one file that knows http-proxy",
+  },
+  {
+    word: /\bas (TenantId|CellId|KeyspaceName|RouterId|OpId|Epoch|Revision)\b/,
+    except: /^contract\/ids\.ts$/,
+    use: "the parser in contract/ids.ts: nothing else mints an id",
+  },
+  {
+    word: /\bas PlacementKey\b/,
+    except: /^contract\/placement-key\.ts$/,
+    use: "the constructors in contract/placement-key.ts: nothing else mints a key",
+  },
+];
+
+/**
+ * One lock key (DESIGN: two seeds, mixed, exclude nothing). In .ts and .sql an advisory lock names
+ * `cellfleet.lock_key(…)` in the same call, or stands here with its reason.
+ */
+export const lockExceptions: readonly { readonly path: RegExp; readonly why: string }[] = [];
+
+/** The one place where a hash for a lock may be computed. */
+const lockKeyHome = /^cell\/sql\/[\w/-]+\.sql$/;
+
+const bannedNames = /(^|\/)(utils?|helpers?|common|misc|shared|manager|index|mod)(\/|\.ts$)/;
+const linesMax = 400;
+
+/** Every rule, by name. Each takes the whole tree and names what breaks it, one text per fault. */
+export const checks = {
+  "the checker sees the code": seesTheCode,
+  "imports flow one way": importsFlowOneWay,
+  "nobody imports an entry point": nobodyImportsMain,
+  "time, chance, environment and output enter by the front door": noBannedWords,
+  "one lock key": oneLockKey,
+  "no test is switched off or left alone": noSwitchedOffTests,
+  "no dumping grounds, no endless files": namesAndLengths,
+  "every file opens with what it is for": opensWithPurpose,
+} as const satisfies Record<string, (files: readonly SourceFile[]) => string[]>;
+
+const isTest = (path: string): boolean => path.endsWith(".test.ts");
+const isTypeScript = (path: string): boolean => path.endsWith(".ts");
+const isConfig = (path: string): boolean => /^[\w.-]+\.config\.ts$/.test(path);
+/** Texts about the rules contain the forbidden words on purpose. */
+const isAboutRules = (path: string): boolean => path.startsWith("tests/architecture");
+
+const production = (files: readonly SourceFile[]): SourceFile[] =>
+  files.filter(({ path }) => isTypeScript(path) && !isTest(path) && !isConfig(path));
+
+/** A checker that found nothing to check must not be green. */
+function seesTheCode(files: readonly SourceFile[]): string[] {
+  const imports = production(files).map(importsOf);
+  const found = {
+    "files of TypeScript": production(files).length,
+    "imports of our own files": imports.flatMap(({ ours }) => ours).length,
+    "imports of packages": imports.flatMap(({ packages }) => packages).length,
+    tests: files.filter(({ path }) => isTest(path)).length,
+  };
+  return Object.entries(found).flatMap(([what, count]) =>
+    count === 0 ? [`found no ${what}: there is nothing to check`] : [],
+  );
+}
+
+function importsFlowOneWay(files: readonly SourceFile[]): string[] {
+  return production(files).flatMap((file) => {
+    const rule = importRules.find((candidate) => candidate.from.test(file.path));
+    if (rule === undefined) return [`${file.path} lies in no room: add a rule for it`];
+    const { ours, packages } = importsOf(file);
+    const strangers = ours.filter((target) => !rule.may.some((allowed) => allowed.test(target)));
+    const foreign = packages.filter((name) => !(rule.packages?.includes(name) ?? true));
+    return [...strangers, ...foreign].map(
+      (target) => `${file.path} may not import ${target}: ${rule.why}`,
+    );
+  });
+}
+
+function nobodyImportsMain(files: readonly SourceFile[]): string[] {
+  return files
+    .filter(({ path }) => isTypeScript(path))
+    .flatMap((file) =>
+      importsOf(file)
+        .ours.filter((target) => target.endsWith("/main.ts"))
+        .map((target) => `${file.path} imports ${target}, which acts when it is imported`),
+    );
+}
+
+function noBannedWords(files: readonly SourceFile[]): string[] {
+  return production(files)
+    .filter(({ path }) => !isAboutRules(path))
+    .flatMap((file) =>
+      bannedWords
+        .filter((ban) => !ban.except.test(file.path))
+        .flatMap((ban) =>
+          linesOfCode(file)
+            .filter(({ text }) => ban.word.test(text))
+            .map(({ text, line }) => `${file.path}:${line} use ${ban.use}: ${text.trim()}`),
+        ),
+    );
+}
+
+function oneLockKey(files: readonly SourceFile[]): string[] {
+  const code = files.filter(
+    ({ path }) => /\.(ts|sql)$/.test(path) && !isTest(path) && !isAboutRules(path),
+  );
+  const faults = code
+    .filter(({ path }) => !lockExceptions.some((exception) => exception.path.test(path)))
+    .flatMap((file) =>
+      linesOfCode(file).flatMap(({ text, line }) => {
+        const where = `${file.path}:${line}`;
+        if (/\bhash(text|int4|int8|char)\w*\s*\(/i.test(text) && !lockKeyHome.test(file.path)) {
+          return [`${where} computes a hash: call cellfleet.lock_key()`];
+        }
+        const locks = /\bpg_(try_)?advisory\w*\s*\(/i.test(text);
+        return locks && !/cellfleet\.lock_key\s*\(/.test(text)
+          ? [`${where} takes an advisory lock without cellfleet.lock_key() in the same line`]
+          : [];
+      }),
+    );
+  const hashes = code
+    .filter(({ path }) => lockKeyHome.test(path))
+    .flatMap((file) =>
+      linesOfCode(file).filter(({ text }) => /\bhash(text|int4|int8|char)\w*\s*\(/i.test(text)),
+    );
+  return hashes.length > 1
+    ? [...faults, `${hashes.length} hashes are computed in cell/sql: lock_key() alone may hash`]
+    : faults;
+}
+
+function noSwitchedOffTests(files: readonly SourceFile[]): string[] {
+  const off =
+    /\b(?:describe|test|it|suite)\s*\.\s*(?:only|skip|todo|fails|skipIf|runIf)\b|\bx(?:it|describe|test)\(|\b(?:context|ctx)\.skip\(/;
+  return files
+    .filter(({ path }) => isTypeScript(path) && !isAboutRules(path))
+    .flatMap((file) =>
+      linesOfCode(file)
+        .filter(({ text }) => off.test(text))
+        .map(({ text, line }) => `${file.path}:${line} ${text.trim()}`),
+    );
+}
+
+function namesAndLengths(files: readonly SourceFile[]): string[] {
+  const ours = files.filter(({ path }) => isTypeScript(path));
+  return [
+    ...ours
+      .filter(({ path }) => bannedNames.test(path))
+      .map(({ path }) => `${path} is named after nothing: say what it does`),
+    ...production(ours)
+      .map(({ path, text }) => ({ path, lines: text.replace(/\n$/, "").split("\n").length }))
+      .filter(({ lines }) => lines > linesMax)
+      .map(({ path, lines }) => `${path} has ${lines} lines, more than ${linesMax}: split it`),
+  ];
+}
+
+function opensWithPurpose(files: readonly SourceFile[]): string[] {
+  return production(files)
+    .filter(({ text }) => !text.replace(/^#!.*\n/, "").startsWith("/**"))
+    .map(({ path }) => `${path} does not open with a /** comment that says what it is for`);
+}
+
+/** Static imports, re-exports and dynamic imports, over several lines; type-only ones count too. */
+const importSpecifier =
+  /^(?:import\s+(?:[^"';]*?\sfrom\s+)?|export\s+[^"';=]*?\sfrom\s+)["']([^"']+)["']|\bimport\(\s*["']([^"']+)["']/gm;
+
+function importsOf(file: SourceFile): { ours: string[]; packages: string[] } {
+  const specifiers = [...file.text.matchAll(importSpecifier)].map(
+    (match) => match[1] ?? match[2] ?? "",
+  );
+  const folder = file.path.split("/").slice(0, -1);
+  return {
+    ours: specifiers.filter((name) => name.startsWith(".")).map((name) => resolve(folder, name)),
+    packages: specifiers.filter((name) => !name.startsWith(".")),
+  };
+}
+
+function resolve(folder: readonly string[], relative: string): string {
+  const parts = [...folder];
+  for (const part of relative.split("/")) {
+    if (part === "..") parts.pop();
+    else if (part !== ".") parts.push(part);
+  }
+  return parts.join("/");
+}
+
+/** Lines that are not comments, with their numbers: prose may name what code must not use. */
+function linesOfCode(file: SourceFile): { text: string; line: number }[] {
+  const comment = file.path.endsWith(".sql") ? /^\s*--/ : /^\s*(\*|\/\/|\/\*)/;
+  return file.text
+    .split("\n")
+    .map((text, index) => ({ text, line: index + 1 }))
+    .filter(({ text }) => !comment.test(text));
+}
