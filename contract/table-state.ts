@@ -1,0 +1,485 @@
+/**
+ * The routing table in memory: built from a snapshot, moved on by deltas, asked on every request.
+ *
+ * What must always be true:
+ * - No reader sees half of a change. A delta is checked completely (revision, keys, checksum) before
+ *   anything is touched, then applied in one synchronous run that cannot fail.
+ * - A refused delta leaves the table exactly as it was.
+ * - A tenant's own placement stands above the slot or range that contains it.
+ *
+ * Routers and the control plane's publisher use the same code, so that both mean the same table.
+ */
+import type { CellId, Epoch, KeyspaceName, Revision, TenantId } from "./ids.ts";
+import { type KeyKind, type PlacementKey, parsePlacementKey, slotOf } from "./placement-key.ts";
+import type {
+  DeltaBody,
+  PlacementGroup,
+  RoutedCell,
+  RoutedKeyspace,
+  RouteState,
+  SnapshotHead,
+} from "./routing-table.ts";
+import {
+  addSums,
+  emptySum,
+  mixLists,
+  mixText,
+  type Sum,
+  subtractSums,
+  sumText,
+  type TableLists,
+} from "./table-checksum.ts";
+
+/** Shared between all placements of a group: never changed, only replaced. */
+export type Route = {
+  readonly cell: CellId;
+  readonly epoch: Epoch;
+  readonly state: RouteState;
+};
+
+/** `via` says which kind of key decided; `tenant` in a keyspace of slots or ranges is an override. */
+export type FoundRoute = Route & { readonly key: PlacementKey; readonly via: KeyKind };
+
+export const tableRefusals = ["other-fleet", "gap", "invalid", "drift"] as const;
+export type TableRefusalReason = (typeof tableRefusals)[number];
+export type TableRefusal = {
+  readonly kind: "refused";
+  readonly reason: TableRefusalReason;
+  readonly text: string;
+};
+
+/** A delta before its checksum is known, as a publisher has it. */
+export type TableChange = Omit<DeltaBody, "checksum">;
+
+/** From value (tenant id, slot number, range start) to route. A `Map` fits; so does what is denser. */
+export type RouteIndex = {
+  readonly get: (value: string) => Route | undefined;
+  readonly set: (value: string, route: Route) => unknown;
+  readonly delete: (value: string) => boolean;
+  readonly entries: () => Iterable<readonly [string, Route]>;
+  readonly size: number;
+};
+
+type KeyspaceRoutes = {
+  keyspace: RoutedKeyspace;
+  readonly byKind: Readonly<Record<KeyKind, RouteIndex>>;
+  /** Range starts in byte order; undefined after a start came or went, sorted at the next lookup. */
+  starts: readonly string[] | undefined;
+};
+
+const refused = (reason: TableRefusalReason, text: string): TableRefusal => ({
+  kind: "refused",
+  reason,
+  text,
+});
+
+export class TableState {
+  readonly fleet: string;
+  #revision: Revision;
+  #lists: TableLists;
+  #listsSum: Sum;
+  #sum: Sum = emptySum;
+  #epochMax = 0;
+  #size = 0;
+  readonly #keyspaces = new Map<KeyspaceName, KeyspaceRoutes>();
+  #cells: ReadonlyMap<CellId, RoutedCell>;
+
+  /** Made by `startTable`, which has checked the lists. */
+  constructor(head: Omit<SnapshotHead, "kind" | "version" | "placements">) {
+    const { fleet, revision, tenantSources, serviceRoutes, keyspaces, cells } = head;
+    this.fleet = fleet;
+    this.#revision = revision;
+    this.#lists = { tenantSources, serviceRoutes, keyspaces, cells };
+    this.#listsSum = mixLists(this.#lists);
+    this.#cells = cellMap(cells);
+    for (const keyspace of keyspaces) this.#keyspaces.set(keyspace.name, emptyRoutes(keyspace));
+  }
+
+  get revision(): Revision {
+    return this.#revision;
+  }
+  /** Tenant sources, service routes, keyspaces and cells; a new object after each change of one. */
+  get lists(): TableLists {
+    return this.#lists;
+  }
+  /** Number of placements. */
+  get size(): number {
+    return this.#size;
+  }
+  /** The highest epoch this table has ever held; 0 while it is empty. */
+  get epochMax(): number {
+    return this.#epochMax;
+  }
+  /** 16 hex digits. */
+  get checksum(): string {
+    return sumText(addSums(this.#listsSum, this.#sum));
+  }
+
+  cell(id: CellId): RoutedCell | undefined {
+    return this.#cells.get(id);
+  }
+
+  keyspace(name: KeyspaceName): RoutedKeyspace | undefined {
+    return this.#keyspaces.get(name)?.keyspace;
+  }
+
+  /** The placement that decides for a tenant. Undefined: no such keyspace, or nobody owns the tenant. */
+  lookup(keyspace: KeyspaceName, tenant: TenantId): FoundRoute | undefined {
+    const routes = this.#keyspaces.get(keyspace);
+    if (routes === undefined) return undefined;
+    const own = routes.byKind.tenant.get(tenant);
+    if (own !== undefined) return found(keyspace, "tenant", tenant, own);
+    const { strategy, slotCount } = routes.keyspace;
+    if (strategy === "slots") {
+      const slot = String(slotOf(tenant, slotCount ?? 1));
+      return found(keyspace, "slot", slot, routes.byKind.slot.get(slot));
+    }
+    if (strategy === "range") {
+      const start = startBelow(sortedStarts(routes), tenant);
+      if (start === undefined) return undefined;
+      return found(keyspace, "range", start, routes.byKind.range.get(start));
+    }
+    return undefined;
+  }
+
+  /** The placement of exactly this key, whatever contains it. */
+  get(key: PlacementKey): Route | undefined {
+    const at = splitKey(key);
+    return at === undefined
+      ? undefined
+      : this.#keyspaces.get(at.keyspace)?.byKind[at.kind].get(at.value);
+  }
+
+  /** All placements in bulk, as a snapshot carries them: the same table gives the same groups, in any order. */
+  *groups(valuesMax = 10_000): Generator<PlacementGroup> {
+    for (const [keyspace, routes] of this.#keyspaces) {
+      for (const kind of ["tenant", "slot", "range"] as const) {
+        yield* groupsOf(keyspace, kind, routes.byKind[kind], valuesMax);
+      }
+    }
+  }
+
+  /** The checksum that the table would have after the change; for a publisher that writes the delta. */
+  checksumAfter(change: TableChange): string | TableRefusal {
+    const plan = this.#plan(change);
+    return "kind" in plan ? plan : plan.checksum;
+  }
+
+  /** Applies all of a delta, or nothing and says why. */
+  apply(delta: DeltaBody): TableRefusal | undefined {
+    const plan = this.#plan(delta);
+    if ("kind" in plan) return plan;
+    if (plan.checksum !== delta.checksum) {
+      return refused(
+        "drift",
+        `checksum after revision ${delta.to} would be ${plan.checksum}, the delta says ${delta.checksum}`,
+      );
+    }
+    this.#commit(plan);
+    return undefined;
+  }
+
+  /** Adds placements while the table is being built; a key that is there already is refused. */
+  load(group: PlacementGroup): TableRefusal | undefined {
+    const problem = groupProblem(group, this.#keyspaces.get(group.keyspace)?.keyspace);
+    if (problem !== undefined) return refused("invalid", problem);
+    const route: Route = { cell: group.cell, epoch: group.epoch, state: group.state };
+    for (const value of group.values) {
+      const at = { keyspace: group.keyspace, kind: group.kind, value };
+      if (this.#routeAt(at) !== undefined) {
+        return refused("invalid", `${keyText(at)} is placed twice`);
+      }
+      this.#put(at, route);
+      this.#sum = addSums(this.#sum, mixRoute(at, route));
+    }
+    return undefined;
+  }
+
+  #plan(change: TableChange): Plan | TableRefusal {
+    if (change.fleet !== this.fleet) {
+      return refused("other-fleet", `the delta is of fleet ${change.fleet}, not ${this.fleet}`);
+    }
+    if (change.from !== this.#revision || change.to <= change.from) {
+      return refused(
+        "gap",
+        `the delta goes from ${change.from} to ${change.to}, the table is at ${this.#revision}`,
+      );
+    }
+    const { tenantSources, serviceRoutes, keyspaces, cells } = this.#lists;
+    const lists: TableLists = {
+      tenantSources: change.tenantSources ?? tenantSources,
+      serviceRoutes: change.serviceRoutes ?? serviceRoutes,
+      keyspaces: change.keyspaces ?? keyspaces,
+      cells: change.cells ?? cells,
+    };
+    const problem = listsProblem(lists) ?? this.#keyspacesProblem(lists);
+    if (problem !== undefined) return refused("invalid", problem);
+    const edits = this.#edits(change, lists);
+    if ("kind" in edits) return edits;
+    const listsSum = mixLists(lists);
+    return {
+      to: change.to,
+      lists,
+      listsSum,
+      edits: edits.edits,
+      sum: edits.sum,
+      checksum: sumText(addSums(listsSum, edits.sum)),
+    };
+  }
+
+  /** What each key becomes, and the sum of the placements afterwards. */
+  #edits(
+    change: TableChange,
+    lists: TableLists,
+  ): { readonly edits: readonly Edit[]; readonly sum: Sum } | TableRefusal {
+    const wanted = wantedEdits(change, lists);
+    if ("kind" in wanted) return wanted;
+    const seen = new Set<string>();
+    let sum = this.#sum;
+    for (const edit of wanted.edits) {
+      const key = keyText(edit);
+      // Folded by the publisher: with two lines for one key the order would decide.
+      if (seen.has(key)) return refused("invalid", `the delta names ${key} twice`);
+      seen.add(key);
+      const before = this.#routeAt(edit);
+      if (before !== undefined) sum = subtractSums(sum, mixRoute(edit, before));
+      if (edit.route !== undefined) sum = addSums(sum, mixRoute(edit, edit.route));
+    }
+    return { edits: wanted.edits, sum };
+  }
+
+  /** A mapping is not changed under live tenants: that takes a snapshot. */
+  #keyspacesProblem(lists: TableLists): string | undefined {
+    for (const { keyspace } of this.#keyspaces.values()) {
+      const next = lists.keyspaces.find((one) => one.name === keyspace.name);
+      if (next?.strategy !== keyspace.strategy || next.slotCount !== keyspace.slotCount) {
+        return `a delta cannot remove keyspace ${keyspace.name} or change its mapping`;
+      }
+    }
+    return undefined;
+  }
+
+  /** Nothing here can fail: everything was checked by `#plan`. */
+  #commit(plan: Plan): void {
+    for (const keyspace of plan.lists.keyspaces) {
+      const routes = this.#keyspaces.get(keyspace.name);
+      if (routes === undefined) this.#keyspaces.set(keyspace.name, emptyRoutes(keyspace));
+      else routes.keyspace = keyspace;
+    }
+    for (const edit of plan.edits) {
+      if (edit.route === undefined) this.#remove(edit);
+      else this.#put(edit, edit.route);
+    }
+    this.#lists = plan.lists;
+    this.#cells = cellMap(plan.lists.cells);
+    this.#listsSum = plan.listsSum;
+    this.#sum = plan.sum;
+    this.#revision = plan.to;
+  }
+
+  #routeAt(at: KeyAt): Route | undefined {
+    return this.#keyspaces.get(at.keyspace)?.byKind[at.kind].get(at.value);
+  }
+
+  #put(at: KeyAt, route: Route): void {
+    const routes = this.#keyspaces.get(at.keyspace);
+    if (routes === undefined) return;
+    const index = routes.byKind[at.kind];
+    const before = index.size;
+    index.set(at.value, route);
+    this.#size += index.size - before;
+    if (at.kind === "range" && index.size !== before) routes.starts = undefined;
+    if (route.epoch > this.#epochMax) this.#epochMax = route.epoch;
+  }
+
+  #remove(at: KeyAt): void {
+    const routes = this.#keyspaces.get(at.keyspace);
+    if (routes === undefined || !routes.byKind[at.kind].delete(at.value)) return;
+    this.#size -= 1;
+    if (at.kind === "range") routes.starts = undefined;
+  }
+}
+
+type KeyAt = {
+  readonly keyspace: KeyspaceName;
+  readonly kind: KeyKind;
+  readonly value: string;
+};
+/** Undefined route: a tombstone. */
+type Edit = KeyAt & { readonly route: Route | undefined };
+type Plan = {
+  readonly to: Revision;
+  readonly lists: TableLists;
+  readonly listsSum: Sum;
+  readonly edits: readonly Edit[];
+  readonly sum: Sum;
+  readonly checksum: string;
+};
+
+/** An empty table with the head's lists, or why the lists contradict themselves. */
+export function startTable(
+  head: Omit<SnapshotHead, "kind" | "version" | "placements">,
+): TableState | TableRefusal {
+  const problem = listsProblem(head);
+  return problem === undefined ? new TableState(head) : refused("invalid", problem);
+}
+
+/** A whole table at once. */
+export function buildTable(
+  head: Omit<SnapshotHead, "kind" | "version" | "placements">,
+  groups: Iterable<PlacementGroup>,
+): TableState | TableRefusal {
+  const table = startTable(head);
+  if ("kind" in table) return table;
+  for (const group of groups) {
+    const problem = table.load(group);
+    if (problem !== undefined) return problem;
+  }
+  return table;
+}
+
+export const isTableRefusal = (value: object): value is TableRefusal =>
+  "kind" in value && value.kind === "refused";
+
+const keyText = ({ keyspace, kind, value }: KeyAt): string => `${keyspace}/${kind}/${value}`;
+
+const mixRoute = (at: KeyAt, { cell, epoch, state }: Route): Sum =>
+  mixText(`${keyText(at)} ${cell} ${epoch} ${state}`);
+
+/** The key was put together from a checked keyspace and value, so it parses. */
+const found = (
+  keyspace: KeyspaceName,
+  via: KeyKind,
+  value: string,
+  route: Route | undefined,
+): FoundRoute | undefined =>
+  route && {
+    key: keyText({ keyspace, kind: via, value }) as PlacementKey,
+    via,
+    cell: route.cell,
+    epoch: route.epoch,
+    state: route.state,
+  };
+
+function emptyRoutes(keyspace: RoutedKeyspace): KeyspaceRoutes {
+  return {
+    keyspace,
+    byKind: { tenant: new Map(), slot: new Map(), range: new Map() },
+    starts: undefined,
+  };
+}
+
+const cellMap = (cells: readonly RoutedCell[]): ReadonlyMap<CellId, RoutedCell> =>
+  new Map(cells.map((cell) => [cell.id, cell]));
+
+function listsProblem({ keyspaces, cells }: TableLists): string | undefined {
+  const names = new Set<string>();
+  for (const { name, strategy, slotCount } of keyspaces) {
+    if (names.has(name)) return `keyspace ${name} is listed twice`;
+    names.add(name);
+    const powerOfTwo = slotCount !== undefined && (slotCount & (slotCount - 1)) === 0;
+    if (strategy === "slots" && !powerOfTwo) {
+      return `keyspace ${name} needs a slotCount that is a power of two`;
+    }
+  }
+  const ids = new Set<string>();
+  for (const { id } of cells) {
+    if (ids.has(id)) return `cell ${id} is listed twice`;
+    ids.add(id);
+  }
+  return undefined;
+}
+
+/**
+ * A placement may name a cell that is not listed: it is then known and not served, a typed error for
+ * that tenant alone, where refusing the whole table would stop changes for everybody.
+ */
+function groupProblem(group: PlacementGroup, keyspace: RoutedKeyspace | undefined) {
+  if (keyspace === undefined) return `keyspace ${group.keyspace} is not in the table`;
+  const { kind } = group;
+  if (kind === "slot" && keyspace.strategy !== "slots") {
+    return `keyspace ${keyspace.name} has no slots`;
+  }
+  if (kind === "range" && keyspace.strategy !== "range") {
+    return `keyspace ${keyspace.name} has no ranges`;
+  }
+  for (const value of group.values) {
+    const at = { keyspace: group.keyspace, kind, value };
+    if (parsePlacementKey(keyText(at)) === undefined)
+      return `${keyText(at)} is not a placement key`;
+    if (kind === "slot" && Number(value) >= (keyspace.slotCount ?? 1)) {
+      return `${keyText(at)} is outside of ${keyspace.slotCount} slots`;
+    }
+  }
+  return undefined;
+}
+
+function wantedEdits(
+  change: TableChange,
+  lists: TableLists,
+): { readonly edits: readonly Edit[] } | TableRefusal {
+  const edits: Edit[] = [];
+  for (const key of change.deletes) {
+    const at = splitKey(key);
+    if (at === undefined) return refused("invalid", `${key} is not a placement key`);
+    edits.push({ ...at, route: undefined });
+  }
+  for (const group of change.upserts) {
+    const keyspace = lists.keyspaces.find((one) => one.name === group.keyspace);
+    const problem = groupProblem(group, keyspace);
+    if (problem !== undefined) return refused("invalid", problem);
+    const { cell, epoch, state, kind } = group;
+    const route: Route = { cell, epoch, state };
+    for (const value of group.values) {
+      edits.push({ keyspace: group.keyspace, kind, value, route });
+    }
+  }
+  return { edits };
+}
+
+function splitKey(key: string): KeyAt | undefined {
+  const parts = parsePlacementKey(key);
+  if (parts === undefined) return undefined;
+  const { keyspace, kind } = parts;
+  if (parts.kind === "tenant") return { keyspace, kind, value: parts.tenant };
+  return { keyspace, kind, value: parts.kind === "slot" ? String(parts.slot) : parts.from };
+}
+
+/** Ids are ASCII, so that comparing UTF-16 units is comparing bytes, as `COLLATE "C"` does. */
+function sortedStarts(routes: KeyspaceRoutes): readonly string[] {
+  routes.starts ??= [...routes.byKind.range.entries()]
+    .map(([start]) => start)
+    .sort((a, b) => Number(a > b) - Number(a < b));
+  return routes.starts;
+}
+
+/** The greatest start that is not above `tenant`. */
+function startBelow(starts: readonly string[], tenant: string): string | undefined {
+  let low = 0;
+  let high = starts.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if ((starts[middle] ?? "") <= tenant) low = middle + 1;
+    else high = middle;
+  }
+  return starts[low - 1];
+}
+
+function* groupsOf(
+  keyspace: KeyspaceName,
+  kind: KeyKind,
+  index: RouteIndex,
+  valuesMax: number,
+): Generator<PlacementGroup> {
+  const open = new Map<string, Route & { values: string[] }>();
+  for (const [value, route] of index.entries()) {
+    const name = `${route.cell} ${route.epoch} ${route.state}`;
+    const group = open.get(name) ?? { ...route, values: [] };
+    group.values.push(value);
+    open.set(name, group);
+    if (group.values.length < valuesMax) continue;
+    open.delete(name);
+    yield { keyspace, kind, ...group };
+  }
+  for (const group of open.values()) yield { keyspace, kind, ...group };
+}
