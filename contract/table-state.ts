@@ -9,14 +9,24 @@
  *
  * Routers and the control plane's publisher use the same code, so that both mean the same table.
  */
-import type { CellId, Epoch, KeyspaceName, Revision, TenantId } from "./ids.ts";
-import { type KeyKind, type PlacementKey, parsePlacementKey, slotOf } from "./placement-key.ts";
+import type { CellId, KeyspaceName, Revision, TenantId } from "./ids.ts";
+import {
+  emptyRoutes,
+  type FoundRoute,
+  groupsOf,
+  type KeyAt,
+  type KeyspaceRoutes,
+  keyText,
+  lookupIn,
+  type Route,
+  splitKey,
+} from "./keyspace-routes.ts";
+import { type PlacementKey, parsePlacementKey } from "./placement-key.ts";
 import type {
   DeltaBody,
   PlacementGroup,
   RoutedCell,
   RoutedKeyspace,
-  RouteState,
   SnapshotHead,
 } from "./routing-table.ts";
 import {
@@ -30,16 +40,6 @@ import {
   type TableLists,
 } from "./table-checksum.ts";
 
-/** Shared between all placements of a group: never changed, only replaced. */
-export type Route = {
-  readonly cell: CellId;
-  readonly epoch: Epoch;
-  readonly state: RouteState;
-};
-
-/** `via` says which kind of key decided; `tenant` in a keyspace of slots or ranges is an override. */
-export type FoundRoute = Route & { readonly key: PlacementKey; readonly via: KeyKind };
-
 export const tableRefusals = ["other-fleet", "gap", "invalid", "drift"] as const;
 export type TableRefusalReason = (typeof tableRefusals)[number];
 export type TableRefusal = {
@@ -50,22 +50,6 @@ export type TableRefusal = {
 
 /** A delta before its checksum is known, as a publisher has it. */
 export type TableChange = Omit<DeltaBody, "checksum">;
-
-/** From value (tenant id, slot number, range start) to route. A `Map` fits; so does what is denser. */
-export type RouteIndex = {
-  readonly get: (value: string) => Route | undefined;
-  readonly set: (value: string, route: Route) => unknown;
-  readonly delete: (value: string) => boolean;
-  readonly entries: () => Iterable<readonly [string, Route]>;
-  readonly size: number;
-};
-
-type KeyspaceRoutes = {
-  keyspace: RoutedKeyspace;
-  readonly byKind: Readonly<Record<KeyKind, RouteIndex>>;
-  /** Range starts in byte order; undefined after a start came or went, sorted at the next lookup. */
-  starts: readonly string[] | undefined;
-};
 
 const refused = (reason: TableRefusalReason, text: string): TableRefusal => ({
   kind: "refused",
@@ -126,20 +110,7 @@ export class TableState {
   /** The placement that decides for a tenant. Undefined: no such keyspace, or nobody owns the tenant. */
   lookup(keyspace: KeyspaceName, tenant: TenantId): FoundRoute | undefined {
     const routes = this.#keyspaces.get(keyspace);
-    if (routes === undefined) return undefined;
-    const own = routes.byKind.tenant.get(tenant);
-    if (own !== undefined) return found(keyspace, "tenant", tenant, own);
-    const { strategy, slotCount } = routes.keyspace;
-    if (strategy === "slots") {
-      const slot = String(slotOf(tenant, slotCount ?? 1));
-      return found(keyspace, "slot", slot, routes.byKind.slot.get(slot));
-    }
-    if (strategy === "range") {
-      const start = startBelow(sortedStarts(routes), tenant);
-      if (start === undefined) return undefined;
-      return found(keyspace, "range", start, routes.byKind.range.get(start));
-    }
-    return undefined;
+    return routes && lookupIn(routes, tenant);
   }
 
   /** The placement of exactly this key, whatever contains it. */
@@ -300,11 +271,6 @@ export class TableState {
   }
 }
 
-type KeyAt = {
-  readonly keyspace: KeyspaceName;
-  readonly kind: KeyKind;
-  readonly value: string;
-};
 /** Undefined route: a tombstone. */
 type Edit = KeyAt & { readonly route: Route | undefined };
 type Plan = {
@@ -341,33 +307,8 @@ export function buildTable(
 export const isTableRefusal = (value: object): value is TableRefusal =>
   "kind" in value && value.kind === "refused";
 
-const keyText = ({ keyspace, kind, value }: KeyAt): string => `${keyspace}/${kind}/${value}`;
-
 const mixRoute = (at: KeyAt, { cell, epoch, state }: Route): Sum =>
   mixText(`${keyText(at)} ${cell} ${epoch} ${state}`);
-
-/** The key was put together from a checked keyspace and value, so it parses. */
-const found = (
-  keyspace: KeyspaceName,
-  via: KeyKind,
-  value: string,
-  route: Route | undefined,
-): FoundRoute | undefined =>
-  route && {
-    key: keyText({ keyspace, kind: via, value }) as PlacementKey,
-    via,
-    cell: route.cell,
-    epoch: route.epoch,
-    state: route.state,
-  };
-
-function emptyRoutes(keyspace: RoutedKeyspace): KeyspaceRoutes {
-  return {
-    keyspace,
-    byKind: { tenant: new Map(), slot: new Map(), range: new Map() },
-    starts: undefined,
-  };
-}
 
 const cellMap = (cells: readonly RoutedCell[]): ReadonlyMap<CellId, RoutedCell> =>
   new Map(cells.map((cell) => [cell.id, cell]));
@@ -435,51 +376,4 @@ function wantedEdits(
     }
   }
   return { edits };
-}
-
-function splitKey(key: string): KeyAt | undefined {
-  const parts = parsePlacementKey(key);
-  if (parts === undefined) return undefined;
-  const { keyspace, kind } = parts;
-  if (parts.kind === "tenant") return { keyspace, kind, value: parts.tenant };
-  return { keyspace, kind, value: parts.kind === "slot" ? String(parts.slot) : parts.from };
-}
-
-/** Ids are ASCII, so that comparing UTF-16 units is comparing bytes, as `COLLATE "C"` does. */
-function sortedStarts(routes: KeyspaceRoutes): readonly string[] {
-  routes.starts ??= [...routes.byKind.range.entries()]
-    .map(([start]) => start)
-    .sort((a, b) => Number(a > b) - Number(a < b));
-  return routes.starts;
-}
-
-/** The greatest start that is not above `tenant`. */
-function startBelow(starts: readonly string[], tenant: string): string | undefined {
-  let low = 0;
-  let high = starts.length;
-  while (low < high) {
-    const middle = (low + high) >>> 1;
-    if ((starts[middle] ?? "") <= tenant) low = middle + 1;
-    else high = middle;
-  }
-  return starts[low - 1];
-}
-
-function* groupsOf(
-  keyspace: KeyspaceName,
-  kind: KeyKind,
-  index: RouteIndex,
-  valuesMax: number,
-): Generator<PlacementGroup> {
-  const open = new Map<string, Route & { values: string[] }>();
-  for (const [value, route] of index.entries()) {
-    const name = `${route.cell} ${route.epoch} ${route.state}`;
-    const group = open.get(name) ?? { ...route, values: [] };
-    group.values.push(value);
-    open.set(name, group);
-    if (group.values.length < valuesMax) continue;
-    open.delete(name);
-    yield { keyspace, kind, ...group };
-  }
-  for (const group of open.values()) yield { keyspace, kind, ...group };
 }

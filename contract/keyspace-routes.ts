@@ -1,0 +1,126 @@
+/**
+ * The placements of one keyspace, and the one rule of precedence: a tenant's own placement stands
+ * above the slot or range that contains it.
+ */
+import type { CellId, Epoch, KeyspaceName, TenantId } from "./ids.ts";
+import { type KeyKind, type PlacementKey, parsePlacementKey, slotOf } from "./placement-key.ts";
+import type { PlacementGroup, RoutedKeyspace, RouteState } from "./routing-table.ts";
+
+/** Shared between all placements of a group: never changed, only replaced. */
+export type Route = {
+  readonly cell: CellId;
+  readonly epoch: Epoch;
+  readonly state: RouteState;
+};
+
+/** `via` says which kind of key decided; `tenant` in a keyspace of slots or ranges is an override. */
+export type FoundRoute = Route & { readonly key: PlacementKey; readonly via: KeyKind };
+
+/** From value (tenant id, slot number, range start) to route. A `Map` fits; so does what is denser. */
+export type RouteIndex = {
+  readonly get: (value: string) => Route | undefined;
+  readonly set: (value: string, route: Route) => unknown;
+  readonly delete: (value: string) => boolean;
+  readonly entries: () => Iterable<readonly [string, Route]>;
+  readonly size: number;
+};
+
+export type KeyspaceRoutes = {
+  keyspace: RoutedKeyspace;
+  readonly byKind: Readonly<Record<KeyKind, RouteIndex>>;
+  /** Range starts in byte order; undefined after a start came or went, sorted at the next lookup. */
+  starts: readonly string[] | undefined;
+};
+
+export type KeyAt = {
+  readonly keyspace: KeyspaceName;
+  readonly kind: KeyKind;
+  readonly value: string;
+};
+export function emptyRoutes(keyspace: RoutedKeyspace): KeyspaceRoutes {
+  return {
+    keyspace,
+    byKind: { tenant: new Map(), slot: new Map(), range: new Map() },
+    starts: undefined,
+  };
+}
+
+export function lookupIn(routes: KeyspaceRoutes, tenant: TenantId): FoundRoute | undefined {
+  const own = routes.byKind.tenant.get(tenant);
+  if (own !== undefined) return found(routes, "tenant", tenant, own);
+  const { strategy, slotCount } = routes.keyspace;
+  if (strategy === "slots") {
+    const slot = String(slotOf(tenant, slotCount ?? 1));
+    return found(routes, "slot", slot, routes.byKind.slot.get(slot));
+  }
+  if (strategy === "range") {
+    const start = startBelow(sortedStarts(routes), tenant);
+    return start === undefined
+      ? undefined
+      : found(routes, "range", start, routes.byKind.range.get(start));
+  }
+  return undefined;
+}
+
+/** The text of a key whose parts are known to be good. */
+export const keyText = ({ keyspace, kind, value }: KeyAt): PlacementKey =>
+  `${keyspace}/${kind}/${value}` as PlacementKey;
+
+export function splitKey(key: string): KeyAt | undefined {
+  const parts = parsePlacementKey(key);
+  if (parts === undefined) return undefined;
+  const { keyspace, kind } = parts;
+  if (parts.kind === "tenant") return { keyspace, kind, value: parts.tenant };
+  return { keyspace, kind, value: parts.kind === "slot" ? String(parts.slot) : parts.from };
+}
+
+/** Ids are ASCII, so that comparing UTF-16 units is comparing bytes, as `COLLATE "C"` does. */
+function sortedStarts(routes: KeyspaceRoutes): readonly string[] {
+  routes.starts ??= [...routes.byKind.range.entries()]
+    .map(([start]) => start)
+    .sort((a, b) => Number(a > b) - Number(a < b));
+  return routes.starts;
+}
+
+/** The greatest start that is not above `tenant`. */
+function startBelow(starts: readonly string[], tenant: string): string | undefined {
+  let low = 0;
+  let high = starts.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if ((starts[middle] ?? "") <= tenant) low = middle + 1;
+    else high = middle;
+  }
+  return starts[low - 1];
+}
+
+export function* groupsOf(
+  keyspace: KeyspaceName,
+  kind: KeyKind,
+  index: RouteIndex,
+  valuesMax: number,
+): Generator<PlacementGroup> {
+  const open = new Map<string, Route & { values: string[] }>();
+  for (const [value, route] of index.entries()) {
+    const name = `${route.cell} ${route.epoch} ${route.state}`;
+    const group = open.get(name) ?? { ...route, values: [] };
+    group.values.push(value);
+    open.set(name, group);
+    if (group.values.length < valuesMax) continue;
+    open.delete(name);
+    yield { keyspace, kind, ...group };
+  }
+  for (const group of open.values()) yield { keyspace, kind, ...group };
+}
+
+/** The key was put together from a checked keyspace and value. */
+function found(
+  routes: KeyspaceRoutes,
+  via: KeyKind,
+  value: string,
+  route: Route | undefined,
+): FoundRoute | undefined {
+  if (route === undefined) return undefined;
+  const key = keyText({ keyspace: routes.keyspace.name, kind: via, value });
+  return { key, via, cell: route.cell, epoch: route.epoch, state: route.state };
+}
