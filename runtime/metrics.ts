@@ -37,106 +37,113 @@ type Family = {
   readonly lines: () => string[];
 };
 
+/** All families of one process, and how many series did not fit into theirs. */
+type Registry = {
+  readonly add: (family: Family) => void;
+  /** May this series be kept? A no is counted. */
+  readonly room: (values: ReadonlyMap<string, unknown>, key: string) => boolean;
+  readonly text: () => string;
+};
+
 export function createMetrics(): Metrics {
-  const families = new Map<string, Family>();
-  let dropped = 0;
-
-  function add(family: Family): void {
-    if (families.has(family.name)) throw new Error(`metric ${family.name} is registered twice`);
-    families.set(family.name, family);
-  }
-
-  function series(
-    name: string,
-    help: string,
-    type: string,
-    preset: readonly Labels[],
-  ): Map<string, number> {
-    const values = new Map<string, number>();
-    for (const labels of preset) values.set(labelText(labels), 0);
-    add({
-      name,
-      help,
-      type,
-      lines: () => [...values].map(([labels, value]) => `${name}${labels} ${value}`),
-    });
-    return values;
-  }
-
-  function room(values: Map<string, unknown>, key: string): boolean {
-    if (values.has(key) || values.size < seriesMax) return true;
-    dropped += 1;
-    return false;
-  }
-
+  const registry = createRegistry();
   return {
     counter: (name, help, preset = []) => {
-      const values = series(name, help, "counter", preset);
+      const values = addSeries(registry, { name, help, type: "counter" }, preset);
       return {
         inc: (labels = {}, by = 1) => {
           const key = labelText(labels);
-          if (room(values, key)) values.set(key, (values.get(key) ?? 0) + by);
+          if (registry.room(values, key)) values.set(key, (values.get(key) ?? 0) + by);
         },
       };
     },
     gauge: (name, help, preset = []) => {
-      const values = series(name, help, "gauge", preset);
+      const values = addSeries(registry, { name, help, type: "gauge" }, preset);
       return {
         set: (value, labels = {}) => {
           const key = labelText(labels);
-          if (room(values, key)) values.set(key, value);
+          if (registry.room(values, key)) values.set(key, value);
         },
       };
     },
     gaugeFrom: (name, help, read) =>
-      add({
-        name,
-        help,
-        type: "gauge",
-        lines: () => {
-          const value = read();
-          return typeof value === "number"
-            ? [`${name} ${value}`]
-            : value.map(([labels, number]) => `${name}${labelText(labels)} ${number}`);
-        },
-      }),
-    histogram: (name, help, buckets) => {
-      const all = new Map<
-        string,
-        { labels: Labels; counts: number[]; sum: number; count: number }
-      >();
-      add({
-        name,
-        help,
-        type: "histogram",
-        lines: () => [...all.values()].flatMap((one) => histogramLines(name, buckets, one)),
-      });
-      return {
-        observe: (value, labels = {}) => {
-          const key = labelText(labels);
-          if (!room(all, key)) return;
-          const one = all.get(key) ?? { labels, counts: buckets.map(() => 0), sum: 0, count: 0 };
-          all.set(key, one);
-          const index = buckets.findIndex((bound) => value <= bound);
-          if (index >= 0) one.counts[index] = (one.counts[index] ?? 0) + 1;
-          one.sum += value;
-          one.count += 1;
-        },
-      };
+      registry.add({ name, help, type: "gauge", lines: () => readingLines(name, read()) }),
+    histogram: (name, help, buckets) => addHistogram(registry, { name, help }, buckets),
+    text: registry.text,
+  };
+}
+
+function createRegistry(): Registry {
+  const families = new Map<string, Family>();
+  let dropped = 0;
+  const own: Family = {
+    name: "cellfleet_metric_series_dropped_total",
+    help: "Series that did not fit into a family.",
+    type: "counter",
+    lines: () => [`cellfleet_metric_series_dropped_total ${dropped}`],
+  };
+  return {
+    add: (family) => {
+      if (families.has(family.name)) throw new Error(`metric ${family.name} is registered twice`);
+      families.set(family.name, family);
     },
-    text: () => {
-      const blocks = [...families.values()].map((family) =>
-        [
-          `# HELP ${family.name} ${family.help}`,
-          `# TYPE ${family.name} ${family.type}`,
-          ...family.lines(),
-        ].join("\n"),
-      );
-      const own = "cellfleet_metric_series_dropped_total";
-      blocks.push(
-        `# HELP ${own} Series that did not fit into a family.\n# TYPE ${own} counter\n${own} ${dropped}`,
-      );
-      return `${blocks.join("\n")}\n`;
+    room: (values, key) => {
+      if (values.has(key) || values.size < seriesMax) return true;
+      dropped += 1;
+      return false;
+    },
+    text: () => `${[...families.values(), own].map(familyText).join("\n")}\n`,
+  };
+}
+
+const familyText = ({ name, help, type, lines }: Family): string =>
+  [`# HELP ${name} ${help}`, `# TYPE ${name} ${type}`, ...lines()].join("\n");
+
+function addSeries(
+  registry: Registry,
+  family: Omit<Family, "lines">,
+  preset: readonly Labels[],
+): Map<string, number> {
+  const values = new Map<string, number>();
+  for (const labels of preset) values.set(labelText(labels), 0);
+  registry.add({
+    ...family,
+    lines: () => [...values].map(([labels, value]) => `${family.name}${labels} ${value}`),
+  });
+  return values;
+}
+
+const readingLines = (
+  name: string,
+  value: number | ReadonlyArray<readonly [Labels, number]>,
+): string[] =>
+  typeof value === "number"
+    ? [`${name} ${value}`]
+    : value.map(([labels, number]) => `${name}${labelText(labels)} ${number}`);
+
+type HistogramSeries = { labels: Labels; counts: number[]; sum: number; count: number };
+
+function addHistogram(
+  registry: Registry,
+  family: Omit<Family, "lines" | "type">,
+  buckets: readonly number[],
+): Histogram {
+  const all = new Map<string, HistogramSeries>();
+  registry.add({
+    ...family,
+    type: "histogram",
+    lines: () => [...all.values()].flatMap((one) => histogramLines(family.name, buckets, one)),
+  });
+  return {
+    observe: (value, labels = {}) => {
+      const key = labelText(labels);
+      if (!registry.room(all, key)) return;
+      const one = all.get(key) ?? { labels, counts: buckets.map(() => 0), sum: 0, count: 0 };
+      all.set(key, one);
+      const index = buckets.findIndex((bound) => value <= bound);
+      if (index >= 0) one.counts[index] = (one.counts[index] ?? 0) + 1;
+      one.sum += value;
+      one.count += 1;
     },
   };
 }
@@ -144,7 +151,7 @@ export function createMetrics(): Metrics {
 function histogramLines(
   name: string,
   buckets: readonly number[],
-  one: { labels: Labels; counts: readonly number[]; sum: number; count: number },
+  one: Readonly<HistogramSeries>,
 ): string[] {
   let below = 0;
   const lines = buckets.map((bound, index) => {
