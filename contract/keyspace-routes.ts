@@ -3,7 +3,13 @@
  * above the slot or range that contains it.
  */
 import type { CellId, Epoch, KeyspaceName, TenantId } from "./ids.ts";
-import { type KeyKind, type PlacementKey, parsePlacementKey, slotOf } from "./placement-key.ts";
+import {
+  type KeyKind,
+  keyOfParts,
+  type PlacementKey,
+  parsePlacementKey,
+  slotOf,
+} from "./placement-key.ts";
 import type { PlacementGroup, RoutedKeyspace, RouteState } from "./routing-table.ts";
 
 /** Shared between all placements of a group: never changed, only replaced. */
@@ -62,9 +68,8 @@ export function lookupIn(routes: KeyspaceRoutes, tenant: TenantId): FoundRoute |
   return undefined;
 }
 
-/** The text of a key whose parts are known to be good. */
 export const keyText = ({ keyspace, kind, value }: KeyAt): PlacementKey =>
-  `${keyspace}/${kind}/${value}` as PlacementKey;
+  keyOfParts(keyspace, kind, value);
 
 export function splitKey(key: string): KeyAt | undefined {
   const parts = parsePlacementKey(key);

@@ -32,6 +32,9 @@ export const slotKey = (keyspace: KeyspaceName, slot: number): PlacementKey =>
 /** The first range of a keyspace starts at the empty text: `logs/range/`. */
 export const rangeKey = (keyspace: KeyspaceName, from: string): PlacementKey =>
   `${keyspace}/range/${from}` as PlacementKey;
+/** From parts that are known to be good, such as those of a parsed key. */
+export const keyOfParts = (keyspace: KeyspaceName, kind: KeyKind, value: string): PlacementKey =>
+  `${keyspace}/${kind}/${value}` as PlacementKey;
 
 /**
  * The slot of a tenant: the first two bytes of its md5, masked.
