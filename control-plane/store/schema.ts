@@ -16,11 +16,13 @@ import {
   integer,
   jsonb,
   pgSchema,
+  // biome-ignore lint/suspicious/noDeprecatedImports: one overload of it is deprecated, not the one used here.
   primaryKey,
   text,
   timestamp,
   uniqueIndex,
 } from "drizzle-orm/pg-core";
+import { ownershipStates } from "../../contract/cell-protocol.ts";
 import {
   cellHealths,
   cellStates,
@@ -31,6 +33,7 @@ import {
 } from "../../contract/control-api.ts";
 import { keyKinds } from "../../contract/placement-key.ts";
 import { guardModes, strategies } from "../../contract/routing-table.ts";
+import { recoveryCellStates, recoverySteps } from "../core/recovery.ts";
 
 /** One schema of its own: `DATABASE_URL` may point into a database that others use too. */
 export const control = pgSchema("cellfleet_control");
@@ -51,8 +54,21 @@ export const fleet = control.table("fleet", {
     .notNull()
     .default("normal"),
   modeReason: text("mode_reason").notNull().default(""),
+  /** Where recovery after a restore stands (core/recovery.ts); `none` in mode normal. */
+  recoveryStep: text("recovery_step", { enum: recoverySteps }).notNull().default("none"),
+  recoverySince: when("recovery_since"),
+  /** The highest that any cell or router presented since recovery began (corrections A5). */
+  revisionMaxSeen: big("revision_max_seen").notNull().default(0),
+  epochMaxSeen: big("epoch_max_seen").notNull().default(0),
+  /** What losers of a key must have applied before anything is granted; 0 while unknown. */
+  fenceRevision: big("fence_revision").notNull().default(0),
+  /** Server, timeline and database this row was last served from: another one means a restore. */
+  incarnation: text("incarnation").notNull().default(""),
   tenantSources: jsonb("tenant_sources").notNull(),
   serviceRoutes: jsonb("service_routes").notNull(),
+  /** The end of the audit chain, so that a cut tail shows too. Guarded by this row's lock. */
+  auditEntries: big("audit_entries").notNull().default(0),
+  auditHead: text("audit_head").notNull().default(""),
   createdAt,
 });
 
@@ -105,6 +121,11 @@ export const cell = control.table("cell", {
   /** The database incarnation that holds the cell's lease (corrections A14). */
   systemIdentifier: text("system_identifier").notNull().default(""),
   timeline: integer("timeline").notNull().default(0),
+  /** Start of that database's server, and the agent that spoke for it when it was granted last. */
+  boot: text("boot").notNull().default(""),
+  bootInstance: text("boot_instance").notNull().default(""),
+  /** The highest grant number that the cell's database presented: an older one is time travel. */
+  grantSeen: big("grant_seen").notNull().default(0),
   /** What the cell's agent has applied and read back. */
   appliedRevision: big("applied_revision").notNull().default(0),
   /** Observed highest, for recovery after a restore (corrections A5). */
@@ -145,7 +166,10 @@ export const placement = control.table(
   (table) => [
     index("placement_revision").on(table.revision),
     index("placement_cell_revision").on(table.cell, table.revision),
-    index("placement_pending").on(table.cell).where(sql`state = 'pending'`),
+    index("placement_pending").on(table.cell, table.revision).where(sql`state = 'pending'`),
+    index("placement_pending_op").on(table.op).where(sql`state = 'pending'`),
+    // The container of a tenant in a keyspace of ranges: the greatest start not above it, in byte order.
+    index("placement_container").on(table.keyspace, table.kind, sql`value COLLATE "C"`),
   ],
 );
 
@@ -166,7 +190,10 @@ export const tenant = control.table(
     placementKey: text("placement_key").notNull(),
     createdAt,
   },
-  (table) => [index("tenant_placement_key").on(table.placementKey)],
+  (table) => [
+    index("tenant_placement_key").on(table.placementKey),
+    index("tenant_labels").using("gin", table.labels),
+  ],
 );
 
 export const router = control.table("router", {
@@ -199,6 +226,10 @@ export const op = control.table(
     result: jsonb("result").notNull().default({}),
     actor: text("actor").notNull(),
     reason: text("reason").notNull().default(""),
+    /** The plan that was recorded, as `--dry-run` prints it. */
+    plan: jsonb("plan").notNull().default({}),
+    /** The running step ends in failure, or says so, after this. */
+    deadlineAt: when("deadline_at"),
     createdAt,
     updatedAt: when("updated_at").notNull().defaultNow(),
   },
@@ -261,7 +292,10 @@ export const idempotency = control.table(
     body: jsonb("body"),
     createdAt,
   },
-  (table) => [primaryKey({ columns: [table.tokenId, table.key] })],
+  (table) => [
+    primaryKey({ columns: [table.tokenId, table.key] }),
+    index("idempotency_age").on(table.createdAt),
+  ],
 );
 
 /** Where the next leased id range of a sequence begins, fleet-wide. Only ever grows. */
@@ -281,4 +315,47 @@ export const idLease = control.table(
     createdAt,
   },
   (table) => [primaryKey({ columns: [table.sequence, table.lo] })],
+);
+
+/**
+ * What a cell that does not own a key must be told about it: after a recovery, the lower claimants.
+ * An agent's `changes` are its rows of `placement` and of this table, in order of revision.
+ */
+export const disowned = control.table(
+  "disowned",
+  {
+    cell: text("cell").notNull(),
+    key: text("key").notNull(),
+    state: text("state", { enum: ownershipStates }).notNull(),
+    epoch: big("epoch").notNull(),
+    op: text("op").notNull(),
+    attempt: integer("attempt").notNull().default(0),
+    revision: big("revision").notNull(),
+  },
+  (table) => [
+    primaryKey({ columns: [table.cell, table.key] }),
+    index("disowned_cell_revision").on(table.cell, table.revision),
+  ],
+);
+
+/** One row per cell that recovery waits for, or that came through it frozen. */
+export const recoveryCell = control.table("recovery_cell", {
+  cell: text("cell").primaryKey(),
+  state: text("state", { enum: recoveryCellStates }).notNull(),
+  /** Keys reported so far. */
+  claims: big("claims").notNull().default(0),
+  reason: text("reason").notNull().default(""),
+  updatedAt: when("updated_at").notNull().defaultNow(),
+});
+
+/** What cells say they own, while recovery collects; emptied when it is over. */
+export const recoveryClaim = control.table(
+  "recovery_claim",
+  {
+    key: text("key").notNull(),
+    cell: text("cell").notNull(),
+    state: text("state", { enum: ownershipStates }).notNull(),
+    epoch: big("epoch").notNull(),
+  },
+  (table) => [primaryKey({ columns: [table.key, table.cell] })],
 );

@@ -1,0 +1,8 @@
+/** `npx drizzle-kit generate` writes the next migration of the control plane's own database. */
+import { defineConfig } from "drizzle-kit";
+
+export default defineConfig({
+  dialect: "postgresql",
+  schema: "./control-plane/store/schema.ts",
+  out: "./control-plane/store/migrations",
+});
