@@ -1,0 +1,109 @@
+/**
+ * What a history is made of: what clients asked and were told, what the cells' databases say was
+ * committed, and what is there in the end. One entry per line of a history file, in order of time.
+ *
+ * Operations follow Jepsen's words: `invoke`, then exactly one of `ok` (acknowledged), `fail` (certainly not
+ * done) or `info` (unknown: it may take effect at any time after the invoke, or never).
+ */
+import { z } from "zod";
+
+const id = z.string().min(1).max(200);
+const epoch = z.number().int().min(1);
+/** Milliseconds on the recorder's monotonic clock. */
+const at = z.number();
+
+export const entrySchema = z.discriminatedUnion("kind", [
+  z.strictObject({
+    kind: z.literal("head"),
+    format: z.literal("cellfleet.history"),
+    version: z.literal(1),
+    run: id,
+  }),
+  /** A write is sent. `value` is unique in the whole history: it is what is looked for later. */
+  z.strictObject({ kind: z.literal("invoke"), at, process: id, tenant: id, value: id }),
+  z.strictObject({
+    kind: z.literal("ok"),
+    at,
+    process: id,
+    /** Who acknowledged, under which epoch, as the router's answer said. */
+    cell: id,
+    epoch,
+    /** The id that the application gave to what was written; unique over all cells. */
+    ref: id,
+  }),
+  z.strictObject({ kind: z.literal("fail"), at, process: id, reason: z.string().max(200) }),
+  z.strictObject({ kind: z.literal("info"), at, process: id, reason: z.string().max(200) }),
+  /** In the end: a value found when the tenant was read through a router. */
+  z.strictObject({ kind: z.literal("present"), tenant: id, value: id, cell: id, ref: id }),
+  /** In the end: the tenant was read to its last page. */
+  z.strictObject({ kind: z.literal("read"), tenant: id }),
+  /** A row of a cell's commit log: a transaction of this cell wrote `value` and committed. */
+  z.strictObject({
+    kind: z.literal("commit"),
+    cell: id,
+    tenant: id,
+    epoch,
+    txid: id,
+    value: id,
+    /** When it committed, by that database's own clock; ISO 8601. */
+    committedAt: z.string().max(40),
+  }),
+  /** The control plane gave the tenant to this cell; in order of `revision`. */
+  z.strictObject({
+    kind: z.literal("owner"),
+    tenant: id,
+    cell: id,
+    epoch,
+    revision: z.number().int().min(0),
+  }),
+  /** An RPO report names this acknowledged write as lost. */
+  z.strictObject({ kind: z.literal("reported-lost"), tenant: id, value: id }),
+  /** A salvage file of a returned cell holds this commit. */
+  z.strictObject({ kind: z.literal("salvaged"), tenant: id, cell: id, value: id }),
+]);
+export type Entry = z.infer<typeof entrySchema>;
+export type EntryOf<Kind extends Entry["kind"]> = Extract<Entry, { kind: Kind }>;
+
+export const violationKinds = [
+  "lost",
+  "duplicate",
+  "resurrected",
+  "phantom",
+  "foreign",
+  "id-collision",
+  "two-writers",
+  "not-the-owner",
+  "ack-order",
+  "epoch-fell",
+  "unread",
+  "malformed",
+  "vacuous",
+] as const;
+export type ViolationKind = (typeof violationKinds)[number];
+
+export type Violation = {
+  readonly kind: ViolationKind;
+  /** The tenant and the write it is about; empty where it is about the history as a whole. */
+  readonly tenant: string;
+  readonly value: string;
+  /** One sentence for a person. */
+  readonly text: string;
+};
+
+export type Verdict = {
+  readonly ok: boolean;
+  readonly violations: readonly Violation[];
+  readonly counts: {
+    readonly invoked: number;
+    readonly acknowledged: number;
+    readonly failed: number;
+    /** `info`, and writes that never got an answer. */
+    readonly unknown: number;
+    readonly present: number;
+    readonly commits: number;
+    /** Acknowledged, missing, and named by an RPO report. */
+    readonly reportedLost: number;
+    /** Named by an RPO report although they are there. */
+    readonly falseAlarms: number;
+  };
+};
