@@ -1,0 +1,104 @@
+/**
+ * The sample application's door to PostgreSQL: a small pool, and transactions that say first for
+ * which placement key and epoch they speak.
+ *
+ * Always true here: a pool error never ends the process; a connection on which something other than
+ * a plain SQL error happened is thrown away; limits are set inside each transaction, because behind
+ * a transaction pooler (PgBouncer) there is no session to keep them.
+ */
+import pg from "pg";
+import { AppError, messageOf, sqlState } from "./errors.ts";
+
+/** The placement key and epoch that a request was forwarded under. */
+export type Scope = { readonly key: string; readonly epoch: number };
+export type Client = pg.PoolClient;
+
+export type Database = {
+  /** Commits when `work` resolves. With a scope the transaction enters it before `work` starts. */
+  readonly transaction: <T>(
+    scope: Scope | undefined,
+    work: (client: Client) => Promise<T>,
+  ) => Promise<T>;
+  readonly close: () => Promise<void>;
+};
+
+const connectionsMax = 5;
+const connectTimeoutMs = 2000;
+const idleConnectionMs = 30_000;
+/** The client's own limit, for a server that fell silent; longer than the server's limits below. */
+const queryTimeoutMs = 8000;
+const begin = [
+  "begin",
+  "set local statement_timeout = 5000",
+  "set local lock_timeout = 3000",
+  "set local idle_in_transaction_session_timeout = 10000",
+].join("; ");
+
+export function openDatabase(url: string, onTrouble: (message: string) => void): Database {
+  const pool = new pg.Pool({
+    connectionString: url,
+    max: connectionsMax,
+    connectionTimeoutMillis: connectTimeoutMs,
+    idleTimeoutMillis: idleConnectionMs,
+    query_timeout: queryTimeoutMs,
+    keepAlive: true,
+    application_name: "cellfleet-sample",
+  });
+  pool.on("error", (error) => onTrouble(messageOf(error)));
+  // A checked-out connection that breaks emits on the client itself; unheard it ends the process.
+  pool.on("connect", (client) => client.on("error", (error) => onTrouble(messageOf(error))));
+
+  return {
+    transaction: async (scope, work) => {
+      const client = await pool.connect();
+      try {
+        await client.query(begin);
+        if (scope !== undefined) {
+          await client.query("select cellfleet.enter($1, $2)", [scope.key, scope.epoch]);
+        }
+        const result = await work(client);
+        await commit(client);
+        client.release();
+        return result;
+      } catch (error) {
+        await abandon(client, error);
+        throw error;
+      }
+    },
+    close: () => pool.end(),
+  };
+}
+
+/**
+ * A COMMIT that got no answer may have happened. That is said as it is: the caller repeats with the
+ * same Idempotency-Key and learns which.
+ */
+async function commit(client: Client): Promise<void> {
+  try {
+    await client.query("commit");
+  } catch (error) {
+    if (sqlState(error) !== undefined) throw error;
+    throw new AppError(503, "OUTCOME_UNKNOWN", "the database did not confirm the commit", {
+      retryAfterSeconds: 1,
+      cause: error,
+      nextSteps: ["repeat the request with the same Idempotency-Key"],
+    });
+  }
+}
+
+async function abandon(client: Client, error: unknown): Promise<void> {
+  const healthy =
+    sqlState(error) !== undefined ||
+    (error instanceof AppError && error.code !== "OUTCOME_UNKNOWN");
+  if (!healthy) {
+    client.release(true);
+    return;
+  }
+  try {
+    await client.query("rollback");
+    client.release();
+  } catch {
+    // The connection died meanwhile; the server rolls back by itself when it notices.
+    client.release(true);
+  }
+}

@@ -1,0 +1,153 @@
+/**
+ * Orders in the database. An order, its idempotency record and its outbox message are one
+ * transaction: either all three exist or none.
+ *
+ * Two requests with the same Idempotency-Key meet at that record's primary key: the second waits
+ * for the first's transaction and then finds the answer to repeat, so there is never a second order.
+ */
+import { createHash } from "node:crypto";
+import type { Client } from "./database.ts";
+import { AppError } from "./errors.ts";
+import type { NewOrder, Page } from "./validate.ts";
+
+export type Order = {
+  readonly id: number;
+  readonly item: string;
+  readonly quantity: number;
+  readonly status: string;
+  readonly created_at: string;
+};
+export type Created = {
+  readonly status: number;
+  readonly body: string;
+  readonly replayed: boolean;
+};
+
+/** How long an answer can be asked for again. */
+const idempotencyHours = 24;
+
+type OrderRow = {
+  readonly id: string;
+  readonly item: string;
+  readonly quantity: number;
+  readonly status: string;
+  readonly created_at: Date;
+};
+const columns = "id, item, quantity, status, created_at";
+
+export async function createOrder(
+  client: Client,
+  tenant: string,
+  order: NewOrder,
+  idempotencyKey: string | undefined,
+): Promise<Created> {
+  if (idempotencyKey !== undefined) {
+    const earlier = await claimKey(client, tenant, idempotencyKey, hashOf(order));
+    if (earlier !== undefined) return earlier;
+  }
+  const inserted = await client.query<OrderRow>(
+    `insert into orders (tenant_id, item, quantity) values ($1, $2, $3) returning ${columns}`,
+    [tenant, order.item, order.quantity],
+  );
+  const [row] = inserted.rows;
+  if (row === undefined) throw new AppError(500, "INTERNAL", "the order was not written");
+  const created = toOrder(row);
+  await client.query(
+    `insert into outbox (tenant_id, order_id, kind, payload) values ($1, $2, 'order.created', $3)`,
+    [tenant, created.id, JSON.stringify(created)],
+  );
+  const body = JSON.stringify(created);
+  if (idempotencyKey !== undefined) {
+    await client.query(
+      "update idempotency set status = 201, body = $3 where tenant_id = $1 and key = $2",
+      [tenant, idempotencyKey, body],
+    );
+  }
+  return { status: 201, body, replayed: false };
+}
+
+/** Undefined: the key is ours now, in this transaction. Otherwise the answer of its first use. */
+async function claimKey(
+  client: Client,
+  tenant: string,
+  key: string,
+  hash: string,
+): Promise<Created | undefined> {
+  // A few expired records leave with each new one, so that the table stays as large as a day.
+  await client.query(
+    `delete from idempotency where tenant_id = $1 and key in (
+       select key from idempotency
+       where tenant_id = $1 and created_at < now() - make_interval(hours => $2)
+       order by created_at limit 10 for update skip locked)`,
+    [tenant, idempotencyHours],
+  );
+  const claimed = await client.query(
+    `insert into idempotency (tenant_id, key, request_hash) values ($1, $2, $3)
+     on conflict (tenant_id, key) do nothing`,
+    [tenant, key, hash],
+  );
+  if (claimed.rowCount === 1) return undefined;
+  const found = await client.query<{
+    request_hash: string;
+    status: number | null;
+    body: string | null;
+  }>("select request_hash, status, body from idempotency where tenant_id = $1 and key = $2", [
+    tenant,
+    key,
+  ]);
+  const [record] = found.rows;
+  if (record === undefined || record.status === null || record.body === null) {
+    throw new AppError(409, "IDEMPOTENCY_IN_FLIGHT", "this Idempotency-Key is being used", {
+      retryAfterSeconds: 1,
+    });
+  }
+  if (record.request_hash !== hash) {
+    throw new AppError(
+      422,
+      "IDEMPOTENCY_MISMATCH",
+      "this Idempotency-Key was used for a different order",
+      { nextSteps: ["use a new Idempotency-Key"] },
+    );
+  }
+  return { status: record.status, body: record.body, replayed: true };
+}
+
+const hashOf = (order: NewOrder): string =>
+  createHash("sha256")
+    .update(JSON.stringify([order.item, order.quantity]))
+    .digest("hex");
+
+/** Newest first; one row more than asked for tells whether there is a next page. */
+export async function listOrders(
+  client: Client,
+  tenant: string,
+  page: Page,
+): Promise<{ readonly items: readonly Order[]; readonly lastId: number | undefined }> {
+  const found = await client.query<OrderRow>(
+    `select ${columns} from orders where tenant_id = $1 and id < $2 order by id desc limit $3`,
+    [tenant, page.before ?? Number.MAX_SAFE_INTEGER, page.limit + 1],
+  );
+  const items = found.rows.slice(0, page.limit).map(toOrder);
+  return { items, lastId: found.rows.length > page.limit ? items.at(-1)?.id : undefined };
+}
+
+export async function findOrder(
+  client: Client,
+  tenant: string,
+  id: number,
+): Promise<Order | undefined> {
+  const found = await client.query<OrderRow>(
+    `select ${columns} from orders where tenant_id = $1 and id = $2`,
+    [tenant, id],
+  );
+  return found.rows.map(toOrder)[0];
+}
+
+/** Leased id ranges end below 2^53, so an id is always an exact number. */
+const toOrder = (row: OrderRow): Order => ({
+  id: Number(row.id),
+  item: row.item,
+  quantity: row.quantity,
+  status: row.status,
+  created_at: row.created_at.toISOString(),
+});
