@@ -1,0 +1,123 @@
+/**
+ * Which process is this? A pid alone is not an answer: pids are used again. Whatever is ended or
+ * adopted here is named by pid *and* start time, so that a stale file can never hit a stranger.
+ *
+ * Linux: /proc (start time in ticks, with the boot's id). Elsewhere: `ps`.
+ */
+import { execFileSync } from "node:child_process";
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { z } from "zod";
+
+export const processIdentitySchema = z.object({
+  pid: z.number().int().min(2),
+  /** When it started, in a form that is only ever compared. */
+  startedAt: z.string().min(1),
+});
+export type ProcessIdentity = z.infer<typeof processIdentitySchema>;
+
+const hasProc = process.platform === "linux";
+
+/** Undefined for a process that is gone or a zombie. */
+export function identify(pid: number): ProcessIdentity | undefined {
+  const startedAt = hasProc ? startFromProc(pid) : startFromPs(pid);
+  return startedAt === undefined ? undefined : { pid, startedAt };
+}
+
+/** The very process that was recorded, not merely one with its pid. */
+export const isAlive = (identity: ProcessIdentity): boolean =>
+  identify(identity.pid)?.startedAt === identity.startedAt;
+
+/** Sends a signal to exactly this process; false when it is gone. */
+export function signalProcess(identity: ProcessIdentity, signal: NodeJS.Signals): boolean {
+  if (!isAlive(identity)) return false;
+  try {
+    process.kill(identity.pid, signal);
+    return true;
+  } catch {
+    return false; // It ended between the two lines: that is what "gone" means.
+  }
+}
+
+/** Direct children, living ones. */
+export function childrenOf(pid: number): ProcessIdentity[] {
+  const found = hasProc ? allPids().filter((other) => parentOf(other) === pid) : childrenByPs(pid);
+  return found.flatMap((other) => identify(other) ?? []);
+}
+
+/**
+ * Processes whose working directory is `folder`. PostgreSQL's children stay in their data folder
+ * even after the postmaster is gone, so this finds the ones a `kill -9` left behind. Linux only:
+ * elsewhere the list is empty and PostgreSQL itself waits for them.
+ */
+export function processesIn(folder: string): ProcessIdentity[] {
+  if (!hasProc) return [];
+  return allPids()
+    .filter((pid) => workingFolder(pid) === folder)
+    .flatMap((pid) => identify(pid) ?? []);
+}
+
+/** The command line, words joined by one space; empty when it cannot be read. */
+export function commandLine(pid: number): string {
+  if (!hasProc) return ps(["-o", "args=", "-p", String(pid)]).trim();
+  return readText(`/proc/${pid}/cmdline`)?.split("\0").join(" ").trim() ?? "";
+}
+
+let bootId: string | undefined;
+
+function startFromProc(pid: number): string | undefined {
+  const fields = statFields(pid);
+  if (fields === undefined || fields[0] === "Z" || fields[0] === "X") return undefined;
+  bootId ??= readText("/proc/sys/kernel/random/boot_id")?.trim() ?? "";
+  return `${bootId}/${fields[19] ?? ""}`;
+}
+
+const parentOf = (pid: number): number => Number(statFields(pid)?.[1] ?? -1);
+
+/** Fields of /proc/PID/stat from the state (field 3) on; the name before it may hold anything. */
+function statFields(pid: number): string[] | undefined {
+  const text = readText(`/proc/${pid}/stat`);
+  return text?.slice(text.lastIndexOf(")") + 2).split(" ");
+}
+
+const allPids = (): number[] =>
+  readdirSync("/proc")
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number);
+
+function workingFolder(pid: number): string | undefined {
+  try {
+    return readlinkSync(`/proc/${pid}/cwd`);
+  } catch {
+    return undefined; // Gone, or another user's: neither is one of ours.
+  }
+}
+
+function readText(path: string): string | undefined {
+  try {
+    return readFileSync(path, "utf8");
+  } catch {
+    return undefined; // The process ended while we looked.
+  }
+}
+
+function startFromPs(pid: number): string | undefined {
+  const [state, ...start] = ps(["-o", "stat=,lstart=", "-p", String(pid)])
+    .trim()
+    .split(/\s+/);
+  return state === undefined || state === "" || state.startsWith("Z") ? undefined : start.join(" ");
+}
+
+function childrenByPs(pid: number): number[] {
+  return ps(["-axo", "pid=,ppid="])
+    .split("\n")
+    .map((line) => line.trim().split(/\s+/).map(Number))
+    .flatMap(([child, parent]) => (child !== undefined && parent === pid ? [child] : []));
+}
+
+function ps(args: readonly string[]): string {
+  try {
+    return execFileSync("ps", args, { encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] });
+  } catch {
+    return ""; // `ps` exits with 1 when there is no such process.
+  }
+}
