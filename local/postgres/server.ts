@@ -63,6 +63,7 @@ export type PostgresServer = {
 
 export const dataDirOf = (folder: string): string => join(folder, "postgres");
 export const passwordFileOf = (folder: string): string => join(folder, "password");
+export const stateFileOf = (folder: string): string => join(folder, "postgres.json");
 
 const stateSchema = z.object({ port: z.number().int().min(1).max(65_535) });
 const readyWithinMs = 60_000;
@@ -112,8 +113,6 @@ export const urlFor = (login: {
   readonly database: string;
 }): string =>
   `postgres://${encodeURIComponent(login.user)}:${encodeURIComponent(login.password)}@127.0.0.1:${login.port}/${encodeURIComponent(login.database)}`;
-
-const stateFileOf = (folder: string): string => join(folder, "postgres.json");
 
 async function rememberedPort(folder: string): Promise<number | undefined> {
   const text = await readFile(stateFileOf(folder), "utf8").catch(() => undefined);

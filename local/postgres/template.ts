@@ -28,7 +28,7 @@ import { identity, runCommand } from "./command.ts";
 import { machineFolder } from "./machine-folder.ts";
 import { ignoreExisting } from "./native-files.ts";
 import { giveNewIdentity } from "./new-identity.ts";
-import { dataDirOf, passwordFileOf, startServer, superuser } from "./server.ts";
+import { dataDirOf, passwordFileOf, startServer, stateFileOf, superuser } from "./server.ts";
 import { initdbArguments, settingsText } from "./settings.ts";
 
 export type Template = {
@@ -49,7 +49,7 @@ const templateFormat = 1;
 const unusedMaxMs = 24 * 3_600_000;
 
 /**
- * Makes `folder` a server that was never started. The superuser's password is still the template's:
+ * Makes `folder` a server that was never started; one that is there is removed first. The superuser's password is still the template's:
  * `renewPassword` after the first start.
  */
 export async function createFromTemplate(
@@ -58,7 +58,7 @@ export async function createFromTemplate(
   tools: TemplateTools,
 ): Promise<void> {
   const source = await ensureTemplate(template, tools);
-  await rm(folder, { recursive: true, force: true });
+  await removeServer(folder);
   await makeFolders(folder, tools.installation);
   // As the user who will own the files: no chown of a thousand of them, and modes stay as they are.
   const args = ["-R", `${dataDirOf(source)}/.`, dataDirOf(folder)];
@@ -67,8 +67,15 @@ export async function createFromTemplate(
   const password = await readFile(passwordFileOf(source), "utf8");
   await writeFile(passwordFileOf(folder), password, { mode: 0o600 });
   if ((await giveNewIdentity(dataDirOf(folder), tools)) === "done") return;
-  await rm(folder, { recursive: true, force: true });
+  await removeServer(folder);
   await buildInPlace(folder, template, tools);
+}
+
+/** Removes the server's files from a folder that may hold others. It must not be running. */
+export async function removeServer(folder: string): Promise<void> {
+  for (const path of [dataDirOf(folder), passwordFileOf(folder), stateFileOf(folder)]) {
+    await rm(path, { recursive: true, force: true });
+  }
 }
 
 /** A superuser's password that no other copy has. The file is written before the server knows it. */
