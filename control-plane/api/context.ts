@@ -1,0 +1,42 @@
+/** What the endpoints are given: the store, time and chance, and the settings they quote. */
+import type { Clock } from "../../runtime/clock.ts";
+import type { Log } from "../../runtime/log.ts";
+import type { Metrics } from "../../runtime/metrics.ts";
+import type { Random } from "../../runtime/random.ts";
+import type { Database } from "../store/database.ts";
+import type { WakeHub } from "../store/wake-hub.ts";
+
+export type ApiEvents = {
+  "request.done": {
+    method: string;
+    path: string;
+    status: number;
+    ms: number;
+    requestId: string;
+    caller: string;
+    code: string;
+  };
+  "request.failed": { method: string; path: string; requestId: string; error: string };
+};
+
+export type ApiSettings = {
+  /** This process, as it stands in the leader's row. */
+  readonly instance: string;
+  /** How long a grant lets a cell serve. Failover is refused while it is longer than `failoverLeaseMsMax`. */
+  readonly leaseTtlMs: number;
+};
+
+export type ApiContext = {
+  readonly database: Database;
+  readonly hub: WakeHub;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log<ApiEvents>;
+  readonly metrics: Metrics;
+  readonly settings: ApiSettings;
+};
+
+/** A router counts as live for this long after its last call. */
+export const routerLiveMs = 15_000;
+/** Longest long poll. */
+export const waitMsMax = 30_000;

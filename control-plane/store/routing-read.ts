@@ -1,0 +1,172 @@
+/**
+ * Reads what changed in the routing log since a revision, in one consistent snapshot of the database
+ * and in order of revision, through a cursor: a million rows are never in memory at once.
+ */
+import type pg from "pg";
+import { z } from "zod";
+import { keyspaceNameSchema, parseRevision, type Revision } from "../../contract/ids.ts";
+import {
+  guardModes,
+  serviceRouteSchema,
+  strategies,
+  tenantSourceSchema,
+} from "../../contract/routing-table.ts";
+import type { TableLists } from "../../contract/table-checksum.ts";
+import { must } from "../../runtime/assert.ts";
+import {
+  type AgentRow,
+  type CellRow,
+  type PlacementRow,
+  routedCells,
+} from "../core/routing-view.ts";
+import type { Database } from "./database.ts";
+
+export type RoutingHead = {
+  readonly fleet: string;
+  readonly mode: "normal" | "recovering";
+  readonly revision: Revision;
+  readonly configRevision: number;
+};
+
+export type RoutingReading = {
+  readonly head: RoutingHead;
+  readonly lists: () => Promise<TableLists>;
+  /** Of all placements, also the deleted ones. A scan of the whole table: once, when loading it. */
+  readonly epochMax: () => Promise<number>;
+  /** Rows that will come, counted up to `limit` + 1. */
+  readonly countChanges: (above: number, limit: number) => Promise<number>;
+  /** `fresh`: the whole table, without what routers never see. Otherwise the rows above a revision. */
+  readonly rows: (
+    range: { readonly kind: "all" } | { readonly kind: "above"; readonly revision: number },
+    onBatch: (rows: readonly PlacementRow[]) => void,
+  ) => Promise<void>;
+};
+
+const fetchRows = 10_000;
+const columns =
+  "key, keyspace, kind, value, cell, epoch::float8 as epoch, state, deleted, revision::float8 as revision";
+/** What was never served is no news: a bulk of new tenants costs the publisher nothing until it is active. */
+const unseen = "state = 'pending' and epoch = 1 and not deleted";
+const table = "cellfleet_control.placement";
+
+export async function readRouting<T>(
+  database: Database,
+  work: (reading: RoutingReading) => Promise<T>,
+): Promise<T> {
+  const client = await database.pool.connect();
+  let broken: Error | undefined;
+  try {
+    await client.query("begin isolation level repeatable read read only");
+    const result = await work({
+      head: await readHead(client),
+      lists: () => readLists(client),
+      epochMax: async () => {
+        const { rows } = await client.query<{ epoch: number | null }>(
+          `select max(epoch)::float8 as epoch from ${table}`,
+        );
+        return rows[0]?.epoch ?? 0;
+      },
+      countChanges: async (above, limit) => {
+        const { rows } = await client.query<{ n: number }>(
+          `select count(*)::int as n from (select 1 from ${table} where revision > $1 and not (${unseen}) limit $2) as counted`,
+          [above, limit + 1],
+        );
+        return rows[0]?.n ?? 0;
+      },
+      rows: (range, onBatch) => readRows(client, range, onBatch),
+    });
+    await client.query("commit");
+    return result;
+  } catch (error) {
+    // Ends the session and with it the transaction: after a failure its state is not worth knowing.
+    broken = error instanceof Error ? error : new Error(String(error));
+    throw error;
+  } finally {
+    client.release(broken);
+  }
+}
+
+async function readHead(client: pg.PoolClient): Promise<RoutingHead> {
+  const { rows } = await client.query<{
+    id: string;
+    mode: "normal" | "recovering";
+    revision: number;
+    config_revision: number;
+  }>(`select id, mode, revision::float8 as revision, config_revision::float8 as config_revision
+      from cellfleet_control.fleet`);
+  const row = must(rows[0], "fleet row");
+  return {
+    fleet: row.id,
+    mode: row.mode,
+    revision: must(parseRevision(row.revision), "revision"),
+    configRevision: row.config_revision,
+  };
+}
+
+const fleetListsSchema = z.object({
+  tenant_sources: z.array(tenantSourceSchema),
+  service_routes: z.array(serviceRouteSchema),
+});
+const keyspacesSchema = z.array(
+  z
+    .object({
+      name: keyspaceNameSchema,
+      strategy: z.enum(strategies),
+      slot_count: z.number().nullable(),
+      guard_mode: z.enum(guardModes),
+    })
+    .transform(({ name, strategy, slot_count, guard_mode }) => ({
+      name,
+      strategy,
+      guardMode: guard_mode,
+      ...(slot_count === null ? {} : { slotCount: slot_count }),
+    })),
+);
+
+async function readLists(client: pg.PoolClient): Promise<TableLists> {
+  const fleet = await client.query(
+    "select tenant_sources, service_routes from cellfleet_control.fleet",
+  );
+  const keyspaces = await client.query(
+    "select name, strategy, slot_count, guard_mode from cellfleet_control.keyspace order by name",
+  );
+  const cells = await client.query<CellRow>(
+    "select id, region, services from cellfleet_control.cell where state <> 'retired' order by id",
+  );
+  const agents = await client.query<AgentRow>(
+    "select cell, endpoint from cellfleet_control.agent order by cell, instance",
+  );
+  const { tenant_sources, service_routes } = fleetListsSchema.parse(fleet.rows[0]);
+  return {
+    tenantSources: tenant_sources,
+    serviceRoutes: service_routes,
+    keyspaces: keyspacesSchema.parse(keyspaces.rows),
+    cells: [...routedCells(cells.rows, agents.rows)],
+  };
+}
+
+async function readRows(
+  client: pg.PoolClient,
+  range: { readonly kind: "all" } | { readonly kind: "above"; readonly revision: number },
+  onBatch: (rows: readonly PlacementRow[]) => void,
+): Promise<void> {
+  // A cursor takes no parameters in its options, but its query does.
+  if (range.kind === "all") {
+    await client.query(
+      `declare changed no scroll cursor for select ${columns} from ${table}
+       where not deleted and not (${unseen})`,
+    );
+  } else {
+    await client.query(
+      `declare changed no scroll cursor for select ${columns} from ${table}
+       where revision > $1 and not (${unseen}) order by revision`,
+      [range.revision],
+    );
+  }
+  for (;;) {
+    const { rows } = await client.query<PlacementRow>(`fetch ${fetchRows} from changed`);
+    if (rows.length > 0) onBatch(rows);
+    if (rows.length < fetchRows) break;
+  }
+  await client.query("close changed");
+}
