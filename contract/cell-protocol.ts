@@ -42,6 +42,8 @@ export type TenantStat = z.infer<typeof tenantStatSchema>;
 
 export const agentSyncRequestSchema = z.object({
   cell: cellIdSchema,
+  /** The fleet that this cell's database belongs to, once an answer has told it: another one is refused. */
+  fleet: z.string().max(64).optional(),
   /** One agent process; the primary is the one that holds the advisory lock in the cell's database. */
   instance: z.string().max(64),
   primary: z.boolean(),
@@ -76,6 +78,14 @@ export const agentSyncRequestSchema = z.object({
   wantIdRanges: z
     .array(z.object({ sequence: z.string().max(128), floor: z.number().int().min(0) }))
     .max(500),
+  /**
+   * The highest id of all ranges this cell holds, per sequence: a control plane that was restored
+   * from an older state must not hand them out again.
+   */
+  idRangesHeld: z
+    .array(z.object({ sequence: z.string().max(128), max: z.number().int().min(0) }))
+    .max(500)
+    .optional(),
   stats: z.array(tenantStatSchema).max(10_000),
   /** Wait at most this long for changes, in milliseconds; 0 answers at once. */
   waitMs: z.number().int().min(0).max(30_000),
@@ -127,6 +137,8 @@ export type AgentSyncResponse = z.infer<typeof agentSyncResponseSchema>;
 /** What the router tells the control plane while it asks for the next change of the table. */
 export const routerSyncRequestSchema = z.object({
   router: z.string().max(40),
+  /** The fleet whose table this router serves; absent before the first table. Another one is refused. */
+  fleet: z.string().max(64).optional(),
   instance: z.string().max(64),
   /** The revision this router serves from: its acknowledgement. */
   revision: revisionSchema,

@@ -29,7 +29,7 @@ test("a change of the wire shows in its version's hash", () => {
   expect({ contractVersion, hash }).toMatchInlineSnapshot(`
     {
       "contractVersion": 1,
-      "hash": "e86c240ef4bfc379",
+      "hash": "4bf8356763fdb51e",
     }
   `);
 });
