@@ -1,0 +1,34 @@
+/**
+ * Header lists as they come over the wire: flat arrays `[name, value, name, value, …]`, so that case,
+ * order and duplicates survive. Node's `req.headers` joins or drops duplicates and is not used.
+ */
+export type RawHeaders = readonly string[];
+
+/** All values of a header, in order. `name` is lower case. */
+export function headerValues(raw: RawHeaders, name: string): string[] {
+  const values: string[] = [];
+  for (let at = 0; at + 1 < raw.length; at += 2) {
+    const candidate = raw[at] ?? "";
+    if (candidate.length === name.length && candidate.toLowerCase() === name) {
+      values.push(raw[at + 1] ?? "");
+    }
+  }
+  return values;
+}
+
+/** The elements of a comma-separated list header, trimmed and in lower case, empty ones left out. */
+export const listElements = (values: readonly string[]): string[] =>
+  values
+    .flatMap((value) => value.split(","))
+    .map((element) => element.trim().toLowerCase())
+    .filter((element) => element !== "");
+
+/** The headers for which `keep` says yes; its argument is the name in lower case. */
+export function filterHeaders(raw: RawHeaders, keep: (name: string) => boolean): string[] {
+  const kept: string[] = [];
+  for (let at = 0; at + 1 < raw.length; at += 2) {
+    const name = raw[at] ?? "";
+    if (keep(name.toLowerCase())) kept.push(name, raw[at + 1] ?? "");
+  }
+  return kept;
+}

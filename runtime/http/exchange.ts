@@ -1,0 +1,259 @@
+/**
+ * One request on one connection of an endpoint, from the first byte to the last: the handler that
+ * undici calls. `forward.ts` says what it promises; here is only the order of events.
+ *
+ * Phases: `connecting` (nothing was sent) → `sending` (the endpoint may have seen it) → `answering`
+ * (the head passed to the client) or `discarding` (the caller's own answer goes instead) → `over`.
+ */
+import type { Dispatcher } from "undici";
+import type { CellError } from "../../contract/errors.ts";
+import { headerValues } from "../../contract/raw-headers.ts";
+import { errorCode } from "./error-code.ts";
+import type { ForwardOptions, HopFailure, HopOutcome } from "./forward.ts";
+import { stripResponseHeaders, stripTrailers } from "./hop-headers.ts";
+import { PhaseTimer } from "./phase-timer.ts";
+import { BodyError } from "./request-body.ts";
+
+type Phase = "connecting" | "sending" | "answering" | "discarding" | "over";
+
+/** A refused answer of this size is read to its end, so that its connection can be used again. */
+const discardBytesMax = 64 * 1024;
+const discardMs = 1000;
+
+export class Exchange implements Dispatcher.DispatchHandler {
+  readonly #options: ForwardOptions;
+  readonly #queueMs: number;
+  readonly #timer: PhaseTimer;
+  readonly #startedMs: number;
+  #phase: Phase = "connecting";
+  #controller: Dispatcher.DispatchController | undefined;
+  #settle: (outcome: HopOutcome) => void = () => {};
+  #status: number | undefined;
+  #replacement: CellError | undefined;
+  #ending = false;
+  #discarded = 0;
+  #bytesOut = 0;
+  #connectMs = 0;
+  #firstByteMs = 0;
+
+  constructor(options: ForwardOptions, queueMs: number) {
+    this.#options = options;
+    this.#queueMs = queueMs;
+    this.#timer = new PhaseTimer(options.clock, (reason) => this.#fail(reason, undefined));
+    this.#startedMs = options.clock.monotonicMs();
+  }
+
+  run(): Promise<HopOutcome> {
+    const { res } = this.#options.client;
+    return new Promise((resolve) => {
+      this.#settle = resolve;
+      res.on("close", this.#onClientClose);
+      if (res.destroyed) this.#onClientClose();
+      else this.#dispatch();
+    });
+  }
+
+  #dispatch(): void {
+    const { endpoint, method, path, headers, body } = this.#options;
+    // undici's own connect timer is coarse, and a request in its queue cannot be taken back.
+    this.#timer.watch(endpoint.connectMs, "connect");
+    endpoint.pool.dispatch(
+      {
+        method,
+        path: endpoint.basePath + path,
+        headers: [...headers],
+        // The types know streams and buffers only; the code takes any async iterable.
+        body: body.empty ? null : (body.open() as unknown as Uint8Array),
+        headersTimeout: 0,
+        bodyTimeout: 0,
+      },
+      this,
+    );
+  }
+
+  onRequestStart(controller: Dispatcher.DispatchController): void {
+    if (this.#phase === "over") {
+      controller.abort(new Error("the exchange ended before a connection was free"));
+      return;
+    }
+    this.#controller = controller;
+    this.#connectMs = this.#options.clock.monotonicMs() - this.#startedMs;
+    this.#phase = "sending";
+    // A silent client is the body's matter, with its own timer; this one is longer than that.
+    const uploadMs = this.#options.body.empty ? 0 : this.#options.body.idleMs;
+    this.#timer.watch(this.#options.limits.headMs + uploadMs, "head-timeout");
+  }
+
+  onBodySent(): void {
+    this.#timer.touch();
+  }
+
+  onRequestSent(): void {
+    if (this.#phase === "sending") this.#timer.watch(this.#options.limits.headMs, "head-timeout");
+  }
+
+  onResponseStart(controller: Dispatcher.DispatchController, status: number): void {
+    // Interim answers are dropped; the final one follows on the same connection.
+    if (this.#phase !== "sending" || status < 200) return;
+    this.#status = status;
+    this.#firstByteMs = this.#options.clock.monotonicMs() - this.#startedMs;
+    const headers = stripResponseHeaders(latin1(controller.rawHeaders));
+    const verdict = this.#options.onResponseHead(status, headers);
+    if (verdict.kind === "replace") {
+      this.#phase = "discarding";
+      this.#replacement = verdict.error;
+      this.#timer.watch(discardMs, "replaced");
+      return;
+    }
+    this.#phase = "answering";
+    this.#options.body.commit();
+    const { bodyIdleMs, eventStreamIdleMs } = this.#options.limits;
+    const events = headerValues(headers, "content-type").some((type) =>
+      type.toLowerCase().startsWith("text/event-stream"),
+    );
+    this.#timer.watch(events ? eventStreamIdleMs : bodyIdleMs, "body-timeout");
+    this.#writeHead(status, verdict.headers);
+  }
+
+  #writeHead(status: number, headers: readonly string[]): void {
+    const { res, req } = this.#options.client;
+    res.writeHead(status, [...headers]);
+    // The head must not wait for the first byte of the body: an event stream may be silent for long.
+    if (req.method !== "HEAD") res.flushHeaders();
+  }
+
+  onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
+    if (this.#phase === "discarding") {
+      this.#discarded += chunk.length;
+      if (this.#discarded > discardBytesMax) this.#fail("replaced", undefined);
+      return;
+    }
+    if (this.#phase !== "answering") return;
+    this.#timer.touch();
+    this.#bytesOut += chunk.length;
+    const { res } = this.#options.client;
+    if (res.write(chunk)) return;
+    controller.pause();
+    const restore = this.#timer.interrupt(this.#options.limits.clientStallMs, "client-stalled");
+    res.once("drain", () => {
+      if (this.#phase !== "answering") return;
+      restore();
+      controller.resume();
+    });
+  }
+
+  onResponseEnd(controller: Dispatcher.DispatchController): void {
+    if (this.#phase === "discarding") {
+      this.#fail("replaced", undefined);
+      return;
+    }
+    if (this.#phase !== "answering") return;
+    const { res } = this.#options.client;
+    this.#ending = true;
+    this.#timer.watch(this.#options.limits.clientStallMs, "client-stalled");
+    if (this.#options.trailers) {
+      const trailers = stripTrailers(latin1(controller.rawTrailers));
+      if (trailers.length > 0) res.addTrailers(pairs(trailers));
+    }
+    res.end(() => this.#finish());
+  }
+
+  onResponseError(_controller: Dispatcher.DispatchController, error: Error): void {
+    if (this.#phase === "over") return;
+    if (this.#phase === "discarding") this.#fail("replaced", error);
+    else this.#fail(this.#reasonOf(error), error);
+  }
+
+  #reasonOf(error: Error): HopFailure {
+    if (error instanceof BodyError) return error.trouble;
+    if (this.#phase === "connecting") return "connect";
+    const code = errorCode(error);
+    const rude = error.message === "bad response" || error.message === "bad upgrade";
+    if (rude || code.startsWith("HPE_") || protocolCodes.has(code)) return "protocol";
+    return "reset";
+  }
+
+  readonly #onClientClose = (): void => {
+    if (this.#options.client.res.writableFinished) this.#finish();
+    else this.#fail("client-gone", undefined);
+  };
+
+  #finish(): void {
+    if (this.#phase === "over" || !this.#ending) return;
+    this.#over();
+    this.#settle({ kind: "answered", status: this.#status ?? 0, ...this.#common() });
+  }
+
+  #fail(reason: HopFailure, cause: unknown): void {
+    const phase = this.#phase;
+    if (phase === "over") return;
+    this.#over();
+    this.#controller?.abort(new Error(reason));
+    if (phase === "answering") {
+      this.#cutClient();
+      this.#settle({
+        kind: "broken",
+        status: this.#status ?? 0,
+        reason,
+        cause,
+        ...this.#common(),
+      });
+      return;
+    }
+    this.#settle({
+      kind: "failed",
+      reason,
+      sent: phase === "connecting" ? "nothing" : "maybe",
+      error: this.#replacement,
+      status: this.#status,
+      cause,
+      ...this.#common(),
+    });
+  }
+
+  /** A reset instead of a clean end: an answer to HTTP/1.0 has no other way to look cut off. */
+  #cutClient(): void {
+    const { res } = this.#options.client;
+    const { socket } = res;
+    if (socket !== null && !res.hasHeader("content-length") && !res.chunkedEncoding) {
+      socket.resetAndDestroy();
+    }
+    res.destroy();
+  }
+
+  #over(): void {
+    this.#phase = "over";
+    this.#timer.stop();
+    this.#options.client.res.off("close", this.#onClientClose);
+  }
+
+  #common(): Pick<HopOutcome, "bytesOut" | "times"> {
+    return {
+      bytesOut: this.#bytesOut,
+      times: {
+        queueMs: this.#queueMs,
+        connectMs: this.#connectMs,
+        firstByteMs: this.#firstByteMs,
+      },
+    };
+  }
+}
+
+const protocolCodes: ReadonlySet<string> = new Set([
+  "UND_ERR_HEADERS_OVERFLOW",
+  "UND_ERR_RES_CONTENT_LENGTH_MISMATCH",
+  "UND_ERR_INVALID_ARG",
+  "UND_ERR_NOT_SUPPORTED",
+]);
+
+/** Header bytes are latin1 on the wire and stay it on their way. */
+function latin1(raw: Dispatcher.DispatchController["rawHeaders"]): string[] {
+  if (!Array.isArray(raw)) return [];
+  return raw.map((part) => (typeof part === "string" ? part : part.toString("latin1")));
+}
+
+function pairs(raw: readonly string[]): Array<[string, string]> {
+  const list: Array<[string, string]> = [];
+  for (let at = 0; at + 1 < raw.length; at += 2) list.push([raw[at] ?? "", raw[at + 1] ?? ""]);
+  return list;
+}

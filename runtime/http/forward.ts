@@ -1,0 +1,138 @@
+/**
+ * One HTTP hop: a request taken from a client's connection goes to an endpoint, and the answer comes
+ * back, both streamed. The router and the gate of a cell's agent use it.
+ *
+ * What must always be true:
+ * - The caller sees the response head before the client does, and may put its own answer in its place.
+ * - A truncated answer looks truncated: the client's connection is cut, never ended cleanly.
+ * - An abort travels in both directions; every wait has its own timer.
+ * - The outcome says whether the endpoint can have seen the request, which decides over a repetition.
+ *
+ * Interim responses (1xx) are dropped; request trailers are dropped; response trailers are relayed when
+ * the client asked for them.
+ */
+import type { IncomingMessage, ServerResponse } from "node:http";
+import type { CellError } from "../../contract/errors.ts";
+import type { Clock } from "../clock.ts";
+import type { Endpoint } from "./endpoint.ts";
+import { Exchange } from "./exchange.ts";
+import type { RequestBody } from "./request-body.ts";
+
+export const hopFailures = [
+  "queue-full",
+  "queue-timeout",
+  "connect",
+  "head-timeout",
+  "body-timeout",
+  "reset",
+  "protocol",
+  "body-too-large",
+  "body-stalled",
+  "body-broken",
+  "client-stalled",
+  "client-gone",
+  "replaced",
+] as const;
+export type HopFailure = (typeof hopFailures)[number];
+
+export type ForwardLimits = {
+  /** From the last byte of the request to the response head. */
+  readonly headMs: number;
+  /** Longest silence of the endpoint in a body; of an event stream. */
+  readonly bodyIdleMs: number;
+  readonly eventStreamIdleMs: number;
+  /** Longest time that the client takes nothing. */
+  readonly clientStallMs: number;
+};
+export const forwardLimits: ForwardLimits = {
+  headMs: 30_000,
+  bodyIdleMs: 60_000,
+  eventStreamIdleMs: 900_000,
+  clientStallMs: 60_000,
+};
+
+/** What becomes of a response head: it goes to the client with these headers, or an error goes instead. */
+export type HeadVerdict =
+  | { readonly kind: "pass"; readonly headers: readonly string[] }
+  | { readonly kind: "replace"; readonly error: CellError };
+
+export type ForwardOptions = {
+  readonly clock: Clock;
+  readonly endpoint: Endpoint;
+  readonly method: string;
+  /** Origin form, as the client sent it. */
+  readonly path: string;
+  /** Without headers of the connection; `host` and `content-length` included. */
+  readonly headers: readonly string[];
+  readonly body: RequestBody;
+  readonly client: { readonly req: IncomingMessage; readonly res: ServerResponse };
+  readonly limits: ForwardLimits;
+  /** The client sent `TE: trailers`. */
+  readonly trailers: boolean;
+  /** `headers` are those of the endpoint without the ones of its connection. Called once, synchronously. */
+  readonly onResponseHead: (status: number, headers: string[]) => HeadVerdict;
+};
+
+export type HopTimes = {
+  readonly queueMs: number;
+  readonly connectMs: number;
+  readonly firstByteMs: number;
+};
+type Common = { readonly bytesOut: number; readonly times: HopTimes };
+
+export type HopOutcome =
+  /** The client has the whole answer. */
+  | (Common & { readonly kind: "answered"; readonly status: number })
+  /** The client has nothing yet: the caller answers, or tries again. `status` is the endpoint's, if it came. */
+  | (Common & {
+      readonly kind: "failed";
+      readonly reason: HopFailure;
+      /** `nothing`: the endpoint has not seen a byte of the request. */
+      readonly sent: "nothing" | "maybe";
+      readonly error: CellError | undefined;
+      readonly status: number | undefined;
+      readonly cause: unknown;
+    })
+  /** The answer had begun; the client's connection was cut, or the client cut it. */
+  | (Common & {
+      readonly kind: "broken";
+      readonly status: number;
+      readonly reason: HopFailure;
+      readonly cause: unknown;
+    });
+
+/** Never rejects. */
+export async function forward(options: ForwardOptions): Promise<HopOutcome> {
+  const { clock, endpoint, client } = options;
+  const startedMs = clock.monotonicMs();
+  const gone = new AbortController();
+  const leave = () => gone.abort();
+  client.res.once("close", leave);
+  if (client.res.destroyed) gone.abort();
+  try {
+    const seat = await endpoint.slots.take(gone.signal);
+    const queueMs = clock.monotonicMs() - startedMs;
+    if (seat !== "taken") {
+      return {
+        kind: "failed",
+        reason: seat,
+        sent: "nothing",
+        error: undefined,
+        status: undefined,
+        cause: undefined,
+        bytesOut: 0,
+        times: { queueMs, connectMs: 0, firstByteMs: 0 },
+      };
+    }
+    try {
+      const outcome = await new Exchange(options, queueMs).run();
+      // A failed attempt may be followed by another, which needs the body; the caller releases it then.
+      if (outcome.kind !== "failed") options.body.release();
+      return outcome;
+    } finally {
+      endpoint.slots.give();
+    }
+  } finally {
+    client.res.off("close", leave);
+  }
+}
