@@ -35,7 +35,8 @@ export async function findDueTenants(client: Client): Promise<readonly DueTenant
              where state in ('pending', 'claimed') and next_at <= now()
              order by next_at, tenant_id limit 500) as oldest
            group by tenant_id order by since limit $1) as due
-     join cellfleet.owned_keys as owned on owned.key = cellfleet.key_of(due.tenant_id)
+     join cellfleet.owned_keys as owned
+       on owned.key = cellfleet.placement_key('default', due.tenant_id)
      order by due.since`,
     [tenantsPerTurnMax],
   );

@@ -1,0 +1,164 @@
+/**
+ * May this request pass the cell's gate, and may its answer be confirmed? Pure: the table of all
+ * cases is `gate-decision.test.ts`.
+ *
+ * Always true: only a request for a key that is active here, at exactly the epoch the router named,
+ * under a live lease and with knowledge that is not older than its bound, is admitted; the same is
+ * asked again before its answer is confirmed (rule R2). The database's guard asks once more on every
+ * write; the gate is what keeps an application from seeing requests it must not serve.
+ */
+import type { ErrorCode } from "../../contract/errors.ts";
+import { headers } from "../../contract/headers.ts";
+import {
+  type CellId,
+  type Epoch,
+  type KeyspaceName,
+  parseCellId,
+  parseEpoch,
+  parseKeyspaceName,
+  parseTenantId,
+  type TenantId,
+} from "../../contract/ids.ts";
+import { type PlacementKey, parsePlacementKey, tenantKey } from "../../contract/placement-key.ts";
+import type { Placement } from "./placement.ts";
+
+/** What a router says about a request. */
+export type GateRequest = {
+  readonly tenant: TenantId;
+  readonly keyspace: KeyspaceName;
+  readonly key: PlacementKey;
+  readonly epoch: Epoch;
+  readonly cell: CellId;
+  readonly nonce: string;
+};
+
+/** What the gate knows at one instant. */
+export type GateView = {
+  readonly cell: CellId;
+  /** 0 when there is no live lease. */
+  readonly leaseRemainingMs: number;
+  /** False when ownership was last read longer ago than its bound. */
+  readonly fresh: boolean;
+  readonly placement: (key: string) => Placement | undefined;
+  readonly closed: (key: string) => boolean;
+};
+
+export type RefusalCode = Extract<ErrorCode, "PLACEMENT_STALE" | "LEASE_MISSING" | "GATE_CLOSED">;
+export type Admission =
+  | { readonly kind: "admitted" }
+  | {
+      readonly kind: "refused";
+      readonly code: RefusalCode;
+      readonly reason: string;
+      /** What this cell knows of the key, as a hint for the router. */
+      readonly known: Placement | undefined;
+      /** The router may know more than this memory: one look into the database can settle it. */
+      readonly worthALook: boolean;
+    };
+
+const noncePattern = /^[\x21-\x7e]{1,64}$/;
+
+/**
+ * Undefined when a header is absent, there twice, or not what a router would send; then the request
+ * did not come through one. `valuesOf` takes a name in lower case.
+ */
+export function parseGateRequest(
+  valuesOf: (name: string) => readonly string[],
+): GateRequest | undefined {
+  const only = (name: string): string => {
+    const [value, second] = valuesOf(name);
+    return second === undefined ? (value ?? "") : "";
+  };
+  const tenant = parseTenantId(only(headers.tenant));
+  const keyspace = parseKeyspaceName(only(headers.keyspace));
+  const cell = parseCellId(only(headers.cell));
+  const epochText = only(headers.epoch);
+  const epoch = /^\d{1,16}$/.test(epochText) ? parseEpoch(Number(epochText)) : undefined;
+  const keyText = only(headers.key);
+  const parts = parsePlacementKey(keyText);
+  const nonce = only(headers.nonce);
+  if (
+    tenant === undefined ||
+    keyspace === undefined ||
+    cell === undefined ||
+    epoch === undefined ||
+    parts === undefined ||
+    !noncePattern.test(nonce)
+  ) {
+    return undefined;
+  }
+  if (parts.keyspace !== keyspace) return undefined;
+  if (parts.kind === "tenant" && parts.tenant !== tenant) return undefined;
+  return { tenant, keyspace, key: keyText as PlacementKey, epoch, cell, nonce };
+}
+
+export function decideAdmission(request: GateRequest, view: GateView): Admission {
+  if (request.cell !== view.cell) {
+    return refuse("PLACEMENT_STALE", `this is ${view.cell}, not ${request.cell}`);
+  }
+  if (!view.fresh) {
+    return refuse("GATE_CLOSED", "the cell's database has been out of sight for too long");
+  }
+  const stale = findStaleness(request, view);
+  if (stale !== undefined) return stale;
+  if (view.leaseRemainingMs <= 0) {
+    return refuse("LEASE_MISSING", "the cell holds no live lease");
+  }
+  if (view.closed(request.key)) {
+    return refuse("GATE_CLOSED", `the gate is closed for ${request.key} while it is being fenced`);
+  }
+  return { kind: "admitted" };
+}
+
+export type Confirmation =
+  | { readonly kind: "confirmed"; readonly header: string }
+  | { readonly kind: "unknown"; readonly reason: string };
+
+/**
+ * The second look, when the application's response headers are there. A gate that closed meanwhile
+ * changes nothing: it waits for exactly these answers.
+ */
+export function decideConfirmation(request: GateRequest, view: GateView): Confirmation {
+  const again = decideAdmission(request, { ...view, closed: () => false });
+  if (again.kind === "refused") return { kind: "unknown", reason: again.reason };
+  const lease = Math.floor(view.leaseRemainingMs);
+  return {
+    kind: "confirmed",
+    header: `cell=${view.cell};epoch=${request.epoch};lease=${lease}`,
+  };
+}
+
+function findStaleness(request: GateRequest, view: GateView): Admission | undefined {
+  const known = view.placement(request.key);
+  if (known === undefined) {
+    return refuse("PLACEMENT_STALE", `${request.key} is not known here`, undefined, true);
+  }
+  if (known.state !== "active") {
+    return refuse("PLACEMENT_STALE", `${request.key} is ${known.state} here`, known, true);
+  }
+  if (known.epoch !== request.epoch) {
+    return refuse(
+      "PLACEMENT_STALE",
+      `${request.key} is at epoch ${known.epoch} here, not ${request.epoch}`,
+      known,
+      known.epoch < request.epoch,
+    );
+  }
+  return findOverride(request, view);
+}
+
+/** A tenant with a placement of its own is not served under its container any more. */
+function findOverride(request: GateRequest, view: GateView): Admission | undefined {
+  const own = tenantKey(request.keyspace, request.tenant);
+  if (own === request.key) return undefined;
+  const override = view.placement(own);
+  if (override === undefined || override.state === "dropped") return undefined;
+  return refuse("PLACEMENT_STALE", `${request.tenant} has a placement of its own`, override);
+}
+
+const refuse = (
+  code: RefusalCode,
+  reason: string,
+  known?: Placement,
+  worthALook = false,
+): Admission => ({ kind: "refused", code, reason, known, worthALook });
