@@ -169,7 +169,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
     if (this.#phase === "connecting") return "connect";
     const code = errorCode(error);
     const rude = error.message === "bad response" || error.message === "bad upgrade";
-    if (rude || code.startsWith("HPE_") || protocolCodes.has(code)) return "protocol";
+    if (rude || error.name === "HTTPParserError" || protocolCodes.has(code)) return "protocol";
     return "reset";
   }
 
