@@ -1,0 +1,101 @@
+-- What one cell's database knows of ownership, of its lease and of its ids.
+--
+-- Run by cell/store/install.ts inside one transaction, as the role cellfleet_owner, in the order of
+-- the file names, at every start: every statement here may be run again.
+--
+-- Only SECURITY DEFINER functions of this schema write these tables; no other role holds INSERT,
+-- UPDATE or DELETE on any of them (corrections A9: the guard trusts nothing that an app can set).
+
+-- What is installed, newest last; a database that has seen a newer pack refuses an older one.
+create table if not exists cellfleet.pack (
+  version      integer primary key,
+  digest       text not null,
+  installed_at timestamptz not null default now()
+);
+
+-- Exactly one row. `cell` is null in a template that was not given to a cell yet.
+create table if not exists cellfleet.progress (
+  one              boolean primary key default true check (one),
+  cell             text,
+  -- The control plane's revision up to which ownership was applied; never falls.
+  applied_revision bigint not null default 0,
+  -- The highest epoch that was ever applied here; never falls, also when rows are gone.
+  epoch_max        bigint not null default 0
+);
+insert into cellfleet.progress default values on conflict do nothing;
+
+create table if not exists cellfleet.keyspace (
+  name         text collate "C" primary key,
+  strategy     text not null check (strategy in ('directory', 'range', 'slots')),
+  slot_count   integer check (slot_count between 1 and 16384 and slot_count & (slot_count - 1) = 0),
+  guard_mode   text not null check (guard_mode in ('row', 'strict')),
+  -- Where ranges begin, of all cells: without them the last range that stands here would seem to
+  -- reach to the end of the alphabet, also over ranges that another cell owns.
+  range_starts text[] not null default '{}',
+  check ((strategy = 'slots') = (slot_count is not null))
+);
+
+-- Text is compared in byte order everywhere, so that PostgreSQL and JavaScript agree.
+create table if not exists cellfleet.ownership (
+  key        text collate "C" primary key,
+  keyspace   text collate "C" not null,
+  kind       text not null check (kind in ('tenant', 'slot', 'range')),
+  value      text collate "C" not null,
+  state      text not null check (state in ('active', 'fenced', 'importing', 'moved', 'dropped')),
+  epoch      bigint not null check (epoch >= 1),
+  op         text collate "C" not null,
+  attempt    integer not null check (attempt >= 0),
+  revision   bigint not null,
+  -- Grows in commit order (applying is serialised): "what changed since" is one index scan.
+  change     bigint not null,
+  updated_at timestamptz not null
+);
+create index if not exists ownership_change on cellfleet.ownership (change);
+create index if not exists ownership_range on cellfleet.ownership (keyspace, value) where kind = 'range';
+create sequence if not exists cellfleet.change_number;
+
+-- The lease: lost in a crash (unlogged), void after any restart (boot): born fenced.
+create unlogged table if not exists cellfleet.lease (
+  one        boolean primary key default true check (one),
+  lease_grant bigint not null,
+  -- For people and for facts(). What the guard reads is the sequence lease_until.
+  expires_at timestamptz not null,
+  boot       timestamptz not null,
+  holder     text not null
+);
+-- When the lease ends, in microseconds since 1970. A sequence, because its value stands outside of
+-- snapshots: a REPEATABLE READ transaction sees a renewal and, above all, an early end at once; from
+-- a table it would see the row as of its first statement.
+create unlogged sequence if not exists cellfleet.lease_until minvalue 0 start 0;
+
+-- The highest grant ever stored, durable (corrections A14): a restored clone presents an old one.
+create table if not exists cellfleet.grant_seen (
+  one         boolean primary key default true check (one),
+  lease_grant bigint not null default 0
+);
+insert into cellfleet.grant_seen default values on conflict do nothing;
+
+-- What protect_table() installed; coverage compares it with the catalog.
+create table if not exists cellfleet.guarded_table (
+  schema_name text not null,
+  table_name  text not null,
+  key_column  text not null,
+  keyspace    text not null,
+  primary key (schema_name, table_name)
+);
+
+-- One sequence whose ids are leased. `register` holds the last id of the range in use (see 070).
+create table if not exists cellfleet.id_sequence (
+  sequence regclass primary key,
+  name     text not null unique,
+  register regclass not null,
+  -- Ids up to here were given before ranges began.
+  floor    bigint not null
+);
+create table if not exists cellfleet.id_range (
+  sequence text not null,
+  lo       bigint not null,
+  hi       bigint not null,
+  primary key (sequence, lo),
+  check (lo >= 1 and hi >= lo and hi < 9007199254740992)
+);

@@ -1,0 +1,95 @@
+-- The lease: the cell's permission to serve, bounded in time (promise 1, corrections A14, A18).
+
+create or replace function cellfleet.lease_live() returns boolean
+  language plpgsql stable parallel safe security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  v_live boolean;
+begin
+  -- to_timestamp takes a double, which is exact in microseconds until the year 2255.
+  select l.boot = pg_postmaster_start_time()
+         and cellfleet.clock() < to_timestamp(u.last_value / 1000000.0::double precision)
+    into v_live
+    from cellfleet.lease l, cellfleet.lease_until u;
+  return coalesce(v_live, false);
+end $$;
+
+-- Stores a grant. `set`: it counts. `same`: this grant stood already; its end may have come closer,
+-- never later. `other_boot`: granted to a postmaster that is gone. `stale_grant`: the database has
+-- seen this grant or a newer one; after a restart only a new grant opens it.
+create or replace function cellfleet.set_lease(
+  p_grant bigint, p_expires_at timestamptz, p_boot timestamptz, p_holder text) returns text
+  language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  v_seen bigint;
+  v_lease cellfleet.lease;
+  v_until bigint := floor(extract(epoch from p_expires_at) * 1000000);
+begin
+  -- The grant must be durable before it is used, whatever this session's default is.
+  perform set_config('synchronous_commit', 'on', true);
+  select s.lease_grant into v_seen from cellfleet.grant_seen s for update;
+  if p_boot is distinct from pg_postmaster_start_time() then
+    return 'other_boot';
+  end if;
+  select * into v_lease from cellfleet.lease;
+  if p_grant = v_seen and v_lease.boot = p_boot and v_lease.lease_grant = p_grant then
+    if p_expires_at < v_lease.expires_at then
+      update cellfleet.lease set expires_at = p_expires_at;
+      perform setval('cellfleet.lease_until', greatest(v_until, 0));
+    end if;
+    return 'same';
+  end if;
+  if p_grant <= v_seen then
+    return 'stale_grant';
+  end if;
+  update cellfleet.grant_seen set lease_grant = p_grant;
+  insert into cellfleet.lease as l (lease_grant, expires_at, boot, holder)
+       values (p_grant, p_expires_at, p_boot, p_holder)
+  on conflict (one) do update set lease_grant = excluded.lease_grant,
+    expires_at = excluded.expires_at, boot = excluded.boot, holder = excluded.holder;
+  -- Last: setval is not undone by a rollback.
+  perform setval('cellfleet.lease_until', greatest(v_until, 0));
+  return 'set';
+end $$;
+
+-- Ends the lease now, unless a newer grant than the caller's stands (one agent's monotonic clock
+-- must not end what another agent has just renewed). True if no lease of up to that grant is left.
+create or replace function cellfleet.expire_lease(p_grant bigint) returns boolean
+  language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+begin
+  -- The same lock as set_lease, so that a renewal cannot slip between the look and the end.
+  perform from cellfleet.grant_seen for update;
+  perform from cellfleet.lease l where l.lease_grant > p_grant;
+  if found then
+    return false;
+  end if;
+  perform setval('cellfleet.lease_until', 0);
+  update cellfleet.lease set expires_at = '-infinity';
+  return true;
+end $$;
+
+-- All that an agent presents to the control plane, of one moment. `clock` is read here, before the
+-- request for a lease is sent: the lease counts from it.
+create or replace function cellfleet.facts() returns table (
+    cell text, system_identifier text, timeline integer, boot timestamptz, clock timestamptz,
+    grant_seen bigint, lease_grant bigint, lease_expires_at timestamptz, lease_live boolean,
+    lease_remaining_ms double precision, epoch_max bigint, applied_revision bigint, in_recovery boolean)
+  language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  v_clock timestamptz := cellfleet.clock();
+begin
+  return query
+  select p.cell, c.system_identifier::text,
+         case when pg_is_in_recovery() then k.timeline_id
+              else ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::integer
+         end,
+         pg_postmaster_start_time(), v_clock, s.lease_grant,
+         l.lease_grant, l.expires_at, cellfleet.lease_live(),
+         case when cellfleet.lease_live()
+              then extract(epoch from l.expires_at - v_clock)::double precision * 1000 else 0 end,
+         p.epoch_max, p.applied_revision, pg_is_in_recovery()
+    from cellfleet.progress p
+   cross join cellfleet.grant_seen s
+   cross join pg_control_system() c
+   cross join pg_control_checkpoint() k
+    left join cellfleet.lease l on true;
+end $$;

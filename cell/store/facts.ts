@@ -1,0 +1,42 @@
+/**
+ * What an agent presents to the control plane about its database (corrections A5, A14): all of one
+ * moment, read before a lease is asked for.
+ */
+import { z } from "zod";
+import type { Queryable } from "./queryable.ts";
+
+const factsSchema = z.object({
+  /** Null in a database that was never given to a cell. */
+  cell: z.string().nullable(),
+  systemIdentifier: z.string(),
+  timeline: z.number(),
+  /** `pg_postmaster_start_time()`, ISO 8601 with microseconds. */
+  boot: z.string(),
+  /** `cellfleet.clock()`, ISO 8601 with microseconds. */
+  clock: z.string(),
+  /** The highest grant ever stored here; 0 if none. */
+  grant: z.number(),
+  lease: z.object({
+    live: z.boolean(),
+    /** 0 when it is not live. */
+    remainingMs: z.number(),
+    /** Of the lease that stands, live or not; 0 if none. */
+    grant: z.number(),
+  }),
+  epochMax: z.number(),
+  appliedRevision: z.number(),
+});
+export type DatabaseFacts = z.infer<typeof factsSchema>;
+
+export async function readFacts(client: Queryable): Promise<DatabaseFacts> {
+  const { rows } = await client.query<{ facts: unknown }>(
+    `select jsonb_build_object(
+       'cell', f.cell, 'systemIdentifier', f.system_identifier, 'timeline', f.timeline,
+       'boot', f.boot, 'clock', f.clock, 'grant', f.grant_seen,
+       'lease', jsonb_build_object('live', f.lease_live, 'remainingMs', f.lease_remaining_ms,
+                                   'grant', coalesce(f.lease_grant, 0)),
+       'epochMax', f.epoch_max, 'appliedRevision', f.applied_revision) as facts
+     from cellfleet.facts() f`,
+  );
+  return factsSchema.parse(rows[0]?.facts);
+}
