@@ -1,0 +1,163 @@
+/**
+ * What routers ask: the next change of the table (long poll, which is also their acknowledgement)
+ * and the whole table. A router changes nothing here but what is known about itself.
+ *
+ * A router that has seen more than this database knows proves that the database was restored from
+ * an older state (corrections A5); it is believed only after the log has been read once more, since
+ * another control plane may simply have been quicker.
+ */
+import {
+  type RouterSyncRequest,
+  type RouterSyncResponse,
+  routerSyncRequestSchema,
+  routerSyncResponseSchema,
+} from "../../contract/cell-protocol.ts";
+import { CellError } from "../../contract/errors.ts";
+import { parseRevision } from "../../contract/ids.ts";
+import { snapshotHeadSchema } from "../../contract/routing-table.ts";
+import { must } from "../../runtime/assert.ts";
+import { evidenceOfRestore, presentedMax } from "../core/recovery.ts";
+import { enterRecovery } from "../store/recovery-evidence.ts";
+import { announceAcknowledgement, recordRouter } from "../store/router-record.ts";
+import { requireSubject } from "./auth.ts";
+import type { ApiContext } from "./context.ts";
+import { type Endpoint, endpoint } from "./endpoint.ts";
+import type { RoutingFeed, TableSnapshot } from "./routing-feed.ts";
+
+/** Below the time after which a silent router counts as gone (`routerLiveMs`). */
+const routerWaitMsMax = 10_000;
+/** A router that calls more often, without news, is written down this often. */
+const recordEveryMs = 1000;
+/** Routers remembered for that; more of them are only written down more often. */
+const recordedMax = 1000;
+
+export function machineRouterEndpoints(context: ApiContext, feed: RoutingFeed): Endpoint[] {
+  const record = createRecorder(context);
+  return [
+    endpoint({
+      method: "post",
+      path: "/v1/machine/router/sync",
+      role: "router",
+      tag: "machine",
+      summary: "Acknowledge the revision served and wait for the next change of the routing table",
+      body: routerSyncRequestSchema,
+      answers: { 200: routerSyncResponseSchema },
+      serve: async ({ caller, body, request }) => {
+        requireSubject(caller, body.router);
+        await requireReady(feed);
+        requireFleet(body.fleet, feed.fleet());
+        await noticeRestore(context, feed, body);
+        await record(body);
+        const signal = stopSignal(request);
+        return { status: 200, body: await nextAnswer(context, feed, body, signal) };
+      },
+    }),
+    endpoint({
+      method: "get",
+      path: "/v1/machine/routing-table",
+      role: "router",
+      tag: "machine",
+      summary: "The whole routing table, as signed NDJSON",
+      answers: { 200: snapshotHeadSchema },
+      serve: async () => {
+        await requireReady(feed);
+        return snapshotResponse(feed.snapshot());
+      },
+    }),
+  ];
+}
+
+/** Aborted when the client is gone. */
+export const stopSignal = (request: Request): AbortSignal => request.signal;
+
+export async function requireReady(feed: RoutingFeed): Promise<void> {
+  if (!feed.isReady()) await feed.refresh();
+}
+
+/** Throws STATE_CONFLICT: a part that was moved here from another fleet says nothing about this one. */
+export function requireFleet(theirs: string | undefined, ours: string): void {
+  if (theirs === undefined || theirs === "" || theirs === ours) return;
+  throw new CellError("STATE_CONFLICT", `This is fleet ${ours}; the caller belongs to ${theirs}.`, {
+    details: { fleet: ours, presented: theirs },
+    nextSteps: ["Start it with an empty state folder or database, or point it at its own fleet."],
+  });
+}
+
+async function noticeRestore(
+  context: ApiContext,
+  feed: RoutingFeed,
+  body: RouterSyncRequest,
+): Promise<void> {
+  requirePlausible(body.revision, body.epochMax);
+  const presented = { revision: body.revision, epoch: body.epochMax, grant: 0 };
+  const who = `router ${body.router}`;
+  const text = () =>
+    evidenceOfRestore(who, presented, {
+      revision: feed.revision(),
+      epoch: feed.epochMax(),
+      grant: 0,
+    });
+  if (text() === undefined) return;
+  await feed.refresh();
+  const still = text();
+  if (still === undefined) return;
+  await enterRecovery(context.database, { who, text: still, presented }, context.clock.nowMs());
+}
+
+/** Throws VALIDATION_FAILED for numbers that no control plane can have handed out. */
+export function requirePlausible(...presented: readonly number[]): void {
+  if (presented.every((value) => value <= presentedMax)) return;
+  throw new CellError("VALIDATION_FAILED", `Revision, epoch and grant are below ${presentedMax}.`);
+}
+
+/** One write per second and router, unless it acknowledges a new revision. */
+function createRecorder(context: ApiContext): (body: RouterSyncRequest) => Promise<void> {
+  const written = new Map<string, { readonly atMs: number; readonly revision: number }>();
+  return async (body) => {
+    const nowMs = context.clock.monotonicMs();
+    const last = written.get(body.router);
+    const isNews = last?.revision !== body.revision;
+    if (!isNews && nowMs - last.atMs < recordEveryMs) return;
+    if (written.size >= recordedMax) written.clear();
+    written.set(body.router, { atMs: nowMs, revision: body.revision });
+    await recordRouter(context.database.read, body);
+    if (isNews) await announceAcknowledgement(context.database.read);
+  };
+}
+
+async function nextAnswer(
+  context: ApiContext,
+  feed: RoutingFeed,
+  body: RouterSyncRequest,
+  signal: AbortSignal,
+): Promise<RouterSyncResponse> {
+  const deadlineMs = context.clock.monotonicMs() + Math.min(body.waitMs, routerWaitMsMax);
+  for (;;) {
+    const answer = feed.answerTo(body.revision, body.checksum);
+    const leftMs = deadlineMs - context.clock.monotonicMs();
+    if (answer.kind !== "unchanged" || leftMs <= 0 || signal.aborted) {
+      const revision = must(parseRevision(feed.revision()), "revision");
+      return { nonce: body.nonce, revision, answer };
+    }
+    await feed.changed(leftMs, signal);
+  }
+}
+
+/** Chunks are shared by all readers; each reader pulls at its own pace. */
+function snapshotResponse(snapshot: TableSnapshot): Response {
+  const chunks = snapshot.chunks[Symbol.iterator]();
+  const stream = new ReadableStream<Uint8Array>({
+    pull: (controller) => {
+      const next = chunks.next();
+      if (next.done === true) controller.close();
+      else controller.enqueue(next.value);
+    },
+  });
+  return new Response(stream, {
+    headers: {
+      "content-type": "application/x-ndjson",
+      "content-length": String(snapshot.bytes),
+      "cache-control": "no-store",
+    },
+  });
+}

@@ -1,0 +1,93 @@
+/**
+ * The door into recovery: somebody presented what this database has never handed out, or the
+ * database itself is not the one that was served before. One transaction, under the fleet's lock,
+ * writes audit entry, mode and the list of cells to hear (corrections A5).
+ */
+import { eq, notInArray, sql } from "drizzle-orm";
+import { type Evidence, nextRecoveryStep } from "../core/recovery.ts";
+import { recordAudit } from "./audit.ts";
+import type { Database, Tx } from "./database.ts";
+import { recordEvents } from "./events.ts";
+import { channels } from "./notify.ts";
+import { lockFleet } from "./routing-change.ts";
+import { cell, fleet, recoveryCell, recoveryClaim } from "./schema.ts";
+
+export const recoveryActor = { name: "recovery", role: "system" } as const;
+
+export type RestoreEvidence = {
+  /** `router router-1`, `cell cell-02`, `this database`. */
+  readonly who: string;
+  /** The whole sentence. */
+  readonly text: string;
+  readonly presented: Evidence;
+};
+
+/** Called again while recovering, it only raises the numbers to surpass, or starts a fencing over. */
+export async function enterRecovery(
+  database: Database,
+  evidence: RestoreEvidence,
+  nowMs: number,
+): Promise<void> {
+  await database.transaction(async (tx) => {
+    const row = await lockFleet(tx);
+    const { revision, epoch } = evidence.presented;
+    const isNews =
+      row.mode === "normal" ||
+      (row.recoveryStep === "fencing" && revision >= row.fenceRevision) ||
+      (row.recoveryStep === "fencing" && epoch > row.epochMaxSeen);
+    const step = nextRecoveryStep(row.recoveryStep, "evidence") ?? "collecting";
+    await tx
+      .update(fleet)
+      .set({
+        mode: "recovering",
+        revisionMaxSeen: Math.max(row.revisionMaxSeen, revision),
+        epochMaxSeen: Math.max(row.epochMaxSeen, epoch),
+        ...(isNews
+          ? {
+              modeReason: evidence.text,
+              recoveryStep: step,
+              recoverySince: sql`clock_timestamp()`,
+              fenceRevision: 0,
+            }
+          : {}),
+      })
+      .where(eq(fleet.one, true));
+    if (!isNews) return;
+    await recordAudit(
+      tx,
+      {
+        actor: recoveryActor,
+        action: "fleet.recover",
+        object: row.id,
+        reason: evidence.text,
+        outcome: "accepted",
+        before: { mode: row.mode, revision: row.revision },
+        after: { mode: "recovering", presented: evidence.presented },
+      },
+      nowMs,
+    );
+    await awaitAllCells(tx);
+    await tx.execute(sql`select pg_notify(${channels.revision}, '')`);
+    await recordEvents(tx, [
+      {
+        kind: "fleet.recovering",
+        object: row.id,
+        text: `${evidence.text}. Nothing is changed or granted until every cell has reported.`,
+      },
+    ]);
+  });
+}
+
+/** Every cell that may own a key is asked anew: what it said before may be older than the evidence. */
+async function awaitAllCells(tx: Tx): Promise<void> {
+  await tx.delete(recoveryClaim);
+  await tx.delete(recoveryCell);
+  const cells = await tx
+    .select({ id: cell.id })
+    .from(cell)
+    .where(notInArray(cell.state, ["retired"]));
+  if (cells.length === 0) return;
+  await tx
+    .insert(recoveryCell)
+    .values(cells.map(({ id }) => ({ cell: id, state: "awaited" as const })));
+}

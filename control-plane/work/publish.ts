@@ -1,0 +1,119 @@
+/**
+ * Follows the routing log and wakes those who wait for it: routers for the table, agents for their
+ * changes. A notification only says "look"; one that is lost costs at most one poll. Readings never
+ * overlap, and while the fleet recovers from a restore the table stands still, because what routers
+ * have may be newer than what the database says.
+ */
+import { must } from "../../runtime/assert.ts";
+import type { Clock } from "../../runtime/clock.ts";
+import { startLoop } from "../../runtime/loop.ts";
+import type { Random } from "../../runtime/random.ts";
+import type { Signer } from "../../runtime/signing.ts";
+import type { RoutingFeed } from "../api/routing-feed.ts";
+import type { Database } from "../store/database.ts";
+import { readRouting } from "../store/routing-read.ts";
+import { createRoutingImage } from "./routing-image.ts";
+
+export type Publisher = RoutingFeed & {
+  /** A notification came: read the log now. */
+  readonly wake: () => void;
+  readonly close: () => Promise<void>;
+};
+
+export type PublisherOptions = {
+  readonly database: Database;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly signer: Signer;
+  readonly onError: (error: unknown) => void;
+  /** Told after each reading that moved the table. */
+  readonly onPublished?: (published: {
+    readonly revision: number;
+    readonly placements: number;
+    readonly rows: number;
+  }) => void;
+  readonly pollMs?: number;
+  readonly windowRowsMax?: number;
+};
+
+const pollMsDefault = 5000;
+const backoffMaxMs = 5000;
+const windowRowsMaxDefault = 50_000;
+
+export function startPublisher(options: PublisherOptions): Publisher {
+  const { database, clock } = options;
+  const image = createRoutingImage(options.signer, options.windowRowsMax ?? windowRowsMaxDefault);
+  const waiting = new Set<() => void>();
+  let reading: Promise<void> | undefined;
+
+  const read = (): Promise<void> =>
+    readRouting(database, async (log) => {
+      const before = image.table()?.revision;
+      if (log.head.mode === "recovering" && before !== undefined) return;
+      const rows = await image.follow(log);
+      const { revision, size } = must(image.table(), "routing table");
+      if (revision !== before) options.onPublished?.({ revision, placements: size, rows });
+    });
+
+  /** Who asks during a reading gets the next one: the running one may have begun too early. */
+  async function refresh(): Promise<void> {
+    await reading?.catch(() => undefined); // Whoever started that one is told of its failure.
+    reading ??= read().finally(() => {
+      reading = undefined;
+    });
+    await reading;
+  }
+
+  const wakeWaiting = () => {
+    for (const resolve of [...waiting]) resolve();
+  };
+
+  const loop = startLoop({
+    clock,
+    random: options.random,
+    intervalMs: options.pollMs ?? pollMsDefault,
+    backoffMaxMs,
+    turn: async () => {
+      await refresh();
+      wakeWaiting();
+      return "idle";
+    },
+    onError: options.onError,
+  });
+
+  return {
+    fleet: () => image.table()?.fleet ?? "",
+    revision: () => image.table()?.revision ?? 0,
+    epochMax: image.epochMax,
+    isReady: () => image.table() !== undefined,
+    answerTo: image.answerTo,
+    snapshot: image.snapshot,
+    changed: (ms, signal) => waitIn(waiting, clock, ms, signal),
+    refresh,
+    wake: loop.wake,
+    close: async () => {
+      await loop.close();
+      wakeWaiting();
+    },
+  };
+}
+
+function waitIn(
+  waiting: Set<() => void>,
+  clock: Clock,
+  ms: number,
+  signal: AbortSignal,
+): Promise<void> {
+  return new Promise((resolve) => {
+    const end = () => {
+      timer.cancel();
+      signal.removeEventListener("abort", end);
+      waiting.delete(end);
+      resolve();
+    };
+    const timer = clock.after(ms, end);
+    waiting.add(end);
+    signal.addEventListener("abort", end, { once: true });
+    if (signal.aborted) end();
+  });
+}

@@ -1,0 +1,146 @@
+/**
+ * The routing table in the control plane's memory, as the log was at one revision, with what is
+ * needed to tell a router about it: a delta from where the router is, or a snapshot.
+ *
+ * It takes a reading of the log whole or not at all: rows first come together, then the table is
+ * moved in one synchronous step that cannot fail half way.
+ */
+import type { RouterSyncResponse } from "../../contract/cell-protocol.ts";
+import { parseRevision, type Revision } from "../../contract/ids.ts";
+import { type DeltaBody, deltaBodySchema, type SignedDelta } from "../../contract/routing-table.ts";
+import type { TableLists } from "../../contract/table-checksum.ts";
+import {
+  isTableRefusal,
+  startTable,
+  type TableChange,
+  type TableState,
+} from "../../contract/table-state.ts";
+import { must } from "../../runtime/assert.ts";
+import { type Signer, signaturePurposes } from "../../runtime/signing.ts";
+import type { TableSnapshot } from "../api/routing-feed.ts";
+import { groupRows, type PlacementRow } from "../core/routing-view.ts";
+import type { RoutingHead, RoutingReading } from "../store/routing-read.ts";
+import { createDeltaWindow } from "./delta-window.ts";
+import { buildSnapshot } from "./snapshot.ts";
+
+/** More changed rows than this in one reading: the table is read anew, which is cheaper. */
+const deltaRowsMax = 100_000;
+const deltasCachedMax = 64;
+
+type Image = { readonly table: TableState; readonly configRevision: number };
+
+export type RoutingImage = {
+  /** Undefined until the log was read once. */
+  readonly table: () => TableState | undefined;
+  /** The highest epoch ever seen in the log. */
+  readonly epochMax: () => number;
+  /** Takes in everything up to the revision of the reading; the number of changed rows. */
+  readonly follow: (log: RoutingReading) => Promise<number>;
+  readonly answerTo: (revision: number, checksum: string) => RouterSyncResponse["answer"];
+  readonly snapshot: () => TableSnapshot;
+};
+
+export function createRoutingImage(signer: Signer, windowRowsMax: number): RoutingImage {
+  const window = createDeltaWindow(windowRowsMax);
+  const deltas = new Map<number, SignedDelta>();
+  let image: Image | undefined;
+  let epochMax = 0;
+  let snapshot: TableSnapshot | undefined;
+
+  async function load(log: RoutingReading): Promise<number> {
+    const table = tableOf(log.head, await log.lists());
+    const epoch = await log.epochMax();
+    await log.rows({ kind: "all" }, (rows) => {
+      for (const group of groupRows(rows).upserts) {
+        const problem = table.load(group);
+        if (problem !== undefined) throw new Error(`routing log: ${problem.text}`);
+      }
+    });
+    epochMax = Math.max(epochMax, epoch);
+    image = { table, configRevision: log.head.configRevision };
+    window.restart(log.head.revision);
+    return table.size;
+  }
+
+  async function advance(log: RoutingReading, { table, configRevision }: Image): Promise<number> {
+    const { head } = log;
+    const from = table.revision;
+    if ((await log.countChanges(from, deltaRowsMax)) > deltaRowsMax) return load(log);
+    const rows: PlacementRow[] = [];
+    await log.rows({ kind: "above", revision: from }, (batch) => rows.push(...batch));
+    const lists = head.configRevision > configRevision ? await log.lists() : undefined;
+    const last = [...new Map(rows.map((row) => [row.key, row])).values()];
+    const change = { fleet: head.fleet, from, to: head.revision, ...lists, ...groupRows(last) };
+    if (!applyChange(table, change)) return load(log);
+    for (const { epoch } of rows) epochMax = Math.max(epochMax, epoch);
+    image = { table, configRevision: head.configRevision };
+    window.add(rows);
+    return rows.length;
+  }
+
+  function deltaFrom({ table, configRevision }: Image, from: Revision): SignedDelta | undefined {
+    const known = deltas.get(from);
+    if (known !== undefined) return known;
+    const rows = window.since(from);
+    if (rows === undefined) return undefined;
+    const body: DeltaBody = deltaBodySchema.parse({
+      fleet: table.fleet,
+      from,
+      to: table.revision,
+      ...(configRevision > from ? table.lists : {}),
+      ...groupRows(rows),
+      checksum: table.checksum,
+    });
+    const text = JSON.stringify(body);
+    const signature = signer.sign(signaturePurposes.delta, text);
+    const delta = { body: text, keyId: signer.keyId, signature };
+    if (deltas.size >= deltasCachedMax) deltas.clear();
+    deltas.set(from, delta);
+    return delta;
+  }
+
+  return {
+    table: () => image?.table,
+    epochMax: () => epochMax,
+    follow: async (log) => {
+      deltas.clear();
+      // A revision that fell is a database that was replaced: read it anew.
+      if (image === undefined || log.head.revision < image.table.revision) return load(log);
+      return log.head.revision === image.table.revision ? 0 : advance(log, image);
+    },
+    answerTo: (revision, checksum) => {
+      const current = must(image, "routing table has been read");
+      const from = parseRevision(revision);
+      const ours = current.table.revision;
+      if (from === undefined || from > ours) return { kind: "unchanged" };
+      if (from === ours) {
+        const drifted = checksum !== current.table.checksum;
+        return { kind: drifted ? "snapshot" : "unchanged" };
+      }
+      // Without a checksum there is no table yet that a delta could be applied to.
+      const delta = checksum === "" ? undefined : deltaFrom(current, from);
+      return delta === undefined ? { kind: "snapshot" } : { kind: "delta", delta };
+    },
+    snapshot: () => {
+      const { table } = must(image, "routing table has been read");
+      // An older one serves as well while the window leads from it to the present.
+      if (snapshot === undefined || !window.reaches(snapshot.revision)) {
+        snapshot = buildSnapshot(table, signer);
+      }
+      return snapshot;
+    },
+  };
+}
+
+function tableOf(head: RoutingHead, lists: TableLists): TableState {
+  const table = startTable({ fleet: head.fleet, revision: head.revision, ...lists });
+  if (isTableRefusal(table)) throw new Error(`routing lists: ${table.text}`);
+  return table;
+}
+
+/** False: it takes a new table, as when a keyspace goes. */
+function applyChange(table: TableState, change: TableChange): boolean {
+  const checksum = table.checksumAfter(change);
+  if (typeof checksum !== "string") return false;
+  return table.apply({ ...change, checksum }) === undefined;
+}
