@@ -1,0 +1,113 @@
+/**
+ * The immutable view of the fleet that every decision takes: plain values, read in one snapshot.
+ * Decisions also take `nowMs`; nothing here knows a database or a clock.
+ */
+import type {
+  Capacity,
+  CellHealth,
+  CellState,
+  OpState,
+  PlacementState,
+  tiers,
+} from "../../contract/control-api.ts";
+import type { ProvidedCell } from "../../contract/provider-api.ts";
+import type { GuardMode, Strategy } from "../../contract/routing-table.ts";
+
+export type Tier = (typeof tiers)[number];
+
+export type Usage = { readonly tenants: number; readonly bytes: number; readonly rps: number };
+
+export type AgentView = {
+  readonly instance: string;
+  readonly endpoint: string;
+  readonly primary: boolean;
+  readonly appReachable: boolean;
+  readonly databaseReachable: boolean;
+  readonly seenAtMs: number;
+};
+
+export type CellView = {
+  readonly id: string;
+  readonly state: CellState;
+  readonly goal: CellState;
+  readonly health: CellHealth;
+  readonly healthReason: string;
+  readonly region: string;
+  readonly failureDomain: string;
+  readonly tiers: readonly Tier[];
+  readonly dedicated: boolean;
+  readonly provider: string;
+  readonly capacity: Capacity;
+  readonly usage: Usage;
+  /** Of the last lease granted: until when it may still be valid; 0 when none was granted. */
+  readonly leaseUntilMs: number;
+  readonly appliedRevision: number;
+  readonly agents: readonly AgentView[];
+};
+
+export type RouterView = {
+  readonly id: string;
+  readonly revision: number;
+  readonly seenAtMs: number;
+};
+
+export type KeyspaceView = {
+  readonly name: string;
+  readonly strategy: Strategy;
+  readonly slotCount: number | null;
+  readonly guardMode: GuardMode;
+};
+
+export type PlacementView = {
+  readonly key: string;
+  readonly cell: string;
+  readonly epoch: number;
+  readonly state: PlacementState;
+  readonly revision: number;
+  readonly deleted: boolean;
+};
+
+/** What came of asking the provider last, for this operation. */
+export type ProviderNote = {
+  /** Null while the last call failed. */
+  readonly answer: ProvidedCell | null;
+  /** The action that was asked for; a look keeps the action it looks after. */
+  readonly action: string;
+  /** In a row. */
+  readonly failures: number;
+  readonly error: string;
+  readonly askedAtMs: number;
+};
+
+export type OpView = {
+  readonly id: string;
+  readonly kind: string;
+  readonly object: string;
+  readonly state: OpState;
+  readonly step: string;
+  readonly headline: string;
+  readonly attempt: number;
+  readonly version: number;
+  readonly revision: number | null;
+  readonly deadlineAtMs: number | null;
+  readonly input: Readonly<Record<string, unknown>>;
+  readonly provider: ProviderNote | null;
+};
+
+export type FleetSnapshot = {
+  readonly nowMs: number;
+  readonly revision: number;
+  readonly mode: "normal" | "recovering";
+  readonly cells: readonly CellView[];
+  readonly routers: readonly RouterView[];
+  /** Pending and running, oldest first. */
+  readonly ops: readonly OpView[];
+  /** Placements that an open operation still waits for, by operation and cell. */
+  readonly pending: ReadonlyMap<string, ReadonlyMap<string, number>>;
+};
+
+/** A router counts as live for this long after its last call. */
+export const routerLiveMs = 15_000;
+
+export const liveRouters = (routers: readonly RouterView[], nowMs: number): readonly RouterView[] =>
+  routers.filter(({ seenAtMs }) => nowMs - seenAtMs <= routerLiveMs);

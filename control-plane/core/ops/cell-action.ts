@@ -1,0 +1,155 @@
+/**
+ * What is done to a cell that exists: cordon, uncordon, kill, stop, start, destroy. One table each.
+ * Kill, stop and start change what runs, not what is intended: the state stays, health is observed.
+ */
+import type { CellAction, CellState, Plan } from "../../../contract/control-api.ts";
+import { missingToServe } from "./cell-create.ts";
+import {
+  cellOf,
+  type Decision,
+  decidePublishing,
+  isLate,
+  type Machine,
+  type OpWorld,
+  onePlan,
+} from "./machine.ts";
+import { decideProviding } from "./provided.ts";
+
+type End = "done" | "failed";
+
+/** Cordon and uncordon: intent alone; routers route by placement and need not hear of it. */
+export const markSteps = ["marking", "done", "failed"] as const;
+const mark = (from: CellState, to: CellState): Machine<"marking" | End, "marked"> => ({
+  steps: markSteps,
+  first: "marking",
+  transitions: { marking: { marked: "done" }, done: {}, failed: {} },
+  pointOfNoReturn: "done",
+  deadlinesMs: {},
+  decide: (_step, { op }) => ({
+    kind: "go",
+    event: "marked",
+    headline: `${op.object} is ${to}`,
+    effects: [{ kind: "cell-state", cell: op.object, from: [from, to], to }],
+  }),
+});
+export const cellCordon = mark("active", "cordoned");
+export const cellUncordon = mark("cordoned", "active");
+
+/** Kill and stop: done when the provider says that nothing runs. */
+export const haltSteps = ["calling", "done", "failed"] as const;
+const halt = (action: "kill" | "stop"): Machine<"calling" | End, "provided" | "late"> => ({
+  steps: haltSteps,
+  first: "calling",
+  transitions: { calling: { provided: "done", late: "failed" }, done: {}, failed: {} },
+  pointOfNoReturn: "calling",
+  deadlinesMs: { calling: 60_000 },
+  decide: (_step, world) =>
+    decideProviding(world, {
+      cell: world.op.object,
+      action,
+      settled: (state) => state === "dead" || state === "stopped",
+      nextSteps: [`cellctl cell ${action} ${world.op.object}`],
+    }),
+});
+export const cellKill = halt("kill");
+export const cellStop = halt("stop");
+
+/** Start: done when the cell is seen to serve again, not when the provider says so. */
+export const startSteps = ["calling", "opening", "done", "failed"] as const;
+export const cellStart: Machine<"calling" | "opening" | End, "provided" | "opened" | "late"> = {
+  steps: startSteps,
+  first: "calling",
+  transitions: {
+    calling: { provided: "opening", late: "failed" },
+    opening: { opened: "done", late: "failed" },
+    done: {},
+    failed: {},
+  },
+  pointOfNoReturn: "calling",
+  deadlinesMs: { calling: 120_000, opening: 120_000 },
+  decide: (step, world) =>
+    step === "calling"
+      ? decideProviding(world, {
+          cell: world.op.object,
+          action: "start",
+          settled: (state) => state === "running",
+          nextSteps: [`cellctl cell start ${world.op.object}`],
+        })
+      : decideBack(world),
+};
+
+function decideBack(world: OpWorld): Decision<"opened" | "late"> {
+  const cell = world.op.object;
+  const missing = missingToServe(cellOf(world.fleet, cell), world.fleet.nowMs);
+  if (missing === undefined) {
+    return { kind: "go", event: "opened", headline: `${cell} serves again`, effects: [] };
+  }
+  if (!isLate(world)) return { kind: "wait", headline: `waiting for ${cell}: ${missing}` };
+  const message = `${cell} was started but does not serve: ${missing}.`;
+  return {
+    kind: "go",
+    event: "late",
+    headline: message,
+    effects: [],
+    failure: { code: "OP_FAILED", message, nextSteps: [`cellctl cell get ${cell}`] },
+  };
+}
+
+/**
+ * Destroy: the cell leaves the table first, then its processes and data go. Retiring is the point of no
+ * return, and it is checked under the lock that the cell owns nothing.
+ */
+export const destroySteps = ["retiring", "publishing", "calling", "done", "failed"] as const;
+type DestroyStep = (typeof destroySteps)[number];
+type DestroyEvent = "retired" | "acked" | "late" | "provided";
+export const cellDestroy: Machine<DestroyStep, DestroyEvent> = {
+  steps: destroySteps,
+  first: "retiring",
+  transitions: {
+    retiring: { retired: "publishing" },
+    publishing: { acked: "calling", late: "failed" },
+    calling: { provided: "done", late: "failed" },
+    done: {},
+    failed: {},
+  },
+  pointOfNoReturn: "publishing",
+  deadlinesMs: { publishing: 60_000, calling: 120_000 },
+  decide: (step, world) => decideDestroy(step, world),
+};
+
+function decideDestroy(step: DestroyStep, world: OpWorld): Decision<DestroyEvent> {
+  const cell = world.op.object;
+  if (step === "retiring") {
+    return {
+      kind: "go",
+      event: "retired",
+      headline: `${cell} owns nothing and has left the routing table`,
+      effects: [{ kind: "retire-cell", cell }, { kind: "publish" }],
+    };
+  }
+  if (step === "publishing") return decidePublishing(world, `${cell} is retired`);
+  if (cellOf(world.fleet, cell)?.provider === "none") {
+    const headline = `${cell} is retired; stop its processes by hand`;
+    return { kind: "go", event: "provided", headline, effects: [] };
+  }
+  return decideProviding(world, {
+    cell,
+    action: "destroy",
+    settled: (state) => state === "absent",
+    nextSteps: [`cellctl cell destroy ${cell}   (asks the provider again)`],
+  });
+}
+
+const planTexts: Readonly<Record<CellAction, (cell: string) => string>> = {
+  cordon: (cell) => `${cell} takes no new tenants; its tenants stay and are served`,
+  uncordon: (cell) => `${cell} takes new tenants again`,
+  kill: (cell) =>
+    `crash the database and application of ${cell} at once; its tenants get errors until it is started`,
+  stop: (cell) => `stop ${cell} in order; its tenants get errors until it is started`,
+  start: (cell) => `start ${cell} on its own data and wait until it serves`,
+  destroy: (cell) =>
+    `retire ${cell} for good, take it out of the routing table, remove its processes and data`,
+};
+
+export const planCellAction = (action: CellAction, cell: string): Plan =>
+  onePlan(`cell.${action}`, [{ action, object: cell, text: planTexts[action](cell) }]);

@@ -1,0 +1,72 @@
+/** Every kind of operation and the machine that runs it. */
+
+import {
+  cellCordon,
+  cellDestroy,
+  cellKill,
+  cellStart,
+  cellStop,
+  cellUncordon,
+} from "./cell-action.ts";
+import { cellCreate } from "./cell-create.ts";
+import type { OpWorld } from "./machine.ts";
+import { drawMachine, type Machine, type OpTurn, turnOp } from "./machine.ts";
+import { overrideCreate, overrideDelete } from "./override.ts";
+import { placements } from "./placements.ts";
+import { publish } from "./publish.ts";
+import { tenantCreate } from "./tenant-create.ts";
+
+export const opKinds = [
+  "tenant.create",
+  "tenant.import",
+  "keyspace.create",
+  "override.create",
+  "override.delete",
+  "routing.update",
+  "cell.create",
+  "cell.cordon",
+  "cell.uncordon",
+  "cell.kill",
+  "cell.stop",
+  "cell.start",
+  "cell.destroy",
+] as const;
+export type OpKind = (typeof opKinds)[number];
+
+type Entry = {
+  readonly first: string;
+  readonly deadlineMs: (step: string) => number | undefined;
+  readonly turn: (world: OpWorld) => OpTurn;
+  readonly drawing: string;
+};
+
+const entry = <Step extends string, Event extends string>(
+  machine: Machine<Step, Event>,
+): Entry => ({
+  first: machine.first,
+  deadlineMs: (step) => {
+    const known = machine.steps.find((one) => one === step);
+    return known === undefined ? undefined : machine.deadlinesMs[known];
+  },
+  turn: (world) => turnOp(machine, world),
+  drawing: drawMachine(machine),
+});
+
+export const opMachines: Readonly<Record<OpKind, Entry>> = {
+  "tenant.create": entry(tenantCreate),
+  "tenant.import": entry(placements),
+  "keyspace.create": entry(placements),
+  "override.create": entry(overrideCreate),
+  "override.delete": entry(overrideDelete),
+  "routing.update": entry(publish),
+  "cell.create": entry(cellCreate),
+  "cell.cordon": entry(cellCordon),
+  "cell.uncordon": entry(cellUncordon),
+  "cell.kill": entry(cellKill),
+  "cell.stop": entry(cellStop),
+  "cell.start": entry(cellStart),
+  "cell.destroy": entry(cellDestroy),
+};
+
+export const parseOpKind = (raw: string): OpKind | undefined =>
+  opKinds.find((kind) => kind === raw);

@@ -1,0 +1,54 @@
+/**
+ * Safety rules: checked when an operation is planned, and again under the lock when it takes effect,
+ * because the fleet may have changed in between (promise 9).
+ */
+import type { CellAction } from "../../contract/control-api.ts";
+import type { CellView } from "./fleet.ts";
+
+/** So many other cells must stay healthy when one is taken from service. */
+export const healthyCellsMin = 1;
+/** So many other cells must stay open for placement when one is closed. */
+export const openCellsMin = 1;
+
+export type Refusal = { readonly rule: string; readonly text: string };
+
+const serving = (cell: CellView): boolean =>
+  cell.health === "healthy" && cell.state !== "retired" && cell.state !== "provisioning";
+
+export function checkSafety(
+  action: CellAction,
+  cell: CellView,
+  cells: readonly CellView[],
+): Refusal | undefined {
+  const others = cells.filter(({ id }) => id !== cell.id);
+  if (action === "kill" || action === "stop" || (action === "destroy" && cell.state === "active")) {
+    const healthy = others.filter(serving).length;
+    // A cell that is down already loses nothing by being taken down once more.
+    if (serving(cell) && healthy < healthyCellsMin) {
+      return {
+        rule: "healthy-cells",
+        text: `${cell.id} is the last healthy cell: ${healthy} others are, and ${healthyCellsMin} must stay.`,
+      };
+    }
+  }
+  if (action === "cordon") {
+    const open = others.filter(({ state }) => state === "active").length;
+    if (open < openCellsMin) {
+      return {
+        rule: "open-cells",
+        text: `${cell.id} is the last cell open for placement: ${open} others are, and ${openCellsMin} must stay.`,
+      };
+    }
+  }
+  return undefined;
+}
+
+/** A cell is destroyed only when nothing would be lost with it. */
+export function checkOwnsNothing(cell: string, keys: number, tenants: number): Refusal | undefined {
+  return keys === 0 && tenants === 0
+    ? undefined
+    : {
+        rule: "owns-nothing",
+        text: `${cell} still owns ${keys} placements and ${tenants} tenants; only an empty cell is destroyed.`,
+      };
+}
