@@ -10,7 +10,7 @@ import { CellError, type ErrorCode, errorBodySchema, isErrorCode } from "../cont
 
 export type JsonClient = {
   readonly call: <T>(options: {
-    readonly method: "GET" | "POST" | "DELETE";
+    readonly method: "GET" | "POST" | "PUT" | "DELETE";
     readonly path: string;
     readonly body?: unknown;
     readonly headers?: Readonly<Record<string, string>>;

@@ -1,0 +1,142 @@
+/** `cellctl cell …`: the fleet's cells, and what can be done to one. */
+import { readFile } from "node:fs/promises";
+import type { Command } from "commander";
+import { type CellAction, cellSchema } from "../../contract/control-api.ts";
+import { apiPath } from "../api.ts";
+import { CliError, usage } from "../failures.ts";
+import {
+  type Bind,
+  collect,
+  destructive,
+  flag,
+  mutation,
+  type Options,
+  type Register,
+  text,
+  texts,
+} from "../grammar.ts";
+import { mutate } from "../mutate.ts";
+import { cellView } from "../render/views.ts";
+import type { Session } from "../session.ts";
+
+export const register: Register = (noun, bind) => {
+  bind(noun.command("ls").description("list cells"), async (session) => {
+    const api = await session.api();
+    await session.out.list(api.pages("/v1/cells", cellSchema), cellView);
+    return 0;
+  });
+  bind(noun.command("get <cell>").description("one cell, in full"), async (session, [id = ""]) => {
+    const api = await session.api();
+    await session.out.one(await api.get(apiPath`/v1/cells/${id}`, cellSchema), cellView);
+    return 0;
+  });
+  bind(mutation(createCommand(noun)), create);
+  registerActions(noun, bind);
+};
+
+function registerActions(noun: Command, bind: Bind): void {
+  const gentle: Readonly<Partial<Record<CellAction, string>>> = {
+    cordon: "no new tenants; those that live here stay",
+    uncordon: "open for new tenants again",
+    start: "start what is stopped or dead, on its own data",
+  };
+  for (const [action, summary] of Object.entries(gentle)) {
+    bind(mutation(noun.command(`${action} <cell>`).description(summary)), act(action));
+  }
+  bind(
+    mutation(noun.command("stop <cell>").description("stop it in order (local provider)")),
+    act("stop"),
+  );
+  const dangers: Readonly<Partial<Record<CellAction, readonly [string, string]>>> = {
+    kill: [
+      "crash application and database at once (local provider, for drills)",
+      "crashes: its tenants get errors until it is started again.",
+    ],
+    destroy: ["remove an empty cell and its data", "and its data will be removed."],
+  };
+  for (const [action, [summary, effect]] of Object.entries(dangers)) {
+    bind(destructive(noun.command(`${action} <cell>`).description(summary)), act(action, effect));
+  }
+}
+
+const act =
+  (action: string, effect?: string) =>
+  (session: Session, [id = ""]: readonly string[], options: Options): Promise<number> =>
+    mutate(session, options, {
+      path: `${apiPath`/v1/cells/${id}`}/${action}`,
+      ...(effect === undefined ? {} : { danger: { name: id, effect: `Cell ${id} ${effect}` } }),
+    });
+
+const createCommand = (noun: Command): Command =>
+  noun
+    .command("create <cell>")
+    .description("create a cell, or register one that runs already (--endpoint)")
+    .option("--region <name>", "where it stands (default: local)")
+    .option("--failure-domain <name>", "what it would fail together with")
+    .option("--tier <name>", "tier that may live here; repeat for more (default: all)", collect)
+    .option("--dedicated", "only tenants created for it by name")
+    .option("--capacity <tenants>", "how many tenants fit")
+    .option("--capacity-bytes <bytes>", "how many bytes fit")
+    .option("--capacity-rps <requests>", "how many requests per second it carries")
+    .option("--max-tenant-share <share>", "largest share of the cell one tenant may have, 0 to 1")
+    .option("--endpoint <url>", "a cell that runs already: its entry; repeat for more", collect)
+    .option("-f, --file <file>", "the whole request as JSON or YAML; options win over it");
+
+async function create(session: Session, [id = ""]: readonly string[], options: Options) {
+  const file = text(options, "file");
+  const base = file === undefined ? {} : await readObject(session, file);
+  const endpoints = texts(options, "endpoint");
+  const capacity = numbers(options, {
+    tenants: "capacity",
+    bytes: "capacityBytes",
+    rps: "capacityRps",
+    maxTenantShare: "maxTenantShare",
+  });
+  const body = {
+    ...base,
+    id,
+    ...defined({
+      region: text(options, "region"),
+      failureDomain: text(options, "failureDomain"),
+      tiers: texts(options, "tier").length === 0 ? undefined : texts(options, "tier"),
+      dedicated: flag(options, "dedicated") ? true : undefined,
+      capacity:
+        Object.keys(capacity).length === 0
+          ? undefined
+          : { ...record(base["capacity"]), ...capacity },
+      ...(endpoints.length === 0 ? {} : { provider: "none", endpoints }),
+    }),
+  };
+  return mutate(session, options, { path: "/v1/cells", body });
+}
+
+async function readObject(session: Session, path: string): Promise<Record<string, unknown>> {
+  const { resolve } = await import("node:path");
+  const { parse } = await import("yaml");
+  try {
+    // YAML reads JSON too.
+    return record(parse(await readFile(resolve(session.io.cwd, path), "utf8")));
+  } catch (cause) {
+    throw new CliError("FILE_UNREADABLE", `cannot read ${path}: ${String(cause)}`, { cause });
+  }
+}
+
+const record = (value: unknown): Record<string, unknown> =>
+  typeof value === "object" && value !== null && !Array.isArray(value)
+    ? Object.fromEntries(Object.entries(value))
+    : {};
+
+const defined = (fields: Record<string, unknown>): Record<string, unknown> =>
+  Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined));
+
+function numbers(options: Options, names: Readonly<Record<string, string>>) {
+  const found: Record<string, number> = {};
+  for (const [field, option] of Object.entries(names)) {
+    const raw = text(options, option);
+    if (raw === undefined) continue;
+    const value = Number(raw);
+    if (raw.trim() === "" || !Number.isFinite(value)) throw usage(`"${raw}" is not a number`);
+    found[field] = value;
+  }
+  return found;
+}

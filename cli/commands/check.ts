@@ -1,0 +1,33 @@
+/** `cellctl check`: one line per check, √ or ×, and how to mend what is not well. */
+import { runChecks } from "../checks.ts";
+import { CliError } from "../failures.ts";
+import type { Register } from "../grammar.ts";
+import type { View } from "../render/output.ts";
+import type { Check } from "../shapes.ts";
+
+const marks = { ok: "√", warn: "!", failed: "×", skipped: "-" } as const;
+
+export const checkView: View<Check> = {
+  id: ({ id }) => id,
+  columns: [
+    { head: "", cell: ({ state }) => marks[state] },
+    { head: "CHECK", cell: ({ id }) => id },
+    { head: "FOUND", cell: ({ text, fix }) => (fix === null ? text : `${text} → ${fix}`) },
+  ],
+};
+
+export const register: Register = (noun, bind) => {
+  bind(noun, async (session) => {
+    const items = await runChecks(session);
+    await session.out.list(onePage(items), checkView);
+    const failed = items.filter(({ state }) => state === "failed");
+    if (failed.length === 0) return 0;
+    throw new CliError("CHECK_FAILED", `failed: ${failed.map(({ id }) => id).join(", ")}`, {
+      nextSteps: failed.flatMap(({ fix }) => (fix === null ? [] : [fix])),
+    });
+  });
+};
+
+async function* onePage<T>(items: readonly T[]) {
+  yield { items, next: null };
+}

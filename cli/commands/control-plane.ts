@@ -1,0 +1,18 @@
+/** `cellctl control-plane`: one control plane process. Several may run; one leads. */
+import type { Register } from "../grammar.ts";
+import { rawFlags } from "../process-flags.ts";
+
+export const register: Register = (noun, bind) => {
+  noun
+    .option("--listen <host:port>", "where the API listens")
+    .option("--admin <host:port>", "health and metrics")
+    .option("--database-url <ref>", "its PostgreSQL: env:NAME, file:PATH or exec:COMMAND")
+    .option("--signing-key <path>", "private key that signs routing tables")
+    .option("--provider-url <url>", "the provider that runs cells on this machine")
+    .option("--provider-token <ref>", "token for the provider")
+    .option("--bootstrap-token <ref>", "the first admin's token");
+  bind(noun, async (session, _args, options) => {
+    const { runControlPlaneProcess } = await import("../processes.ts");
+    return runControlPlaneProcess(session, rawFlags(noun, options, session.io.env));
+  });
+};

@@ -1,0 +1,57 @@
+/** `cellctl explain …`: an error code, a kind of object, or why a tenant is where it is. */
+import { explanationSchema } from "../../contract/control-api.ts";
+import { apiPath } from "../api.ts";
+import { type Explained, explainWord } from "../explanations.ts";
+import { usage } from "../failures.ts";
+import { type Options, type Register, text } from "../grammar.ts";
+import type { View } from "../render/output.ts";
+import { explanationView } from "../render/views.ts";
+import type { Session } from "../session.ts";
+
+const explainedView: View<Explained> = {
+  id: ({ id }) => id,
+  columns: [{ head: "WORD", cell: ({ id }) => id }],
+  details: ({ id, kind, text: sentence, facts }) => [
+    [kind, id],
+    ["meaning", sentence],
+    ...Object.entries(facts).map(([name, fact]) => [name, fact] as const),
+  ],
+};
+
+export const register: Register = (noun, bind) => {
+  bind(
+    noun
+      .argument(
+        "<word>",
+        "an error code, a kind (cell, tenant, op …), a field (cell.lease), or `placement`",
+      )
+      .argument("[tenant]", "after `placement`: the tenant, existing or not")
+      .option("--keyspace <keyspace>", "placement: in this keyspace (default: default)")
+      .option("--tier <name>", "placement, what if: of this tier")
+      .option("--region <name>", "placement, what if: in this region"),
+    async (session, [word = "", tenant], options) => {
+      if (tenant !== undefined && word !== "placement") {
+        throw usage(`"${word}" takes nothing after it`, "cellctl explain placement TENANT");
+      }
+      if (tenant !== undefined) return explainPlacement(session, tenant, options);
+      await session.out.one(explainWord(word), explainedView);
+      return 0;
+    },
+  );
+};
+
+async function explainPlacement(
+  session: Session,
+  tenant: string,
+  options: Options,
+): Promise<number> {
+  const api = await session.api();
+  const query = {
+    keyspace: text(options, "keyspace"),
+    tier: text(options, "tier"),
+    region: text(options, "region"),
+  };
+  const path = apiPath`/v1/tenants/${tenant}/placement/explain`;
+  await session.out.one(await api.get(path, explanationSchema, { query }), explanationView);
+  return 0;
+}

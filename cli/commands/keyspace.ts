@@ -1,0 +1,49 @@
+/** `cellctl keyspace …`: sets of tenants with one mapping strategy. */
+import { keyspaceSchema } from "../../contract/control-api.ts";
+import { apiPath } from "../api.ts";
+import { usage } from "../failures.ts";
+import { collect, mutation, type Register, text, texts } from "../grammar.ts";
+import { mutate } from "../mutate.ts";
+import { keyspaceView } from "../render/views.ts";
+
+export const register: Register = (noun, bind) => {
+  bind(noun.command("ls").description("list keyspaces"), async (session) => {
+    const api = await session.api();
+    await session.out.list(api.pages("/v1/keyspaces", keyspaceSchema), keyspaceView);
+    return 0;
+  });
+  bind(noun.command("get <keyspace>").description("one keyspace"), async (session, [name = ""]) => {
+    const api = await session.api();
+    await session.out.one(
+      await api.get(apiPath`/v1/keyspaces/${name}`, keyspaceSchema),
+      keyspaceView,
+    );
+    return 0;
+  });
+  bind(
+    mutation(
+      noun
+        .command("create <keyspace>")
+        .description("create a keyspace")
+        .requiredOption("--strategy <name>", "directory, range or slots")
+        .option("--slots <count>", "strategy slots: how many, a power of two")
+        .option("--split-at <id>", "strategy range: where a range begins; repeat for more", collect)
+        .option("--guard-mode <mode>", "strict or row (default: strict)"),
+    ),
+    async (session, [name = ""], options) => {
+      const slots = text(options, "slots");
+      if (slots !== undefined && !/^\d+$/.test(slots))
+        throw usage(`--slots "${slots}": must be a number`);
+      const splitAt = texts(options, "splitAt");
+      const guardMode = text(options, "guardMode");
+      const body = {
+        name,
+        strategy: text(options, "strategy"),
+        ...(slots === undefined ? {} : { slotCount: Number(slots) }),
+        ...(splitAt.length === 0 ? {} : { splitAt }),
+        ...(guardMode === undefined ? {} : { guardMode }),
+      };
+      return mutate(session, options, { path: "/v1/keyspaces", body });
+    },
+  );
+};

@@ -1,0 +1,53 @@
+/** `cellctl router`: with `--listen` it is a router; `router ls` and `router get` ask about the fleet's. */
+import { routerSchema } from "../../contract/control-api.ts";
+import { CellError } from "../../contract/errors.ts";
+import { usage } from "../failures.ts";
+import type { Register } from "../grammar.ts";
+import { rawFlags } from "../process-flags.ts";
+import { routerView } from "../render/views.ts";
+
+export const register: Register = (noun, bind) => {
+  noun
+    .allowExcessArguments()
+    .option("--listen <host:port>", "where clients send requests")
+    .option("--admin <host:port>", "health, metrics, table and explain")
+    .option("--h2c <host:port>", "HTTP/2 without TLS, with prior knowledge")
+    .option("--table <path>", "without a control plane: the routing table, a JSON file")
+    .option("--control-plane <url>", "the control plane to follow")
+    .option("--token <ref>", "its token: env:NAME, file:PATH or exec:COMMAND")
+    .option("--trust-keys <path>", "public keys that may sign routing tables")
+    .option("--state-dir <folder>", "where the last good table is kept")
+    .option("--id <name>", "its name in the fleet");
+  bind(noun, async (session, _args, options) => {
+    const flags = rawFlags(noun, options, session.io.env);
+    if (flags["listen"] === undefined) {
+      throw usage(
+        "a router needs --listen and either --table or --control-plane",
+        "cellctl router --listen 127.0.0.1:8080 --admin 127.0.0.1:8081 --table table.json",
+        "cellctl router ls              (the fleet's routers)",
+      );
+    }
+    const { runRouterProcess } = await import("../processes.ts");
+    return runRouterProcess(session, flags);
+  });
+  bind(
+    noun.command("ls").description("the fleet's routers, and the revision each serves"),
+    async (session) => {
+      const api = await session.api();
+      await session.out.list(api.pages("/v1/routers", routerSchema), routerView);
+      return 0;
+    },
+  );
+  bind(noun.command("get <router>").description("one router"), async (session, [id = ""]) => {
+    const api = await session.api();
+    for await (const { items } of api.pages("/v1/routers", routerSchema)) {
+      const found = items.find((router) => router.id === id);
+      if (found === undefined) continue;
+      await session.out.one(found, routerView);
+      return 0;
+    }
+    throw new CellError("NOT_FOUND", `there is no router "${id}"`, {
+      nextSteps: ["cellctl router ls"],
+    });
+  });
+};

@@ -1,0 +1,55 @@
+/**
+ * How nouns and verbs are declared: the words of the command line, and what they call. A noun's file
+ * is loaded only when it is spoken.
+ */
+import type { Command } from "commander";
+import type { Session } from "./session.ts";
+
+/** Options of one command, as commander leaves them. */
+export type Options = Readonly<Record<string, unknown>>;
+
+/** Returns the exit code; nothing means 0. */
+export type Action = (
+  session: Session,
+  args: readonly string[],
+  options: Options,
+) => Promise<number | undefined>;
+
+/** Binds an action to a command of commander. */
+export type Bind = (command: Command, action: Action) => Command;
+
+/** What a noun's file exports: adds the noun's verbs to its command. */
+export type Register = (noun: Command, bind: Bind) => void;
+
+export const text = (options: Options, name: string): string | undefined => {
+  const value = options[name];
+  return typeof value === "string" ? value : undefined;
+};
+export const flag = (options: Options, name: string): boolean => options[name] === true;
+export const texts = (options: Options, name: string): readonly string[] => {
+  const value = options[name];
+  return Array.isArray(value) ? value.filter((item) => typeof item === "string") : [];
+};
+
+/** For options that may be given more than once. */
+export const collect = (value: string, before: readonly string[] | undefined): string[] => [
+  ...(before ?? []),
+  value,
+];
+
+/** Options of every command that changes something. */
+export function mutation(command: Command): Command {
+  return command
+    .option("--reason <text>", "why; goes to the audit log")
+    .option("--dry-run", "print the plan, change nothing")
+    .option(
+      "--idempotency-key <key>",
+      "repeat a request without doing it twice (default: a fresh one)",
+    )
+    .option("--wait", "wait until the operation is done (the default)")
+    .option("--no-wait", "return as soon as the operation is recorded");
+}
+
+/** As `mutation`, for what destroys: asks for the name on a terminal. */
+export const destructive = (command: Command): Command =>
+  mutation(command).option("--confirm <name>", "confirm by name, instead of being asked");

@@ -1,0 +1,288 @@
+/** How the fleet's objects look to people: columns of tables, and one object in full. */
+import type { z } from "zod";
+import type {
+  auditEntrySchema,
+  auditVerdictSchema,
+  Cell,
+  Explanation,
+  FleetEvent,
+  FleetStatus,
+  Keyspace,
+  overrideSchema,
+  resolutionSchema,
+  routerSchema,
+  Tenant,
+  tokenSchema,
+} from "../../contract/control-api.ts";
+import type { View } from "./output.ts";
+import { age, bytes, count, duration } from "./units.ts";
+
+const used = (now: number, max: number): string => `${count(now)}/${count(max)}`;
+const lease = (cell: Cell): string =>
+  cell.lease.outstandingMs > 0 ? duration(cell.lease.outstandingMs) : "none";
+
+export const cellView: View<Cell> = {
+  id: (cell) => cell.id,
+  columns: [
+    { head: "CELL", cell: ({ id }) => id },
+    { head: "REGION", cell: ({ region }) => region },
+    { head: "STATE", cell: ({ state }) => state, state: true },
+    { head: "GOAL", cell: ({ goal }) => goal },
+    { head: "HEALTH", cell: ({ health }) => health, state: true },
+    { head: "TENANTS", cell: ({ usage, capacity }) => used(usage.tenants, capacity.tenants) },
+    { head: "RPS", cell: ({ usage, capacity }) => used(usage.rps, capacity.rps), wide: true },
+    {
+      head: "BYTES",
+      cell: ({ usage, capacity }) => `${bytes(usage.bytes)}/${bytes(capacity.bytes)}`,
+      wide: true,
+    },
+    { head: "LEASE", cell: lease },
+    { head: "AGENTS", cell: ({ agents }) => String(agents.length), right: true, wide: true },
+    { head: "RELEASE", cell: ({ release }) => release, wide: true },
+    { head: "SCHEMA", cell: ({ schemaVersion }) => schemaVersion, wide: true },
+    { head: "AGE", cell: ({ createdAt }, nowMs) => age(createdAt, nowMs) },
+  ],
+  details: (cell, nowMs) => [
+    ["cell", cell.id],
+    ["state", cell.state],
+    ["goal", cell.goal],
+    ["health", cell.health],
+    ["why", cell.healthReason],
+    ["region", cell.region],
+    ["failure domain", cell.failureDomain],
+    ["provider", cell.provider],
+    ["tiers", cell.tiers.length === 0 ? "all" : cell.tiers.join(", ")],
+    ["dedicated", cell.dedicated ? "only tenants created for it by name" : "no"],
+    ["tenants", used(cell.usage.tenants, cell.capacity.tenants)],
+    ["requests/s", used(cell.usage.rps, cell.capacity.rps)],
+    ["bytes", `${bytes(cell.usage.bytes)}/${bytes(cell.capacity.bytes)}`],
+    ["lease", `${lease(cell)} (grant ${cell.lease.grant})`],
+    ["release", cell.release],
+    ["schema", cell.schemaVersion],
+    [
+      "services",
+      Object.entries(cell.services).map(
+        ([name, { endpoints }]) => `${name}  ${endpoints.join(" ")}`,
+      ),
+    ],
+    [
+      "stores",
+      Object.entries(cell.stores).map(
+        ([name, { database, keyColumn }]) => `${name}  ${database}  key column ${keyColumn}`,
+      ),
+    ],
+    [
+      "agents",
+      cell.agents.map(
+        ({ instance, endpoint, primary, seenMs }) =>
+          `${instance}  ${endpoint}  ${primary ? "primary" : "secondary"}  heard ${duration(seenMs)} ago`,
+      ),
+    ],
+    ["created", `${cell.createdAt} (${age(cell.createdAt, nowMs)} ago)`],
+  ],
+};
+
+export const tenantView: View<Tenant> = {
+  id: (tenant) => tenant.id,
+  columns: [
+    { head: "TENANT", cell: ({ id }) => id },
+    { head: "KEYSPACE", cell: ({ keyspace }) => keyspace },
+    { head: "CELL", cell: ({ placement }) => placement.cell },
+    { head: "EPOCH", cell: ({ placement }) => String(placement.epoch), right: true },
+    { head: "STATE", cell: ({ placement }) => placement.state, state: true },
+    { head: "TIER", cell: ({ tier }) => tier },
+    { head: "REGION", cell: ({ region }) => region ?? "", wide: true },
+    { head: "ROWS", cell: ({ measured }) => count(measured.rows), right: true, wide: true },
+    { head: "BYTES", cell: ({ measured }) => bytes(measured.bytes), right: true, wide: true },
+    { head: "RPS", cell: ({ measured }) => count(measured.rps), right: true, wide: true },
+    { head: "AGE", cell: ({ createdAt }, nowMs) => age(createdAt, nowMs) },
+  ],
+  details: (tenant, nowMs) => [
+    ["tenant", tenant.id],
+    ["keyspace", tenant.keyspace],
+    ["tier", tenant.tier],
+    ["region", tenant.region ?? "any"],
+    ["cell", tenant.placement.cell],
+    ["key", tenant.placement.key],
+    ["epoch", String(tenant.placement.epoch)],
+    ["state", tenant.placement.state],
+    ["revision", String(tenant.placement.revision)],
+    ["declared", `${bytes(tenant.size.bytes)}, ${count(tenant.size.rps)} requests/s`],
+    [
+      "measured",
+      `${count(tenant.measured.rows)} rows, ${bytes(tenant.measured.bytes)}, ${count(tenant.measured.rps)} requests/s`,
+    ],
+    ["labels", Object.entries(tenant.labels).map(([name, value]) => `${name}=${value}`)],
+    ["created", `${tenant.createdAt} (${age(tenant.createdAt, nowMs)} ago)`],
+  ],
+};
+
+export const keyspaceView: View<Keyspace> = {
+  id: (keyspace) => keyspace.name,
+  columns: [
+    { head: "KEYSPACE", cell: ({ name }) => name },
+    { head: "STRATEGY", cell: ({ strategy }) => strategy },
+    { head: "GUARD", cell: ({ guardMode }) => guardMode },
+    {
+      head: "PARTS",
+      cell: ({ strategy, slotCount, ranges }) =>
+        strategy === "slots"
+          ? `${slotCount} slots`
+          : strategy === "range"
+            ? `${ranges.length} ranges`
+            : "",
+    },
+    { head: "AGE", cell: ({ createdAt }, nowMs) => age(createdAt, nowMs) },
+  ],
+};
+
+export const overrideView: View<z.infer<typeof overrideSchema>> = {
+  id: (override) => override.id,
+  columns: [
+    { head: "OVERRIDE", cell: ({ id }) => id },
+    { head: "TENANT", cell: ({ tenant }) => tenant },
+    { head: "CELL", cell: ({ cell }) => cell },
+    { head: "EPOCH", cell: ({ epoch }) => String(epoch), right: true },
+    { head: "CONTAINER", cell: ({ container }) => container },
+  ],
+};
+
+export const resolutionView: View<z.infer<typeof resolutionSchema>> = {
+  id: ({ cell }) => cell,
+  columns: [
+    { head: "TENANT", cell: ({ tenant }) => tenant },
+    { head: "CELL", cell: ({ cell }) => cell },
+    { head: "EPOCH", cell: ({ epoch }) => String(epoch), right: true },
+    { head: "STATE", cell: ({ state }) => state, state: true },
+    { head: "KEY", cell: ({ key }) => key },
+    { head: "REVISION", cell: ({ revision }) => String(revision), right: true },
+  ],
+};
+
+/** With how it was found: `route resolve --explain`. */
+export const resolutionTraceView: View<z.infer<typeof resolutionSchema>> = {
+  ...resolutionView,
+  details: (found) => [
+    ["tenant", found.tenant],
+    ["keyspace", found.keyspace],
+    ["key", found.key],
+    ["cell", found.cell],
+    ["epoch", String(found.epoch)],
+    ["state", found.state],
+    ["revision", String(found.revision)],
+    ["found by", found.trace],
+  ],
+};
+
+export const routerView: View<z.infer<typeof routerSchema>> = {
+  id: (router) => router.id,
+  columns: [
+    { head: "ROUTER", cell: ({ id }) => id },
+    { head: "LIVE", cell: ({ live }) => (live ? "yes" : "no"), state: true },
+    { head: "REVISION", cell: ({ revision }) => String(revision), right: true },
+    { head: "BEHIND", cell: ({ behind }) => String(behind), right: true },
+    { head: "HEARD", cell: ({ seenMs }) => `${duration(seenMs)} ago` },
+    { head: "ADMIN", cell: ({ admin }) => admin },
+    { head: "INSTANCE", cell: ({ instance }) => instance, wide: true },
+    { head: "RELEASE", cell: ({ release }) => release, wide: true },
+  ],
+};
+
+export const eventView: View<FleetEvent> = {
+  id: ({ id }) => String(id),
+  columns: [
+    { head: "TIME", cell: ({ at }) => at },
+    { head: "KIND", cell: ({ kind }) => kind },
+    { head: "OBJECT", cell: ({ object }) => object },
+    { head: "ID", cell: ({ id }) => String(id), right: true, wide: true },
+    { head: "TEXT", cell: ({ text }) => text },
+  ],
+};
+
+export const auditView: View<z.infer<typeof auditEntrySchema>> = {
+  id: ({ id }) => String(id),
+  columns: [
+    { head: "ID", cell: ({ id }) => String(id), right: true },
+    { head: "TIME", cell: ({ at }) => at },
+    { head: "ACTOR", cell: ({ actor }) => actor },
+    { head: "ROLE", cell: ({ role }) => role, wide: true },
+    { head: "ACTION", cell: ({ action }) => action },
+    { head: "OBJECT", cell: ({ object }) => object },
+    { head: "OUTCOME", cell: ({ outcome }) => outcome },
+    { head: "HASH", cell: ({ hash }) => hash.slice(0, 12), wide: true },
+    { head: "REASON", cell: ({ reason }) => reason },
+  ],
+};
+
+export const auditVerdictView: View<z.infer<typeof auditVerdictSchema>> = {
+  id: ({ head }) => head,
+  columns: [{ head: "HEAD", cell: ({ head }) => head }],
+  details: (verdict) => [
+    ["verdict", verdict.ok ? "ok" : "failed"],
+    ["entries", String(verdict.entries)],
+    ["head", verdict.head],
+    ...(verdict.brokenAt === null ? [] : [["broken at", String(verdict.brokenAt)] as const]),
+    ["text", verdict.text],
+  ],
+};
+
+export const tokenView: View<z.infer<typeof tokenSchema>> = {
+  id: ({ id }) => id,
+  columns: [
+    { head: "TOKEN", cell: ({ id }) => id },
+    { head: "NAME", cell: ({ name }) => name },
+    { head: "ROLE", cell: ({ role }) => role },
+    { head: "SUBJECT", cell: ({ subject }) => subject ?? "" },
+    { head: "EXPIRES", cell: ({ expiresAt }) => expiresAt ?? "never" },
+    { head: "AGE", cell: ({ createdAt }, nowMs) => age(createdAt, nowMs) },
+  ],
+};
+
+export const statusView: View<FleetStatus> = {
+  id: ({ fleet }) => fleet,
+  columns: [{ head: "FLEET", cell: ({ fleet }) => fleet }],
+  details: (status) => [
+    ["fleet", status.fleet],
+    ["mode", status.mode],
+    ...(status.modeReason === "" ? [] : [["why", status.modeReason] as const]),
+    ["revision", String(status.revision)],
+    [
+      "leader",
+      status.leader === null ? "none" : `${status.leader.holder} (term ${status.leader.term})`,
+    ],
+    [
+      "cells",
+      `${status.cells.healthy}/${status.cells.total} healthy${status.cells.down > 0 ? `, ${status.cells.down} down` : ""}`,
+    ],
+    ["tenants", count(status.tenants)],
+    ["routers", `${status.routers.inSync}/${status.routers.live} live routers in sync`],
+    ["operations", `${status.ops.running} running, ${status.ops.failed} failed`],
+    ["release", status.release],
+  ],
+};
+
+export const explanationView: View<Explanation> = {
+  id: ({ current }) => current?.cell ?? "",
+  columns: [{ head: "TENANT", cell: ({ tenant }) => tenant }],
+  details: (why) => [
+    ["tenant", why.tenant],
+    ["keyspace", why.keyspace],
+    ["now", whereNow(why)],
+    ["decision", why.decision],
+    ["because", why.text],
+    ["candidates", why.candidates.flatMap(candidateLines)],
+    ["would change if", why.would_change_if],
+  ],
+};
+
+const whereNow = ({ current }: Explanation): string =>
+  current === null
+    ? "not placed: this is what would happen"
+    : `${current.cell}, epoch ${current.epoch}, ${current.state}, revision ${current.revision}`;
+
+const candidateLines = (candidate: Explanation["candidates"][number]): string[] => [
+  `${candidate.cell}  ${candidate.decision}  score ${candidate.score.toFixed(3)}`,
+  ...candidate.deciders
+    .filter(({ decision }) => decision !== "yes")
+    .map(({ name, decision, text }) => `  ${decision} by ${name}: ${text}`),
+];
