@@ -116,6 +116,8 @@ export const agentSyncResponseSchema = z.object({
       strategy: z.enum(strategies),
       slotCount: z.number().int().optional(),
       guardMode: z.enum(guardModes),
+      /** Strategy range: where ranges begin, of all cells; without them the last one here had no end. */
+      ranges: z.array(z.string()).optional(),
     }),
   ),
   /** Absent: no lease is granted now; `leaseRefused` then says why. */
