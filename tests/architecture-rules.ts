@@ -185,6 +185,10 @@ export const lockExceptions: readonly { readonly path: RegExp; readonly why: str
     path: /^control-plane\/store\/events\.ts$/,
     why: "one writer of the log of events at a time, in the control plane's own database",
   },
+  {
+    path: /^cell\/store\/install\.ts$/,
+    why: "one installer at a time; it runs before lock_key() exists, and locks no tenant",
+  },
 ];
 
 /** The one place where a hash for a lock may be computed. */

@@ -98,7 +98,7 @@ create or replace function cellfleet.transaction_stamp() returns text
 -- Says under which key and epoch this transaction runs; several calls add up. What is known to be
 -- stale is refused at once, also for transactions that only read, so that they do not just find
 -- nothing; that is a courtesy, for the guard looks again at every row and trusts none of this.
-create or replace function cellfleet.enter(p_keys text[], p_epochs bigint[]) returns void
+create or replace function cellfleet.enter_all(p_keys text[], p_epochs bigint[]) returns void
   language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 declare
   v_stamp text := cellfleet.transaction_stamp();
@@ -107,7 +107,7 @@ declare
 begin
   if cardinality(p_keys) is distinct from cardinality(p_epochs)
      or cardinality(p_keys) not between 1 and 1000 then
-    raise exception 'enter() takes 1 to 1000 keys, each with its epoch' using errcode = '22023';
+    raise exception 'enter_all() takes 1 to 1000 keys, each with its epoch' using errcode = '22023';
   end if;
   if v_entered is null or not starts_with(v_entered, v_stamp) then
     v_entered := v_stamp;
@@ -135,10 +135,12 @@ begin
   perform set_config('cellfleet.entered', v_entered, true);
 end $$;
 
+-- The form for one key. Not an overload: drivers send parameters without types, and then
+-- enter($1, $2) would be ambiguous.
 create or replace function cellfleet.enter(p_key text, p_epoch bigint) returns void
   language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 begin
-  perform cellfleet.enter(array[p_key], array[p_epoch]);
+  perform cellfleet.enter_all(array[p_key], array[p_epoch]);
 end $$;
 
 -- Late commits: a transaction that wrote while the lease was good and stalls before its COMMIT until

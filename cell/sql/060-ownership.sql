@@ -16,15 +16,15 @@ create or replace function cellfleet.state_rank(p_state text) returns integer
 create or replace function cellfleet.lock_keys(p_keys text[]) returns void
   language plpgsql volatile as $$
 declare
-  v_lock bigint;
+  v_key text;
 begin
   -- A lock costs an entry of a table that all sessions share (max_locks_per_transaction).
   if cardinality(p_keys) > 1000 then
     raise exception 'a call may lock 1000 keys, not %', cardinality(p_keys) using errcode = '54000';
   end if;
-  for v_lock in select distinct cellfleet.lock_key(u.key) as n from unnest(p_keys) u(key) order by n
+  for v_key in select u.key from unnest(p_keys) u(key) order by cellfleet.lock_key(u.key)
   loop
-    perform pg_advisory_xact_lock(v_lock);
+    perform pg_advisory_xact_lock(cellfleet.lock_key(v_key));
   end loop;
 end $$;
 

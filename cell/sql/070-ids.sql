@@ -42,11 +42,11 @@ create or replace function cellfleet.open_id_range(p_sequence regclass, p_regist
   returns void
   language plpgsql volatile as $$
 declare
-  -- Of the session, not the transaction: other transactions wait for the switch, not for this one's end.
-  v_lock bigint := cellfleet.lock_key('cellfleet/id/' || p_sequence::oid);
+  v_name text := 'cellfleet/id/' || p_sequence::oid;
   v_range cellfleet.id_range;
 begin
-  perform pg_advisory_lock(v_lock);
+  -- Of the session, not the transaction: other transactions wait for the switch, not for this one's end.
+  perform pg_advisory_lock(cellfleet.lock_key(v_name));
   begin
     if pg_sequence_last_value(p_register) = p_seen then
       select r.* into v_range from cellfleet.id_sequence s
@@ -59,9 +59,9 @@ begin
       perform setval(p_sequence, v_range.lo, false);
       perform setval(p_register, v_range.hi, true);
     end if;
-    perform pg_advisory_unlock(v_lock);
+    perform pg_advisory_unlock(cellfleet.lock_key(v_name));
   exception when query_canceled or assert_failure or others then
-    perform pg_advisory_unlock(v_lock);
+    perform pg_advisory_unlock(cellfleet.lock_key(v_name));
     raise;
   end;
 end $$;

@@ -11,7 +11,7 @@ begin
   execute format('grant usage on schema cellfleet to %I, %I, %I', v_app, v_owner, v_agent);
   execute format('grant select on cellfleet.owned_keys to %I, %I, %I', v_app, v_owner, v_agent);
   execute format(
-    'grant execute on function cellfleet.enter(text, bigint), cellfleet.enter(text[], bigint[]),
+    'grant execute on function cellfleet.enter(text, bigint), cellfleet.enter_all(text[], bigint[]),
        cellfleet.placement_key(text, text), cellfleet.reader(text, name), cellfleet.visible(text, text),
        cellfleet.next_id(regclass), cellfleet.next_id(text), cellfleet.lease_live() to %I, %I', v_app, v_owner);
   execute format(
