@@ -4,6 +4,7 @@ import { defineConfig } from "vitest/config";
 //   *.test.ts      beside the code, no I/O, milliseconds
 //   *.pg.test.ts   beside the code, a real PostgreSQL
 //   *.e2e.test.ts  in tests/e2e, real processes and sockets
+// and, in a configuration of their own, *.terraform.test.ts, which need terraform on the PATH.
 const ignored = ["node_modules/**", "dist/**", ".cellfleet/**"];
 
 // A test that asserts nothing cannot fail, so it is red.
@@ -17,7 +18,7 @@ export default defineConfig({
           name: "unit",
           expect: expectations,
           include: ["**/*.test.ts"],
-          exclude: [...ignored, "**/*.pg.test.ts", "**/*.e2e.test.ts"],
+          exclude: [...ignored, "**/*.pg.test.ts", "**/*.e2e.test.ts", "**/*.terraform.test.ts"],
         },
       },
       {
