@@ -2,7 +2,6 @@
 import { access } from "node:fs/promises";
 import { join } from "node:path";
 import { writeJson } from "./data-folder.ts";
-import { rotate } from "./log-file.ts";
 import { type PostgresServer, type ServerOptions, startServer } from "./postgres/server.ts";
 import {
   createFromTemplate,
@@ -35,7 +34,6 @@ export function createDatabaseUnit(options: DatabaseOptions): DatabaseUnit {
     clock: options.tools.clock,
     onChange: options.onChange,
     launch: async () => {
-      await rotate(serverOptions.logFile);
       const started = await startServer(serverOptions);
       server = started;
       return {
@@ -50,12 +48,13 @@ export function createDatabaseUnit(options: DatabaseOptions): DatabaseUnit {
 }
 
 /**
- * A server of its own in `folder`, made once. Interrupted anywhere, it is made anew: nothing was
- * stored in it before the mark was set.
+ * A server of its own in `folder`, made once, and given passwords of its own by `finish`. Interrupted
+ * anywhere, it is made anew: nothing was stored in it before the mark was set.
  */
 export async function ensureDatabase(
   options: DatabaseOptions,
   template: Template,
+  finish: (server: PostgresServer) => Promise<void>,
 ): Promise<"made" | "known"> {
   const mark = join(options.folder, "made.json");
   if (await exists(mark)) return "known";
@@ -64,6 +63,7 @@ export async function ensureDatabase(
   const server = await startServer(serverOptions);
   // It keeps running: the unit's start adopts it.
   await renewPassword(options.folder, server.url(), options.tools.random);
+  await finish(await startServer(serverOptions));
   await writeJson(mark, { server: options.tools.installation.version });
   return "made";
 }

@@ -60,6 +60,8 @@ export function createUnit(options: UnitOptions): Unit {
   let state: UnitState = "stopped";
   let text = "not started yet";
   let process: Launched | undefined;
+  /** Being stopped in order: a kill cuts that short. */
+  let ending: Launched | undefined;
   let restarts = 0;
   let failures = 0;
   let pending: Timer | undefined;
@@ -121,9 +123,13 @@ export function createUnit(options: UnitOptions): Unit {
   async function end(how: "stop" | "kill"): Promise<void> {
     pending?.cancel();
     pending = undefined;
-    const ending = process;
+    ending = process;
     process = undefined;
-    if (ending !== undefined) await ending[how]();
+    try {
+      await ending?.[how]();
+    } finally {
+      ending = undefined;
+    }
     if (how === "stop") become("stopped", "stopped by request");
     else if (state !== "stopped")
       become("dead", "killed by request; it stays so until it is started");
@@ -139,6 +145,8 @@ export function createUnit(options: UnitOptions): Unit {
         if (state !== "running") await launch();
       }),
     stop: () => inTurn(() => end("stop")),
-    kill: () => inTurn(() => end("kill")),
+    kill: async () => {
+      await Promise.all([ending?.kill(), inTurn(() => end("kill"))]);
+    },
   };
 }

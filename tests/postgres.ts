@@ -11,8 +11,7 @@ import pg from "pg";
 import { findPostgres } from "../local/postgres/binaries.ts";
 import { machineFolder } from "../local/postgres/machine-folder.ts";
 import {
-  findServer,
-  type PostgresServer,
+  endServer,
   passwordFileOf,
   type ServerOptions,
   type StopMode,
@@ -106,10 +105,7 @@ async function removeLeftovers(parent: string, options: ServerOptions): Promise<
   for (const name of await readdir(parent)) {
     const folder = join(parent, name);
     if (!name.startsWith("pg-") || isOwned(folder, name)) continue;
-    const server: PostgresServer | undefined = await findServer({ ...options, folder }).catch(
-      () => undefined, // Half created: there is no server, only the folder.
-    );
-    await server?.stop("immediate");
+    await endServer(folder, options.clock);
     await rm(folder, { recursive: true, force: true });
   }
 }

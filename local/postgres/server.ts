@@ -17,6 +17,7 @@ import pg from "pg";
 import { z } from "zod";
 import { CellError } from "../../contract/errors.ts";
 import type { Clock } from "../../runtime/clock.ts";
+import { rotate } from "../log-file.ts";
 import {
   childrenOf,
   identify,
@@ -81,6 +82,7 @@ export async function startServer(options: ServerOptions): Promise<PostgresServe
     return describeServer(options, running.identity, running.port, password);
   }
   await clearRemains(dataDir, options.clock);
+  await rotate(options.logFile);
   await takeOwnership(dataDir, options.installation);
   for (let attempt = 1; ; attempt += 1) {
     const logBefore = await sizeOf(options.logFile);
@@ -98,12 +100,12 @@ export async function startServer(options: ServerOptions): Promise<PostgresServe
   }
 }
 
-/** The live server of a folder, without starting one. */
-export async function findServer(options: ServerOptions): Promise<PostgresServer | undefined> {
-  const running = await findRunning(dataDirOf(options.folder));
-  if (running === undefined) return undefined;
-  const password = (await readFile(passwordFileOf(options.folder), "utf8")).trim();
-  return describeServer(options, running.identity, running.port, password);
+/** Crashes whatever server still runs in a folder that is to be removed or made anew. */
+export async function endServer(folder: string, clock: Clock): Promise<void> {
+  const running = await findRunning(dataDirOf(folder));
+  if (running !== undefined) {
+    await endPostmaster(running.identity, "immediate", dataDirOf(folder), clock);
+  }
 }
 
 export const urlFor = (login: {

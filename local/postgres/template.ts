@@ -28,7 +28,14 @@ import { identity, runCommand } from "./command.ts";
 import { machineFolder } from "./machine-folder.ts";
 import { ignoreExisting } from "./native-files.ts";
 import { giveNewIdentity } from "./new-identity.ts";
-import { dataDirOf, passwordFileOf, startServer, stateFileOf, superuser } from "./server.ts";
+import {
+  dataDirOf,
+  endServer,
+  passwordFileOf,
+  startServer,
+  stateFileOf,
+  superuser,
+} from "./server.ts";
 import { initdbArguments, settingsText } from "./settings.ts";
 
 export type Template = {
@@ -58,7 +65,7 @@ export async function createFromTemplate(
   tools: TemplateTools,
 ): Promise<void> {
   const source = await ensureTemplate(template, tools);
-  await removeServer(folder);
+  await removeServer(folder, tools.clock);
   await makeFolders(folder, tools.installation);
   // As the user who will own the files: no chown of a thousand of them, and modes stay as they are.
   const args = ["-R", `${dataDirOf(source)}/.`, dataDirOf(folder)];
@@ -67,12 +74,13 @@ export async function createFromTemplate(
   const password = await readFile(passwordFileOf(source), "utf8");
   await writeFile(passwordFileOf(folder), password, { mode: 0o600 });
   if ((await giveNewIdentity(dataDirOf(folder), tools)) === "done") return;
-  await removeServer(folder);
+  await removeServer(folder, tools.clock);
   await buildInPlace(folder, template, tools);
 }
 
-/** Removes the server's files from a folder that may hold others. It must not be running. */
-export async function removeServer(folder: string): Promise<void> {
+/** Removes a server from a folder that may hold other files. */
+export async function removeServer(folder: string, clock: Clock): Promise<void> {
+  await endServer(folder, clock);
   for (const path of [dataDirOf(folder), passwordFileOf(folder), stateFileOf(folder)]) {
     await rm(path, { recursive: true, force: true });
   }
@@ -91,7 +99,8 @@ export async function renewPassword(folder: string, url: string, random: Random)
   }
 }
 
-async function ensureTemplate(template: Template, tools: TemplateTools): Promise<string> {
+/** The folder of the template, made if it is not there. */
+export async function ensureTemplate(template: Template, tools: TemplateTools): Promise<string> {
   const cache = await machineFolder(tools.installation.runAs);
   const goal = join(cache, `template-${await templateKey(template, tools.installation)}`);
   const used = new Date(tools.clock.nowMs());

@@ -1,0 +1,340 @@
+/**
+ * The cells of this machine. One cell is three units: PostgreSQL, the application, the agent.
+ *
+ * What must always be true: actions on one cell run one after the other, each may be asked twice,
+ * and each resumes what was interrupted; a cell that crashed stays as it is until `start`; a cell's
+ * database is made once, and removed by `destroy` alone.
+ */
+import { mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { z } from "zod";
+import { CellError } from "../contract/errors.ts";
+import { type CellId, cellIdSchema, parseCellId } from "../contract/ids.ts";
+import type { ProvidedCell, ProviderAction } from "../contract/provider-api.ts";
+import { defaultService } from "../contract/routing-table.ts";
+import {
+  type CellLogins,
+  cellTemplate,
+  keyColumn,
+  personalise,
+  writeLogins,
+} from "./cell-database.ts";
+import { type DataFolder, writeJson } from "./data-folder.ts";
+import { createDatabaseUnit, type DatabaseUnit, ensureDatabase } from "./database-unit.ts";
+import { answersOk } from "./http-probe.ts";
+import { launchNode } from "./node-process.ts";
+import { choosePort } from "./postgres/port.ts";
+import {
+  ensureTemplate,
+  removeServer,
+  type Template,
+  type TemplateTools,
+} from "./postgres/template.ts";
+import { agentProgram, applicationProgram, type Program, urlOf } from "./programs.ts";
+import { createUnit, type Unit, type UnitStatus } from "./unit.ts";
+
+export type LocalCells = {
+  readonly ids: () => readonly CellId[];
+  readonly describe: (id: CellId) => ProvidedCell;
+  readonly act: (id: CellId, action: ProviderAction, agentToken?: string) => Promise<ProvidedCell>;
+  readonly units: () => readonly Unit[];
+  /** Undefined while its database has not run yet. */
+  readonly logins: (id: CellId) => CellLogins | undefined;
+  readonly ports: (id: CellId) => CellPorts | undefined;
+  /** Makes the template now, so that the first cell does not wait for it. */
+  readonly prepare: () => Promise<void>;
+  readonly stopAll: () => Promise<void>;
+};
+
+export type CellsOptions = {
+  readonly folder: DataFolder;
+  readonly tools: TemplateTools;
+  readonly controlPlaneUrl: string;
+  /** The environment of the application and the agent, beside their own variables. */
+  readonly env: Readonly<Record<string, string>>;
+  readonly onChange: (status: UnitStatus) => void;
+};
+
+const portsSchema = z.object({
+  id: cellIdSchema,
+  gate: z.number().int(),
+  admin: z.number().int(),
+  app: z.number().int(),
+});
+export type CellPorts = z.infer<typeof portsSchema>;
+
+type Cell = {
+  readonly id: CellId;
+  readonly home: string;
+  readonly database: DatabaseUnit;
+  readonly app: Unit;
+  readonly agent: Unit;
+  ports: CellPorts | undefined;
+  logins: CellLogins | undefined;
+  /** A create or start is under way. */
+  busy: boolean;
+  queue: Promise<unknown>;
+};
+
+/** An orderly stop waits this long for requests in flight. */
+const graceMs = 7000;
+
+/** Knows the cells that the data folder holds; starts none of them. */
+export async function openCells(options: CellsOptions): Promise<LocalCells> {
+  const template = await cellTemplate();
+  const cells = new Map<CellId, Cell>();
+  const root = join(options.folder.root, "cells");
+  await mkdir(root, { recursive: true, mode: 0o711 });
+  for (const name of await readdir(root)) {
+    const id = parseCellId(name);
+    const ports = id === undefined ? undefined : await readPorts(join(root, name));
+    if (id !== undefined && ports !== undefined) cellOf(id).ports = ports;
+  }
+
+  function cellOf(id: CellId): Cell {
+    const cell = cells.get(id) ?? createCell(id, options);
+    cells.set(id, cell);
+    return cell;
+  }
+
+  const unitsOf = (cell: Cell): readonly Unit[] => [cell.database, cell.app, cell.agent];
+  const all = (): readonly Cell[] => [...cells.values()].sort((a, b) => a.id.localeCompare(b.id));
+
+  return {
+    ids: () => all().map((cell) => cell.id),
+    describe: (id) => describeCell(id, cells.get(id)),
+    act: async (id, action, agentToken) => {
+      if (!cells.has(id) && action !== "create") {
+        if (action === "destroy") return describeCell(id, undefined);
+        throw new CellError("CELL_UNKNOWN", `there is no cell ${id} on this machine`);
+      }
+      const cell = cellOf(id);
+      const work = () => perform(cell, action, { options, template, agentToken });
+      // A crash does not wait for its turn.
+      await (action === "kill" ? work() : inTurn(cell, work));
+      if (action === "destroy") cells.delete(id);
+      return describeCell(id, cells.get(id));
+    },
+    units: () => all().flatMap(unitsOf),
+    logins: (id) => cells.get(id)?.logins,
+    ports: (id) => cells.get(id)?.ports,
+    prepare: async () => {
+      await ensureTemplate(template, options.tools);
+    },
+    stopAll: async () => {
+      await Promise.all(all().map((cell) => inTurn(cell, () => stopCell(cell))));
+    },
+  };
+}
+
+type Context = {
+  readonly options: CellsOptions;
+  readonly template: Template;
+  readonly agentToken: string | undefined;
+};
+
+async function perform(cell: Cell, action: ProviderAction, context: Context): Promise<void> {
+  switch (action) {
+    case "create":
+      return busily(cell, () => create(cell, context));
+    case "start":
+      return busily(cell, () => startCell(cell));
+    case "stop":
+      return stopCell(cell);
+    case "kill":
+      return killCell(cell);
+    case "destroy":
+      return destroy(cell, context.options);
+  }
+}
+
+async function create(cell: Cell, { options, template, agentToken }: Context): Promise<void> {
+  await mkdir(secretsOf(cell), { recursive: true, mode: 0o700 });
+  const changed = agentToken !== undefined && (await keepToken(cell, agentToken));
+  cell.ports ??= await choosePorts(cell.id, undefined);
+  await ensureDatabase(databaseOptions(cell.id, options), template, (server) =>
+    personalise({ cell: cell.id, server, secrets: secretsOf(cell), random: options.tools.random }),
+  );
+  // From here on the cell exists: a supervisor that starts again brings it back.
+  await writeJson(portsFile(cell.home), cell.ports);
+  if (changed) await cell.agent.stop();
+  await startCell(cell);
+}
+
+async function startCell(cell: Cell): Promise<void> {
+  cell.ports = await choosePortsFor(cell);
+  await writeJson(portsFile(cell.home), cell.ports);
+  await cell.database.start();
+  const server = cell.database.server();
+  if (server === undefined) throw new CellError("PROVIDER_FAILED", `${cell.id}: no database`);
+  cell.logins = await writeLogins(server.port, secretsOf(cell));
+  await Promise.all([cell.app.start(), cell.agent.start()]);
+}
+
+/** Requests in flight end first: the agent's gate, then the application, then the database. */
+async function stopCell(cell: Cell): Promise<void> {
+  await cell.agent.stop();
+  await cell.app.stop();
+  await cell.database.stop();
+}
+
+async function killCell(cell: Cell): Promise<void> {
+  await Promise.all([cell.database.kill(), cell.app.kill(), cell.agent.kill()]);
+}
+
+async function destroy(cell: Cell, options: CellsOptions): Promise<void> {
+  await stopCell(cell);
+  // First what makes it come back; a crash after this line leaves a folder that nothing starts.
+  await rm(portsFile(cell.home), { force: true });
+  const { folder } = databaseOptions(cell.id, options);
+  await removeServer(folder, options.tools.clock);
+  await rm(folder, { recursive: true, force: true });
+  await rm(cell.home, { recursive: true, force: true });
+}
+
+function createCell(id: CellId, options: CellsOptions): Cell {
+  const { clock } = options.tools;
+  const home = join(options.folder.root, "cells", id);
+  const folders = { logs: options.folder.logs, notes: options.folder.notes };
+  const part = (kind: string, program: () => Program): Unit =>
+    createUnit({
+      name: `${id}-${kind}`,
+      restart: false,
+      clock,
+      onChange: options.onChange,
+      launch: () => {
+        const { args, env, probe } = program();
+        return launchNode({
+          name: `${id}-${kind}`,
+          args,
+          env: { ...options.env, ...env },
+          folders,
+          clock,
+          graceMs,
+          isReady: () => answersOk(probe),
+        });
+      },
+    });
+  const cell: Cell = {
+    id,
+    home,
+    database: createDatabaseUnit(databaseOptions(id, options)),
+    app: part("app", () => {
+      const { ports, logins } = prepared(cell);
+      return applicationProgram({ cell: id, port: ports.app, databaseUrl: logins.app });
+    }),
+    agent: part("agent", () => {
+      const { ports, logins } = prepared(cell);
+      return agentProgram({
+        cell: id,
+        port: ports.gate,
+        adminPort: ports.admin,
+        appPort: ports.app,
+        databaseUrlFile: logins.agentFile,
+        controlPlaneUrl: options.controlPlaneUrl,
+        tokenFile: tokenFile(cell),
+      });
+    }),
+    ports: undefined,
+    logins: undefined,
+    busy: false,
+    queue: Promise.resolve(),
+  };
+  return cell;
+}
+
+function prepared(cell: Cell): { readonly ports: CellPorts; readonly logins: CellLogins } {
+  const { id, ports, logins } = cell;
+  if (ports !== undefined && logins !== undefined) return { ports, logins };
+  throw new CellError("PROVIDER_FAILED", `start the cell ${id} first: its database must run`);
+}
+
+const databaseOptions = (id: CellId, { folder, tools, onChange }: CellsOptions) => ({
+  name: `${id}-db`,
+  folder: join(folder.databases, "cells", id),
+  logs: folder.logs,
+  restart: false,
+  tools,
+  onChange,
+});
+
+function describeCell(id: CellId, cell: Cell | undefined): ProvidedCell {
+  const ports = cell?.ports;
+  if (cell === undefined || ports === undefined) {
+    return { id, state: "absent", text: "not on this machine", services: {}, stores: {} };
+  }
+  const parts = [cell.database, cell.app, cell.agent].map((unit) => unit.status());
+  const dead = parts.filter((part) => part.state === "dead");
+  const stopped = parts.filter((part) => part.state === "stopped");
+  const [state, text] = cell.busy
+    ? (["creating", "being started"] as const)
+    : dead.length > 0
+      ? (["dead", dead.map((part) => `${part.name} ${part.text}`).join("; ")] as const)
+      : stopped.length > 0
+        ? (["stopped", stopped.map((part) => `${part.name} is stopped`).join("; ")] as const)
+        : (["running", "database, application and agent run"] as const);
+  return {
+    id,
+    state,
+    text,
+    services: { [defaultService]: { endpoints: [urlOf(ports.gate)] } },
+    stores: {
+      [defaultService]: {
+        database: `file:${join(secretsOf(cell), "app-database-url")}`,
+        keyColumn,
+      },
+    },
+  };
+}
+
+function inTurn<T>(cell: Cell, work: () => Promise<T>): Promise<T> {
+  const result = cell.queue.then(work, work);
+  cell.queue = result.catch(() => {}); // The caller has the same rejection.
+  return result;
+}
+
+async function busily(cell: Cell, work: () => Promise<void>): Promise<void> {
+  cell.busy = true;
+  try {
+    await work();
+  } finally {
+    cell.busy = false;
+  }
+}
+
+const secretsOf = (cell: Cell): string => join(cell.home, "secrets");
+const portsFile = (home: string): string => join(home, "cell.json");
+const tokenFile = (cell: Cell): string => join(secretsOf(cell), "agent-token");
+
+/** True when it is another one than before. */
+async function keepToken(cell: Cell, token: string): Promise<boolean> {
+  const before = await readFile(tokenFile(cell), "utf8").catch(() => "");
+  if (before.trim() === token) return false;
+  await writeFile(tokenFile(cell), `${token}\n`, { mode: 0o600 });
+  return true;
+}
+
+async function readPorts(home: string): Promise<CellPorts | undefined> {
+  try {
+    return portsSchema.parse(JSON.parse(await readFile(portsFile(home), "utf8")));
+  } catch {
+    return undefined; // Not created to the end, or destroyed.
+  }
+}
+
+/** Ports of running parts stay; those of the others are looked at again, as somebody may have taken them. */
+async function choosePortsFor(cell: Cell): Promise<CellPorts> {
+  const runs = (unit: Unit) => unit.status().state === "running";
+  const { ports } = cell;
+  if (ports !== undefined && (runs(cell.agent) || runs(cell.app))) return ports;
+  return choosePorts(cell.id, ports);
+}
+
+async function choosePorts(id: CellId, wanted: CellPorts | undefined): Promise<CellPorts> {
+  const [gate, admin, app] = await Promise.all([
+    choosePort(wanted?.gate),
+    choosePort(wanted?.admin),
+    choosePort(wanted?.app),
+  ]);
+  return { id, gate, admin, app };
+}

@@ -1,0 +1,300 @@
+/**
+ * A whole fleet on one machine, from an empty folder or from one that was used before: what
+ * `cellctl dev` runs. Every part is a process of its own; this is their supervisor.
+ *
+ * The order is forced by few things: a control plane needs its database; new cells and routers need
+ * a control plane (tokens, operations); known ones do not, so on a second start all begin at once.
+ * Whatever fails, everything that was started is stopped again.
+ */
+import { join } from "node:path";
+import type { Endpoints } from "../contract/provider-api.ts";
+import type { Clock } from "../runtime/clock.ts";
+import type { Random } from "../runtime/random.ts";
+import { type LocalCells, openCells } from "./cell-processes.ts";
+import {
+  announceDoor,
+  type DataFolder,
+  keepSecret,
+  openDataFolder,
+  releaseFolder,
+  secretFile,
+  takeFolder,
+  writeJson,
+} from "./data-folder.ts";
+import type { DevFlags } from "./dev-options.ts";
+import { createFleetClient, type FleetClient } from "./fleet-client.ts";
+import { createFleetUnits, type FleetUnits } from "./fleet-units.ts";
+import { answersOk, statusOf } from "./http-probe.ts";
+import { trim } from "./log-file.ts";
+import { endLeftovers } from "./node-process.ts";
+import { type FleetPorts, fleetPorts } from "./ports.ts";
+import { findPostgres } from "./postgres/binaries.ts";
+import type { TemplateTools } from "./postgres/template.ts";
+import { urlOf } from "./programs.ts";
+import { startProviderServer } from "./provider-server.ts";
+import type { Unit, UnitStatus } from "./unit.ts";
+
+export type DevFleet = {
+  /** Resolves when a request has gone through a router; on failure everything is stopped again. */
+  readonly start: (aborted: AbortSignal) => Promise<Endpoints>;
+  /** Every process, in order. May be called at any time, and twice. */
+  readonly stop: () => Promise<void>;
+  /** Every process at once, without asking. */
+  readonly kill: () => Promise<void>;
+};
+
+export type DevFleetOptions = {
+  readonly flags: DevFlags & { readonly data: string };
+  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly clock: Clock;
+  readonly random: Random;
+  /** One line about what has just been done. */
+  readonly say: (line: string) => void;
+};
+
+export const demoTenants = ["acme", "globex", "initech", "hooli", "umbrella"] as const;
+
+const leftoverGraceMs = 3000;
+const serveWithinMs = 60_000;
+const servePauseMs = 50;
+const trimEveryMs = 30_000;
+
+export function createDevFleet(options: DevFleetOptions): DevFleet {
+  const { flags, env, clock, random, say } = options;
+  const undo: Array<() => Promise<void>> = [];
+  let parts: Parts | undefined;
+  const stop = once(async () => {
+    for (let step = undo.pop(); step !== undefined; step = undo.pop()) await step();
+  });
+
+  async function open(): Promise<Parts> {
+    const installation = await findPostgres({ env, random });
+    say(`PostgreSQL ${installation.version} from ${installation.origin}`);
+    const folder = await openDataFolder(flags.data, installation.runAs);
+    await takeFolder(folder);
+    undo.push(() => releaseFolder(folder));
+    const ended = await endLeftovers(folder.notes, leftoverGraceMs, clock);
+    if (ended.length > 0) say(`ended what a killed supervisor left: ${ended.join(", ")}`);
+    return openParts({ ...options, folder, tools: { installation, clock, random } });
+  }
+
+  return {
+    start: async (aborted) => {
+      try {
+        parts = await open();
+        undo.push(parts.close);
+        await bringUp(parts, options, aborted);
+        const endpoints = describeEndpoints(parts);
+        await writeJson(join(parts.folder.root, "endpoints.json"), endpoints);
+        return endpoints;
+      } catch (error) {
+        await stop();
+        throw error;
+      }
+    },
+    stop,
+    kill: async () => {
+      const units = parts === undefined ? [] : unitsOf(parts);
+      await Promise.all(units.map((unit) => unit.kill()));
+    },
+  };
+}
+
+/** Everything, not yet started, and the door open. */
+type Parts = {
+  readonly folder: DataFolder;
+  readonly ports: FleetPorts;
+  readonly cells: LocalCells;
+  readonly units: FleetUnits;
+  readonly api: FleetClient;
+  readonly close: () => Promise<void>;
+};
+
+const unitsOf = ({ units, cells }: Pick<Parts, "units" | "cells">): readonly Unit[] => [
+  ...units.all(),
+  ...cells.units(),
+];
+
+async function openParts(
+  options: DevFleetOptions & { readonly folder: DataFolder; readonly tools: TemplateTools },
+): Promise<Parts> {
+  const { flags, env, clock, random, say, folder, tools } = options;
+  const ports = await fleetPorts(folder, flags);
+  const childEnv = environmentOfChildren(env);
+  const onChange = (status: UnitStatus) => {
+    if (status.state === "dead") say(`${status.name}: ${status.text}`);
+  };
+  const cells = await openCells({
+    folder,
+    tools,
+    controlPlaneUrl: urlOf(ports.controlPlane),
+    env: childEnv,
+    onChange,
+  });
+  const units = createFleetUnits({
+    folder,
+    ports,
+    tools,
+    env: childEnv,
+    databaseUrl: filled(env["DATABASE_URL"]),
+    say,
+    onChange,
+  });
+  const secret = (name: string) => keepSecret(secretFile(folder, name), () => random.hex(32));
+  const door = await startProviderServer({
+    port: ports.provider,
+    token: await secret("provider-token"),
+    cells,
+    units: () => unitsOf({ units, cells }),
+    onFault: (error) => say(`fault in the supervisor: ${String(error)}`),
+  });
+  await announceDoor(folder, urlOf(door.port));
+  const api = createFleetClient({
+    origin: urlOf(ports.controlPlane),
+    token: await secret("cli-token"),
+    clock,
+    random,
+  });
+  const over = new AbortController();
+  void (async () => {
+    while (!over.signal.aborted) {
+      await clock.sleep(trimEveryMs, over.signal);
+      for (const { name } of unitsOf({ units, cells })) {
+        await trim(join(folder.logs, `${name}.log`)).catch(() => {}); // Removed meanwhile.
+      }
+    }
+  })();
+  return {
+    folder,
+    ports,
+    cells,
+    units,
+    api,
+    close: async () => {
+      over.abort();
+      await api.close();
+      await door.close();
+      // Nobody asks any more: routers first, so that nothing new comes in.
+      await units.stopRouters();
+      await Promise.all([cells.stopAll(), units.stopControlPlane()]);
+    },
+  };
+}
+
+async function bringUp(
+  parts: Parts,
+  options: DevFleetOptions,
+  aborted: AbortSignal,
+): Promise<void> {
+  const { cells, units, api } = parts;
+  const { flags, clock, say } = options;
+  const step = async (name: string, work: Promise<unknown>): Promise<void> => {
+    const startedMs = clock.monotonicMs();
+    await work;
+    aborted.throwIfAborted();
+    say(`${name}  ${((clock.monotonicMs() - startedMs) / 1000).toFixed(1)} s`);
+  };
+  // Known cells need no control plane to start; on the first start there are none.
+  const known = cells.ids();
+  await all([
+    step("control plane", units.startControlPlane()),
+    ...known.map((id) => step(id, cells.act(id, "start"))),
+    known.length === 0 ? cells.prepare() : Promise.resolve(),
+  ]);
+  const wanted = Array.from({ length: flags.cells }, (_, index) => cellName(index + 1));
+  const missing = wanted.filter((id) => !known.some((one) => one === id));
+  await all([
+    ...units.routers.map((router) => step(router.name, router.start(api))),
+    ...missing.map((id) => step(id, api.ensureCell(id))),
+  ]);
+  if (flags.demo) {
+    await step("demo tenants", all(demoTenants.map((id) => api.ensureTenant(id))));
+  }
+  await step("traffic", waitForTraffic(parts, flags.demo ? demoTenants : [], options, aborted));
+}
+
+/** A request that comes back is the only proof that a fleet works. */
+async function waitForTraffic(
+  { cells, ports, units }: Parts,
+  tenants: readonly string[],
+  { clock, say }: DevFleetOptions,
+  aborted: AbortSignal,
+): Promise<void> {
+  const served: Array<{ what: string; check: () => Promise<boolean> }> = [
+    ...units.routers.map(({ name }, index) => ({
+      what: name,
+      check: () => answersOk(`${urlOf(ports.routers[index]?.adminPort ?? 0)}/readyz`),
+    })),
+    ...cells.ids().map((id) => ({
+      what: id,
+      check: () => answersOk(`${urlOf(cells.ports(id)?.admin ?? 0)}/readyz`),
+    })),
+    ...tenants.map((tenant) => ({
+      what: `tenant ${tenant}`,
+      check: async () =>
+        (await statusOf(`${urlOf(ports.routers[0]?.port ?? 0)}/whoami`, {
+          "x-tenant-id": tenant,
+        })) === 200,
+    })),
+  ];
+  const deadline = clock.monotonicMs() + serveWithinMs;
+  await all(
+    served.map(async ({ what, check }) => {
+      while (!(await check())) {
+        aborted.throwIfAborted();
+        if (clock.monotonicMs() > deadline) {
+          // On a folder with history this may be right: a cell may be quarantined, a tenant gone.
+          say(`${what} does not serve yet; cellctl status says why`);
+          return;
+        }
+        await clock.sleep(servePauseMs, aborted);
+      }
+    }),
+  );
+}
+
+function describeEndpoints({ ports, cells }: Parts): Endpoints {
+  const entries = cells.ids().flatMap((id) => {
+    const [gate, login] = [cells.ports(id)?.gate, cells.logins(id)];
+    return gate === undefined || login === undefined
+      ? []
+      : [[id, { url: urlOf(gate), database: login.app }] as const];
+  });
+  return {
+    router: urlOf(ports.routers[0]?.port ?? 0),
+    routerAdmin: urlOf(ports.routers[0]?.adminPort ?? 0),
+    controlPlane: urlOf(ports.controlPlane),
+    cells: Object.fromEntries(entries),
+  };
+}
+
+/** Every one is waited for, also when another failed: nothing may still be starting while we stop. */
+async function all(work: ReadonlyArray<Promise<unknown>>): Promise<void> {
+  const results = await Promise.allSettled(work);
+  const failed = results.find((result) => result.status === "rejected");
+  if (failed !== undefined) throw failed.reason;
+}
+
+const cellName = (number: number): string => `cell-${String(number).padStart(2, "0")}`;
+
+/** Of ours only what a program needs to run; settings of other fleets must not reach these processes. */
+function environmentOfChildren(env: DevFleetOptions["env"]): Readonly<Record<string, string>> {
+  const passed = ["PATH", "HOME", "TMPDIR", "LANG", "LD_LIBRARY_PATH"];
+  return Object.fromEntries(
+    passed.flatMap((name) => {
+      const value = env[name];
+      return value === undefined ? [] : [[name, value]];
+    }),
+  );
+}
+
+const filled = (raw: string | undefined): string | undefined =>
+  raw === undefined || raw === "" ? undefined : raw;
+
+function once(work: () => Promise<void>): () => Promise<void> {
+  let done: Promise<void> | undefined;
+  return () => {
+    done ??= work();
+    return done;
+  };
+}

@@ -1,0 +1,138 @@
+/** The parts of a local fleet that are not cells: control plane, its database, routers. */
+import { access, mkdir, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { generateKey } from "../runtime/signing.ts";
+import { type ControlDatabase, openControlDatabase } from "./control-database.ts";
+import { type DataFolder, keepSecret, secretFile, writeJson } from "./data-folder.ts";
+import type { FleetClient } from "./fleet-client.ts";
+import { answersOk } from "./http-probe.ts";
+import { launchNode } from "./node-process.ts";
+import type { FleetPorts } from "./ports.ts";
+import type { TemplateTools } from "./postgres/template.ts";
+import { controlPlaneProgram, type Program, routerProgram, urlOf } from "./programs.ts";
+import { createUnit, type Unit, type UnitStatus } from "./unit.ts";
+
+export type FleetUnits = {
+  readonly all: () => readonly Unit[];
+  readonly startControlPlane: () => Promise<void>;
+  readonly routers: ReadonlyArray<{
+    readonly name: string;
+    /** Asks the control plane for a token at the first start only: later ones do without it. */
+    readonly start: (api: FleetClient) => Promise<void>;
+  }>;
+  readonly stopRouters: () => Promise<void>;
+  readonly stopControlPlane: () => Promise<void>;
+};
+
+export type FleetUnitsOptions = {
+  readonly folder: DataFolder;
+  readonly ports: FleetPorts;
+  readonly tools: TemplateTools;
+  readonly env: Readonly<Record<string, string>>;
+  readonly databaseUrl: string | undefined;
+  readonly say: (line: string) => void;
+  readonly onChange: (status: UnitStatus) => void;
+};
+
+const graceMs = 7000;
+const keyName = "key-1";
+
+export function createFleetUnits(options: FleetUnitsOptions): FleetUnits {
+  const { folder, ports, tools, env, onChange } = options;
+  let database: ControlDatabase | undefined;
+
+  const unit = (name: string, program: () => Promise<Program>): Unit =>
+    createUnit({
+      name,
+      restart: true,
+      clock: tools.clock,
+      onChange,
+      launch: async () => {
+        const { probe, ...what } = await program();
+        return launchNode({
+          name,
+          args: what.args,
+          env: { ...env, ...what.env },
+          folders: { logs: folder.logs, notes: folder.notes },
+          clock: tools.clock,
+          graceMs,
+          isReady: () => answersOk(probe),
+        });
+      },
+    });
+
+  const controlPlane = unit("control-plane", async () =>
+    controlPlaneProgram({
+      port: ports.controlPlane,
+      adminPort: ports.controlPlaneAdmin,
+      databaseUrlFile: secretFile(folder, "control-plane-database-url"),
+      signingKeyFile: await keepSigningKey(folder),
+      providerUrl: urlOf(ports.provider),
+      providerTokenFile: secretFile(folder, "provider-token"),
+      bootstrapTokenFile: secretFile(folder, "cli-token"),
+    }),
+  );
+
+  const routers = ports.routers.map(({ name, port, adminPort }) =>
+    unit(name, async () => {
+      const stateDir = join(folder.root, name);
+      await mkdir(stateDir, { recursive: true, mode: 0o700 });
+      return routerProgram({
+        name,
+        port,
+        adminPort,
+        controlPlaneUrl: urlOf(ports.controlPlane),
+        tokenFile: secretFile(folder, `${name}-token`),
+        trustKeysFile: trustKeysFile(folder),
+        stateDir,
+      });
+    }),
+  );
+
+  return {
+    all: () => [...(database?.unit === undefined ? [] : [database.unit]), controlPlane, ...routers],
+    startControlPlane: async () => {
+      database = await openControlDatabase(options);
+      await controlPlane.start();
+    },
+    routers: routers.map((router) => ({
+      name: router.name,
+      start: async (api) => {
+        const token = secretFile(folder, `${router.name}-token`);
+        if (!(await exists(token))) {
+          await writeFile(token, `${await api.mintToken("router", router.name)}\n`, {
+            mode: 0o600,
+          });
+        }
+        await router.start();
+      },
+    })),
+    stopRouters: async () => {
+      await Promise.all(routers.map((router) => router.stop()));
+    },
+    stopControlPlane: async () => {
+      await controlPlane.stop();
+      await database?.unit?.stop();
+    },
+  };
+}
+
+const trustKeysFile = (folder: DataFolder): string => join(folder.root, "trust-keys.json");
+
+/** Made once; the public half lies beside it for routers. */
+async function keepSigningKey(folder: DataFolder): Promise<string> {
+  const file = secretFile(folder, "signing-key.json");
+  if (!(await exists(file))) {
+    const { privateKey, publicKeys } = generateKey(keyName);
+    // The public half first: a private key without it would never be trusted.
+    await writeJson(trustKeysFile(folder), publicKeys, 0o644);
+    await keepSecret(file, () => JSON.stringify(privateKey));
+  }
+  return file;
+}
+
+const exists = (path: string): Promise<boolean> =>
+  access(path).then(
+    () => true,
+    () => false,
+  );

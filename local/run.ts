@@ -1,0 +1,123 @@
+/**
+ * The door to this room: runs `cellctl dev` until it is told to stop, and ends with an exit code.
+ *
+ * The first Ctrl-C (or SIGTERM, SIGHUP) stops every process in order; a later one kills them.
+ */
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join, relative, resolve } from "node:path";
+import type { Endpoints } from "../contract/provider-api.ts";
+import type { Clock } from "../runtime/clock.ts";
+import type { Random } from "../runtime/random.ts";
+import { createDevFleet, type DevFleet, demoTenants } from "./dev-fleet.ts";
+import { type DevFlagsInput, parseDevFlags } from "./dev-options.ts";
+
+export type RunDevOptions = {
+  /** As on the command line: `cells`, `adminPort`, `ephemeral`, `demo`, `data`, …. */
+  readonly flags: DevFlagsInput;
+  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly cwd: string;
+  readonly clock: Clock;
+  readonly random: Random;
+  /** Standard output: the end screen. */
+  readonly print: (text: string) => Promise<void>;
+  /** Standard error: a line per finished step. */
+  readonly report: (text: string) => Promise<void>;
+};
+
+const exitInterrupted = 130;
+/** A signal that comes sooner than this is the same one, forwarded by the launcher or by npm. */
+const sameSignalMs = 1000;
+const killWithinMs = 5000;
+const dataFolderDefault = ".cellfleet";
+
+export async function runDevFleet(options: RunDevOptions): Promise<number> {
+  const { cwd, clock, report, print } = options;
+  const flags = parseDevFlags(options.flags);
+  const data = flags.ephemeral
+    ? await mkdtemp(join(tmpdir(), "cellfleet-"))
+    : resolve(cwd, flags.data ?? dataFolderDefault);
+  const fleet = createDevFleet({
+    ...options,
+    flags: { ...flags, data },
+    say: (line) => void report(`${line}\n`),
+  });
+  const signals = listenForSignals(clock, fleet);
+  try {
+    const endpoints = await fleet.start(signals.stopped);
+    await print(endScreen(endpoints, displayed(data, cwd), flags.demo));
+    await signals.asked;
+    return 0;
+  } catch (error) {
+    // Told to stop while starting: that was asked for, not a failure.
+    if (signals.stopped.aborted) return exitInterrupted;
+    throw error;
+  } finally {
+    await report("stopping\n");
+    await fleet.stop();
+    if (flags.ephemeral) await rm(data, { recursive: true, force: true });
+    signals.close();
+  }
+}
+
+type Signals = {
+  readonly stopped: AbortSignal;
+  /** Resolves with the first signal. */
+  readonly asked: Promise<void>;
+  readonly close: () => void;
+};
+
+function listenForSignals(clock: Clock, fleet: DevFleet): Signals {
+  const stop = new AbortController();
+  const { promise: asked, resolve: ask } = Promise.withResolvers<void>();
+  let firstMs: number | undefined;
+  const onSignal = () => {
+    const nowMs = clock.monotonicMs();
+    if (firstMs !== undefined && nowMs - firstMs > sameSignalMs) {
+      clock.after(killWithinMs, () => process.exit(exitInterrupted), { background: true });
+      void fleet.kill().finally(() => process.exit(exitInterrupted));
+    }
+    firstMs ??= nowMs;
+    stop.abort();
+    ask();
+  };
+  const names = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
+  for (const name of names) process.on(name, onSignal);
+  return {
+    stopped: stop.signal,
+    asked,
+    close: () => {
+      for (const name of names) process.off(name, onSignal);
+    },
+  };
+}
+
+function endScreen(endpoints: Endpoints, data: string | undefined, demo: boolean): string {
+  const tenant = demo ? demoTenants[0] : "TENANT";
+  const where = data === undefined ? "" : ` --data ${data}`;
+  return [
+    "",
+    "cellfleet ready",
+    "",
+    `  router         ${endpoints.router}`,
+    `  router admin   ${endpoints.routerAdmin}`,
+    `  control plane  ${endpoints.controlPlane}   (API: /docs)`,
+    `  cells          ${Object.keys(endpoints.cells).join(" ")}`,
+    `  data and logs  ${data ?? dataFolderDefault}`,
+    "",
+    "Try:",
+    `  curl -H 'x-tenant-id: ${tenant}' ${endpoints.router}/whoami`,
+    `  npx cellctl tenant locate ${tenant}${where}`,
+    `  npx cellctl status${where}`,
+    "",
+    "Ctrl-C stops everything; the data stays.",
+    "",
+  ].join("\n");
+}
+
+/** As the user would type it; undefined for the folder that the CLI looks into by itself. */
+function displayed(data: string, cwd: string): string | undefined {
+  const short = relative(cwd, data);
+  if (short === dataFolderDefault) return undefined;
+  return short.startsWith("..") ? data : short;
+}
