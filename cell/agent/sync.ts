@@ -1,0 +1,235 @@
+/**
+ * The agent's conversation with the control plane: one long-polled call after the other.
+ *
+ * Always true: the database's clock is read before a lease is asked for, and counts; changes are
+ * applied in order and acknowledged by the very next call; only the primary applies anything. A
+ * control plane that is gone changes nothing here: the cell serves for as long as its lease lasts.
+ */
+import type pg from "pg";
+import {
+  type AgentSyncRequest,
+  type AgentSyncResponse,
+  agentSyncResponseSchema,
+} from "../../contract/cell-protocol.ts";
+import type { CellId } from "../../contract/ids.ts";
+import { revisionSchema } from "../../contract/ids.ts";
+import { release } from "../../contract/release.ts";
+import type { Clock } from "../../runtime/clock.ts";
+import type { JsonClient } from "../../runtime/http-client.ts";
+import { errorFields } from "../../runtime/log.ts";
+import { type Loop, startLoop } from "../../runtime/loop.ts";
+import type { Random } from "../../runtime/random.ts";
+import { type DatabaseFacts, readFacts } from "../store/facts.ts";
+import { type LowRange, readLowRanges } from "../store/id-ranges.ts";
+import type { DatabaseSession } from "./database-session.ts";
+import type { AgentLog } from "./events.ts";
+import type { LeaseKeeper } from "./lease-keeper.ts";
+import { createObedience, type Refused } from "./obedience.ts";
+import type { OwnershipCache } from "./ownership-cache.ts";
+import { OwnershipReport } from "./ownership-report.ts";
+import type { TenantStats } from "./tenant-stats.ts";
+
+export type SyncOptions = {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: AgentLog;
+  readonly cell: CellId;
+  readonly instance: string;
+  readonly endpoint: string;
+  readonly controlPlane: string;
+  readonly client: JsonClient;
+  readonly pool: pg.Pool;
+  readonly session: DatabaseSession;
+  readonly cache: OwnershipCache;
+  readonly lease: LeaseKeeper;
+  readonly stats: TenantStats;
+  readonly appReachable: () => boolean;
+};
+
+/** Below what proxies between here and the control plane cut. */
+const waitMsMax = 25_000;
+/** More than the control plane may wait, for its own work and the way. */
+const answerMs = 10_000;
+const intervalMs = 500;
+const backoffMaxMs = 10_000;
+const refusedMax = 1000;
+
+type Prepared = {
+  readonly request: AgentSyncRequest;
+  readonly facts: DatabaseFacts;
+  /** From before the facts were read. */
+  readonly sentMonoMs: number;
+};
+
+export class Sync {
+  readonly #options: SyncOptions;
+  readonly #obey: ReturnType<typeof createObedience>;
+  readonly #loop: Loop;
+  readonly #report = new OwnershipReport();
+  #refused: Refused[] = [];
+  #fleet: string | undefined;
+  #call: AbortController | undefined;
+  /** What was last said of the control plane: each change once. */
+  #said = "";
+  #failures = 0;
+
+  constructor(options: SyncOptions) {
+    this.#options = options;
+    this.#obey = createObedience(options);
+    this.#loop = startLoop({
+      clock: options.clock,
+      random: options.random,
+      intervalMs,
+      backoffMaxMs,
+      turn: (signal) => this.#turn(signal),
+      onError: (error) => this.#noteLost(error),
+    });
+  }
+
+  connected(): boolean {
+    return this.#said === "found";
+  }
+  failures(): number {
+    return this.#failures;
+  }
+  /** Something happened that the control plane should hear now: the waiting call is given up. */
+  interrupt(): void {
+    this.#call?.abort();
+    this.#loop.wake();
+  }
+  close(): Promise<void> {
+    return this.#loop.close();
+  }
+
+  async #turn(stop: AbortSignal): Promise<"again" | "idle"> {
+    const { client, session, stats } = this.#options;
+    const call = new AbortController();
+    this.#call = call;
+    const prepared = await this.#prepare();
+    if (prepared === undefined) return "idle";
+    const { request } = prepared;
+    const wasPrimary = request.primary;
+    const answer = await client
+      .call({
+        method: "POST",
+        path: "/v1/machine/agent/sync",
+        body: request,
+        schema: agentSyncResponseSchema,
+        timeoutMs: request.waitMs + answerMs,
+        signal: AbortSignal.any([stop, call.signal]),
+      })
+      .catch((error: unknown) => {
+        // Given up for a better question; the control plane is where it was.
+        if (call.signal.aborted && !stop.aborted) return undefined;
+        throw error;
+      });
+    if (answer === undefined) return "again";
+    this.#noteFound(answer);
+    stats.reported(request.stats);
+    if (request.ownership !== undefined) this.#report.sent();
+    // What was refused has been told; the lock may have passed to another agent meanwhile.
+    this.#refused = this.#refused.slice(request.refused.length);
+    if (!wasPrimary || !session.primary()) return "idle";
+    return this.#follow(answer, prepared);
+  }
+
+  async #follow(answer: AgentSyncResponse, prepared: Prepared): Promise<"again" | "idle"> {
+    const { refused, busy } = await this.#obey(answer, prepared.facts, prepared.sentMonoMs);
+    this.#refused = [...this.#refused, ...refused].slice(-refusedMax);
+    if (answer.report === "ownership") this.#report.begin(() => this.#options.cache.sorted());
+    else this.#report.end();
+    // A writer in the way is asked again at the loop's pace, and so is a call that answered at once.
+    const worthAnswering =
+      answer.more || answer.changes.length > 0 || answer.idRanges.length > 0 || this.#report.open;
+    if (busy) return "idle";
+    return worthAnswering || prepared.request.waitMs > 0 ? "again" : "idle";
+  }
+
+  async #prepare(): Promise<Prepared | undefined> {
+    const { clock, session, pool, lease } = this.#options;
+    const primary = session.primary();
+    const reachable = session.connected();
+    const sentMonoMs = clock.monotonicMs();
+    // Of this very moment: an older grant than was presented before would look like a clone.
+    const facts = reachable ? await readFacts(pool) : session.facts();
+    // Nothing is known of the database yet, and nothing must be claimed about it.
+    if (facts === undefined) return undefined;
+    const wantLease = primary && lease.isRenewalDue();
+    const lowRanges = primary ? await readLowRanges(pool) : [];
+    const held = primary ? await readHeldRanges(pool) : [];
+    const atOnce = wantLease || lowRanges.length > 0 || this.#report.open || !reachable;
+    const waitMs = atOnce ? 0 : Math.min(waitMsMax, Math.floor(lease.msUntilRenewal()));
+    const request = this.#buildRequest({ facts, primary, reachable, wantLease, lowRanges, held });
+    return { request: { ...request, waitMs: primary ? waitMs : waitMsMax }, facts, sentMonoMs };
+  }
+
+  #buildRequest(known: {
+    readonly facts: DatabaseFacts;
+    readonly primary: boolean;
+    readonly reachable: boolean;
+    readonly wantLease: boolean;
+    readonly lowRanges: readonly LowRange[];
+    readonly held: readonly { readonly sequence: string; readonly max: number }[];
+  }): AgentSyncRequest {
+    const { cell, instance, endpoint, stats, appReachable } = this.#options;
+    const { facts, primary, reachable, wantLease } = known;
+    const page = primary ? this.#report.page() : undefined;
+    return {
+      cell,
+      ...(this.#fleet === undefined ? {} : { fleet: this.#fleet }),
+      instance,
+      primary,
+      endpoint,
+      release,
+      schemaVersion: release,
+      database: {
+        systemIdentifier: facts.systemIdentifier,
+        timeline: facts.timeline,
+        boot: facts.boot,
+        grant: facts.grant,
+        reachable,
+      },
+      appliedRevision: revisionSchema.parse(facts.appliedRevision),
+      epochMax: facts.epochMax,
+      refused: this.#refused,
+      app: { reachable: appReachable() },
+      wantLease,
+      wantIdRanges: known.lowRanges.map(({ sequence, floor }) => ({ sequence, floor })),
+      idRangesHeld: [...known.held],
+      stats: primary ? stats.due() : [],
+      waitMs: 0,
+      ...(page === undefined ? {} : { ownership: page }),
+    };
+  }
+
+  #noteFound(answer: AgentSyncResponse): void {
+    const { log, controlPlane } = this.#options;
+    this.#failures = 0;
+    if (this.#fleet !== undefined && this.#fleet !== answer.fleet) {
+      log.event("fleet.refused", { mine: this.#fleet, theirs: answer.fleet }, "error");
+      throw new Error(`the control plane is of fleet ${answer.fleet}, this cell of ${this.#fleet}`);
+    }
+    this.#fleet = answer.fleet;
+    if (this.#said === "found") return;
+    this.#said = "found";
+    log.event("control-plane.found", { origin: controlPlane });
+  }
+
+  #noteLost(error: unknown): void {
+    this.#failures += 1;
+    const fields = errorFields(error);
+    const said = `lost: ${fields["code"] ?? ""} ${fields["error"]}`;
+    if (this.#said !== said) this.#options.log.event("control-plane.lost", fields, "warn");
+    this.#said = said;
+  }
+}
+
+/** The highest id of all ranges held, so that a restored control plane does not hand it out again. */
+async function readHeldRanges(
+  pool: pg.Pool,
+): Promise<{ readonly sequence: string; readonly max: number }[]> {
+  const { rows } = await pool.query<{ sequence: string; max: string }>(
+    "select sequence, max(hi) as max from cellfleet.id_range group by sequence order by sequence limit 500",
+  );
+  return rows.map(({ sequence, max }) => ({ sequence, max: Number(max) }));
+}
