@@ -149,13 +149,14 @@ async function perform(cell: Cell, action: ProviderAction, context: Context): Pr
 }
 
 async function create(cell: Cell, { options, template, agentToken }: Context): Promise<void> {
+  await mkdir(cell.home, { recursive: true, mode: 0o711 });
   await mkdir(secretsOf(cell), { recursive: true, mode: 0o700 });
   const changed = agentToken !== undefined && (await keepToken(cell, agentToken));
-  cell.ports ??= await choosePorts(cell.id, undefined);
   await ensureDatabase(databaseOptions(cell.id, options), template, (server) =>
     personalise({ cell: cell.id, server, secrets: secretsOf(cell), random: options.tools.random }),
   );
   // From here on the cell exists: a supervisor that starts again brings it back.
+  cell.ports ??= await choosePorts(cell.id, undefined);
   await writeJson(portsFile(cell.home), cell.ports);
   if (changed) await cell.agent.stop();
   await startCell(cell);

@@ -7,8 +7,8 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, relative, resolve } from "node:path";
 import type { Endpoints } from "../contract/provider-api.ts";
-import type { Clock } from "../runtime/clock.ts";
-import type { Random } from "../runtime/random.ts";
+import { type Clock, systemClock } from "../runtime/clock.ts";
+import { systemRandom } from "../runtime/random.ts";
 import { createDevFleet, type DevFleet, demoTenants } from "./dev-fleet.ts";
 import { type DevFlagsInput, parseDevFlags } from "./dev-options.ts";
 
@@ -16,13 +16,6 @@ export type RunDevOptions = {
   /** As on the command line: `cells`, `adminPort`, `ephemeral`, `demo`, `data`, …. */
   readonly flags: DevFlagsInput;
   readonly env: Readonly<Record<string, string | undefined>>;
-  readonly cwd: string;
-  readonly clock: Clock;
-  readonly random: Random;
-  /** Standard output: the end screen. */
-  readonly print: (text: string) => Promise<void>;
-  /** Standard error: a line per finished step. */
-  readonly report: (text: string) => Promise<void>;
 };
 
 const exitInterrupted = 130;
@@ -32,20 +25,23 @@ const killWithinMs = 5000;
 const dataFolderDefault = ".cellfleet";
 
 export async function runDevFleet(options: RunDevOptions): Promise<number> {
-  const { cwd, clock, report, print } = options;
+  const { env } = options;
+  const cwd = process.cwd();
   const flags = parseDevFlags(options.flags);
   const data = flags.ephemeral
     ? await mkdtemp(join(tmpdir(), "cellfleet-"))
     : resolve(cwd, flags.data ?? dataFolderDefault);
   const fleet = createDevFleet({
-    ...options,
+    env,
     flags: { ...flags, data },
-    say: (line) => void report(`${line}\n`),
+    clock: systemClock,
+    random: systemRandom,
+    say,
   });
-  const signals = listenForSignals(clock, fleet);
+  const signals = listenForSignals(systemClock, fleet);
   try {
     const endpoints = await fleet.start(signals.stopped);
-    await print(endScreen(endpoints, displayed(data, cwd), flags.demo));
+    process.stdout.write(endScreen(endpoints, displayed(data, cwd), flags.demo));
     await signals.asked;
     return 0;
   } catch (error) {
@@ -53,12 +49,17 @@ export async function runDevFleet(options: RunDevOptions): Promise<number> {
     if (signals.stopped.aborted) return exitInterrupted;
     throw error;
   } finally {
-    await report("stopping\n");
+    say("stopping");
     await fleet.stop();
     if (flags.ephemeral) await rm(data, { recursive: true, force: true });
     signals.close();
   }
 }
+
+/** Steps are for people and go to standard error; the end screen alone goes to standard output. */
+const say = (line: string): void => {
+  process.stderr.write(`${line}\n`);
+};
 
 type Signals = {
   readonly stopped: AbortSignal;

@@ -8,6 +8,7 @@
  */
 import { createHash } from "node:crypto";
 import {
+  chmod,
   chown,
   mkdir,
   readdir,
@@ -175,6 +176,7 @@ async function initialise(
 async function makeFolders(folder: string, installation: Installation): Promise<void> {
   const mode = installation.runAs === undefined ? 0o700 : 0o711;
   await mkdir(folder, { recursive: true, mode });
+  await chmod(folder, mode);
   await mkdir(dataDirOf(folder), { mode: 0o700 });
   await giveTo(dataDirOf(folder), installation);
 }
