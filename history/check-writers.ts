@@ -103,12 +103,15 @@ function termFaults(
       ],
     }))
     .filter(({ values }) => values.length > 0);
-  const strangers = owner === undefined ? [] : writers.filter(({ cell }) => cell !== owner);
+  // Under epoch 0 nobody owns anything: whoever wrote is a stranger.
+  const nobody = epoch === 0 ? "nobody" : undefined;
+  const rightful = nobody ?? owner;
+  const strangers = rightful === undefined ? [] : writers.filter(({ cell }) => cell !== rightful);
   const faults: Violation[] = strangers.map(({ cell, values }) => ({
     kind: "not-the-owner",
     tenant,
     value: values[0] ?? "",
-    text: `${cell} wrote ${listed(values)} under epoch ${epoch}, which belongs to ${owner}`,
+    text: `${cell} wrote ${listed(values)} under epoch ${epoch}, which belongs to ${rightful}`,
   }));
   if (writers.length < 2) return faults;
   const who = writers.map(({ cell, values }) => `${cell} wrote ${listed(values)}`).join("; ");

@@ -198,6 +198,14 @@ const seeds: readonly {
       ),
   },
   {
+    name: "a cell that knows no owner commits",
+    kind: "not-the-owner",
+    plant: (entries) =>
+      entries.map((one) =>
+        one.kind === "commit" && one.value === "v0" ? { ...one, epoch: 0 } : one,
+      ),
+  },
+  {
     name: "an old epoch acknowledges after a new one",
     kind: "ack-order",
     plant: (entries) => [

@@ -42,7 +42,8 @@ export const entrySchema = z.discriminatedUnion("kind", [
     kind: z.literal("commit"),
     cell: id,
     tenant: id,
-    epoch,
+    /** 0: the cell's database knows no owner of the tenant at all. */
+    epoch: z.number().int().min(0),
     txid: id,
     value: id,
     /** When it committed, by that database's own clock; ISO 8601. */
