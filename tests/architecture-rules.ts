@@ -136,7 +136,8 @@ export const bannedWords: readonly Ban[] = [
     use: "the injected Clock",
   },
   {
-    word: /\bset(Timeout|Interval|Immediate)\(|["'](node:)?timers(\/promises)?["']/,
+    // `socket.setTimeout` is an idle limit of the socket, not a timer of ours.
+    word: /(?<!\.)\bset(Timeout|Interval|Immediate)\(|["'](node:)?timers(\/promises)?["']/,
     except: new RegExp(`^runtime/clock\\.ts$|${harness}`),
     use: "the injected Clock's timers",
   },
@@ -184,6 +185,14 @@ export const lockExceptions: readonly { readonly path: RegExp; readonly why: str
   {
     path: /^control-plane\/store\/events\.ts$/,
     why: "one writer of the log of events at a time, in the control plane's own database",
+  },
+  {
+    path: /^control-plane\/store\/idempotency\.ts$/,
+    why: "one request per token and Idempotency-Key, in the control plane's own database",
+  },
+  {
+    path: /^cell\/store\/install\.ts$/,
+    why: "one installer at a time, before there is a cellfleet.lock_key() to call",
   },
   {
     path: /^cell\/store\/install\.ts$/,
