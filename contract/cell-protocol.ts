@@ -107,7 +107,8 @@ export const agentSyncResponseSchema = z.object({
   fleet: z.string(),
   /** Changes up to this revision are in `changes`; the cursor of the next call. */
   revision: revisionSchema,
-  changes: z.array(ownershipChangeSchema).max(10_000),
+  /** Whole revisions: one may change all slots of a keyspace in one cell. */
+  changes: z.array(ownershipChangeSchema).max(20_000),
   /** True when more changes wait: call again at once. */
   more: z.boolean(),
   keyspaces: z.array(

@@ -146,6 +146,8 @@ export type KeyFacts = {
   readonly claims: readonly Claim[];
   /** May this cell's report be believed to be complete? False for a frozen or forgotten cell. */
   readonly hasReported: (cell: string) => boolean;
+  /** The highest epoch that anybody has presented, of whatever key: a new epoch is above it. */
+  readonly epochFloor: number;
 };
 
 export type KeyOutcome =
@@ -162,8 +164,9 @@ export type KeyOutcome =
 
 export type KeyDecision = {
   readonly outcome: KeyOutcome;
-  /** Who must be told that the key is not theirs, before anything is granted. */
+  /** Who must be told that the key is not theirs, before anything is granted, and at which epoch. */
   readonly losers: readonly string[];
+  readonly loserEpoch: number;
 };
 
 /** A fenced key is owned too: a move that had not been committed stood still there. */
@@ -172,19 +175,23 @@ const owns = (claim: Claim): boolean => claim.state === "active" || claim.state 
 export function decideKey(facts: KeyFacts): KeyDecision {
   const { known, claims } = facts;
   const epochSeen = Math.max(known?.epoch ?? 0, ...claims.map(({ epoch }) => epoch));
+  const fresh = Math.max(epochSeen, facts.epochFloor) + 1;
+  const writers = claims.filter(mayStillWrite);
+  const decided = (outcome: KeyOutcome, losers: readonly Claim[]): KeyDecision => ({
+    outcome,
+    losers: losers.map(({ cell }) => cell),
+    loserEpoch: fresh,
+  });
   const winner = strongestClaim(claims, known);
-  if (winner === undefined) return { outcome: withoutOwner(facts, epochSeen), losers: [] };
+  if (winner === undefined) return decided(withoutOwner(facts, epochSeen, fresh), writers);
   // The backup knows at least as high an epoch as anybody who reported: a tombstone stays one, and
   // the key of a cell that did not report stays with it.
-  if (known !== undefined && known.epoch >= winner.epoch && (known.deleted || isSilent(facts))) {
-    return {
-      outcome: { kind: known.deleted ? "gone" : "unavailable", cell: known.cell, epoch: epochSeen },
-      losers: claims.filter(mayStillWrite).map(({ cell }) => cell),
-    };
+  if (known !== undefined && known.epoch >= winner.epoch) {
+    const { cell } = known;
+    if (known.deleted) return decided({ kind: "gone", cell, epoch: fresh }, writers);
+    if (isSilent(facts)) return decided({ kind: "unavailable", cell, epoch: epochSeen }, writers);
   }
-  const losers = claims
-    .filter((claim) => claim.cell !== winner.cell && mayStillWrite(claim))
-    .map(({ cell }) => cell);
+  const losers = writers.filter(({ cell }) => cell !== winner.cell);
   const agreed =
     known !== undefined &&
     !known.deleted &&
@@ -193,12 +200,12 @@ export function decideKey(facts: KeyFacts): KeyDecision {
     winner.epoch === epochSeen &&
     winner.state === "active" &&
     losers.length === 0;
-  return {
-    outcome: agreed
+  return decided(
+    agreed
       ? { kind: "keep", cell: winner.cell, epoch: winner.epoch }
-      : { kind: "own", cell: winner.cell, epoch: epochSeen + 1 },
+      : { kind: "own", cell: winner.cell, epoch: fresh },
     losers,
-  };
+  );
 }
 
 /** A half-imported copy must not be mistaken for the tenant either. */
@@ -226,23 +233,24 @@ function strongestClaim(
   }, undefined);
 }
 
-function withoutOwner(facts: KeyFacts, epochSeen: number): KeyOutcome {
+function withoutOwner(facts: KeyFacts, epochSeen: number, fresh: number): KeyOutcome {
   const { known, claims } = facts;
   if (known === undefined) return { kind: "ignore" };
-  if (known.deleted) return { kind: "gone", cell: known.cell, epoch: epochSeen };
-  if (isSilent(facts)) return { kind: "unavailable", cell: known.cell, epoch: epochSeen };
+  const { cell } = known;
+  if (known.deleted) return { kind: "gone", cell, epoch: epochSeen };
+  if (isSilent(facts)) return { kind: "unavailable", cell, epoch: epochSeen };
   const last = claims.reduce<Claim | undefined>(
     (best, claim) => (best === undefined || claim.epoch > best.epoch ? claim : best),
     undefined,
   );
-  // The owner that the backup names has never heard of the key: the grant was lost with the time
-  // between, or never arrived. It owns it now, at an epoch nobody has seen.
-  if (last === undefined) return { kind: "own", cell: known.cell, epoch: epochSeen + 1 };
+  // The owner that the backup names has never heard of the key: what it was told was lost, or never
+  // arrived. It owns it now, at an epoch nobody has seen.
+  if (last === undefined) return { kind: "own", cell, epoch: fresh };
   if (last.state === "dropped" && last.epoch >= known.epoch) {
-    return { kind: "gone", cell: last.cell, epoch: epochSeen + 1 };
+    return { kind: "gone", cell, epoch: fresh };
   }
   // It moved on to somebody who has not reported, or whom this database does not know.
-  return { kind: "unavailable", cell: known.cell, epoch: epochSeen };
+  return { kind: "unavailable", cell, epoch: epochSeen };
 }
 
 /**

@@ -26,6 +26,8 @@ export type RoutingHead = {
   readonly mode: "normal" | "recovering";
   readonly revision: Revision;
   readonly configRevision: number;
+  /** Presented by cells and routers in a recovery; may be above all placements. */
+  readonly epochMaxSeen: number;
 };
 
 export type RoutingReading = {
@@ -92,7 +94,9 @@ async function readHead(client: pg.PoolClient): Promise<RoutingHead> {
     mode: "normal" | "recovering";
     revision: number;
     config_revision: number;
-  }>(`select id, mode, revision::float8 as revision, config_revision::float8 as config_revision
+    epoch_max_seen: number;
+  }>(`select id, mode, revision::float8 as revision, config_revision::float8 as config_revision,
+        epoch_max_seen::float8 as epoch_max_seen
       from cellfleet_control.fleet`);
   const row = must(rows[0], "fleet row");
   return {
@@ -100,6 +104,7 @@ async function readHead(client: pg.PoolClient): Promise<RoutingHead> {
     mode: row.mode,
     revision: must(parseRevision(row.revision), "revision"),
     configRevision: row.config_revision,
+    epochMaxSeen: row.epoch_max_seen,
   };
 }
 

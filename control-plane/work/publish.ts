@@ -49,7 +49,10 @@ export function startPublisher(options: PublisherOptions): Publisher {
   const read = (): Promise<void> =>
     readRouting(database, async (log) => {
       const before = image.table()?.revision;
-      if (log.head.mode === "recovering" && before !== undefined) return;
+      if (log.head.mode === "recovering" && before !== undefined) {
+        image.distrust();
+        return;
+      }
       const rows = await image.follow(log);
       const { revision, size } = must(image.table(), "routing table");
       if (revision !== before) options.onPublished?.({ revision, placements: size, rows });

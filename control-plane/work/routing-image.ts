@@ -20,7 +20,7 @@ import { type Signer, signaturePurposes } from "../../runtime/signing.ts";
 import type { TableSnapshot } from "../api/routing-feed.ts";
 import { groupRows, type PlacementRow } from "../core/routing-view.ts";
 import type { RoutingHead, RoutingReading } from "../store/routing-read.ts";
-import { createDeltaWindow } from "./delta-window.ts";
+import { createDeltaWindow, type DeltaWindow } from "./delta-window.ts";
 import { buildSnapshot } from "./snapshot.ts";
 
 /** More changed rows than this in one reading: the table is read anew, which is cheaper. */
@@ -36,16 +36,19 @@ export type RoutingImage = {
   readonly epochMax: () => number;
   /** Takes in everything up to the revision of the reading; the number of changed rows. */
   readonly follow: (log: RoutingReading) => Promise<number>;
+  /** What is known may not lead to what comes next (a restore): the next reading begins anew. */
+  readonly distrust: () => void;
   readonly answerTo: (revision: number, checksum: string) => RouterSyncResponse["answer"];
   readonly snapshot: () => TableSnapshot;
 };
 
 export function createRoutingImage(signer: Signer, windowRowsMax: number): RoutingImage {
   const window = createDeltaWindow(windowRowsMax);
-  const deltas = new Map<number, SignedDelta>();
+  const deltas = createDeltas(signer, window);
   let image: Image | undefined;
   let epochMax = 0;
   let snapshot: TableSnapshot | undefined;
+  let isTrusted = true;
 
   async function load(log: RoutingReading): Promise<number> {
     const table = tableOf(log.head, await log.lists());
@@ -56,7 +59,8 @@ export function createRoutingImage(signer: Signer, windowRowsMax: number): Routi
         if (problem !== undefined) throw new Error(`routing log: ${problem.text}`);
       }
     });
-    epochMax = Math.max(epochMax, epoch);
+    epochMax = Math.max(epochMax, epoch, log.head.epochMaxSeen);
+    isTrusted = true;
     image = { table, configRevision: log.head.configRevision };
     window.restart(log.head.revision);
     return table.size;
@@ -78,35 +82,19 @@ export function createRoutingImage(signer: Signer, windowRowsMax: number): Routi
     return rows.length;
   }
 
-  function deltaFrom({ table, configRevision }: Image, from: Revision): SignedDelta | undefined {
-    const known = deltas.get(from);
-    if (known !== undefined) return known;
-    const rows = window.since(from);
-    if (rows === undefined) return undefined;
-    const body: DeltaBody = deltaBodySchema.parse({
-      fleet: table.fleet,
-      from,
-      to: table.revision,
-      ...(configRevision > from ? table.lists : {}),
-      ...groupRows(rows),
-      checksum: table.checksum,
-    });
-    const text = JSON.stringify(body);
-    const signature = signer.sign(signaturePurposes.delta, text);
-    const delta = { body: text, keyId: signer.keyId, signature };
-    if (deltas.size >= deltasCachedMax) deltas.clear();
-    deltas.set(from, delta);
-    return delta;
-  }
-
   return {
     table: () => image?.table,
     epochMax: () => epochMax,
     follow: async (log) => {
-      deltas.clear();
+      deltas.forget();
       // A revision that fell is a database that was replaced: read it anew.
-      if (image === undefined || log.head.revision < image.table.revision) return load(log);
+      if (image === undefined || !isTrusted || log.head.revision < image.table.revision) {
+        return load(log);
+      }
       return log.head.revision === image.table.revision ? 0 : advance(log, image);
+    },
+    distrust: () => {
+      isTrusted = false;
     },
     answerTo: (revision, checksum) => {
       const current = must(image, "routing table has been read");
@@ -118,7 +106,7 @@ export function createRoutingImage(signer: Signer, windowRowsMax: number): Routi
         return { kind: drifted ? "snapshot" : "unchanged" };
       }
       // Without a checksum there is no table yet that a delta could be applied to.
-      const delta = checksum === "" ? undefined : deltaFrom(current, from);
+      const delta = checksum === "" ? undefined : deltas.from(current, from);
       return delta === undefined ? { kind: "snapshot" } : { kind: "delta", delta };
     },
     snapshot: () => {
@@ -128,6 +116,40 @@ export function createRoutingImage(signer: Signer, windowRowsMax: number): Routi
         snapshot = buildSnapshot(table, signer);
       }
       return snapshot;
+    },
+  };
+}
+
+type Deltas = {
+  /** Undefined: further back than the window reaches. */
+  readonly from: (image: Image, revision: Revision) => SignedDelta | undefined;
+  readonly forget: () => void;
+};
+
+/** Signed once for all routers that stand at the same revision. */
+function createDeltas(signer: Signer, window: DeltaWindow): Deltas {
+  const known = new Map<number, SignedDelta>();
+  return {
+    forget: () => known.clear(),
+    from: ({ table, configRevision }, from) => {
+      const made = known.get(from);
+      if (made !== undefined) return made;
+      const rows = window.since(from);
+      if (rows === undefined) return undefined;
+      const body: DeltaBody = deltaBodySchema.parse({
+        fleet: table.fleet,
+        from,
+        to: table.revision,
+        ...(configRevision > from ? table.lists : {}),
+        ...groupRows(rows),
+        checksum: table.checksum,
+      });
+      const text = JSON.stringify(body);
+      const signature = signer.sign(signaturePurposes.delta, text);
+      const delta = { body: text, keyId: signer.keyId, signature };
+      if (known.size >= deltasCachedMax) known.clear();
+      known.set(from, delta);
+      return delta;
     },
   };
 }

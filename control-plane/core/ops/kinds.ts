@@ -23,6 +23,7 @@ export const opKinds = [
   "override.create",
   "override.delete",
   "routing.update",
+  "token.revoke",
   "cell.create",
   "cell.cordon",
   "cell.uncordon",
@@ -30,6 +31,7 @@ export const opKinds = [
   "cell.stop",
   "cell.start",
   "cell.destroy",
+  "fleet.recover",
 ] as const;
 export type OpKind = (typeof opKinds)[number];
 
@@ -59,6 +61,8 @@ export const opMachines: Readonly<Record<OpKind, Entry>> = {
   "override.create": entry(overrideCreate),
   "override.delete": entry(overrideDelete),
   "routing.update": entry(publish),
+  // Revoked in the transaction that records it: it is born done, and its machine never runs.
+  "token.revoke": entry(publish),
   "cell.create": entry(cellCreate),
   "cell.cordon": entry(cellCordon),
   "cell.uncordon": entry(cellUncordon),
@@ -66,6 +70,8 @@ export const opMachines: Readonly<Record<OpKind, Entry>> = {
   "cell.stop": entry(cellStop),
   "cell.start": entry(cellStart),
   "cell.destroy": entry(cellDestroy),
+  // Recorded at the end of a recovery: what it gave new epochs becomes active as cells apply it.
+  "fleet.recover": entry(placements),
 };
 
 export const parseOpKind = (raw: string): OpKind | undefined =>

@@ -1,0 +1,201 @@
+/**
+ * One call from a cell's agent: heartbeat, what it has applied and seen; and back: its lease,
+ * changes of ownership in order of revision, id ranges.
+ *
+ * Read `serveSync` as a list. What must always be true: evidence that this database was restored is
+ * weighed before anything is written on the cell's word (corrections A5); a database that may not be
+ * the cell's own gets no lease (A14); what is granted is committed before it is answered (A6).
+ */
+import {
+  type AgentSyncRequest,
+  type AgentSyncResponse,
+  agentSyncRequestSchema,
+  agentSyncResponseSchema,
+} from "../../contract/cell-protocol.ts";
+import { CellError } from "../../contract/errors.ts";
+import { parseRevision } from "../../contract/ids.ts";
+import { must } from "../../runtime/assert.ts";
+import { evidenceOfRestore } from "../core/recovery.ts";
+import {
+  announceGates,
+  type CellRecord,
+  readCellRecord,
+  readKeyspaces,
+  recordAgent,
+  recordProgress,
+} from "../store/cell-record.ts";
+import { leaseIdRanges, surpassHeldIds } from "../store/id-ranges.ts";
+import { activateApplied, type OwnershipPage, readChanges } from "../store/ownership-feed.ts";
+import { saveClaims } from "../store/recovery-claims.ts";
+import { enterRecovery } from "../store/recovery-evidence.ts";
+import { recordStats } from "../store/tenant-stats.ts";
+import { requireSubject } from "./auth.ts";
+import type { ApiContext } from "./context.ts";
+import { type Endpoint, endpoint } from "./endpoint.ts";
+import { createLeaseDesk, type LeaseDesk } from "./lease-desk.ts";
+import { requireFleet, requirePlausible, requireReady } from "./machine-router.ts";
+import type { RoutingFeed } from "./routing-feed.ts";
+
+/** Shorter than any time after which a silent cell is suspect. */
+const agentWaitMsMax = 5000;
+/** Ten thousand keys or tenants with the longest ids. */
+const syncBodyBytesMax = 8 * 1024 * 1024;
+
+type Desk = {
+  readonly context: ApiContext;
+  readonly feed: RoutingFeed;
+  readonly leases: LeaseDesk;
+};
+
+export function machineAgentEndpoints(context: ApiContext, feed: RoutingFeed): Endpoint[] {
+  const desk: Desk = { context, feed, leases: createLeaseDesk(context) };
+  return [
+    endpoint({
+      method: "post",
+      path: "/v1/machine/agent/sync",
+      role: "agent",
+      tag: "machine",
+      summary: "Heartbeat of a cell's agent; brings lease, changes of ownership and id ranges",
+      body: agentSyncRequestSchema,
+      bodyBytesMax: syncBodyBytesMax,
+      answers: { 200: agentSyncResponseSchema },
+      serve: async ({ caller, body, request }) => {
+        requireSubject(caller, body.cell);
+        const done = desk.leases.open(body);
+        try {
+          return { status: 200, body: await serveSync(desk, body, request.signal) };
+        } finally {
+          done();
+        }
+      },
+    }),
+  ];
+}
+
+async function serveSync(
+  desk: Desk,
+  said: AgentSyncRequest,
+  signal: AbortSignal,
+): Promise<AgentSyncResponse> {
+  const { database } = desk.context;
+  await requireReady(desk.feed);
+  requirePlausible(said.appliedRevision, said.epochMax, said.database.grant);
+  let cell = await requireCell(desk, said);
+  if (await noticeRestore(desk, said, cell)) cell = await requireCell(desk, said);
+  if (await recordAgent(database.read, said)) await announceGates(database);
+  if (cell.mode === "recovering") return answerRecovering(desk, said, cell, signal);
+  await recordProgress(database.read, said);
+  const refused = said.refused.map(({ key }) => key);
+  await activateApplied(database, said.cell, said.appliedRevision, refused);
+  await recordStats(database, said.cell, said.stats);
+  const lease = await desk.leases.grant(said, cell);
+  const idRanges = await leaseIdRanges(
+    database,
+    said.cell,
+    said.wantIdRanges,
+    said.idRangesHeld ?? [],
+  );
+  const urgent = said.wantLease || idRanges.length > 0;
+  const page = await waitForChanges(desk, said, urgent ? 0 : said.waitMs, signal);
+  const keyspaces = await readKeyspaces(database.read);
+  return { fleet: cell.fleet, ...page, keyspaces, ...lease, idRanges, report: "nothing" };
+}
+
+async function requireCell(desk: Desk, said: AgentSyncRequest): Promise<CellRecord> {
+  const cell = await readCellRecord(desk.context.database.read, said.cell);
+  if (cell === undefined || cell.state === "retired") {
+    throw new CellError("CELL_UNKNOWN", `There is no cell ${said.cell} in this fleet.`, {
+      nextSteps: ["Register the cell again, and give its agent the new token: cellctl cell create"],
+    });
+  }
+  requireFleet(said.fleet, cell.fleet);
+  return cell;
+}
+
+/** True: recovery has begun, or goes on with this evidence. */
+async function noticeRestore(
+  desk: Desk,
+  said: AgentSyncRequest,
+  cell: CellRecord,
+): Promise<boolean> {
+  const refused = Math.max(0, ...said.refused.map(({ epoch }) => epoch));
+  const presented = {
+    revision: said.appliedRevision,
+    epoch: Math.max(said.epochMax, refused),
+    grant: said.database.grant,
+  };
+  const who = `cell ${said.cell}`;
+  const judge = (known: CellRecord) =>
+    returnOfFrozen(said, known) ??
+    evidenceOfRestore(who, presented, {
+      // While a recovery fences, cells apply revisions above the fleet's own.
+      revision: Math.max(known.revision, known.fenceRevision),
+      epoch: Math.max(desk.feed.epochMax(), known.epochMaxSeen),
+      grant: known.grant,
+    });
+  if (judge(cell) === undefined) return false;
+  await desk.feed.refresh();
+  const text = judge(await requireCell(desk, said));
+  if (text === undefined) return false;
+  await enterRecovery(desk.context.database, { who, text, presented }, desk.context.clock.nowMs());
+  return true;
+}
+
+/** What it owns was left open when the fleet recovered without it. */
+const returnOfFrozen = (said: AgentSyncRequest, cell: CellRecord): string | undefined =>
+  cell.mode === "normal" &&
+  cell.recoveryCell === "frozen" &&
+  said.primary &&
+  said.database.reachable
+    ? `cell ${said.cell}, which an earlier recovery went on without, is back`
+    : undefined;
+
+/** Nothing is granted; the cell reports what it owns, then applies what it lost (corrections A5). */
+async function answerRecovering(
+  desk: Desk,
+  said: AgentSyncRequest,
+  cell: CellRecord,
+  signal: AbortSignal,
+): Promise<AgentSyncResponse> {
+  const { database } = desk.context;
+  await recordProgress(database.read, said);
+  await surpassHeldIds(database, said.idRangesHeld ?? []);
+  const common = {
+    fleet: cell.fleet,
+    keyspaces: [],
+    idRanges: [],
+    leaseRefused: `RECOVERING: ${cell.modeReason}`,
+  };
+  const stay = { revision: said.appliedRevision, changes: [], more: false };
+  if (cell.recoveryStep === "collecting") {
+    const isComplete =
+      said.primary && said.ownership !== undefined
+        ? await saveClaims(database, said.cell, said.ownership, said.epochMax)
+        : cell.recoveryCell !== "awaited";
+    if (!isComplete) return { ...common, ...stay, report: "ownership" };
+    await desk.feed.changed(Math.min(said.waitMs, agentWaitMsMax), signal);
+    return { ...common, ...stay, report: "nothing" };
+  }
+  const page = await waitForChanges(desk, said, said.waitMs, signal);
+  return { ...common, ...page, report: "nothing" };
+}
+
+async function waitForChanges(
+  desk: Desk,
+  said: AgentSyncRequest,
+  waitMs: number,
+  signal: AbortSignal,
+): Promise<OwnershipPage> {
+  const { clock, database } = desk.context;
+  const deadlineMs = clock.monotonicMs() + Math.min(waitMs, agentWaitMsMax);
+  for (;;) {
+    const page = await readChanges(database.read, said.cell, said.appliedRevision);
+    const leftMs = deadlineMs - clock.monotonicMs();
+    if (page.changes.length > 0 || leftMs <= 0 || signal.aborted) {
+      // The cursor never falls, also where the log has not caught up with the cell yet.
+      const revision = Math.max(page.revision, said.appliedRevision);
+      return { ...page, revision: must(parseRevision(revision), "revision") };
+    }
+    await desk.feed.changed(leftMs, signal);
+  }
+}
