@@ -36,6 +36,8 @@ export type FindOptions = {
   readonly random: Random;
   /** Default: the package for this platform. Tests point it elsewhere. */
   readonly embedded?: () => Promise<Binaries | undefined>;
+  /** Folders with versions in them, as packages make them. Tests have none. */
+  readonly places?: readonly string[];
 };
 export type Binaries = { readonly postgres: string; readonly initdb: string };
 
@@ -53,7 +55,7 @@ export async function findPostgres(options: FindOptions): Promise<Installation> 
     if ("installation" in found) return found.installation;
     refusals.push(found.refused);
   }
-  for (const folder of await usualFolders(options.env["PATH"] ?? "")) {
+  for (const folder of await binFolders(options)) {
     const binaries = { postgres: join(folder, "postgres"), initdb: join(folder, "initdb") };
     const found = await tryBinaries(binaries, folder, { runAs, env });
     if ("installation" in found) return found.installation;
@@ -124,23 +126,23 @@ async function tryBinaries(
   return { installation: { ...binaries, ...context, version: name, major, origin } };
 }
 
+const usualPlaces = [
+  "/usr/lib/postgresql",
+  "/opt/homebrew/opt",
+  "/usr/local/opt",
+  "/Applications/Postgres.app/Contents/Versions",
+  "/usr",
+] as const;
+
 /** The PATH first, then where packages put it, newest first. Only folders that hold a `postgres`. */
-async function usualFolders(path: string): Promise<string[]> {
-  const versioned = [
-    { parent: "/usr/lib/postgresql", bin: "bin" },
-    { parent: "/opt/homebrew/opt", bin: "bin" },
-    { parent: "/usr/local/opt", bin: "bin" },
-    { parent: "/Applications/Postgres.app/Contents/Versions", bin: "bin" },
-    { parent: "/usr", bin: "bin" },
-  ];
-  const usual: string[] = [];
-  for (const { parent, bin } of versioned) {
-    const names = (await readdir(parent).catch(() => []))
+async function binFolders({ env, places = usualPlaces }: FindOptions): Promise<string[]> {
+  const folders = (env["PATH"] ?? "").split(":").filter((folder) => folder.startsWith("/"));
+  for (const place of places) {
+    const names = (await readdir(place).catch((): string[] => []))
       .filter((name) => /^(\d+|pgsql-\d+|postgresql@\d+)$/.test(name))
       .sort((a, b) => Number(b.replace(/\D/g, "")) - Number(a.replace(/\D/g, "")));
-    usual.push(...names.map((name) => join(parent, name, bin)));
+    folders.push(...names.map((name) => join(place, name, "bin")));
   }
-  const folders = [...path.split(":").filter((folder) => folder.startsWith("/")), ...usual];
   const present: string[] = [];
   for (const folder of new Set(folders)) {
     const names = await readdir(folder).catch((): string[] => []);

@@ -29,7 +29,7 @@ export async function linkLibraries(native: string): Promise<"linked" | "closed"
   }
 }
 
-/** A copy that everybody can read, made once per build. Returns its folder. */
+/** A copy that everybody can read, made once per build. Returns its `native` folder. */
 export async function copyOut(
   native: string,
   options: { readonly runAs: RunAs | undefined; readonly random: Random },

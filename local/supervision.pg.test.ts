@@ -1,0 +1,135 @@
+/** Processes that outlive their supervisor, and two supervisors that want one folder. Real processes. */
+import { type ChildProcess, spawn } from "node:child_process";
+import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, test } from "vitest";
+import { systemClock } from "../runtime/clock.ts";
+import { type DataFolder, openDataFolder, readSupervisor, takeFolder } from "./data-folder.ts";
+import { trim } from "./log-file.ts";
+import { endLeftovers, launchNode, type NodeProcess } from "./node-process.ts";
+import { identify, isAlive } from "./process-identity.ts";
+
+let root: string;
+let folder: DataFolder;
+const children: ChildProcess[] = [];
+
+beforeEach(async () => {
+  root = await mkdtemp(join(tmpdir(), "cellfleet-supervision-"));
+  folder = await openDataFolder(join(root, "data"), undefined);
+});
+afterEach(async () => {
+  for (const child of children.splice(0)) child.kill("SIGKILL");
+  await endLeftovers(folder.notes, 0, systemClock);
+  await rm(root, { recursive: true, force: true });
+});
+
+const program = (name: string, script: string, more: Partial<NodeProcess> = {}): NodeProcess => ({
+  name,
+  args: ["-e", script],
+  env: {},
+  folders: { logs: folder.logs, notes: folder.notes },
+  clock: systemClock,
+  graceMs: 2000,
+  isReady: async () => (await log(name)).includes("ready"),
+  ...more,
+});
+const log = (name: string) => readFile(join(folder.logs, `${name}.log`), "utf8").catch(() => "");
+const waits = "console.log('ready'); setInterval(() => {}, 1000);";
+
+describe("a process", () => {
+  test("is ready when it says so, and writes its log itself", async ({ expect }) => {
+    const child = await launchNode(program("one", waits));
+    expect(await log("one")).toBe("ready\n");
+    await child.stop();
+    expect(await child.gone).toBe("signal SIGTERM");
+  });
+
+  test("that does not become ready says why", async ({ expect }) => {
+    const broken = program("one", "console.error('no such port'); process.exit(3)");
+    await expect(launchNode(broken)).rejects.toMatchObject({
+      code: "PROVIDER_FAILED",
+      message: expect.stringMatching(/exit code 3[\s\S]*no such port/),
+    });
+  });
+
+  test("that will not end is ended by force after its grace", async ({ expect }) => {
+    const deaf = `process.on('SIGTERM', () => console.log('heard')); ${waits}`;
+    const child = await launchNode(program("one", deaf, { graceMs: 300 }));
+    await child.stop();
+    expect(await child.gone).toBe("signal SIGKILL");
+    expect(await log("one")).toContain("heard");
+  });
+
+  test("keeps the log of its last run, and its log within bounds", async ({ expect }) => {
+    await (await launchNode(program("one", `console.log('first'); ${waits}`))).stop();
+    await (await launchNode(program("one", `console.log('second'); ${waits}`))).stop();
+    expect(await log("one")).toContain("second");
+    expect(await readFile(join(folder.logs, "one.log.1"), "utf8")).toContain("first");
+    const path = join(folder.logs, "big.log");
+    await writeFile(path, "x".repeat(33 * 1024 * 1024));
+    await trim(path);
+    expect(await readFile(path, "utf8")).toBe("");
+  });
+});
+
+describe("what a killed supervisor left", () => {
+  test("is found and ended by the next one", async ({ expect }) => {
+    const child = await launchNode(program("one", waits));
+    const identity = identify(child.pid);
+    expect(await endLeftovers(folder.notes, 2000, systemClock)).toEqual(["one"]);
+    expect(identity !== undefined && isAlive(identity)).toBe(false);
+    expect(await readdir(folder.notes)).toEqual([]);
+  });
+
+  test("never costs a stranger its life who has the same pid now", async ({ expect }) => {
+    const stranger = spawn(process.execPath, ["-e", waits], { stdio: "ignore" });
+    children.push(stranger);
+    const note = { pid: stranger.pid, startedAt: "another boot/1" };
+    await writeFile(join(folder.notes, "one.json"), JSON.stringify(note));
+    expect(await endLeftovers(folder.notes, 2000, systemClock)).toEqual([]);
+    expect(identify(stranger.pid ?? 0)).toBeDefined();
+  });
+});
+
+describe("the data folder", () => {
+  test("has one supervisor at a time", async ({ expect }) => {
+    await takeFolder(folder);
+    await expect(takeFolder(folder)).rejects.toMatchObject({
+      code: "STATE_CONFLICT",
+      message: expect.stringContaining(`process ${process.pid}`),
+    });
+  });
+
+  test("is free again when its supervisor is gone, whoever has its pid now", async ({ expect }) => {
+    const note = { pid: process.pid, startedAt: "another boot/1" };
+    await writeFile(join(folder.root, "supervisor.json"), JSON.stringify(note));
+    await takeFolder(folder);
+    expect(await readSupervisor(folder.root)).toEqual(identify(process.pid));
+    expect((await readdir(folder.root)).filter((name) => name.includes("supervisor"))).toEqual([
+      "supervisor.json",
+    ]);
+  });
+
+  test("goes to exactly one of many that come at once after a dead one", async ({ expect }) => {
+    const note = { pid: 2 ** 22, startedAt: "another boot/1" };
+    await writeFile(join(folder.root, "supervisor.json"), JSON.stringify(note));
+    const module = new URL("data-folder.ts", import.meta.url).href;
+    const script = `
+      const { takeFolder } = await import(${JSON.stringify(module)});
+      const won = await takeFolder({ root: process.argv[1] }).then(() => "won", (e) => e.code);
+      console.log(won);
+      setInterval(() => {}, 1000);`;
+    const answers = Array.from({ length: 6 }, async () => {
+      const child = spawn(process.execPath, ["--input-type=module", "-e", script, folder.root], {
+        stdio: ["ignore", "pipe", "inherit"],
+      });
+      children.push(child);
+      return new Promise<string>((resolve) => {
+        child.stdout.once("data", (chunk: Buffer) => resolve(chunk.toString("utf8").trim()));
+      });
+    });
+    const outcomes = (await Promise.all(answers)).sort((a, b) => a.localeCompare(b));
+    expect(outcomes).toEqual([...Array.from({ length: 5 }, () => "STATE_CONFLICT"), "won"]);
+  });
+});
