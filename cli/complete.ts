@@ -35,7 +35,7 @@ async function candidates(
   if (current.startsWith("-")) {
     return [...command.options, ...globalOptions()].flatMap(({ long }) => long ?? []);
   }
-  if (command === program) return nouns.map(({ name }) => name);
+  if (command === program) return operands.length === 0 ? nouns.map(({ name }) => name) : [];
   const verbs = command.commands.map((verb) => verb.name());
   const argument = command.registeredArguments[operands.length];
   if (argument === undefined) return operands.length === 0 ? verbs : [];

@@ -6,7 +6,8 @@ import type { RawFlags } from "./process-flags.ts";
 import type { Session } from "./session.ts";
 
 export async function runDev(session: Session, flags: RawFlags): Promise<number> {
-  return run("../local/run.ts", "runDevFleet", session, flags);
+  const { runDevFleet } = await import("../local/run.ts");
+  return runDevFleet({ flags, env: session.io.env });
 }
 export async function runControlPlaneProcess(session: Session, flags: RawFlags): Promise<number> {
   return run("../control-plane/run.ts", "runControlPlane", session, flags);

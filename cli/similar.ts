@@ -1,16 +1,18 @@
-/** "Did you mean": the known words that differ from what was typed by a slip or two. */
+/** "Did you mean": the known words nearest to what was typed, a slip or two away. */
 
 const namedMax = 3;
 
 export function similar(word: string, known: readonly string[]): string[] {
   const slipsMax = word.length <= 3 ? 1 : word.length <= 8 ? 2 : 3;
-  return known
+  const near = known
     .map((candidate) => ({
       candidate,
       slips: distance(word.toLowerCase(), candidate.toLowerCase()),
     }))
-    .filter(({ slips }) => slips <= slipsMax)
-    .sort((a, b) => a.slips - b.slips || (a.candidate < b.candidate ? -1 : 1))
+    .filter(({ slips }) => slips <= slipsMax);
+  const least = Math.min(...near.map(({ slips }) => slips));
+  return near
+    .filter(({ slips }) => slips === least)
     .slice(0, namedMax)
     .map(({ candidate }) => candidate);
 }
