@@ -16,7 +16,8 @@ export async function runRouterProcess(session: Session, flags: RawFlags): Promi
   return run("../router/run.ts", "runRouter", session, flags);
 }
 export async function runAgentProcess(session: Session, flags: RawFlags): Promise<number> {
-  return run("../cell/agent/run.ts", "runAgent", session, flags);
+  const { runAgent } = await import("../cell/agent/run.ts");
+  return runAgent({ flags, env: session.io.env });
 }
 
 async function run(path: string, name: string, session: Session, flags: RawFlags): Promise<number> {

@@ -1,6 +1,7 @@
 /** `cellctl explain …`: an error code, a kind of object, or why a tenant is where it is. */
 import { explanationSchema } from "../../contract/control-api.ts";
 import { apiPath } from "../api.ts";
+import { sizeOf } from "../declared-size.ts";
 import { type Explained, explainWord } from "../explanations.ts";
 import { usage } from "../failures.ts";
 import { type Options, type Register, text } from "../grammar.ts";
@@ -28,7 +29,10 @@ export const register: Register = (noun, bind) => {
       .argument("[tenant]", "after `placement`: the tenant, existing or not")
       .option("--keyspace <keyspace>", "placement: in this keyspace (default: default)")
       .option("--tier <name>", "placement, what if: of this tier")
-      .option("--region <name>", "placement, what if: in this region"),
+      .option("--region <name>", "placement, what if: in this region")
+      .option("--cell <cell>", "placement, what if: asked for by name")
+      .option("--size <bytes>", "placement, what if: of this size, such as 2GiB")
+      .option("--rps <requests>", "placement, what if: with so many requests per second"),
     async (session, [word = "", tenant], options) => {
       if (tenant !== undefined && word !== "placement") {
         throw usage(`"${word}" takes nothing after it`, "cellctl explain placement TENANT");
@@ -50,6 +54,8 @@ async function explainPlacement(
     keyspace: text(options, "keyspace"),
     tier: text(options, "tier"),
     region: text(options, "region"),
+    cell: text(options, "cell"),
+    ...sizeOf(options),
   };
   const path = apiPath`/v1/tenants/${tenant}/placement/explain`;
   await session.out.one(await api.get(path, explanationSchema, { query }), explanationView);

@@ -2,12 +2,12 @@
 import type { Command } from "commander";
 import { tenantSchema } from "../../contract/control-api.ts";
 import { apiPath } from "../api.ts";
+import { sizeOf } from "../declared-size.ts";
 import { usage } from "../failures.ts";
 import { collect, mutation, type Options, type Register, text, texts } from "../grammar.ts";
 import { parseLimit } from "../limit.ts";
 import { locate } from "../locate.ts";
 import { mutate } from "../mutate.ts";
-import { parseSize } from "../render/units.ts";
 import { resolutionView, tenantView } from "../render/views.ts";
 import type { Session } from "../session.ts";
 
@@ -19,6 +19,7 @@ export const register: Register = (noun, bind) => {
       .option("--cell <cell>", "only those of this cell")
       .option("--keyspace <keyspace>", "only those of this keyspace")
       .option("--prefix <text>", "only ids that begin with this")
+      .option("-l, --label <name=value>", "only those with this label")
       .option("--limit <rows>", "at most this many (default: all)"),
     list,
   );
@@ -59,6 +60,7 @@ async function list(session: Session, _args: readonly string[], options: Options
     cell: text(options, "cell"),
     keyspace: text(options, "keyspace"),
     prefix: text(options, "prefix"),
+    label: text(options, "label"),
   };
   const limit = parseLimit(options);
   await session.out.list(api.pages("/v1/tenants", tenantSchema, { query, limit }), tenantView);
@@ -78,7 +80,7 @@ const createCommand = (noun: Command): Command =>
     .option("--label <name=value>", "a label; repeat for more", collect);
 
 function create(session: Session, [id = ""]: readonly string[], options: Options): Promise<number> {
-  const size = { ...sizeOf(options), ...rpsOf(options) };
+  const size = sizeOf(options);
   const labels = Object.fromEntries(texts(options, "label").map(parseLabel));
   const fields = ["keyspace", "cell", "region", "tier"]
     .map((name) => [name, text(options, name)] as const)
@@ -90,24 +92,6 @@ function create(session: Session, [id = ""]: readonly string[], options: Options
     ...(Object.keys(labels).length === 0 ? {} : { labels }),
   };
   return mutate(session, options, { path: "/v1/tenants", body });
-}
-
-function sizeOf(options: Options): { bytes?: number } {
-  const raw = text(options, "size");
-  if (raw === undefined) return {};
-  const bytes = parseSize(raw);
-  if (bytes === undefined)
-    throw usage(`--size "${raw}": must be a number of bytes such as 500MB or 2GiB`);
-  return { bytes };
-}
-
-function rpsOf(options: Options): { rps?: number } {
-  const raw = text(options, "rps");
-  if (raw === undefined) return {};
-  const rps = Number(raw);
-  if (raw.trim() === "" || !Number.isFinite(rps) || rps < 0)
-    throw usage(`--rps "${raw}": must be a number from 0`);
-  return { rps };
 }
 
 function parseLabel(raw: string): [string, string] {
