@@ -113,6 +113,11 @@ const violations: readonly (readonly [CheckName, SourceFile, RegExp])[] = [
     file("router/serve.ts", `${head}import { database } from "../tests/postgres.ts";`),
     /may not import tests\/postgres\.ts/,
   ],
+  [
+    "imports flow one way",
+    file("router/serve.ts", `${head}import { peer } from "./peer.fixture.ts";`),
+    /may not import router\/peer\.fixture\.ts/,
+  ],
   ["imports flow one way", file("attic/old.ts", head), /attic\/old\.ts lies in no room/],
   [
     "nobody imports an entry point",
@@ -148,6 +153,11 @@ const violations: readonly (readonly [CheckName, SourceFile, RegExp])[] = [
     "time, chance, environment and output enter by the front door",
     file("router/forward.ts", `${head}import proxy from "http-proxy";`),
     /the one file that knows http-proxy/,
+  ],
+  [
+    "time, chance, environment and output enter by the front door",
+    file("cli/processes.ts", `${head}const room = await import(path);`),
+    /a literal path/,
   ],
   [
     "time, chance, environment and output enter by the front door",
