@@ -392,6 +392,8 @@ export const statusSchema = z.object({
   tenants: z.number(),
   routers: z.object({ live: z.number(), inSync: z.number() }),
   ops: z.object({ running: z.number(), failed: z.number() }),
+  /** The end of the audit chain: note it elsewhere, and no later rewriting of the log goes unseen. */
+  audit: z.object({ entries: z.number(), head: z.string() }).optional(),
   release: z.string(),
 });
 export type FleetStatus = z.infer<typeof statusSchema>;

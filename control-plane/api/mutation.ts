@@ -44,6 +44,8 @@ export type MutationSpec<P extends Shape, B extends z.ZodType> = Omit<
   readonly apply: (work: Work, asked: Asked<P, Record<never, never>, B>) => Promise<Answer>;
   /** The answer to keep for replay, where the real one holds a secret. */
   readonly keep?: (answer: Answer) => StoredAnswer;
+  /** Answers a replay from what was kept; throws where it cannot be answered again. */
+  readonly replay?: (body: unknown) => unknown;
 };
 
 const keyHeaderSchema = z.object({
@@ -86,7 +88,9 @@ async function runMutation<P extends Shape, B extends z.ZodType>(
         idempotent === undefined || intent.dryRun
           ? undefined
           : await claimIdempotencyKey(tx, idempotent);
-      if (replay !== undefined) return replayed(replay);
+      if (replay !== undefined) {
+        return replayed({ ...replay, body: spec.replay?.(replay.body) ?? replay.body });
+      }
       const nowMs = context.clock.nowMs();
       const answer = await spec.apply(
         {

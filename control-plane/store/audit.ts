@@ -3,8 +3,7 @@
  * it (promise 10). Ids have no gaps; the end of the chain stands in the fleet row too, so a cut tail
  * shows. The fleet row's lock is what orders entries, so `recordAudit` takes it.
  */
-import { and, asc, eq, gt, sql } from "drizzle-orm";
-import { isoTime } from "../../runtime/clock.ts";
+import { and, asc, desc, eq, gt, gte, lt, sql } from "drizzle-orm";
 import {
   type ChainCursor,
   type ChainedEntry,
@@ -61,13 +60,13 @@ export async function recordAudit(tx: Tx, record: AuditRecord, nowMs: number): P
 type AuditRow = typeof audit.$inferSelect;
 
 export type AuditFilter = {
-  /** Entries after this id. */
-  readonly after: number;
+  /** Entries before this id: newest first. */
+  readonly before: number;
   readonly limit: number;
-  readonly actor?: string;
-  readonly object?: string;
-  readonly action?: string;
-  readonly sinceMs?: number;
+  readonly actor?: string | undefined;
+  readonly object?: string | undefined;
+  readonly action?: string | undefined;
+  readonly sinceMs?: number | undefined;
 };
 
 export async function listAudit(reader: Reader, filter: AuditFilter): Promise<AuditRow[]> {
@@ -77,16 +76,19 @@ export async function listAudit(reader: Reader, filter: AuditFilter): Promise<Au
     .from(audit)
     .where(
       and(
-        gt(audit.id, filter.after),
+        lt(audit.id, filter.before),
         actor === undefined ? undefined : sql`strpos(${audit.actor}, ${actor}) > 0`,
         object === undefined ? undefined : eq(audit.object, object),
         action === undefined ? undefined : eq(audit.action, action),
-        sinceMs === undefined ? undefined : sql`${audit.at} >= ${isoTime(sinceMs)}::timestamptz`,
+        sinceMs === undefined ? undefined : gte(audit.at, new Date(sinceMs)),
       ),
     )
-    .orderBy(asc(audit.id))
+    .orderBy(desc(audit.id))
     .limit(filter.limit);
 }
+
+const chainPage = (reader: Reader, after: number): Promise<AuditRow[]> =>
+  reader.select().from(audit).where(gt(audit.id, after)).orderBy(asc(audit.id)).limit(pageRows);
 
 export type AuditVerdict = {
   readonly ok: boolean;
@@ -103,7 +105,7 @@ export async function verifyAudit(database: Database): Promise<AuditVerdict> {
   return database.snapshot(async (tx) => {
     let cursor: ChainCursor = chainCursor;
     for (let after = 0; ; ) {
-      const page = await listAudit(tx, { after, limit: pageRows });
+      const page = await chainPage(tx, after);
       for (const row of page) cursor = followChain(cursor, toEntry(row));
       const last = page.at(-1);
       if (last === undefined) break;

@@ -24,6 +24,7 @@ export type NewOp = {
   readonly kind: OpKind;
   readonly object: string;
   readonly step: string;
+  readonly state: OpState;
   readonly headline: string;
   readonly plan: Plan;
   readonly input: Readonly<Record<string, unknown>>;
@@ -42,7 +43,6 @@ export async function insertOp(tx: Tx, fresh: NewOp): Promise<Op> {
     .values({
       ...columns,
       headline: recordable(headline),
-      state: "running",
       steps: [{ step: fresh.step, at: isoTime(nowMs), text: recordable(headline) }],
       deadlineAt: deadlineMs === undefined ? null : new Date(nowMs + deadlineMs),
       createdAt: at,

@@ -1,0 +1,185 @@
+/** Cells: list, read, create, and what is done to them. The API records; the leader's loop acts. */
+import { eq } from "drizzle-orm";
+import {
+  acceptedSchema,
+  type CellAction,
+  cellActions,
+  cellSchema,
+  createCellSchema,
+  dryRunSchema,
+  intentSchema,
+  list,
+} from "../../contract/control-api.ts";
+import { CellError } from "../../contract/errors.ts";
+import { cellIdSchema } from "../../contract/ids.ts";
+import { actionStates, insteadOf } from "../core/cell-state.ts";
+import type { CellView } from "../core/fleet.ts";
+import { planCellAction } from "../core/ops/cell-action.ts";
+import { checkOwnsNothing, checkSafety } from "../core/safety.ts";
+import { databaseNowMs } from "../store/database.ts";
+import { listCells, readCells } from "../store/fleet-store.ts";
+import { lastOpOn, openOpOn } from "../store/ops.ts";
+import { ownedBy } from "../store/placements.ts";
+import { lockNormalFleet } from "../store/routing-change.ts";
+import { cell as cellTable } from "../store/schema.ts";
+import { accept, dryRunAnswer, freshOpId } from "./accept.ts";
+import { requireCell } from "./cell-lookup.ts";
+import type { ApiContext } from "./context.ts";
+import { createCell } from "./create-cell.ts";
+import { type Answer, type Endpoint, endpoint } from "./endpoint.ts";
+import { mutation, type Work } from "./mutation.ts";
+import { decodeCursor, page, pageQuery } from "./paging.ts";
+
+const idParams = { id: cellIdSchema };
+
+export function cellEndpoints(context: ApiContext): readonly Endpoint[] {
+  const { database } = context;
+  return [
+    endpoint({
+      method: "get",
+      path: "/v1/cells",
+      role: "viewer",
+      tag: "cells",
+      summary: "List cells, in order of id; retired ones too: ids are not reused.",
+      query: pageQuery,
+      answers: { 200: list(cellSchema) },
+      serve: async ({ query }) => {
+        const after = decodeCursor(query.cursor, "");
+        const cells = await listCells(database.read, await databaseNowMs(database.read));
+        // In the order of this comparison, not of the database's collation: the cursor uses it too.
+        const rows = cells
+          .filter(({ id }) => id > after)
+          .sort((a, b) => (a.id < b.id ? -1 : 1))
+          .slice(0, query.limit + 1);
+        return { status: 200, body: page(rows, query.limit, ({ id }) => id) };
+      },
+    }),
+    endpoint({
+      method: "get",
+      path: "/v1/cells/{id}",
+      role: "viewer",
+      tag: "cells",
+      summary: "One cell.",
+      params: idParams,
+      answers: { 200: cellSchema },
+      serve: async ({ path }) => {
+        await requireCell(database.read, path.id);
+        const cells = await listCells(database.read, await databaseNowMs(database.read));
+        return { status: 200, body: cells.find(({ id }) => id === path.id) };
+      },
+    }),
+    mutation(context, {
+      method: "post",
+      path: "/v1/cells",
+      role: "operator",
+      tag: "cells",
+      summary: "Create a cell, or go on with one whose creation failed.",
+      body: createCellSchema,
+      answers: { 200: dryRunSchema, 202: acceptedSchema },
+      action: "cell.create",
+      object: ({ body }) => body.id,
+      apply: (work, { body }) => createCell(context, work, body),
+    }),
+    ...cellActions.map((action) => actionEndpoint(context, action)),
+  ];
+}
+
+const summaries: Readonly<Record<CellAction, string>> = {
+  cordon: "No new tenants; those that live here stay.",
+  uncordon: "Open for new tenants again.",
+  kill: "Crash its database and application at once (a drill).",
+  stop: "Stop its processes in order.",
+  start: "Start what is stopped or dead, on its own data.",
+  destroy: "Retire an empty cell and remove its data.",
+};
+
+const actionEndpoint = (context: ApiContext, action: CellAction): Endpoint =>
+  mutation(context, {
+    method: "post",
+    path: `/v1/cells/{id}/${action}`,
+    role: "operator",
+    tag: "cells",
+    summary: summaries[action],
+    params: idParams,
+    body: intentSchema,
+    answers: { 200: dryRunSchema, 202: acceptedSchema },
+    action: `cell.${action}`,
+    object: ({ path }) => path.id,
+    apply: (work, { path }) => actOnCell(context, work, action, path.id),
+  });
+
+async function actOnCell(
+  context: ApiContext,
+  work: Work,
+  action: CellAction,
+  id: string,
+): Promise<Answer> {
+  const { tx } = work;
+  await lockNormalFleet(tx);
+  const cell = await requireCell(tx, id);
+  await requirePossible(work, action, cell);
+  const refusal = checkSafety(action, cell, await readCells(tx));
+  if (refusal !== undefined) throw safety(refusal.rule, refusal.text);
+  if (action === "destroy") await requireEmpty(work, id);
+  const plan = planCellAction(action, id);
+  if (work.dryRun) return dryRunAnswer(plan);
+  const goal = goals[action] ?? cell.state;
+  await work.record({ state: cell.state }, { state: goal });
+  await tx.update(cellTable).set({ goal }).where(eq(cellTable.id, id));
+  return accept(work, {
+    id: freshOpId(context, work),
+    kind: `cell.${action}`,
+    object: id,
+    plan,
+    input: { cell: id },
+    headline: `${action} of ${id} is recorded`,
+  });
+}
+
+const goals = {
+  cordon: "cordoned",
+  uncordon: "active",
+  destroy: "retired",
+} as const satisfies Partial<Record<CellAction, string>> as Partial<
+  Record<CellAction, "cordoned" | "active" | "retired">
+>;
+
+async function requirePossible(work: Work, action: CellAction, cell: CellView): Promise<void> {
+  const open = await openOpOn(work.tx, cell.id, "cell.");
+  if (open !== undefined) {
+    throw new CellError(
+      "STATE_CONFLICT",
+      `${open.kind} of ${cell.id} is running (${open.id}): ${open.headline}`,
+      { nextSteps: [`cellctl op watch ${open.id}`], details: { op: open.id } },
+    );
+  }
+  const again = action === "destroy" && cell.state === "retired";
+  if (again && (await lastOpOn(work.tx, cell.id, "cell."))?.state === "failed") return;
+  if (!actionStates[action].includes(cell.state)) {
+    throw new CellError(
+      "STATE_CONFLICT",
+      `${cell.id} is ${cell.state}; ${action} is not possible.`,
+      {
+        nextSteps: insteadOf(action, cell.id, cell.state),
+        details: { state: cell.state, possibleIn: actionStates[action] },
+      },
+    );
+  }
+  const providerActs = action === "kill" || action === "stop" || action === "start";
+  if (providerActs && cell.provider === "none") {
+    throw new CellError(
+      "STATE_CONFLICT",
+      `${cell.id} has the provider none: its processes are run by hand, so ${action} them there.`,
+    );
+  }
+}
+
+async function requireEmpty(work: Work, id: string): Promise<void> {
+  const owned = await ownedBy(work.tx, id);
+  const refusal = checkOwnsNothing(id, owned.keys, owned.tenants);
+  if (refusal !== undefined)
+    throw safety(refusal.rule, refusal.text, [`cellctl tenant ls --cell ${id}`]);
+}
+
+const safety = (rule: string, text: string, nextSteps = ["cellctl cell ls"]): CellError =>
+  new CellError("SAFETY_RULE", text, { details: { rule }, nextSteps });

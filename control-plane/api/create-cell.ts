@@ -1,0 +1,87 @@
+/**
+ * A new cell's row, `provisioning`, and the operation that builds it. A cell whose creation failed is
+ * gone on with under the same id; an id that was ever retired is spent.
+ */
+import { eq } from "drizzle-orm";
+import type { z } from "zod";
+import type { createCellSchema } from "../../contract/control-api.ts";
+import { CellError } from "../../contract/errors.ts";
+import { defaultService } from "../../contract/routing-table.ts";
+import { planCellCreate } from "../core/ops/cell-create.ts";
+import { readCell } from "../store/fleet-store.ts";
+import { openOpOn } from "../store/ops.ts";
+import { lockNormalFleet } from "../store/routing-change.ts";
+import { cell as cellTable } from "../store/schema.ts";
+import { accept, dryRunAnswer, freshOpId } from "./accept.ts";
+import type { ApiContext } from "./context.ts";
+import type { Answer } from "./endpoint.ts";
+import type { Work } from "./mutation.ts";
+
+type Wanted = z.output<typeof createCellSchema>;
+
+export async function createCell(context: ApiContext, work: Work, wanted: Wanted): Promise<Answer> {
+  const { tx } = work;
+  await lockNormalFleet(tx);
+  const existing = await readCell(tx, wanted.id);
+  if (existing !== undefined) await requireResumable(work, existing.id, existing.state);
+  const plan = planCellCreate(wanted.id, wanted.provider);
+  if (work.dryRun) return dryRunAnswer(plan);
+  const columns = cellColumns(wanted);
+  await work.record(existing ?? null, { ...columns, id: wanted.id });
+  if (existing === undefined) {
+    await tx
+      .insert(cellTable)
+      .values({ ...columns, id: wanted.id, state: "provisioning", goal: "active" });
+  } else {
+    await tx
+      .update(cellTable)
+      .set({ ...columns, goal: "active" })
+      .where(eq(cellTable.id, wanted.id));
+  }
+  return accept(work, {
+    id: freshOpId(context, work),
+    kind: "cell.create",
+    object: wanted.id,
+    plan,
+    input: { cell: wanted.id, provider: wanted.provider },
+    headline: `${wanted.id} is recorded as provisioning`,
+    nextSteps: wanted.provider === "none" ? agentSteps(wanted.id) : [],
+  });
+}
+
+const agentSteps = (id: string): readonly string[] => [
+  `cellctl token create ${id} --role agent --subject ${id}`,
+  `cellctl agent --cell ${id} --upstream URL --database-url REF --token REF`,
+];
+
+async function requireResumable(work: Work, id: string, state: string): Promise<void> {
+  const open = await openOpOn(work.tx, id, "cell.");
+  if (open !== undefined) {
+    throw new CellError("CELL_EXISTS", `${id} is being worked on (${open.id}): ${open.headline}`, {
+      nextSteps: [`cellctl op watch ${open.id}`],
+    });
+  }
+  if (state === "provisioning") return;
+  const spent = state === "retired" ? "; its id is spent" : "";
+  throw new CellError("CELL_EXISTS", `The cell ${id} exists and is ${state}${spent}.`, {
+    nextSteps: [`cellctl cell get ${id}`],
+  });
+}
+
+function cellColumns(wanted: Wanted) {
+  const { capacity, endpoints } = wanted;
+  const shorthand = endpoints === undefined ? {} : { [defaultService]: { endpoints } };
+  return {
+    region: wanted.region,
+    failureDomain: wanted.failureDomain ?? wanted.region,
+    tiers: wanted.tiers,
+    dedicated: wanted.dedicated,
+    provider: wanted.provider,
+    capacityTenants: capacity.tenants,
+    capacityBytes: capacity.bytes,
+    capacityRps: capacity.rps,
+    maxTenantShare: capacity.maxTenantShare,
+    services: { ...shorthand, ...wanted.services },
+    stores: wanted.stores ?? {},
+  };
+}

@@ -1,0 +1,136 @@
+/** Operations and events: listed, read, and watched by long poll. */
+import { z } from "zod";
+import { eventSchema, list, opSchema, opStates } from "../../contract/control-api.ts";
+import { CellError } from "../../contract/errors.ts";
+import type { EventRow } from "../store/events.ts";
+import { listEvents, recentEvents } from "../store/events.ts";
+import { channels } from "../store/notify.ts";
+import { findOp, listOps, type OpRow, toOp } from "../store/ops.ts";
+import { type ApiContext, waitMsMax } from "./context.ts";
+import { type Endpoint, endpoint } from "./endpoint.ts";
+import { decodeCursor, page, pageQuery } from "./paging.ts";
+
+/** A waiting request looks by itself this often, in case a notification was lost. */
+const lookAgainMs = 2000;
+
+const waitQuery = { waitMs: z.coerce.number().int().min(0).max(waitMsMax).default(0) };
+
+export function opEndpoints(context: ApiContext): readonly Endpoint[] {
+  const { database } = context;
+  return [
+    endpoint({
+      method: "get",
+      path: "/v1/ops",
+      role: "viewer",
+      tag: "operations",
+      summary: "List operations, newest first.",
+      query: {
+        ...pageQuery,
+        state: z.enum(opStates).optional(),
+        kind: z.string().max(60).optional(),
+        object: z.string().max(300).optional(),
+      },
+      answers: { 200: list(opSchema) },
+      serve: async ({ query }) => {
+        const { limit, cursor, ...filter } = query;
+        const before = cursor === undefined ? undefined : decodeCursor(cursor, "");
+        const rows = await listOps(database.read, { ...filter, before, limit: limit + 1 });
+        const shown = page(rows, limit, ({ id }) => id);
+        return { status: 200, body: { items: shown.items.map(toOp), next: shown.next } };
+      },
+    }),
+    endpoint({
+      method: "get",
+      path: "/v1/ops/{id}",
+      role: "viewer",
+      tag: "operations",
+      summary: "One operation; with `after` and `waitMs`, as soon as its version is greater.",
+      // Any text: an id that cannot be one is as unknown as one that is not.
+      params: { id: z.string().min(1).max(64) },
+      query: { ...waitQuery, after: z.coerce.number().int().min(0).optional() },
+      answers: { 200: opSchema },
+      serve: async ({ path, query, request }) => {
+        const after = query.after ?? -1;
+        const row = await waitFor(
+          context,
+          { channel: channels.op, topic: path.id, waitMs: query.waitMs, signal: request.signal },
+          () => requireOp(context, path.id),
+          (op) => op.version > after || (op.state !== "running" && op.state !== "pending"),
+        );
+        return { status: 200, body: toOp(row) };
+      },
+    }),
+    endpoint({
+      method: "get",
+      path: "/v1/events",
+      role: "viewer",
+      tag: "operations",
+      summary: "The newest events; with `after`, those that follow, waiting up to `waitMs`.",
+      query: {
+        ...pageQuery,
+        ...waitQuery,
+        after: z.coerce.number().int().min(0).optional(),
+      },
+      answers: { 200: list(eventSchema) },
+      serve: async ({ query, request }) => {
+        const { limit, cursor, after, waitMs } = query;
+        if (after === undefined && cursor === undefined) {
+          const rows = await recentEvents(database.read, limit);
+          return { status: 200, body: { items: rows.map(toEvent), next: null } };
+        }
+        const from = after ?? Number(decodeCursor(cursor, "0"));
+        const rows = await waitFor(
+          context,
+          { channel: channels.event, topic: "", waitMs, signal: request.signal },
+          () => listEvents(database.read, from, limit + 1),
+          (found) => found.length > 0,
+        );
+        const shown = page(rows, limit, ({ id }) => String(id));
+        return { status: 200, body: { items: shown.items.map(toEvent), next: shown.next } };
+      },
+    }),
+  ];
+}
+
+async function requireOp(context: ApiContext, id: string): Promise<OpRow> {
+  const row = await findOp(context.database.read, id);
+  if (row !== undefined) return row;
+  throw new CellError("OP_UNKNOWN", `There is no operation ${id}.`, {
+    nextSteps: ["cellctl op ls"],
+  });
+}
+
+const toEvent = (row: EventRow) => ({ ...row, at: row.at.toISOString() });
+
+/** Reads until it is enough, woken by notifications, for at most `waitMs`. */
+async function waitFor<T>(
+  context: ApiContext,
+  wait: {
+    readonly channel: (typeof channels)[keyof typeof channels];
+    readonly topic: string;
+    readonly waitMs: number;
+    readonly signal: AbortSignal;
+  },
+  read: () => Promise<T>,
+  isEnough: (value: T) => boolean,
+): Promise<T> {
+  const { clock, hub } = context;
+  const endMs = clock.monotonicMs() + wait.waitMs;
+  for (;;) {
+    // Asked for before reading: a change between reading and waiting must not be missed.
+    const stopWaiting = new AbortController();
+    const leftMs = Math.max(0, endMs - clock.monotonicMs());
+    const woken = hub.wait(
+      wait.channel,
+      wait.topic,
+      Math.min(leftMs, lookAgainMs),
+      AbortSignal.any([wait.signal, stopWaiting.signal]),
+    );
+    const value = await read();
+    if (isEnough(value) || leftMs === 0 || wait.signal.aborted) {
+      stopWaiting.abort();
+      return value;
+    }
+    await woken;
+  }
+}

@@ -1,0 +1,140 @@
+/** The fleet at a glance, its routers, and the failover that is refused while leases are long. */
+import { z } from "zod";
+import { intentSchema, list, routerSchema, statusSchema } from "../../contract/control-api.ts";
+import { CellError } from "../../contract/errors.ts";
+import { cellIdSchema } from "../../contract/ids.ts";
+import { release } from "../../contract/release.ts";
+import { must } from "../../runtime/assert.ts";
+import { routerLiveMs } from "../core/fleet.ts";
+import { databaseNowMs, type Tx } from "../store/database.ts";
+import { readCells } from "../store/fleet-store.ts";
+import { readSeat } from "../store/leader.ts";
+import { countOps } from "../store/ops.ts";
+import { fleet, router } from "../store/schema.ts";
+import { countTenants } from "../store/tenants.ts";
+import { requireCell } from "./cell-lookup.ts";
+import type { ApiContext } from "./context.ts";
+import { type Answer, type Endpoint, endpoint } from "./endpoint.ts";
+import { mutation, type Work } from "./mutation.ts";
+import { decodeCursor, page, pageQuery } from "./paging.ts";
+
+/** `failed` counts the operations of the last day. */
+const failedWithinMs = 24 * 3_600_000;
+/** A takeover waits for the longest lease still outstanding; longer than this it is refused. */
+export const failoverLeaseMsMax = 60_000;
+
+export function statusEndpoints(context: ApiContext): readonly Endpoint[] {
+  const { database } = context;
+  return [
+    endpoint({
+      method: "get",
+      path: "/v1/status",
+      role: "viewer",
+      tag: "fleet",
+      summary: "The fleet at a glance.",
+      answers: { 200: statusSchema },
+      serve: async () => ({
+        status: 200,
+        body: await database.snapshot((tx) => readStatus(context, tx)),
+      }),
+    }),
+    endpoint({
+      method: "get",
+      path: "/v1/routers",
+      role: "viewer",
+      tag: "fleet",
+      summary: "Routers, and the revision each serves.",
+      query: pageQuery,
+      answers: { 200: list(routerSchema) },
+      serve: async ({ query }) => {
+        const after = decodeCursor(query.cursor, "");
+        const rows = (await database.snapshot(readRouterList))
+          .filter(({ id }) => id > after)
+          .sort((a, b) => (a.id < b.id ? -1 : 1));
+        return { status: 200, body: page(rows, query.limit, ({ id }) => id) };
+      },
+    }),
+    mutation(context, {
+      method: "post",
+      path: "/v1/failovers",
+      role: "operator",
+      tag: "fleet",
+      summary: "Refused while leases are long: a takeover would have to wait one out.",
+      body: z.strictObject({ cell: cellIdSchema, ...intentSchema.shape }),
+      answers: {},
+      action: "failover.start",
+      object: ({ body }) => body.cell,
+      apply: (work, { body }) => refuseFailover(context, work, body.cell),
+    }),
+  ];
+}
+
+async function readStatus(context: ApiContext, tx: Tx) {
+  const [row] = await tx.select().from(fleet);
+  const head = must(row, "fleet row");
+  const nowMs = await databaseNowMs(tx);
+  const cells = (await readCells(tx)).filter(({ state }) => state !== "retired");
+  const routers = await readRouterList(tx);
+  const live = routers.filter((one) => one.live);
+  const seat = await readSeat(tx);
+  return {
+    fleet: head.id,
+    mode: head.mode,
+    modeReason: head.modeReason,
+    revision: head.revision,
+    leader:
+      seat === undefined || !seat.live
+        ? null
+        : {
+            holder: seat.holder,
+            term: seat.term,
+            self: seat.holder === context.settings.instance,
+          },
+    cells: {
+      total: cells.length,
+      healthy: cells.filter(({ health }) => health === "healthy").length,
+      down: cells.filter(({ health }) => health === "down").length,
+    },
+    tenants: await countTenants(tx),
+    routers: { live: live.length, inSync: live.filter(({ behind }) => behind === 0).length },
+    ops: await countOps(tx, new Date(nowMs - failedWithinMs)),
+    release,
+    audit: { entries: head.auditEntries, head: head.auditHead },
+  };
+}
+
+async function readRouterList(tx: Tx) {
+  const nowMs = await databaseNowMs(tx);
+  const [head] = await tx.select({ revision: fleet.revision }).from(fleet);
+  const rows = await tx.select().from(router);
+  return rows.map((row) => {
+    const seenMs = Math.max(0, nowMs - row.seenAt.getTime());
+    return {
+      id: row.id,
+      instance: row.instance,
+      admin: row.admin,
+      revision: row.revision,
+      behind: Math.max(0, (head?.revision ?? 0) - row.revision),
+      live: seenMs <= routerLiveMs,
+      seenMs,
+      release: row.release,
+    };
+  });
+}
+
+async function refuseFailover(context: ApiContext, work: Work, cellId: string): Promise<Answer> {
+  const cell = await requireCell(work.tx, cellId);
+  const nowMs = await databaseNowMs(work.tx);
+  const outstandingMs = Math.max(0, cell.leaseUntilMs - nowMs);
+  const { leaseTtlMs } = context.settings;
+  throw new CellError(
+    "LEASE_TOO_LONG",
+    `Leases last ${seconds(leaseTtlMs)}; ${cellId} may serve for ${seconds(outstandingMs)} more, and a takeover would have to wait that out. The limit for a failover is ${seconds(failoverLeaseMsMax)}.`,
+    {
+      details: { leaseTtlMs, outstandingMs, failoverLeaseMsMax },
+      nextSteps: [`cellctl cell start ${cellId}`, `cellctl cell get ${cellId}`],
+    },
+  );
+}
+
+const seconds = (ms: number): string => `${Math.round(ms / 1000)} s`;

@@ -1,0 +1,84 @@
+/**
+ * Which tenant and keyspace a request would be for, by the configured sources, and how that was found:
+ * the same rules that routers apply, told one sentence per step for `route resolve`.
+ */
+import type { TenantSource } from "../../contract/routing-table.ts";
+
+export type Question = {
+  readonly tenant: string | undefined;
+  readonly keyspace: string | undefined;
+  readonly host: string | undefined;
+  readonly path: string | undefined;
+};
+export type Named = {
+  readonly tenant: string | undefined;
+  readonly keyspace: string | undefined;
+  readonly trace: readonly string[];
+};
+
+export function nameTenant(question: Question, sources: readonly TenantSource[]): Named {
+  if (question.tenant !== undefined) {
+    const trace = [`the tenant ${question.tenant} is named`];
+    return { tenant: question.tenant, keyspace: question.keyspace, trace };
+  }
+  const trace: string[] = [];
+  for (const source of sources) {
+    const found = readSource(source, question);
+    trace.push(found.text);
+    if (found.tenant !== undefined) {
+      return { tenant: found.tenant, keyspace: question.keyspace ?? source.keyspace, trace };
+    }
+  }
+  return { tenant: undefined, keyspace: question.keyspace, trace };
+}
+
+type Found = { readonly tenant: string | undefined; readonly text: string };
+
+function readSource(source: TenantSource, question: Question): Found {
+  if ("host" in source) return fromPattern("host", source.host, hostName(question.host));
+  if ("path" in source) return fromPattern("path", source.path, pathOnly(question.path));
+  if ("query" in source) return fromQuery(source.query, question.path);
+  const name = "header" in source ? `header ${source.header}` : `cookie ${source.cookie}`;
+  return { tenant: undefined, text: `${name}: cannot be asked about here, so it counts as absent` };
+}
+
+const hostName = (host: string | undefined): string | undefined =>
+  host?.toLowerCase().replace(/:\d+$/, "");
+const pathOnly = (path: string | undefined): string | undefined => path?.split("?")[0];
+
+function fromPattern(what: string, pattern: string, value: string | undefined): Found {
+  if (value === undefined) return { tenant: undefined, text: `${what} ${pattern}: none was given` };
+  const [before = "", after = ""] = pattern.split("{tenant}");
+  const wanted = what === "host" ? [before.toLowerCase(), after.toLowerCase()] : [before, after];
+  const [head = "", tail = ""] = wanted;
+  if (!value.startsWith(head))
+    return { tenant: undefined, text: `${what} ${pattern}: does not match` };
+  const tenant = what === "host" ? hostPart(value, head, tail) : pathPart(value, head, tail);
+  return tenant === undefined
+    ? { tenant, text: `${what} ${pattern}: does not match` }
+    : { tenant, text: `${what} ${pattern}: names ${tenant}` };
+}
+
+function hostPart(value: string, head: string, tail: string): string | undefined {
+  if (!value.endsWith(tail) || value.length <= head.length + tail.length) return undefined;
+  return value.slice(head.length, value.length - tail.length);
+}
+
+/** One segment: `{tenant}` of a path never takes a slash. */
+function pathPart(value: string, head: string, tail: string): string | undefined {
+  const segment = value.slice(head.length).split("/")[0] ?? "";
+  const rest = value.slice(head.length + segment.length);
+  if (segment === "" || !rest.startsWith(tail)) return undefined;
+  try {
+    return decodeURIComponent(segment);
+  } catch {
+    return undefined; // A malformed escape names nobody.
+  }
+}
+
+function fromQuery(name: string, path: string | undefined): Found {
+  const tenant = new URLSearchParams(path?.split("?")[1] ?? "").get(name) ?? undefined;
+  return tenant === undefined
+    ? { tenant, text: `query ${name}: is absent` }
+    : { tenant, text: `query ${name}: names ${tenant}` };
+}

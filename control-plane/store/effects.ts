@@ -1,0 +1,196 @@
+/**
+ * Applies one turn of an operation: the leader's term, the compare-and-set on the operation's version
+ * and every effect, in one transaction. What was true when the turn was decided is checked again here,
+ * under the locks.
+ */
+import { eq, inArray, sql } from "drizzle-orm";
+import type { CellState } from "../../contract/control-api.ts";
+import { CellError } from "../../contract/errors.ts";
+import { assert, must } from "../../runtime/assert.ts";
+import { mayBecome } from "../core/cell-state.ts";
+import type { OpView } from "../core/fleet.ts";
+import type { Effect, OpTurn } from "../core/ops/machine.ts";
+import { checkOwnsNothing, checkSafety } from "../core/safety.ts";
+import type { Database, Tx } from "./database.ts";
+import { type NewEvent, recordEvents } from "./events.ts";
+import { readCells } from "./fleet-store.ts";
+import { holdsTerm } from "./leader.ts";
+import { changeOp, type OpChange } from "./ops.ts";
+import { ownedBy, pendingOf, removeTenantsUnder, tombstone } from "./placements.ts";
+import { changeRouting, lockFleet } from "./routing-change.ts";
+import { agent, cell, fleet, tenant } from "./schema.ts";
+import { revokeAgentTokens } from "./tokens.ts";
+
+/** `raced`: somebody else acted, or the facts changed; look again. `deposed`: another leads. */
+export type Applied = "applied" | "raced" | "deposed";
+
+type GoTurn = Extract<OpTurn, { kind: "go" }>;
+type Who = { readonly term: number; readonly nowMs: number };
+
+/** Thrown to roll back: nothing of a turn stays unless all of it does. */
+class Abandoned extends Error {
+  readonly why: "raced" | "deposed";
+  constructor(why: "raced" | "deposed") {
+    super(why);
+    this.why = why;
+  }
+}
+
+async function allOrNothing(database: Database, work: (tx: Tx) => Promise<void>): Promise<Applied> {
+  try {
+    await database.transaction(work);
+    return "applied";
+  } catch (error) {
+    if (error instanceof Abandoned) return error.why;
+    throw error;
+  }
+}
+
+export function applyTurn(
+  database: Database,
+  who: Who,
+  op: OpView,
+  turn: GoTurn,
+): Promise<Applied> {
+  return allOrNothing(database, async (tx) => {
+    await requireTerm(tx, who.term);
+    const revision = await applyEffects(tx, turn.effects, op, who.nowMs);
+    if (turn.state !== "running") await settleGoal(tx, op);
+    const change: OpChange = {
+      headline: turn.headline,
+      step: turn.to,
+      state: turn.state,
+      deadlineAtMs: turn.deadlineMs === undefined ? null : who.nowMs + turn.deadlineMs,
+      ...(revision === undefined ? {} : { revision }),
+      ...(turn.failure === undefined ? {} : { failure: turn.failure }),
+    };
+    await requireVersion(tx, op, change, who.nowMs);
+    await recordEvents(tx, eventsOf(op, turn));
+  });
+}
+
+/** A note about an operation that stays in its step: headline, provider's answer. */
+export function applyNote(
+  database: Database,
+  who: Who,
+  op: OpView,
+  change: OpChange,
+): Promise<Applied> {
+  return allOrNothing(database, async (tx) => {
+    await requireTerm(tx, who.term);
+    await requireVersion(tx, op, change, who.nowMs);
+  });
+}
+
+async function requireTerm(tx: Tx, term: number): Promise<void> {
+  if (!(await holdsTerm(tx, term))) throw new Abandoned("deposed");
+}
+
+async function requireVersion(tx: Tx, op: OpView, change: OpChange, nowMs: number): Promise<void> {
+  if (!(await changeOp(tx, op, change, nowMs))) throw new Abandoned("raced");
+}
+
+/** The revision that routers must acknowledge, when the turn publishes. */
+async function applyEffects(
+  tx: Tx,
+  effects: readonly Effect[],
+  op: OpView,
+  nowMs: number,
+): Promise<number | undefined> {
+  if (effects.length > 0) await lockFleet(tx);
+  let revision: number | undefined;
+  for (const effect of effects) {
+    if (effect.kind === "publish") revision = await currentRevision(tx);
+    else await applyEffect(tx, effect, op, nowMs);
+  }
+  return revision;
+}
+
+function eventsOf(op: OpView, turn: GoTurn): NewEvent[] {
+  if (turn.state === "running") return [];
+  return [{ kind: `op.${turn.state}`, object: op.object, text: `${op.kind}: ${turn.headline}` }];
+}
+
+async function currentRevision(tx: Tx): Promise<number> {
+  const [row] = await tx.select({ revision: fleet.revision }).from(fleet);
+  return must(row, "fleet row").revision;
+}
+
+/** Throws CellError when a rule forbids it now. */
+async function applyEffect(
+  tx: Tx,
+  effect: Exclude<Effect, { kind: "publish" }>,
+  op: OpView,
+  nowMs: number,
+): Promise<void> {
+  if (effect.kind === "withdraw") return withdraw(tx, op);
+  if (effect.kind === "retire-cell") return retire(tx, effect.cell, nowMs);
+  return setCellState(tx, effect);
+}
+
+async function setCellState(
+  tx: Tx,
+  effect: Extract<Effect, { kind: "cell-state" }>,
+): Promise<void> {
+  const cells = await readCells(tx);
+  const now = cells.find(({ id }) => id === effect.cell);
+  if (now === undefined || !effect.from.includes(now.state)) {
+    throw new CellError(
+      "STATE_CONFLICT",
+      `${effect.cell} is ${now?.state ?? "gone"}; it was to become ${effect.to}.`,
+    );
+  }
+  assert(mayBecome(now.state, effect.to), `${now.state} may become ${effect.to}`);
+  if (effect.to === "cordoned") {
+    const refusal = checkSafety("cordon", now, cells);
+    if (refusal !== undefined) throw new CellError("SAFETY_RULE", refusal.text);
+  }
+  if (now.state === "provisioning") await changeRouting(tx, { config: true });
+  const set = { state: effect.to, goal: effect.to };
+  await tx.update(cell).set(set).where(eq(cell.id, effect.cell));
+}
+
+async function retire(tx: Tx, cellId: string, nowMs: number): Promise<void> {
+  const cells = await readCells(tx);
+  const now = cells.find(({ id }) => id === cellId);
+  if (now?.state === "retired") return;
+  if (now === undefined) throw new CellError("CELL_UNKNOWN", `There is no cell ${cellId}.`);
+  const owned = await ownedBy(tx, cellId);
+  const refusal =
+    checkOwnsNothing(cellId, owned.keys, owned.tenants) ?? checkSafety("destroy", now, cells);
+  if (refusal !== undefined) throw new CellError("SAFETY_RULE", refusal.text);
+  await changeRouting(tx, { config: true });
+  const retired: CellState = "retired";
+  await tx
+    .update(cell)
+    .set({ state: retired, goal: retired, health: "unknown", healthReason: "the cell is retired" })
+    .where(eq(cell.id, cellId));
+  await tx.delete(agent).where(eq(agent.cell, cellId));
+  await revokeAgentTokens(tx, cellId, new Date(nowMs));
+}
+
+/** Takes back what no cell has applied. Once a cell has, the operation is past its point of no return. */
+async function withdraw(tx: Tx, op: OpView): Promise<void> {
+  const rows = await pendingOf(tx, op.id);
+  if (rows.length === 0) throw new Abandoned("raced");
+  const revision = await changeRouting(tx, { config: false });
+  const keys = rows.map(({ key }) => key);
+  await tombstone(tx, keys, { revision, op: op.id, attempt: op.attempt + 1 });
+  if (op.kind === "override.create") {
+    await tx
+      .update(tenant)
+      .set({ placementKey: String(op.input["container"]) })
+      .where(inArray(tenant.placementKey, keys));
+  } else {
+    await removeTenantsUnder(tx, rows);
+  }
+}
+
+/** An operation that is over wants nothing any more. */
+async function settleGoal(tx: Tx, op: OpView): Promise<void> {
+  if (!op.kind.startsWith("cell.") || op.kind === "cell.create") return;
+  await tx
+    .update(cell)
+    .set({ goal: sql`${cell.state}` })
+    .where(eq(cell.id, op.object));
+}
