@@ -1,0 +1,98 @@
+/**
+ * Customers order while everything that can be killed is killed, one after the other and then all at once. In the end the
+ * history checker says whether anything that was acknowledged is gone, doubled, or in somebody else's data.
+ */
+import { appendFile } from "node:fs/promises";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { createChecker } from "../../history/check.ts";
+import { entryLine } from "../../history/file.ts";
+import type { Entry } from "../../history/model.ts";
+import { createRecorder } from "../../history/recorder.ts";
+import { startWorkload, type Workload } from "../../history/workload.ts";
+import { systemClock } from "../../runtime/clock.ts";
+import { startFleet, type TestFleet, until } from "../fleet.ts";
+
+const tenants = Array.from({ length: 6 }, (_, index) => `storm-${index}`);
+const entries: Entry[] = [];
+
+let fleet: TestFleet;
+let workload: Workload;
+
+beforeAll(async () => {
+  fleet = await startFleet();
+  for (const [index, id] of tenants.entries()) {
+    await fleet.cliJson("tenant", "create", id, "--cell", `cell-0${(index % 3) + 1}`, "--wait");
+  }
+  let router = new URL((await fleet.endpoints()).router).origin;
+  workload = startWorkload({
+    // A fleet that starts again may listen elsewhere; while it starts, the old address is refused.
+    router: async () => {
+      router = await fleet.endpoints().then(
+        (endpoints) => new URL(endpoints.router).origin,
+        () => router,
+      );
+      return router;
+    },
+    tenants,
+    processesPerTenant: 2,
+    ordersPerSecondMax: 200,
+    attemptsMax: 3,
+    requestTimeoutMs: 10_000,
+    recorder: createRecorder({
+      clock: systemClock,
+      run: "storm",
+      write: (entry) => entries.push(entry),
+    }),
+    clock: systemClock,
+    run: "storm",
+  });
+});
+afterAll(async () => {
+  await workload?.close();
+  await fleet?.stop();
+});
+
+async function flows(what: string): Promise<void> {
+  const before = workload.counts().ok;
+  await until(what, () => workload.counts().ok > before + 50, 60_000);
+}
+
+test("nothing acknowledged is lost, doubled or misplaced, whatever is killed", async () => {
+  await flows("orders flow");
+
+  expect((await fleet.cli("dev", "kill", "control-plane")).code).toBe(0);
+  await flows("orders flow without a control plane");
+  expect((await fleet.cli("dev", "start", "control-plane")).code).toBe(0);
+  await until("the control plane answers", async () => (await fleet.cli("status")).code === 0);
+
+  expect((await fleet.cli("dev", "kill", "router-01")).code).toBe(0);
+  expect((await fleet.cli("dev", "start", "router-01")).code).toBe(0);
+  await flows("orders flow through the new router");
+
+  await fleet.cliJson("cell", "kill", "cell-02", "--yes");
+  await flows("the other cells serve on");
+  await fleet.cliJson("cell", "start", "cell-02", "--wait");
+  await flows("orders flow with the cell that came back");
+
+  await fleet.killEverything();
+  await fleet.start();
+  await flows("orders flow after everything was killed at once");
+
+  await workload.stop();
+  await workload.readBack(60_000);
+  const checker = createChecker();
+  for (const entry of entries) checker.feed(entry);
+  const verdict = checker.verdict();
+  if (!verdict.ok) await keepForReading();
+  expect(verdict.violations).toEqual([]);
+  expect(verdict.counts.acknowledged).toBeGreaterThan(250);
+  // The harm was real: some orders were refused or left unknown.
+  expect(verdict.counts.failed + verdict.counts.unknown).toBeGreaterThan(0);
+}, 300_000);
+
+/** A history that was judged red is written out beside the fleet's other output. */
+async function keepForReading(): Promise<void> {
+  const file = `${fleet.dataDir}.history.ndjson`;
+  await appendFile(file, entries.map(entryLine).join(""));
+  console.error(`the history is in ${file}`);
+}
