@@ -125,6 +125,7 @@ export class DatabaseSession {
     this.#link = link;
     await client.connect();
     await subscribeOwnership(client, () => this.#loop.wake());
+    // Before anything else of it is believed.
     checkCell(await readFacts(client), cell);
     const askedMonoMs = clock.monotonicMs();
     cache.replace(await readAllKeys(client));
@@ -133,9 +134,10 @@ export class DatabaseSession {
   }
 
   async #read(link: Link): Promise<void> {
-    const { clock, cache, lease, log, instance, onNews } = this.#options;
+    const { clock, cache, cell, lease, log, instance, onNews } = this.#options;
     const askedMonoMs = clock.monotonicMs();
     const facts = await readFacts(link.client);
+    checkCell(facts, cell);
     let news = this.#facts !== undefined && this.#facts.boot !== facts.boot;
     this.#facts = facts;
     lease.observe(facts, askedMonoMs, clock.monotonicMs());

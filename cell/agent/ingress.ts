@@ -55,8 +55,12 @@ const keepAliveMs = 75_000;
 const headerBytesMax = 64 * 1024;
 const limits: ForwardLimits = forwardLimits;
 
-export function createIngress(options: IngressOptions): Server {
+export function createIngress(
+  options: IngressOptions,
+  shouldUpgrade: (req: IncomingMessage) => boolean,
+): Server {
   const server = createServer({
+    shouldUpgradeCallback: shouldUpgrade,
     maxHeaderSize: headerBytesMax,
     headersTimeout: headersMs,
     requestTimeout: requestMs,

@@ -1,0 +1,154 @@
+/**
+ * The agent's own door, for people and probes, on a port that routers do not use: `/livez`, `/readyz`,
+ * `/metrics`, `/cellfleet/status`. It says what is, and decides nothing.
+ */
+import { createServer, type Server, type ServerResponse } from "node:http";
+import { type AgentStatus, ownershipStates } from "../../contract/cell-protocol.ts";
+import { CellError } from "../../contract/errors.ts";
+import type { CellId } from "../../contract/ids.ts";
+import { revisionSchema } from "../../contract/ids.ts";
+import { type Counter, createMetrics, type Metrics } from "../../runtime/metrics.ts";
+import type { AppProbe } from "./app-probe.ts";
+import type { DatabaseSession } from "./database-session.ts";
+import type { Gate } from "./gate.ts";
+import type { LeaseKeeper } from "./lease-keeper.ts";
+import type { OwnershipCache } from "./ownership-cache.ts";
+import { buildAnswer, sendAnswer } from "./refusal.ts";
+import type { Sync } from "./sync.ts";
+
+/** Everything that can be asked about one agent. */
+export type AgentParts = {
+  readonly cell: CellId;
+  readonly instance: string;
+  readonly gate: Gate;
+  readonly cache: OwnershipCache;
+  readonly lease: LeaseKeeper;
+  readonly session: DatabaseSession;
+  readonly sync: Sync;
+  readonly probe: AppProbe;
+  readonly isFresh: () => boolean;
+  readonly isStopping: () => boolean;
+};
+
+const headersMs = 5000;
+
+export function createAdmin(parts: AgentParts, metrics: Metrics): Server {
+  const server = createServer({ headersTimeout: headersMs, requestTimeout: headersMs });
+  const pages: Readonly<Record<string, (res: ServerResponse) => void>> = {
+    "/livez": (res) => send(res, 200, "text/plain", "ok\n"),
+    "/readyz": (res) => {
+      const trouble = findTrouble(parts);
+      send(res, trouble === undefined ? 200 : 503, "text/plain", `${trouble ?? "ok"}\n`);
+    },
+    "/metrics": (res) => send(res, 200, "text/plain; version=0.0.4", metrics.text()),
+    "/cellfleet/status": (res) =>
+      send(res, 200, "application/json", `${JSON.stringify(buildStatus(parts))}\n`),
+  };
+  server.on("request", (req, res) => {
+    req.resume();
+    const [path = ""] = (req.url ?? "").split("?");
+    const page = Object.hasOwn(pages, path) ? pages[path] : undefined;
+    if (req.method !== "GET" && req.method !== "HEAD") {
+      sendAnswer(res, buildAnswer(new CellError("METHOD_NOT_ALLOWED", "Only GET."), undefined));
+    } else if (page === undefined) {
+      sendAnswer(res, buildAnswer(new CellError("NOT_FOUND", "Nothing is here."), undefined));
+    } else page(res);
+  });
+  return server;
+}
+
+export function buildStatus(parts: AgentParts): AgentStatus {
+  const remainingMs = Math.floor(parts.lease.remainingMs());
+  return {
+    cell: parts.cell,
+    instance: parts.instance,
+    primary: parts.session.primary(),
+    lease: { live: remainingMs > 0, remainingMs, grant: parts.lease.grant },
+    appliedRevision: revisionSchema.parse(parts.session.facts()?.appliedRevision ?? 0),
+    keys: parts.cache.countByState(),
+    inFlight: parts.gate.inFlight,
+    reason: findTrouble(parts) ?? "serving: lease, database and application are as they should be",
+  };
+}
+
+/** Why this agent passes nothing on, in one sentence; undefined while it serves. */
+function findTrouble(parts: AgentParts): string | undefined {
+  if (parts.isStopping()) return "not serving: the agent is stopping";
+  if (!parts.isFresh()) return "not serving: the cell's database is out of sight";
+  if (parts.lease.remainingMs() <= 0) {
+    return parts.sync.connected()
+      ? "not serving: the control plane has granted no lease that is still valid"
+      : "not serving: the lease is over and the control plane does not answer";
+  }
+  if (!parts.probe.reachable()) return "not serving: the application does not answer";
+  return undefined;
+}
+
+export type AgentMetrics = {
+  readonly metrics: Metrics;
+  readonly requests: Counter;
+  readonly refusals: Counter;
+};
+
+const ownCodes = ["PLACEMENT_STALE", "LEASE_MISSING", "GATE_CLOSED", "GATE_HEADERS_MISSING"];
+const otherCodes = ["OUTCOME_UNKNOWN", "APP_UNREACHABLE", "CELL_TIMEOUT", "CELL_PROTOCOL"];
+
+export function createAgentMetrics(): AgentMetrics {
+  const metrics = createMetrics();
+  return {
+    metrics,
+    requests: metrics.counter(
+      "cellfleet_agent_requests_total",
+      "Answers that went out, by class of status.",
+      [..."12345"].map((digit) => ({ code_class: `${digit}xx` })),
+    ),
+    refusals: metrics.counter(
+      "cellfleet_agent_refused_total",
+      "Answers that the gate made itself, by code.",
+      [...ownCodes, ...otherCodes].map((code) => ({ code })),
+    ),
+  };
+}
+
+export function addGauges(metrics: Metrics, parts: AgentParts): void {
+  const flag = (value: boolean) => (value ? 1 : 0);
+  const gauges: ReadonlyArray<readonly [string, string, () => number]> = [
+    ["in_flight", "Requests between admission and their end.", () => parts.gate.inFlight],
+    [
+      "lease_remaining_seconds",
+      "Time for which this cell may still serve.",
+      () => parts.lease.remainingMs() / 1000,
+    ],
+    ["lease_grant", "Number of the grant that is known.", () => parts.lease.grant],
+    ["primary", "1 on the agent that renews the lease.", () => flag(parts.session.primary())],
+    ["database_connected", "1 while connected.", () => flag(parts.session.connected())],
+    [
+      "control_plane_connected",
+      "1 while the last call was answered.",
+      () => flag(parts.sync.connected()),
+    ],
+    [
+      "control_plane_failures",
+      "Calls that failed since the last answer.",
+      () => parts.sync.failures(),
+    ],
+    ["app_reachable", "1 while the application answers.", () => flag(parts.probe.reachable())],
+    [
+      "applied_revision",
+      "Revision up to which ownership is applied.",
+      () => parts.session.facts()?.appliedRevision ?? 0,
+    ],
+  ];
+  for (const [name, help, read] of gauges) {
+    metrics.gaugeFrom(`cellfleet_agent_${name}`, help, read);
+  }
+  metrics.gaugeFrom("cellfleet_agent_keys", "Placement keys by state.", () => {
+    const counts = parts.cache.countByState();
+    return ownershipStates.map((state) => [{ state }, counts[state]] as const);
+  });
+}
+
+function send(res: ServerResponse, status: number, type: string, body: string): void {
+  res.writeHead(status, { "content-type": type, "cache-control": "no-store" });
+  res.end(body);
+}

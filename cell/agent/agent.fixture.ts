@@ -1,0 +1,284 @@
+/**
+ * For tests of the agent: a control plane that speaks the contract over real HTTP and does what the
+ * test says, and an application that answers when the test lets it.
+ */
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import type { AddressInfo } from "node:net";
+import { request } from "undici";
+import {
+  type AgentStatus,
+  type AgentSyncRequest,
+  type AgentSyncResponse,
+  agentStatusSchema,
+  agentSyncRequestSchema,
+  agentSyncResponseSchema,
+  type OwnershipState,
+} from "../../contract/cell-protocol.ts";
+import { headers } from "../../contract/headers.ts";
+import { parseCellId } from "../../contract/ids.ts";
+import { must } from "../../runtime/assert.ts";
+import { systemClock } from "../../runtime/clock.ts";
+import { createLog } from "../../runtime/log.ts";
+import { systemRandom } from "../../runtime/random.ts";
+import { type CellStore, storeRoles } from "../../tests/cell-store.ts";
+import type { TestPostgres } from "../../tests/postgres.ts";
+import { type Agent, startAgent } from "./agent.ts";
+import type { AgentEvents } from "./events.ts";
+
+export const waitMs = 20_000;
+
+/** Waits for a condition, and says which one did not come. */
+export async function until(what: string, holds: () => Promise<boolean> | boolean): Promise<void> {
+  const deadline = performance.now() + waitMs;
+  while (!(await holds())) {
+    if (performance.now() > deadline) throw new Error(`never happened: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
+
+export type FakeControl = {
+  readonly url: string;
+  /** Every call since the start, newest last. */
+  readonly calls: AgentSyncRequest[];
+  /** A new command about a key, under the next revision. */
+  readonly own: (key: string, state: OwnershipState, epoch?: number) => number;
+  readonly settings: {
+    ttlMs: number;
+    /** 503 to everything; the connection itself is fine. */
+    silent: boolean;
+    leaseRefused: string | undefined;
+    report: AgentSyncResponse["report"];
+    /** Ids that are handed to whoever asks, per sequence. */
+    idRangeSize: number;
+    fleet: string;
+  };
+  /** The highest revision that a call acknowledged. */
+  readonly acknowledged: () => number;
+  readonly close: () => Promise<void>;
+};
+
+export async function startFakeControl(): Promise<FakeControl> {
+  const calls: AgentSyncRequest[] = [];
+  const changes: Array<{ revision: number; change: AgentSyncResponse["changes"][number] }> = [];
+  let revision = 0;
+  let grant = 0;
+  let idsTo = 0;
+  const waiting = new Set<() => void>();
+  const settings: FakeControl["settings"] = {
+    ttlMs: 1_200_000,
+    silent: false,
+    leaseRefused: undefined,
+    report: "nothing",
+    idRangeSize: 1000,
+    fleet: "fleet-1",
+  };
+
+  async function serve(req: IncomingMessage, res: ServerResponse): Promise<void> {
+    const said = agentSyncRequestSchema.parse(JSON.parse(await readAll(req)));
+    if (settings.silent) {
+      res.writeHead(503).end();
+      return;
+    }
+    calls.push(said);
+    const due = () => changes.filter((one) => one.revision > said.appliedRevision);
+    if (due().length === 0 && said.waitMs > 0) {
+      await new Promise<void>((resolve) => {
+        waiting.add(resolve);
+        setTimeout(resolve, Math.min(said.waitMs, 300));
+      });
+    }
+    const lease = said.wantLease && settings.leaseRefused === undefined;
+    if (lease) grant = Math.max(grant, said.database.grant) + 1;
+    const answer = agentSyncResponseSchema.parse({
+      fleet: settings.fleet,
+      revision,
+      changes: due().map((one) => one.change),
+      more: false,
+      keyspaces: [{ name: "default", strategy: "directory", guardMode: "strict" }],
+      ...(lease ? { lease: { grant, ttlMs: settings.ttlMs } } : {}),
+      ...(settings.leaseRefused === undefined ? {} : { leaseRefused: settings.leaseRefused }),
+      idRanges: said.wantIdRanges.map(({ sequence, floor }) => {
+        const lo = Math.max(idsTo, floor) + 1;
+        idsTo = lo + settings.idRangeSize - 1;
+        return { sequence, lo, hi: idsTo };
+      }),
+      report: settings.report,
+    });
+    res.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify(answer));
+  }
+
+  const server = createServer((req, res) => {
+    serve(req, res).catch((error: unknown) => res.writeHead(500).end(String(error)));
+  });
+  return {
+    url: await listenUrl(server),
+    calls,
+    settings,
+    own: (key, state, epoch = 1) => {
+      revision += 1;
+      const op = `op_${String(revision).padStart(12, "0")}`;
+      const change = { key, state, epoch, op, attempt: 0 };
+      changes.push({ revision, change: change as (typeof changes)[number]["change"] });
+      for (const wake of waiting) wake();
+      waiting.clear();
+      return revision;
+    },
+    acknowledged: () => Math.max(0, ...calls.map((call) => call.appliedRevision)),
+    close: async () => {
+      for (const wake of waiting) wake();
+      await closeNow(server);
+    },
+  };
+}
+
+export type FakeApp = {
+  readonly url: string;
+  /** Raw headers of each request, as flat lists. */
+  readonly seen: Array<readonly string[]>;
+  /** From now on answers wait; call the result to let them go. */
+  readonly hold: () => () => void;
+  readonly server: Server;
+  readonly close: () => Promise<void>;
+};
+
+export async function startFakeApp(): Promise<FakeApp> {
+  const seen: Array<readonly string[]> = [];
+  let held: Promise<void> = Promise.resolve();
+  const server = createServer((req, res) => {
+    if (req.url === "/livez") {
+      res.end("ok");
+      return;
+    }
+    seen.push(req.rawHeaders);
+    req.resume();
+    req.on("end", () => {
+      void held.then(() => {
+        // What an application says under our prefix must not reach a router.
+        res.writeHead(201, {
+          "x-app": "yes",
+          [headers.confirm]: "cell=forged;epoch=9;lease=9",
+          [headers.notAdmitted]: req.headers[headers.nonce] ?? "guessed",
+        });
+        res.end("made");
+      });
+    });
+  });
+  return {
+    url: await listenUrl(server),
+    seen,
+    server,
+    hold: () => {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      held = promise;
+      return resolve;
+    },
+    close: () => closeNow(server),
+  };
+}
+
+export type LogLine = { readonly event: string } & Readonly<Record<string, unknown>>;
+
+export async function startTestAgent(options: {
+  readonly server: TestPostgres;
+  readonly store: CellStore;
+  readonly control: FakeControl;
+  readonly app: { readonly url: string };
+  readonly lines?: LogLine[];
+}): Promise<Agent> {
+  const any = { host: "127.0.0.1", port: 0 };
+  return startAgent({
+    config: {
+      cell: must(parseCellId(options.store.name), "cell id"),
+      listen: any,
+      admin: any,
+      upstream: options.app.url,
+      controlPlane: options.control.url,
+      databaseUrl: "env:UNUSED",
+      token: "env:UNUSED",
+      endpoint: undefined,
+    },
+    databaseUrl: options.server.url(options.store.name, storeRoles.agentRole),
+    token: "agent-token",
+    clock: systemClock,
+    random: systemRandom,
+    log: createLog<AgentEvents>({
+      clock: systemClock,
+      part: "agent",
+      level: "info",
+      write: (line) => options.lines?.push(JSON.parse(line)),
+    }),
+  });
+}
+
+export type GateAnswer = {
+  readonly status: number;
+  readonly header: (name: string) => string | undefined;
+  readonly body: string;
+  readonly code: string | undefined;
+};
+
+/** A request as a router would send it. */
+export async function askGate(
+  endpoint: string,
+  options: {
+    readonly cell: string;
+    readonly tenant?: string;
+    readonly epoch?: number;
+    readonly method?: "GET" | "POST";
+    readonly path?: string;
+    readonly body?: string;
+    readonly extra?: Readonly<Record<string, string | undefined>>;
+  },
+): Promise<GateAnswer> {
+  const tenant = options.tenant ?? "acme";
+  const own: Record<string, string | undefined> = {
+    [headers.tenant]: tenant,
+    [headers.keyspace]: "default",
+    [headers.key]: `default/tenant/${tenant}`,
+    [headers.epoch]: String(options.epoch ?? 1),
+    [headers.cell]: options.cell,
+    [headers.nonce]: "nonce-1",
+    ...options.extra,
+  };
+  const sent = Object.entries(own).flatMap(([name, value]) =>
+    value === undefined ? [] : [name, value],
+  );
+  const response = await request(`${endpoint}${options.path ?? "/things"}`, {
+    method: options.method ?? "GET",
+    headers: sent,
+    ...(options.body === undefined ? {} : { body: options.body }),
+  });
+  const header = (name: string) => {
+    const value = response.headers[name];
+    return Array.isArray(value) ? value.join(",") : value;
+  };
+  return {
+    status: response.statusCode,
+    header,
+    body: await response.body.text(),
+    code: header(headers.error),
+  };
+}
+
+export async function statusOf(agent: Agent): Promise<AgentStatus> {
+  const response = await request(`${agent.admin}/cellfleet/status`);
+  return agentStatusSchema.parse(await response.body.json());
+}
+
+async function readAll(req: IncomingMessage): Promise<string> {
+  const chunks: Buffer[] = [];
+  for await (const chunk of req) chunks.push(chunk);
+  return Buffer.concat(chunks).toString("utf8");
+}
+
+async function listenUrl(server: Server): Promise<string> {
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+}
+
+function closeNow(server: Server): Promise<void> {
+  return new Promise((resolve) => {
+    server.close(() => resolve());
+    server.closeAllConnections();
+  });
+}

@@ -1,0 +1,43 @@
+/**
+ * The door to this room: runs `cellctl agent` until it is told to stop, and ends with an exit code.
+ * Settings come as texts, secrets as references that are resolved here.
+ */
+import { systemClock } from "../../runtime/clock.ts";
+import { createLog } from "../../runtime/log.ts";
+import { systemRandom } from "../../runtime/random.ts";
+import { resolveSecret } from "../../runtime/secret-ref.ts";
+import { startAgent } from "./agent.ts";
+import { parseAgentConfig } from "./config.ts";
+import type { AgentEvents } from "./events.ts";
+
+export type RunAgentOptions = {
+  /** As on the command line: `cell`, `listen`, `admin`, `upstream`, `databaseUrl`, `controlPlane`, `token`. */
+  readonly flags: unknown;
+  readonly env: Readonly<Record<string, string | undefined>>;
+};
+
+export async function runAgent(options: RunAgentOptions): Promise<number> {
+  const config = parseAgentConfig(options.flags);
+  const [databaseUrl, token] = await Promise.all([
+    resolveSecret(config.databaseUrl, options.env),
+    resolveSecret(config.token, options.env),
+  ]);
+  const log = createLog<AgentEvents>({
+    clock: systemClock,
+    part: "agent",
+    level: "info",
+    write: (line) => process.stdout.write(line),
+  });
+  const stopped = new Promise<void>((resolve) => {
+    process.once("SIGTERM", () => resolve());
+    process.once("SIGINT", () => resolve());
+  });
+  const agent = await startAgent({
+    ...{ config, databaseUrl, token, log },
+    clock: systemClock,
+    random: systemRandom,
+  });
+  await stopped;
+  await agent.close();
+  return 0;
+}
