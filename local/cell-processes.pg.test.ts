@@ -21,7 +21,7 @@ let cells: LocalCells;
 beforeEach(async () => {
   root = await mkdtemp(join(tmpdir(), "cellfleet-cell-"));
   installation = await findPostgres({ env: process.env, random: systemRandom });
-  folder = await openDataFolder(root, installation.runAs);
+  folder = await openDataFolder(root, installation.runAs, systemRandom);
   cells = await open();
 });
 afterEach(async () => {

@@ -16,6 +16,7 @@ import {
   link,
   mkdir,
   readFile,
+  readlink,
   rename,
   rm,
   stat,
@@ -26,6 +27,7 @@ import { basename, join, resolve } from "node:path";
 import { z } from "zod";
 import { CellError } from "../contract/errors.ts";
 import { must } from "../runtime/assert.ts";
+import type { Random } from "../runtime/random.ts";
 import type { RunAs } from "./postgres/command.ts";
 import { canReach } from "./postgres/machine-folder.ts";
 import {
@@ -52,7 +54,11 @@ export type SupervisorNote = z.infer<typeof supervisorSchema>;
 
 export const secretFile = (folder: DataFolder, name: string): string => join(folder.secrets, name);
 
-export async function openDataFolder(path: string, runAs: RunAs | undefined): Promise<DataFolder> {
+export async function openDataFolder(
+  path: string,
+  runAs: RunAs | undefined,
+  random: Random,
+): Promise<DataFolder> {
   const root = resolve(path);
   await mkdir(root, { recursive: true, mode: 0o711 });
   if (runAs !== undefined) {
@@ -64,7 +70,7 @@ export async function openDataFolder(path: string, runAs: RunAs | undefined): Pr
     secrets: join(root, "secrets"),
     logs: join(root, "logs"),
     notes: join(root, "processes"),
-    databases: await placeForDatabases(root, runAs),
+    databases: await placeForDatabases(root, runAs, random),
   };
   for (const part of [folder.secrets, folder.logs, folder.notes]) {
     await mkdir(part, { recursive: true, mode: 0o700 });
@@ -174,12 +180,19 @@ function inUse(root: string, holder: ProcessIdentity): CellError {
 
 /**
  * Under a closed home folder the unprivileged user cannot reach the data folder. Then databases live
- * in the system's place for such data; a link in the data folder says where.
+ * in the system's place for such data, and a link in the data folder says where. A new folder never
+ * finds the databases of an older one of its name: they would belong to passwords that are gone.
  */
-async function placeForDatabases(root: string, runAs: RunAs | undefined): Promise<string> {
+async function placeForDatabases(
+  root: string,
+  runAs: RunAs | undefined,
+  random: Random,
+): Promise<string> {
   if (await canReach(root, runAs)) return root;
-  const hash = createHash("sha256").update(root).digest("hex").slice(0, 8);
-  const place = join("/var/lib/cellfleet", `${basename(root).replace(/^\.+/, "")}-${hash}`);
+  const pointer = join(root, "databases");
+  const known = await readlink(pointer).catch(() => undefined);
+  const name = `${basename(root).replace(/^\.+/, "")}-${random.hex(4)}`;
+  const place = known ?? join("/var/lib/cellfleet", name);
   await mkdir(place, { recursive: true, mode: 0o711 });
   if (!(await canReach(place, runAs))) {
     throw new CellError(
@@ -188,6 +201,6 @@ async function placeForDatabases(root: string, runAs: RunAs | undefined): Promis
       { nextSteps: ["cellctl dev --data FOLDER   # a folder that other users can pass through"] },
     );
   }
-  await symlink(place, join(root, "databases")).catch(() => {}); // There already.
+  if (known === undefined) await symlink(place, pointer);
   return place;
 }

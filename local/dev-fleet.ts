@@ -70,7 +70,7 @@ export function createDevFleet(options: DevFleetOptions): DevFleet {
   async function open(): Promise<Parts> {
     const installation = await findPostgres({ env, random });
     say(`PostgreSQL ${installation.version} from ${installation.origin}`);
-    const folder = await openDataFolder(flags.data, installation.runAs);
+    const folder = await openDataFolder(flags.data, installation.runAs, random);
     await takeFolder(folder);
     undo.push(() => releaseFolder(folder));
     const ended = await endLeftovers(folder.notes, leftoverGraceMs, clock);

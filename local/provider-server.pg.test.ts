@@ -19,7 +19,7 @@ beforeAll(async () => {
   root = await mkdtemp(join(tmpdir(), "cellfleet-provider-"));
   const installation = await findPostgres({ env: process.env, random: systemRandom });
   const cells = await openCells({
-    folder: await openDataFolder(join(root, "data"), installation.runAs),
+    folder: await openDataFolder(root, installation.runAs, systemRandom),
     tools: { installation, clock: systemClock, random: systemRandom },
     controlPlaneUrl: "http://127.0.0.1:9",
     env: {},

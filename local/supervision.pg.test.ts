@@ -1,13 +1,16 @@
 /** Processes that outlive their supervisor, and two supervisors that want one folder. Real processes. */
 import { type ChildProcess, spawn } from "node:child_process";
-import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { chmod, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, test } from "vitest";
 import { systemClock } from "../runtime/clock.ts";
+import { systemRandom } from "../runtime/random.ts";
 import { type DataFolder, openDataFolder, readSupervisor, takeFolder } from "./data-folder.ts";
 import { trim } from "./log-file.ts";
 import { endLeftovers, launchNode, type NodeProcess } from "./node-process.ts";
+import { canReach } from "./postgres/machine-folder.ts";
+import { chooseUnprivilegedUser } from "./postgres/unprivileged-user.ts";
 import { identify, isAlive } from "./process-identity.ts";
 
 let root: string;
@@ -16,7 +19,7 @@ const children: ChildProcess[] = [];
 
 beforeEach(async () => {
   root = await mkdtemp(join(tmpdir(), "cellfleet-supervision-"));
-  folder = await openDataFolder(join(root, "data"), undefined);
+  folder = await openDataFolder(join(root, "data"), undefined, systemRandom);
 });
 afterEach(async () => {
   for (const child of children.splice(0)) child.kill("SIGKILL");
@@ -93,6 +96,27 @@ describe("what a killed supervisor left", () => {
 });
 
 describe("the data folder", () => {
+  test("keeps databases where the server's user can reach them", async ({ expect }) => {
+    const runAs = await chooseUnprivilegedUser();
+    // The folder above is closed, as that of a home is; only to root that makes a difference.
+    await chmod(root, runAs === undefined ? 0o700 : 0o711);
+    const reachable = await openDataFolder(join(root, "reachable"), runAs, systemRandom);
+    await chmod(root, 0o700);
+    const closed = await openDataFolder(join(root, "closed"), runAs, systemRandom);
+    try {
+      expect(reachable.databases).toBe(reachable.root);
+      expect(await canReach(closed.databases, runAs)).toBe(true);
+      expect(closed.databases === closed.root).toBe(runAs === undefined);
+      // The same folder, the same place: a second start finds its data.
+      expect((await openDataFolder(join(root, "closed"), runAs, systemRandom)).databases).toBe(
+        closed.databases,
+      );
+      expect((await stat(closed.secrets)).mode & 0o777).toBe(0o700);
+    } finally {
+      if (runAs !== undefined) await rm(closed.databases, { recursive: true });
+    }
+  });
+
   test("has one supervisor at a time", async ({ expect }) => {
     await takeFolder(folder);
     await expect(takeFolder(folder)).rejects.toMatchObject({

@@ -251,13 +251,20 @@ async function waitGone(
   return true;
 }
 
-/** A folder that was copied or restored by root belongs to root: give it back. */
+/** What root copied or restored belongs to root: give it to the server's user. Others' data is not ours. */
 async function takeOwnership(dataDir: string, installation: Installation): Promise<void> {
-  const { runAs } = installation;
-  if (runAs === undefined || (await stat(dataDir)).uid === runAs.uid) return;
+  const user = installation.runAs?.uid ?? process.getuid?.();
+  const owner = (await stat(dataDir)).uid;
+  if (owner === user) return;
+  if (owner !== 0 || installation.runAs === undefined) {
+    throw new CellError("CONFIG_INVALID", `${dataDir} belongs to the user with uid ${owner}`, {
+      nextSteps: ["run the same command as that user", "cellctl dev --data OTHER-FOLDER"],
+    });
+  }
+  const { uid, gid } = installation.runAs;
   const entries = await readdir(dataDir, { recursive: true });
-  for (const entry of entries) await lchown(join(dataDir, entry), runAs.uid, runAs.gid);
-  await chown(dataDir, runAs.uid, runAs.gid);
+  for (const entry of entries) await lchown(join(dataDir, entry), uid, gid);
+  await chown(dataDir, uid, gid);
 }
 
 async function writeServerFile(
