@@ -373,7 +373,7 @@ describe("events", () => {
     const { code, stdout, asked } = await against(
       {
         "GET /v1/events": ({ query }) => {
-          if (query["after"] === "0")
+          if (query["after"] === undefined)
             return { body: { items: [sampleEvent(4), sampleEvent(5)], next: null } };
           interrupt.abort();
           return { body: { items: [], next: null } };
@@ -389,7 +389,25 @@ describe("events", () => {
         .split("\n")
         .map((line) => JSON.parse(line).id),
     ).toEqual([4, 5]);
-    expect(asked[1]?.query).toMatchObject({ after: "5" });
+    expect(asked[1]?.query).toMatchObject({ after: "5", waitMs: "20000" });
+  });
+
+  test("--since reads from the beginning when the newest page does not reach back", async () => {
+    const all = Array.from({ length: 2500 }, (_, index) => sampleEvent(index + 1));
+    const { stdout } = await against(
+      {
+        "GET /v1/events": ({ query }) => {
+          const limit = Number(query["limit"]);
+          const items =
+            query["after"] === undefined
+              ? all.slice(-limit)
+              : all.filter(({ id }) => id > Number(query["after"])).slice(0, limit);
+          return { body: { items, next: null } };
+        },
+      },
+      ["events", "--since", "2026-11-01", "-o", "name"],
+    );
+    expect(stdout.trim().split("\n")).toHaveLength(2500);
   });
 
   test("--since leaves the older ones out", async () => {

@@ -11,12 +11,16 @@ import type { Page } from "../render/output.ts";
 import { createPaint } from "../render/paint.ts";
 import { printableJson } from "../render/printable.ts";
 import { createTable } from "../render/table.ts";
-import { parseDuration } from "../render/units.ts";
 import { eventView } from "../render/views.ts";
 import type { Session } from "../session.ts";
+import { parseSince } from "../since.ts";
 
 const waitMs = 20_000;
 const retryMs = 1000;
+/** Largest page of the API. */
+const pageMax = 1000;
+const newestDefault = 200;
+const watchDefault = 20;
 const feedSchema = z.object({ items: z.array(eventSchema), next: z.string().nullable() });
 
 export const register: Register = (noun, bind) => {
@@ -24,9 +28,11 @@ export const register: Register = (noun, bind) => {
     noun
       .option("-w, --watch", "go on with what happens, until Ctrl-C")
       .option("--since <time>", "from this long ago (1h), or from this ISO time on")
-      .option("--limit <rows>", "at most this many (default: all)"),
+      .option("--limit <rows>", "at most this many (default: the newest 200)"),
     async (session, _args, options) => {
-      const sinceMs = parseSince(text(options, "since"), session.io.clock.nowMs());
+      const said = text(options, "since");
+      const nowMs = session.io.clock.nowMs();
+      const sinceMs = said === undefined ? Number.NEGATIVE_INFINITY : parseSince(said, nowMs);
       return flag(options, "watch") ? watch(session, sinceMs) : list(session, options, sinceMs);
     },
   );
@@ -34,17 +40,53 @@ export const register: Register = (noun, bind) => {
 
 async function list(session: Session, options: Options, sinceMs: number): Promise<number> {
   const api = await session.api();
-  const limit = parseLimit(options);
-  const pages = api.pages("/v1/events", eventSchema, { limit });
-  await session.out.list(since(pages, sinceMs), eventView);
+  const pages =
+    sinceMs === Number.NEGATIVE_INFINITY
+      ? newest(api, parseLimit(options) ?? newestDefault)
+      : since(api, sinceMs, parseLimit(options));
+  await session.out.list(pages, eventView);
   return 0;
 }
 
-async function* since(pages: AsyncIterable<Page<FleetEvent>>, sinceMs: number) {
-  for await (const page of pages) {
-    yield { ...page, items: page.items.filter(({ at }) => Date.parse(at) >= sinceMs) };
+async function* newest(api: Api, limit: number): AsyncGenerator<Page<FleetEvent>> {
+  const query = { limit: Math.min(limit, pageMax) };
+  yield await api.get("/v1/events", feedSchema, { query });
+}
+
+/** From the newest page if it reaches back far enough, else from the beginning. */
+async function* since(
+  api: Api,
+  sinceMs: number,
+  limit = Number.POSITIVE_INFINITY,
+): AsyncGenerator<Page<FleetEvent>> {
+  const recent = await api.get("/v1/events", feedSchema, { query: { limit: pageMax } });
+  const oldest = recent.items[0];
+  const isAll = recent.items.length < pageMax || oldest === undefined || at(oldest) < sinceMs;
+  let left = limit;
+  for await (const page of isAll ? one(recent) : following(api)) {
+    const items = page.items.filter((event) => at(event) >= sinceMs).slice(0, left);
+    left -= items.length;
+    yield { items, next: null };
+    if (left <= 0) return;
   }
 }
+
+async function* one<T>(page: T): AsyncGenerator<T> {
+  yield page;
+}
+
+async function* following(api: Api): AsyncGenerator<Page<FleetEvent>> {
+  let after = 0;
+  for (;;) {
+    const page = await api.get("/v1/events", feedSchema, { query: { after, limit: pageMax } });
+    const last = page.items.at(-1);
+    if (last === undefined) return;
+    after = last.id;
+    yield page;
+  }
+}
+
+const at = (event: FleetEvent): number => Date.parse(event.at);
 
 /** One line per event, so that the output can be piped: a table row, a JSON object, or an id. */
 async function watch(session: Session, sinceMs: number): Promise<number> {
@@ -57,12 +99,15 @@ async function watch(session: Session, sinceMs: number): Promise<number> {
     nowMs: session.io.clock.nowMs(),
     paint: createPaint(session.io, session.io.stdout, "auto"),
   });
+  // Somebody who begins to watch wants to know that nobody answers; later, to see it return.
+  const limit = sinceMs === Number.NEGATIVE_INFINITY ? watchDefault : pageMax;
+  let { items } = await api.get("/v1/events", feedSchema, { query: { limit } });
   let after = 0;
   for (;;) {
-    const items = await nextEvents(session, api, after);
     after = Math.max(after, ...items.map(({ id }) => id));
-    const shown = items.filter(({ at }) => Date.parse(at) >= sinceMs);
+    const shown = items.filter((event) => at(event) >= sinceMs);
     if (shown.length > 0) await session.out.text(lines(session, table, shown));
+    items = [...(await nextEvents(session, api, after))];
   }
 }
 
@@ -78,19 +123,18 @@ function lines(
     .join("");
 }
 
+/** As soon as there is something after `after`; waits for a control plane that is silent. */
 async function nextEvents(
   session: Session,
   api: Api,
   after: number,
 ): Promise<readonly FleetEvent[]> {
   for (;;) {
-    if (session.interrupted().aborted) throw stopped();
     try {
       return (await api.get("/v1/events", feedSchema, { query: { after }, waitMs })).items;
     } catch (error) {
       if (session.interrupted().aborted) throw stopped();
       if (!(error instanceof CellError) || error.code !== "CONTROL_PLANE_UNREACHABLE") throw error;
-      if (after === 0) throw error;
       await session.progress.now("the control plane does not answer; waiting for it");
       await session.io.clock.sleep(retryMs, session.interrupted());
     }
@@ -98,12 +142,3 @@ async function nextEvents(
 }
 
 const stopped = (): CliError => new CliError("DETACHED", "stopped watching");
-
-function parseSince(raw: string | undefined, nowMs: number): number {
-  if (raw === undefined) return Number.NEGATIVE_INFINITY;
-  const ago = parseDuration(raw);
-  if (ago !== undefined) return nowMs - ago;
-  const at = /^\d{4}-\d{2}-\d{2}/.test(raw) ? Date.parse(raw) : Number.NaN;
-  if (Number.isNaN(at)) throw usage(`--since "${raw}": must be a time such as 1h, or an ISO time`);
-  return at;
-}

@@ -1,10 +1,40 @@
 /** `cellctl router`: with `--listen` it is a router; `router ls` and `router get` ask about the fleet's. */
+import { Option } from "commander";
 import { routerSchema } from "../../contract/control-api.ts";
 import { CellError } from "../../contract/errors.ts";
 import { usage } from "../failures.ts";
 import type { Register } from "../grammar.ts";
 import { rawFlags } from "../process-flags.ts";
 import { routerView } from "../render/views.ts";
+
+/** Limits and times; the router's own defaults hold where nothing is said. */
+const settings: readonly (readonly [string, string])[] = [
+  ["--trusted-proxies <cidrs>", "peers whose X-Forwarded-* headers are believed"],
+  ["--cell-headers <on|off>", "x-cell and x-cell-epoch on forwarded answers"],
+  ["--access-log <on|off>", "one line per request"],
+  ["--log-level <level>", "debug, info, warn or error"],
+  ["--hold-ms <ms>", "longest wait while a placement switches its owner"],
+  ["--held-per-key-max <count>", "requests that may wait for one placement"],
+  ["--held-max <count>", "requests that may wait in all"],
+  ["--connect-ms <ms>", "longest wait for a connection to a cell"],
+  ["--head-ms <ms>", "longest wait for the head of a cell's answer"],
+  ["--queue-ms <ms>", "longest wait for a free connection"],
+  ["--pending-max <count>", "requests that may wait for a connection, per cell"],
+  ["--connections-max <count>", "connections per endpoint of a cell"],
+  ["--body-bytes-max <bytes>", "largest request body"],
+  ["--clients-max <count>", "client connections"],
+  ["--drain-delay-ms <ms>", "from the end signal to the first refusal"],
+  ["--drain-ms <ms>", "from the first refusal until what is left is cut"],
+];
+
+const settingsWidth = Math.max(...settings.map(([flags]) => flags.length));
+const settingsHelp = [
+  "",
+  "Limits and times:",
+  ...settings.map(([flags, summary]) => `  ${flags.padEnd(settingsWidth)}  ${summary}`),
+  "",
+  "Every setting may also stand in the environment: --listen as CELLFLEET_LISTEN.",
+].join("\n");
 
 export const register: Register = (noun, bind) => {
   noun
@@ -17,7 +47,9 @@ export const register: Register = (noun, bind) => {
     .option("--token <ref>", "its token: env:NAME, file:PATH or exec:COMMAND")
     .option("--trust-keys <path>", "public keys that may sign routing tables")
     .option("--state-dir <folder>", "where the last good table is kept")
-    .option("--id <name>", "its name in the fleet");
+    .option("--id <name>", "its name in the fleet")
+    .addHelpText("after", settingsHelp);
+  for (const [flags, summary] of settings) noun.addOption(new Option(flags, summary).hideHelp());
   bind(noun, async (session, _args, options) => {
     const flags = rawFlags(noun, options, session.io.env);
     if (flags["listen"] === undefined) {

@@ -257,6 +257,14 @@ export const statusView: View<FleetStatus> = {
     ["tenants", count(status.tenants)],
     ["routers", `${status.routers.inSync}/${status.routers.live} live routers in sync`],
     ["operations", `${status.ops.running} running, ${status.ops.failed} failed`],
+    ...(status.audit === undefined
+      ? []
+      : [
+          [
+            "audit",
+            `${status.audit.entries} entries, head ${status.audit.head.slice(0, 16)}`,
+          ] as const,
+        ]),
     ["release", status.release],
   ],
 };
