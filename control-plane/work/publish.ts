@@ -17,6 +17,8 @@ import { createRoutingImage } from "./routing-image.ts";
 export type Publisher = RoutingFeed & {
   /** A notification came: read the log now. */
   readonly wake: () => void;
+  /** Long polls that wait at this moment. */
+  readonly waiting: () => number;
   readonly close: () => Promise<void>;
 };
 
@@ -94,6 +96,7 @@ export function startPublisher(options: PublisherOptions): Publisher {
     changed: (ms, signal) => waitIn(waiting, clock, ms, signal),
     refresh,
     wake: loop.wake,
+    waiting: () => waiting.size,
     close: async () => {
       await loop.close();
       wakeWaiting();

@@ -26,6 +26,8 @@ import { buildSnapshot } from "./snapshot.ts";
 /** More changed rows than this in one reading: the table is read anew, which is cheaper. */
 const deltaRowsMax = 100_000;
 const deltasCachedMax = 64;
+/** A snapshot of up to this many placements is made in milliseconds, so every reader gets the present. */
+const rebuildRowsMax = 20_000;
 
 type Image = { readonly table: TableState; readonly configRevision: number };
 
@@ -86,7 +88,6 @@ export function createRoutingImage(signer: Signer, windowRowsMax: number): Routi
     table: () => image?.table,
     epochMax: () => epochMax,
     follow: async (log) => {
-      deltas.forget();
       // A revision that fell is a database that was replaced: read it anew.
       if (image === undefined || !isTrusted || log.head.revision < image.table.revision) {
         return load(log);
@@ -111,8 +112,10 @@ export function createRoutingImage(signer: Signer, windowRowsMax: number): Routi
     },
     snapshot: () => {
       const { table } = must(image, "routing table has been read");
-      // An older one serves as well while the window leads from it to the present.
-      if (snapshot === undefined || !window.reaches(snapshot.revision)) {
+      // Of a large table an older one serves as well, while the window leads from it to the present.
+      const isCurrent = snapshot?.revision === table.revision;
+      const isReachable = table.size > rebuildRowsMax && window.reaches(snapshot?.revision ?? -1);
+      if (snapshot === undefined || !(isCurrent || isReachable)) {
         snapshot = buildSnapshot(table, signer);
       }
       return snapshot;
@@ -123,15 +126,17 @@ export function createRoutingImage(signer: Signer, windowRowsMax: number): Routi
 type Deltas = {
   /** Undefined: further back than the window reaches. */
   readonly from: (image: Image, revision: Revision) => SignedDelta | undefined;
-  readonly forget: () => void;
 };
 
 /** Signed once for all routers that stand at the same revision. */
 function createDeltas(signer: Signer, window: DeltaWindow): Deltas {
   const known = new Map<number, SignedDelta>();
+  let knownTo = -1;
   return {
-    forget: () => known.clear(),
     from: ({ table, configRevision }, from) => {
+      // The table may have moved on since the last one was made.
+      if (knownTo !== table.revision || known.size >= deltasCachedMax) known.clear();
+      knownTo = table.revision;
       const made = known.get(from);
       if (made !== undefined) return made;
       const rows = window.since(from);
@@ -147,7 +152,6 @@ function createDeltas(signer: Signer, window: DeltaWindow): Deltas {
       const text = JSON.stringify(body);
       const signature = signer.sign(signaturePurposes.delta, text);
       const delta = { body: text, keyId: signer.keyId, signature };
-      if (known.size >= deltasCachedMax) known.clear();
       known.set(from, delta);
       return delta;
     },
