@@ -1,6 +1,7 @@
 /**
  * The sample application, as anybody would start theirs: PORT (0 lets the system choose), HOST,
- * DATABASE_URL, CELL_ID, and OUTBOX_URL for messages that go to another system.
+ * DATABASE_URL, CELL_ID, and OUTBOX_URL for messages that go to another system; OUTBOX_ATTEMPTS says
+ * how often a message is tried before it is dead.
  *
  * Says `app.listening` with its port as one JSON line on standard output, then only what changes.
  */
@@ -10,6 +11,7 @@ import { openDatabase } from "./database.ts";
 import { messageOf } from "./errors.ts";
 import { createCounters } from "./metrics.ts";
 import { startOutboxWorker } from "./outbox.ts";
+import { attemptsMax } from "./outbox-rules.ts";
 import { wholeNumber } from "./validate.ts";
 
 const stopMs = 5000;
@@ -21,7 +23,7 @@ const say = (event: string, fields: Readonly<Record<string, unknown>>): void => 
 };
 
 function main(): void {
-  const { PORT, HOST, DATABASE_URL, CELL_ID, OUTBOX_URL } = process.env;
+  const { PORT, HOST, DATABASE_URL, CELL_ID, OUTBOX_URL, OUTBOX_ATTEMPTS } = process.env;
   const port = wholeNumber(PORT ?? "");
   if (port === undefined || port > 65_535 || !DATABASE_URL || !CELL_ID) {
     process.stderr.write("PORT (0 to 65535), DATABASE_URL and CELL_ID must be set\n");
@@ -33,6 +35,7 @@ function main(): void {
   const worker = startOutboxWorker({
     database,
     url: OUTBOX_URL === "" ? undefined : OUTBOX_URL,
+    attemptsMax: wholeNumber(OUTBOX_ATTEMPTS ?? "") || attemptsMax,
     onEvent: counters.outbox,
     onTrouble: (error) => say("outbox.waiting", { error }),
   });

@@ -8,7 +8,7 @@
  */
 import type { Database, Scope } from "./database.ts";
 import { fromDatabaseError, messageOf } from "./errors.ts";
-import { attemptsMax, decideAfterFailure } from "./outbox-rules.ts";
+import { decideAfterFailure } from "./outbox-rules.ts";
 import {
   claimMessages,
   findDueTenants,
@@ -31,7 +31,7 @@ export type OutboxOptions = {
   readonly onEvent: (name: "sent" | "failed" | "dead") => void;
   /** Called when the database cannot be used; again only after it could. */
   readonly onTrouble: (message: string) => void;
-  readonly attemptsMax?: number;
+  readonly attemptsMax: number;
 };
 
 const idleMs = 500;
@@ -40,6 +40,7 @@ const deliveryTimeoutMs = 5000;
 
 export function startOutboxWorker(options: OutboxOptions): OutboxWorker {
   const stop = new AbortController();
+  const limit = options.attemptsMax;
   let nap = Promise.withResolvers<void>();
   let troubled = false;
 
@@ -84,8 +85,6 @@ export function startOutboxWorker(options: OutboxOptions): OutboxWorker {
         .catch(() => {});
     }
   }
-
-  const limit = options.attemptsMax ?? attemptsMax;
 
   async function run(): Promise<void> {
     while (!stop.signal.aborted) {
