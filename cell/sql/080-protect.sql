@@ -77,17 +77,8 @@ declare
   v_name text := (select quote_ident(c.relname) from pg_class c where c.oid = p_table);
 begin
   execute format('drop policy if exists cellfleet_visible on %s', p_table);
-  execute format(
-    'create policy cellfleet_visible on %1$s as restrictive for all to public using (
-       case (select cellfleet.reader(%2$L, current_user))
-         when ''all'' then true
-         when ''directory'' then exists (
-           select from cellfleet.owned_keys o
-            where o.key = (%3$L || %4$s.%5$I::text) collate "C")
-         when ''none'' then false
-         else cellfleet.visible(%2$L, %4$s.%5$I::text)
-       end) with check (true)',
-    p_table, p_keyspace, p_keyspace || '/tenant/', v_name, p_key_column);
+  execute format('create policy cellfleet_visible on %s as restrictive for all to public using (%s) with check (true)',
+                 p_table, cellfleet.visible_condition(format('%s.%I', v_name, p_key_column), p_keyspace));
   perform from pg_policy p
     where p.polrelid = p_table and p.polpermissive and p.polname <> 'cellfleet_open';
   execute format('drop policy if exists cellfleet_open on %s', p_table);
