@@ -27,7 +27,9 @@ const trim = (value: number): string =>
 /** How long ago an ISO time was; `-` when it is not a time. */
 export function age(iso: string, nowMs: number): string {
   const at = Date.parse(iso);
-  return Number.isNaN(at) ? "-" : duration(Math.max(0, nowMs - at));
+  if (Number.isNaN(at)) return "-";
+  const ms = Math.max(0, nowMs - at);
+  return ms < second ? "0s" : duration(ms);
 }
 
 /** `412`, `1.9k`, `3.4M`. */
