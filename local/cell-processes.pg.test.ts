@@ -101,6 +101,9 @@ describe("a cell on this machine", () => {
       state: "dead",
       text: "cell-01-app ended by itself: signal SIGKILL",
     });
+    // Longer than the first pause of a unit that is started again.
+    await systemClock.sleep(600);
+    expect(cells.describe(id).state).toBe("dead");
     expect(await cells.act(id, "start")).toMatchObject({ state: "running" });
   });
 

@@ -1,8 +1,9 @@
 /** Processes that outlive their supervisor, and two supervisors that want one folder. Real processes. */
 import { type ChildProcess, spawn } from "node:child_process";
-import { chmod, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { chmod, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { createInterface } from "node:readline";
 import { afterEach, beforeEach, describe, test } from "vitest";
 import { systemClock } from "../runtime/clock.ts";
 import { systemRandom } from "../runtime/random.ts";
@@ -136,24 +137,49 @@ describe("the data folder", () => {
   });
 
   test("goes to exactly one of many that come at once after a dead one", async ({ expect }) => {
-    const note = { pid: 2 ** 22, startedAt: "another boot/1" };
-    await writeFile(join(folder.root, "supervisor.json"), JSON.stringify(note));
-    const module = new URL("data-folder.ts", import.meta.url).href;
-    const script = `
-      const { takeFolder } = await import(${JSON.stringify(module)});
-      const won = await takeFolder({ root: process.argv[1] }).then(() => "won", (e) => e.code);
-      console.log(won);
-      setInterval(() => {}, 1000);`;
-    const answers = Array.from({ length: 6 }, async () => {
-      const child = spawn(process.execPath, ["--input-type=module", "-e", script, folder.root], {
-        stdio: ["ignore", "pipe", "inherit"],
-      });
-      children.push(child);
-      return new Promise<string>((resolve) => {
-        child.stdout.once("data", (chunk: Buffer) => resolve(chunk.toString("utf8").trim()));
-      });
-    });
-    const outcomes = (await Promise.all(answers)).sort((a, b) => a.localeCompare(b));
-    expect(outcomes).toEqual([...Array.from({ length: 5 }, () => "STATE_CONFLICT"), "won"]);
+    // Many folders, so that the rivals meet in every possible moment of each other.
+    const folders = await Promise.all(
+      Array.from({ length: 40 }, async (_, index) => {
+        const contested = join(root, `contested-${index}`);
+        await mkdir(contested);
+        const dead = { pid: 2 ** 22, startedAt: "another boot/1" };
+        await writeFile(join(contested, "supervisor.json"), JSON.stringify(dead));
+        return contested;
+      }),
+    );
+    const rivals = Array.from({ length: 4 }, () => rival(folders));
+    await Promise.all(rivals.map((one) => one.line()));
+    for (const { start } of rivals) start();
+    const outcomes = await Promise.all(
+      rivals.map(async (one) => JSON.parse(await one.line()) as string[]),
+    );
+    for (const [index] of folders.entries()) {
+      const answers = outcomes.map((one) => one[index] ?? "").sort((a, b) => a.localeCompare(b));
+      expect(answers).toEqual(["STATE_CONFLICT", "STATE_CONFLICT", "STATE_CONFLICT", "won"]);
+    }
   });
 });
+
+/** A process that takes all the folders it can, once it is told to start. */
+function rival(folders: readonly string[]) {
+  const module = new URL("data-folder.ts", import.meta.url).href;
+  const script = `
+    const { takeFolder } = await import(${JSON.stringify(module)});
+    console.log("ready");
+    await new Promise((go) => process.stdin.once("data", go));
+    const outcomes = [];
+    for (const root of process.argv.slice(1)) {
+      outcomes.push(await takeFolder({ root }).then(() => "won", (error) => error.code));
+    }
+    console.log(JSON.stringify(outcomes));
+    setInterval(() => {}, 1000);`;
+  const child = spawn(process.execPath, ["--input-type=module", "-e", script, ...folders], {
+    stdio: ["pipe", "pipe", "inherit"],
+  });
+  children.push(child);
+  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+  return {
+    start: () => child.stdin.write("go\n"),
+    line: async () => String((await lines.next()).value),
+  };
+}
