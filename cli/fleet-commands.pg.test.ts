@@ -109,7 +109,6 @@ describe("reading", () => {
       ["keyspace", "ls"],
       ["router", "ls"],
       ["token", "ls"],
-      ["audit", "ls"],
     ]) {
       const { code, stdout } = await run(args);
       expect(code).toBe(0);
@@ -118,6 +117,8 @@ describe("reading", () => {
       const firstWords = (text: string) => text.split("\n").map((line) => line.split(" ")[0]);
       expect(firstWords(bare)).toEqual(firstWords(stdout).slice(1));
     }
+    const nothing = await run(["op", "ls", "--kind", "nothing"]);
+    expect(nothing).toEqual({ code: 0, stdout: "", stderr: "Nothing to list.\n" });
     expect((await run(["cell", "ls", "-o", "name"])).stdout).toBe("cell-01\ncell-02\n");
   });
 });

@@ -68,9 +68,15 @@ export function createSession(io: Io, options: GlobalOptions): Session {
     return createApi(await findFleet(io, options), interrupted());
   }
 
+  const note = async (text: string): Promise<void> => {
+    await progress.clear();
+    if (options.quiet !== true) await io.stderr.write(`${text}\n`);
+  };
+
   return {
     io,
     out: createOutput({
+      note,
       stdout: io.stdout,
       format,
       headers: options.headers !== false,
@@ -92,10 +98,7 @@ export function createSession(io: Io, options: GlobalOptions): Session {
       api ??= openApi();
       return api;
     },
-    note: async (text) => {
-      await progress.clear();
-      if (options.quiet !== true) await io.stderr.write(`${text}\n`);
-    },
+    note,
     close: async () => {
       await progress.clear();
       // An API that could not be opened has nothing to close; its error was reported where it arose.

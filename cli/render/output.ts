@@ -30,6 +30,8 @@ export type OutputOptions = {
   readonly headers: boolean;
   readonly paint: Paint;
   readonly nowMs: () => number;
+  /** A line for people, not data. */
+  readonly note: (text: string) => Promise<void>;
 };
 
 export type Output = {
@@ -75,6 +77,7 @@ export function createOutput(options: OutputOptions): Output {
           : table.page(items),
       );
     }
+    if (rows === 0 && format !== "name") await options.note("Nothing to list.");
     return rows;
   }
 

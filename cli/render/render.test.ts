@@ -31,6 +31,7 @@ async function print(format: Format, pages: readonly (readonly string[])[]): Pro
     headers: true,
     paint: plain,
     nowMs: () => sampleNowMs,
+    note: async () => undefined,
   });
   const all = async function* () {
     for (const ids of pages) yield { items: ids.map((id) => sampleTenant(id)), next: null };
