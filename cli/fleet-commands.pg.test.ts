@@ -9,7 +9,6 @@ import {
   createdTokenSchema,
   dryRunSchema,
   eventSchema,
-  explanationSchema,
   keyspaceSchema,
   list,
   opSchema,
@@ -21,6 +20,7 @@ import {
   tenantSchema,
   tokenSchema,
 } from "../contract/control-api.ts";
+import { explanationSchema } from "../contract/explanation.ts";
 import { auditEndpoints } from "../control-plane/api/audit.ts";
 import { cellEndpoints } from "../control-plane/api/cells.ts";
 import { keyspaceEndpoints } from "../control-plane/api/keyspaces.ts";

@@ -260,39 +260,6 @@ export const acceptedSchema = z.object({
 });
 export const dryRunSchema = z.object({ plan: planSchema, next_steps: z.array(z.string()) });
 
-export const deciderSchema = z.object({
-  name: z.string(),
-  decision: z.enum(["yes", "no", "throttle"]),
-  reason: z.string(),
-  text: z.string(),
-});
-export const explanationSchema = z.object({
-  tenant: z.string(),
-  keyspace: z.string(),
-  /** Null for a tenant that does not exist yet (what-if). */
-  current: z
-    .object({
-      key: z.string(),
-      cell: z.string(),
-      epoch: z.number(),
-      state: z.string(),
-      revision: z.number(),
-    })
-    .nullable(),
-  decision: z.enum(["stay", "place", "blocked"]),
-  text: z.string(),
-  candidates: z.array(
-    z.object({
-      cell: z.string(),
-      decision: z.enum(["yes", "no"]),
-      score: z.number(),
-      deciders: z.array(deciderSchema),
-    }),
-  ),
-  would_change_if: z.array(z.string()),
-});
-export type Explanation = z.infer<typeof explanationSchema>;
-
 export const resolutionSchema = z.object({
   tenant: z.string(),
   keyspace: z.string(),

@@ -1,5 +1,5 @@
 /** `cellctl explain …`: an error code, a kind of object, or why a tenant is where it is. */
-import { explanationSchema } from "../../contract/control-api.ts";
+import { explanationSchema } from "../../contract/explanation.ts";
 import { apiPath } from "../api.ts";
 import { sizeOf } from "../declared-size.ts";
 import { type Explained, explainWord } from "../explanations.ts";

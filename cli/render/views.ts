@@ -4,7 +4,6 @@ import type {
   auditEntrySchema,
   auditVerdictSchema,
   Cell,
-  Explanation,
   FleetEvent,
   FleetStatus,
   Keyspace,
@@ -14,6 +13,7 @@ import type {
   Tenant,
   tokenSchema,
 } from "../../contract/control-api.ts";
+import type { Explanation } from "../../contract/explanation.ts";
 import type { View } from "./output.ts";
 import { age, bytes, count, duration } from "./units.ts";
 

@@ -4,13 +4,13 @@ import {
   acceptedSchema,
   createTenantSchema,
   dryRunSchema,
-  explanationSchema,
   list,
   resolutionSchema,
   tenantSchema,
   tiers,
 } from "../../contract/control-api.ts";
 import { CellError } from "../../contract/errors.ts";
+import { explanationSchema } from "../../contract/explanation.ts";
 import {
   cellIdSchema,
   defaultKeyspace,

@@ -1,7 +1,7 @@
 /**
  * Why a tenant is where it is, and where it would go: the deciders of placement, told cell by cell.
  */
-import type { Explanation } from "../../contract/control-api.ts";
+import type { Explanation } from "../../contract/explanation.ts";
 import { type Candidate, type FilterReason, firstNo } from "./filters.ts";
 import type { CellView, PlacementView } from "./fleet.ts";
 import { placeTenant, type Scored } from "./place.ts";
