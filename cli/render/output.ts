@@ -111,7 +111,9 @@ async function listJson<T>(stdout: Sink, pages: AsyncIterable<Page<T>>): Promise
     await stdout.write(texts.join(""));
     next = page.next;
   }
-  await stdout.write(`${rows === 0 ? "" : "\n  "}],\n  "next": ${JSON.stringify(next)}\n}\n`);
+  await stdout.write(
+    `${rows === 0 ? "" : "\n  "}],\n  "next": ${printableJson(JSON.stringify(next))}\n}\n`,
+  );
   return rows;
 }
 

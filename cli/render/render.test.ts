@@ -158,6 +158,36 @@ describe("terminal injection", () => {
     expect(parse(toYaml({ [attack]: attack }))).toEqual({ [attack]: attack });
   });
 
+  test("data for programs carries no command either", async () => {
+    for (const format of ["json", "yaml", "name"] as const) {
+      let out = "";
+      const output = createOutput({
+        stdout: {
+          write: async (text) => {
+            out += text;
+          },
+          isTerminal: false,
+          columns: () => undefined,
+        },
+        format,
+        headers: true,
+        paint: plain,
+        nowMs: () => sampleNowMs,
+        note: async () => undefined,
+      });
+      const view = { id: (row: { id: string }) => row.id, columns: [] };
+      await output.one({ id: attack }, view);
+      await output.list(
+        (async function* () {
+          yield { items: [{ id: attack }, { id: attack }], next: attack };
+        })(),
+        view,
+      );
+      expect(isDangerous(out)).toBe(false);
+      expect(out).toMatch(/1b/);
+    }
+  });
+
   test("a label, a reason and an error message are spelled out too", () => {
     const tenant = sampleTenant("acme", { labels: { [attack]: attack }, region: attack });
     const table = createTable(tenantView.columns, { ...options, wide: true }).page([tenant]);
