@@ -20,7 +20,7 @@ export const healthLimits: HealthLimits = {
   suspectAfter: 2,
   downAfter: 4,
   healthyAfter: 2,
-  silentMs: 45_000,
+  silentMs: 15_000,
 };
 
 /** What one look at a cell found. */

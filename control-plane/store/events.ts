@@ -5,7 +5,7 @@
  * a lock that is held to the end of the transaction makes ids commit in order. It is the last lock
  * of any transaction: call `recordEvents` last.
  */
-import { asc, desc, gt, sql } from "drizzle-orm";
+import { asc, desc, gt, lt, sql } from "drizzle-orm";
 import { recordable } from "./audit-chain.ts";
 import { advisoryLocks, type Reader, type Tx } from "./database.ts";
 import { channels } from "./notify.ts";
@@ -40,4 +40,9 @@ export const listEvents = (reader: Reader, after: number, limit: number): Promis
 export async function recentEvents(reader: Reader, limit: number): Promise<EventRow[]> {
   const rows = await reader.select().from(event).orderBy(desc(event.id)).limit(limit);
   return rows.reverse();
+}
+
+/** Forgets events older than `before`. */
+export async function purgeEvents(tx: Tx, before: Date): Promise<void> {
+  await tx.delete(event).where(lt(event.at, before));
 }

@@ -1,0 +1,90 @@
+/** The control plane's settings, checked once and reported all together. Secrets stay references. */
+import { hostname } from "node:os";
+import { z } from "zod";
+import { CellError } from "../contract/errors.ts";
+import { logLevels } from "../runtime/log.ts";
+import { parseSecretRef, secretRefRule } from "../runtime/secret-ref.ts";
+import { seatTtlMs } from "./work/lead.ts";
+
+export type Address = { readonly host: string; readonly port: number };
+
+const address = z.string().transform((raw, context): Address => {
+  const [, inner, outer, portText = ""] =
+    /^(?:\[([0-9A-Fa-f:.]+)\]|([^:[\]]+)):(\d{1,5})$/.exec(raw) ?? [];
+  const host = inner ?? outer;
+  const port = Number(portText);
+  if (host !== undefined && port <= 65_535) return { host, port };
+  context.addIssue({ code: "custom", message: "must be HOST:PORT" });
+  return z.NEVER;
+});
+
+const reference = z
+  .string()
+  .refine((raw) => parseSecretRef(raw) !== undefined, `must be ${secretRefRule}`);
+
+const durationUnits: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
+
+/** `20m`, `90s`, `1500ms`: milliseconds. */
+const duration = z.string().transform((raw, context): number => {
+  const [, amount = "", unit = ""] = /^(\d{1,9})(ms|s|m|h)$/.exec(raw) ?? [];
+  const factor = durationUnits[unit];
+  if (factor !== undefined) return Number(amount) * factor;
+  context.addIssue({ code: "custom", message: "must be a time such as 90s or 20m" });
+  return z.NEVER;
+});
+
+const leaseTtlMsMin = 1000;
+const leaseTtlMsMax = 24 * 3_600_000;
+
+const settingsSchema = z
+  .strictObject({
+    listen: address.prefault("127.0.0.1:8090"),
+    admin: address.prefault("127.0.0.1:8091"),
+    databaseUrl: reference,
+    /** File with the private key that signs routing tables. */
+    signingKey: z.string().min(1),
+    providerUrl: z.url({ protocol: /^https?$/ }).optional(),
+    providerToken: reference.optional(),
+    bootstrapToken: reference.optional(),
+    /** How long a grant lets a cell serve without this control plane. */
+    leaseTtl: duration
+      .refine((ms) => ms >= leaseTtlMsMin && ms <= leaseTtlMsMax, "must be between 1s and 24h")
+      .prefault("20m"),
+    instance: z
+      .string()
+      .regex(/^[A-Za-z0-9._:-]{1,100}$/, "must be 1 to 100 letters, digits or . _ : -")
+      .optional(),
+    connections: z.coerce.number().int().min(4).max(1000).default(20),
+    logLevel: z.enum(logLevels).default("info"),
+  })
+  .refine((one) => (one.providerUrl === undefined) === (one.providerToken === undefined), {
+    path: ["provider-token"],
+    message: "goes with --provider-url: give both or neither",
+  })
+  .refine((one) => one.leaseTtl > seatTtlMs, {
+    path: ["lease-ttl"],
+    message: `must be longer than a leader's seat (${seatTtlMs} ms), or cells stop at every change of leader`,
+  });
+
+export type ControlPlaneConfig = z.output<typeof settingsSchema>;
+
+const dashed = (name: string): string => name.replace(/[A-Z]/g, (one) => `-${one.toLowerCase()}`);
+
+/** `flags` as the command line gives them: `listen`, `databaseUrl`, …. Throws CONFIG_INVALID. */
+export function parseControlPlaneConfig(flags: unknown): ControlPlaneConfig {
+  const parsed = settingsSchema.safeParse(flags);
+  if (parsed.success) return parsed.data;
+  const problems = parsed.error.issues.map((issue) => {
+    const name = issue.path.map((part) => dashed(String(part))).join(".");
+    return name === "" ? issue.message : `--${name}: ${issue.message}`;
+  });
+  throw new CellError(
+    "CONFIG_INVALID",
+    `Settings of the control plane are wrong: ${problems.join("; ")}.`,
+    { details: { problems }, nextSteps: ["cellctl control-plane --help"] },
+  );
+}
+
+/** Who this process is, in the leader's seat and in logs: told apart also from its own predecessor. */
+export const instanceName = (config: ControlPlaneConfig, chance: string): string =>
+  config.instance ?? `${hostname()}-${process.pid}-${chance}`;

@@ -1,0 +1,234 @@
+/**
+ * The control plane, assembled: database, publisher, API, admin port, and the loops that lead. Started in
+ * order, stopped in reverse; several may run over one database.
+ */
+import { createServer, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import { getRequestListener } from "@hono/node-server";
+import type { Clock } from "../runtime/clock.ts";
+import { createLifecycle } from "../runtime/lifecycle.ts";
+import { createLog, errorFields, type LogOptions } from "../runtime/log.ts";
+import { createMetrics } from "../runtime/metrics.ts";
+import type { Random } from "../runtime/random.ts";
+import type { Signer } from "../runtime/signing.ts";
+import { createAdminServer } from "./admin.ts";
+import { hashSecret } from "./api/auth.ts";
+import type { ApiContext, ApiEvents } from "./api/context.ts";
+import { rescue } from "./api/rescue.ts";
+import { createApp } from "./app.ts";
+import type { Address } from "./config.ts";
+import type { FleetSnapshot } from "./core/fleet.ts";
+import { controlEndpoints } from "./endpoints.ts";
+import { showFleet } from "./metrics.ts";
+import { ensureBootstrapToken } from "./store/bootstrap-token.ts";
+import { openDatabase, prepareDatabase } from "./store/database.ts";
+import { channels, startListener } from "./store/notify.ts";
+import { createWakeHub } from "./store/wake-hub.ts";
+import { startHousekeeping } from "./work/housekeeping.ts";
+import { startJudging } from "./work/judge-health.ts";
+import { startLeading } from "./work/lead.ts";
+import { createProvider, noProvider } from "./work/provider.ts";
+import { startPublisher } from "./work/publish.ts";
+import { type ReconcileEvents, startReconciling } from "./work/reconcile.ts";
+import { checkIncarnation, startRecovery } from "./work/recovery.ts";
+
+type ProcessEvents = {
+  "process.started": { listen: string; admin: string; instance: string; fleet: string };
+  "process.stopped": { instance: string };
+  "leader.changed": { term: number | null };
+  "recovery.stepped": { text: string };
+  "trouble.met": { where: string; error: string };
+};
+
+export type ControlPlaneOptions = {
+  readonly listen: Address;
+  readonly admin: Address;
+  readonly databaseUrl: string;
+  readonly connections: number;
+  readonly signer: Signer;
+  readonly provider: { readonly url: string; readonly token: string } | undefined;
+  readonly bootstrapToken: string | undefined;
+  readonly leaseTtlMs: number;
+  readonly instance: string;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logTo: LogOptions;
+};
+
+export type ControlPlane = {
+  readonly url: string;
+  readonly adminUrl: string;
+  /** What the last turn of the loop came to. */
+  readonly sentence: () => string;
+  readonly leads: () => boolean;
+  readonly close: () => Promise<void>;
+};
+
+const graceMs = 5000;
+
+export async function startControlPlane(options: ControlPlaneOptions): Promise<ControlPlane> {
+  const { clock, random, instance } = options;
+  const log = createLog<ProcessEvents>(options.logTo);
+  const trouble = (where: string) => (error: unknown) =>
+    log.event("trouble.met", { where, error: "", ...errorFields(error) }, "warn");
+  const lifecycle = createLifecycle({
+    clock,
+    graceMs,
+    onTrouble: (name, error) => trouble(`stopping ${name}`)(error),
+  });
+  try {
+    const database = openDatabase({
+      url: options.databaseUrl,
+      connectionsMax: options.connections,
+      onConnectionError: trouble("database connection"),
+    });
+    lifecycle.onClose("database", database.close);
+    await prepareDatabase(database, random);
+    await welcomeAdmin(options, database);
+    const recovery = {
+      ...{ database, clock, random, leaseTtlMs: options.leaseTtlMs },
+      onError: trouble("recovery"),
+      onStep: ({ text }: { readonly text: string }) => log.event("recovery.stepped", { text }),
+    };
+    await checkIncarnation(recovery);
+
+    const metrics = createMetrics();
+    const hub = createWakeHub(clock);
+    const settings = { instance, leaseTtlMs: options.leaseTtlMs };
+    const context: ApiContext = {
+      ...{ database, hub, clock, random, metrics, settings },
+      log: createLog<ApiEvents>(options.logTo),
+    };
+    const publisher = startPublisher({
+      ...{ database, clock, random, signer: options.signer },
+      onError: trouble("publisher"),
+    });
+    lifecycle.onClose("publisher", publisher.close);
+
+    const loops = startLoops(options, { context, trouble });
+    lifecycle.onClose("loops", loops.close);
+    const recovering = startRecovery(recovery);
+    lifecycle.onClose("recovery", recovering.close);
+    const listener = startListener({
+      url: options.databaseUrl,
+      clock,
+      onWake: (channel, topic) => {
+        hub.wake(channel, topic);
+        if (channel === channels.revision) publisher.wake();
+        if (channel !== channels.event) loops.wake();
+      },
+      onError: trouble("notifications"),
+    });
+    lifecycle.onClose("listener", listener.close);
+
+    const app = createApp(context, controlEndpoints(context, publisher));
+    const api = await listen(
+      createServer(getRequestListener(app.fetch, { errorHandler: (error) => rescue(error, "") })),
+      options.listen,
+    );
+    lifecycle.onClose("api", api.close);
+    const checks = () => [
+      { name: "routing-table", ok: publisher.isReady(), text: `revision ${publisher.revision()}` },
+      { name: "loop", ok: true, text: loops.sentence() },
+    ];
+    const admin = await listen(createAdminServer({ metrics, checks }), options.admin);
+    lifecycle.onClose("admin", admin.close);
+    const started = { listen: api.url, admin: admin.url, instance, fleet: publisher.fleet() };
+    log.event("process.started", started);
+    return {
+      url: api.url,
+      adminUrl: admin.url,
+      sentence: loops.sentence,
+      leads: loops.leads,
+      close: async () => {
+        await lifecycle.close();
+        log.event("process.stopped", { instance });
+      },
+    };
+  } catch (error) {
+    await lifecycle.close();
+    throw error;
+  }
+}
+
+async function welcomeAdmin(
+  options: ControlPlaneOptions,
+  database: ReturnType<typeof openDatabase>,
+): Promise<void> {
+  if (options.bootstrapToken === undefined) return;
+  const id = `tok-${options.random.hex(6)}`;
+  const hash = hashSecret(options.bootstrapToken);
+  await ensureBootstrapToken(database, { id, hash }, options.clock.nowMs());
+}
+
+/** What only the leader does; every process runs them, and they stand still where it does not lead. */
+function startLoops(
+  options: ControlPlaneOptions,
+  shared: {
+    readonly context: ApiContext;
+    readonly trouble: (where: string) => (error: unknown) => void;
+  },
+) {
+  const { clock, random, instance } = options;
+  const log = createLog<ProcessEvents>(options.logTo);
+  const { trouble, context } = shared;
+  const { database, metrics } = context;
+  let fleet: FleetSnapshot | undefined;
+  const lead = startLeading({
+    ...{ database, clock, random, instance },
+    onChange: (term) => {
+      log.event("leader.changed", { term: term ?? null });
+      reconciler?.wake();
+    },
+    onError: trouble("leader's seat"),
+  });
+  const provider = options.provider === undefined ? noProvider : createProvider(options.provider);
+  const reconciler: ReturnType<typeof startReconciling> | undefined = startReconciling({
+    ...{ database, clock, random, lead, provider },
+    log: createLog<ReconcileEvents>(options.logTo),
+    onError: trouble("reconcile"),
+    onFleet: (seen) => {
+      fleet = seen;
+    },
+  });
+  const health = startJudging({
+    ...{ database, clock, random, lead },
+    onError: trouble("health"),
+    onVerdict: () => reconciler?.wake(),
+  });
+  const housekeeping = startHousekeeping({
+    ...{ database, clock, random, lead },
+    onError: trouble("housekeeping"),
+  });
+  showFleet(metrics, { fleet: () => fleet, term: lead.term });
+  return {
+    wake: reconciler.wake,
+    sentence: reconciler.sentence,
+    leads: () => lead.term() !== undefined,
+    close: async () => {
+      await Promise.all([reconciler.close(), health.close(), housekeeping.close()]);
+      await lead.close();
+      await provider.close();
+    },
+  };
+}
+
+type Listening = { readonly url: string; readonly close: () => Promise<void> };
+
+/** Closing ends long polls too: what waits is asked again elsewhere. */
+async function listen(server: Server, at: Address): Promise<Listening> {
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", reject);
+    server.listen(at.port, at.host, () => resolve());
+  });
+  const { port, address, family } = server.address() as AddressInfo;
+  const host = family === "IPv6" ? `[${address}]` : address;
+  return {
+    url: `http://${host}:${port}`,
+    close: () =>
+      new Promise((resolve) => {
+        server.close(() => resolve());
+        server.closeAllConnections();
+      }),
+  };
+}

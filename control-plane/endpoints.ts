@@ -1,0 +1,29 @@
+/** Every endpoint of the control plane, in the order in which `/docs` lists them. */
+import { auditEndpoints } from "./api/audit.ts";
+import { cellEndpoints } from "./api/cells.ts";
+import type { ApiContext } from "./api/context.ts";
+import type { Endpoint } from "./api/endpoint.ts";
+import { keyspaceEndpoints } from "./api/keyspaces.ts";
+import { machineAgentEndpoints } from "./api/machine-agent.ts";
+import { machineRouterEndpoints } from "./api/machine-router.ts";
+import { opEndpoints } from "./api/ops.ts";
+import { overrideEndpoints } from "./api/overrides.ts";
+import { routingEndpoints } from "./api/routing.ts";
+import type { RoutingFeed } from "./api/routing-feed.ts";
+import { statusEndpoints } from "./api/status.ts";
+import { tenantEndpoints } from "./api/tenants.ts";
+import { tokenEndpoints } from "./api/tokens.ts";
+
+export const controlEndpoints = (context: ApiContext, feed: RoutingFeed): readonly Endpoint[] => [
+  ...statusEndpoints(context),
+  ...cellEndpoints(context),
+  ...tenantEndpoints(context),
+  ...keyspaceEndpoints(context),
+  ...overrideEndpoints(context),
+  ...routingEndpoints(context),
+  ...opEndpoints(context),
+  ...auditEndpoints(context),
+  ...tokenEndpoints(context),
+  ...machineRouterEndpoints(context, feed),
+  ...machineAgentEndpoints(context, feed),
+];

@@ -1,0 +1,87 @@
+/** What the control plane shows of the fleet, from the last snapshot that its leader read. */
+import { cellHealths, cellStates } from "../contract/control-api.ts";
+import { release } from "../contract/release.ts";
+import type { Labels, Metrics } from "../runtime/metrics.ts";
+import { type FleetSnapshot, liveRouters } from "./core/fleet.ts";
+
+type Row = readonly [Labels, number];
+
+export function showFleet(
+  metrics: Metrics,
+  options: {
+    /** Undefined until this process has led: a follower shows nothing of the fleet. */
+    readonly fleet: () => FleetSnapshot | undefined;
+    readonly term: () => number | undefined;
+  },
+): void {
+  const { fleet, term } = options;
+  const perCell = (read: (cell: FleetSnapshot["cells"][number]) => Row[]) => () =>
+    (fleet()?.cells ?? []).filter(({ state }) => state !== "retired").flatMap(read);
+
+  metrics.gaugeFrom("cellfleet_build_info", "The release of this process.", () => [
+    [{ release, part: "control-plane" }, 1],
+  ]);
+  metrics.gaugeFrom("cellfleet_leader", "1 where this process leads.", () =>
+    term() === undefined ? 0 : 1,
+  );
+  metrics.gaugeFrom(
+    "cellfleet_leader_term",
+    "The term this process leads in; 0 if it does not.",
+    () => term() ?? 0,
+  );
+  metrics.gaugeFrom("cellfleet_revision", "The fleet's revision.", () => fleet()?.revision ?? 0);
+  metrics.gaugeFrom(
+    "cellfleet_recovering",
+    "1 while the control plane reconciles after a restore.",
+    () => (fleet()?.mode === "recovering" ? 1 : 0),
+  );
+  metrics.gaugeFrom(
+    "cellfleet_cell_state",
+    "1 for the state each cell is in.",
+    perCell(({ id, state }) =>
+      cellStates.map((one): Row => [{ cell: id, state: one }, one === state ? 1 : 0]),
+    ),
+  );
+  metrics.gaugeFrom(
+    "cellfleet_cell_health",
+    "1 for the health each cell is seen in.",
+    perCell(({ id, health }) =>
+      cellHealths.map((one): Row => [{ cell: id, health: one }, one === health ? 1 : 0]),
+    ),
+  );
+  metrics.gaugeFrom(
+    "cellfleet_cell_tenants",
+    "Tenants placed in each cell.",
+    perCell(({ id, usage }) => [[{ cell: id }, usage.tenants]]),
+  );
+  metrics.gaugeFrom(
+    "cellfleet_cell_used",
+    "Load placed in each cell, by resource.",
+    perCell(({ id, usage }) => resourceRows(id, usage)),
+  );
+  metrics.gaugeFrom(
+    "cellfleet_cell_capacity",
+    "What each cell is made for, by resource.",
+    perCell(({ id, capacity }) => resourceRows(id, capacity)),
+  );
+  metrics.gaugeFrom("cellfleet_routers_live", "Routers that called lately.", () => {
+    const now = fleet();
+    return now === undefined ? 0 : liveRouters(now.routers, now.nowMs).length;
+  });
+  metrics.gaugeFrom("cellfleet_ops_open", "Operations that are not over, by kind.", () => {
+    const kinds = new Map<string, number>();
+    for (const { kind } of fleet()?.ops ?? []) kinds.set(kind, (kinds.get(kind) ?? 0) + 1);
+    return [...kinds].map(([kind, count]): Row => [{ kind }, count]);
+  });
+}
+
+function resourceRows(
+  cell: string,
+  load: { readonly tenants: number; readonly bytes: number; readonly rps: number },
+): Row[] {
+  return [
+    [{ cell, resource: "tenants" }, load.tenants],
+    [{ cell, resource: "bytes" }, load.bytes],
+    [{ cell, resource: "rps" }, load.rps],
+  ];
+}

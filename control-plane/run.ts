@@ -1,0 +1,74 @@
+/**
+ * The door to this room: runs `cellctl control-plane` until it is told to stop, and ends with an exit
+ * code. Settings come as texts, secrets as references that are resolved here.
+ */
+import { readFile } from "node:fs/promises";
+import { CellError } from "../contract/errors.ts";
+import { systemClock } from "../runtime/clock.ts";
+import { systemRandom } from "../runtime/random.ts";
+import { resolveSecret } from "../runtime/secret-ref.ts";
+import { createSigner, privateKeySchema, type Signer } from "../runtime/signing.ts";
+import { type ControlPlaneConfig, instanceName, parseControlPlaneConfig } from "./config.ts";
+import { startControlPlane } from "./control-plane.ts";
+
+export type RunControlPlaneOptions = {
+  /** As on the command line: `listen`, `admin`, `databaseUrl`, `signingKey`, …. */
+  readonly flags: unknown;
+  readonly env: Readonly<Record<string, string | undefined>>;
+};
+
+type Env = RunControlPlaneOptions["env"];
+
+export async function runControlPlane(options: RunControlPlaneOptions): Promise<number> {
+  const config = parseControlPlaneConfig(options.flags);
+  const stopped = new Promise<void>((resolve) => {
+    process.once("SIGTERM", () => resolve());
+    process.once("SIGINT", () => resolve());
+  });
+  const control = await startControlPlane({
+    listen: config.listen,
+    admin: config.admin,
+    databaseUrl: await resolveSecret(config.databaseUrl, options.env),
+    connections: config.connections,
+    signer: await readSigner(config.signingKey),
+    provider: await resolveProvider(config, options.env),
+    bootstrapToken: await resolveOptional(config.bootstrapToken, options.env),
+    leaseTtlMs: config.leaseTtl,
+    instance: instanceName(config, systemRandom.hex(3)),
+    clock: systemClock,
+    random: systemRandom,
+    logTo: {
+      clock: systemClock,
+      part: "control-plane",
+      level: config.logLevel,
+      write: (line) => process.stdout.write(line),
+    },
+  });
+  await stopped;
+  await control.close();
+  return 0;
+}
+
+async function readSigner(file: string): Promise<Signer> {
+  const wrong = (cause: unknown) =>
+    new CellError("CONFIG_INVALID", `--signing-key: ${file} is not a private key of ours.`, {
+      cause,
+    });
+  try {
+    return createSigner(privateKeySchema.parse(JSON.parse(await readFile(file, "utf8"))));
+  } catch (error) {
+    throw wrong(error);
+  }
+}
+
+async function resolveProvider(
+  config: ControlPlaneConfig,
+  env: Env,
+): Promise<{ readonly url: string; readonly token: string } | undefined> {
+  const token = await resolveOptional(config.providerToken, env);
+  if (config.providerUrl === undefined || token === undefined) return undefined;
+  return { url: config.providerUrl, token };
+}
+
+const resolveOptional = async (ref: string | undefined, env: Env): Promise<string | undefined> =>
+  ref === undefined ? undefined : resolveSecret(ref, env);
