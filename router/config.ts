@@ -1,0 +1,175 @@
+/**
+ * The router's settings: texts from flags in, one checked value out. Everything wrong is reported at
+ * once, with setting, value and rule; relations between settings are rules too.
+ */
+import { BlockList } from "node:net";
+import { z } from "zod";
+import { CellError } from "../contract/errors.ts";
+import { routerIdSchema } from "../contract/ids.ts";
+import { logLevels } from "../runtime/log.ts";
+import { parseSecretRef, secretRefRule } from "../runtime/secret-ref.ts";
+
+export type Address = { readonly host: string; readonly port: number };
+
+/** `HOST:PORT`, with brackets around an IPv6 host; port 0 lets the system choose. */
+const addressSchema = z.string().transform((raw, context): Address => {
+  const match = /^(?:\[([0-9A-Fa-f:.]+)\]|([^:[\]]+)):(\d{1,5})$/.exec(raw);
+  const port = Number(match?.[3]);
+  const host = match?.[1] ?? match?.[2];
+  if (host !== undefined && port <= 65_535) return { host, port };
+  context.addIssue({ code: "custom", message: "must be HOST:PORT" });
+  return z.NEVER;
+});
+
+const secretRef = z
+  .string()
+  .refine((raw) => parseSecretRef(raw) !== undefined, `must be ${secretRefRule}`);
+
+/** Milliseconds or a count, from text or number. */
+const whole = (least: number, most: number) => z.coerce.number().int().min(least).max(most);
+
+const cidrs = z.string().transform((raw, context): BlockList => {
+  const list = new BlockList();
+  for (const part of raw.split(",").map((one) => one.trim())) {
+    if (part === "") continue;
+    try {
+      const [address = "", bits] = part.split("/");
+      const family = address.includes(":") ? "ipv6" : "ipv4";
+      list.addSubnet(address, Number(bits ?? (family === "ipv6" ? 128 : 32)), family);
+    } catch {
+      // Node throws for what is no network; which one it was is said below.
+      context.addIssue({ code: "custom", message: `${part} is not an address or network` });
+    }
+  }
+  return list;
+});
+
+const settingsSchema = z.strictObject({
+  id: routerIdSchema.optional(),
+  listen: addressSchema,
+  admin: addressSchema,
+  h2c: addressSchema.optional(),
+  table: z.string().min(1).optional(),
+  controlPlane: z.url({ protocol: /^https?$/ }).optional(),
+  token: secretRef.optional(),
+  trustKeys: z.string().min(1).optional(),
+  stateDir: z.string().min(1).optional(),
+  /** Peers whose X-Forwarded-*, Forwarded and X-Request-Id are believed. */
+  trustedProxies: cidrs.default(new BlockList()),
+  /** `x-cell` and `x-cell-epoch` on forwarded answers. */
+  cellHeaders: z.enum(["on", "off"]).default("on"),
+  accessLog: z.enum(["on", "off"]).default("on"),
+  logLevel: z.enum(logLevels).default("info"),
+  holdMs: whole(0, 60_000).default(5000),
+  heldPerKeyMax: whole(1, 100_000).default(512),
+  heldMax: whole(1, 1_000_000).default(4096),
+  connectMs: whole(10, 60_000).default(2000),
+  headMs: whole(10, 3_600_000).default(30_000),
+  queueMs: whole(0, 60_000).default(2000),
+  pendingMax: whole(0, 100_000).default(256),
+  connectionsMax: whole(1, 10_000).default(256),
+  bodyBytesMax: whole(0, 1e12).default(100 * 1024 * 1024),
+  clientsMax: whole(1, 1_000_000).default(10_000),
+  /** From the signal to the first refusal: time for a load balancer to notice. */
+  drainDelayMs: whole(0, 600_000).default(0),
+  /** From then until what is left is cut. */
+  drainMs: whole(0, 3_600_000).default(30_000),
+});
+
+export type TableSource =
+  | { readonly kind: "static"; readonly file: string }
+  | {
+      readonly kind: "control-plane";
+      readonly url: string;
+      readonly token: string;
+      readonly trustKeys: string;
+      readonly stateDir: string;
+    };
+
+type Settings = z.output<typeof settingsSchema>;
+export type RouterConfig = Omit<
+  Settings,
+  "id" | "table" | "controlPlane" | "token" | "trustKeys" | "stateDir" | "cellHeaders" | "accessLog"
+> & {
+  readonly id: string;
+  readonly source: TableSource;
+  readonly cellHeaders: boolean;
+  readonly accessLog: boolean;
+};
+
+/** Throws CONFIG_INVALID with everything that is wrong. */
+export function parseRouterConfig(flags: unknown): RouterConfig {
+  const parsed = settingsSchema.safeParse(flags);
+  const problems = parsed.success ? [] : parsed.error.issues.map(issueText);
+  const settings = parsed.success ? parsed.data : undefined;
+  const source = tableSource(isRecord(flags) ? flags : {}, problems);
+  if (settings !== undefined) problems.push(...relationProblems(settings));
+  if (settings === undefined || source === undefined || problems.length > 0) {
+    throw new CellError(
+      "CONFIG_INVALID",
+      `The router's settings are wrong: ${problems.join("; ")}.`,
+      {
+        details: { problems },
+        nextSteps: ["cellctl router --help"],
+      },
+    );
+  }
+  const { id, table, controlPlane, token, trustKeys, stateDir, ...rest } = settings;
+  return {
+    ...rest,
+    id: id ?? "router",
+    source,
+    cellHeaders: settings.cellHeaders === "on",
+    accessLog: settings.accessLog === "on",
+  };
+}
+
+const isRecord = (value: unknown): value is Record<string, unknown> =>
+  typeof value === "object" && value !== null;
+
+const flagName = (name: string): string =>
+  `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
+
+function issueText(issue: z.core.$ZodIssue): string {
+  if (issue.code === "unrecognized_keys") {
+    return `there is no setting ${issue.keys.map(flagName).join(", ")}`;
+  }
+  const [name] = issue.path;
+  const missing = issue.code === "invalid_type" && issue.message.includes("undefined");
+  return `${flagName(String(name))} ${missing ? "is missing" : issue.message}`;
+}
+
+const remote = ["controlPlane", "token", "trustKeys", "stateDir"] as const;
+
+function tableSource(flags: Record<string, unknown>, problems: string[]): TableSource | undefined {
+  const { table: file } = { table: flags["table"] };
+  const given = remote.filter((name) => flags[name] !== undefined);
+  if (typeof file === "string") {
+    if (given.length > 0) problems.push(`--table excludes ${given.map(flagName).join(", ")}`);
+    return { kind: "static", file };
+  }
+  const wanted = [...remote, "id"];
+  const missing = wanted.filter((name) => flags[name] === undefined);
+  if (given.length === 0) {
+    problems.push("either --table FILE or --control-plane URL (and its settings) is needed");
+    return undefined;
+  }
+  if (missing.length > 0) problems.push(`${missing.map(flagName).join(", ")} is missing`);
+  return {
+    kind: "control-plane",
+    url: String(flags["controlPlane"]).replace(/\/+$/, ""),
+    token: String(flags["token"]),
+    trustKeys: String(flags["trustKeys"]),
+    stateDir: String(flags["stateDir"]),
+  };
+}
+
+function relationProblems(settings: Settings): string[] {
+  const problems: string[] = [];
+  const { listen, admin, heldPerKeyMax, heldMax } = settings;
+  if (heldPerKeyMax > heldMax) problems.push("--held-per-key-max is above --held-max");
+  if (listen.port !== 0 && listen.port === admin.port && listen.host === admin.host) {
+    problems.push("--listen and --admin are the same address");
+  }
+  return problems;
+}

@@ -1,0 +1,367 @@
+/**
+ * Assembles a router and runs it: `startRouter` for whoever holds one in the hand, `runRouter` for the
+ * command line, which lives until it is told to stop.
+ */
+import { readFile } from "node:fs/promises";
+import { CellError } from "../contract/errors.ts";
+import { release } from "../contract/release.ts";
+import { type Clock, systemClock } from "../runtime/clock.ts";
+import { forwardLimits } from "../runtime/http/forward.ts";
+import { createLifecycle } from "../runtime/lifecycle.ts";
+import { createLog, errorFields, type Log } from "../runtime/log.ts";
+import { createMetrics, type Metrics } from "../runtime/metrics.ts";
+import { type Random, systemRandom } from "../runtime/random.ts";
+import { resolveSecret } from "../runtime/secret-ref.ts";
+import { createVerifier, publicKeysSchema, type Verifier } from "../runtime/signing.ts";
+import { startAdmin } from "./admin.ts";
+import { CellTally } from "./cell-tally.ts";
+import { parseRouterConfig, type RouterConfig, type TableSource } from "./config.ts";
+import { Endpoints } from "./endpoints.ts";
+import type { RouterEvents } from "./events.ts";
+import { Hold } from "./hold.ts";
+import { createRouterMetrics } from "./metrics.ts";
+import { type ServeContext, serve } from "./serve.ts";
+import { listen } from "./server.ts";
+import { readStaticTable } from "./static-table.ts";
+import { TableFile } from "./table-file.ts";
+import { TableStore } from "./table-store.ts";
+import { TableSync } from "./table-sync.ts";
+import { createTunnels, tunnelLimits } from "./upgrade.ts";
+
+/** Small bodies are kept until the answer's head is there, for one repetition. */
+const keepBytesMax = 64 * 1024;
+const bodyIdleMs = 30_000;
+const fieldsMax = 100;
+const targetBytesMax = 8192;
+const staleMs = 1000;
+const passesMax = 2;
+const releaseBatchMax = 64;
+
+export type RouterOptions = {
+  readonly config: RouterConfig;
+  readonly log: Log<RouterEvents>;
+  /** Of the control plane; empty in static mode. */
+  readonly token: string;
+  readonly clock?: Clock;
+  readonly random?: Random;
+};
+
+export type Router = {
+  readonly port: number;
+  readonly adminPort: number;
+  readonly metrics: Metrics;
+  /** Static mode: reads the file again. A bad one is refused and logged. */
+  readonly reload: () => Promise<void>;
+  /** Finishes what is in flight, within the configured time. */
+  readonly close: () => Promise<void>;
+};
+
+export async function startRouter(options: RouterOptions): Promise<Router> {
+  const { config, log } = options;
+  if (config.h2c !== undefined) {
+    throw new CellError("CONFIG_INVALID", "--h2c: cleartext HTTP/2 is not served by this release.");
+  }
+  const parts = createParts(options);
+  const lifecycle = createLifecycle({
+    clock: parts.clock,
+    graceMs: config.drainDelayMs + config.drainMs + 5000,
+    onTrouble: (where, error) => log.event("router.trouble", { where, ...errorFields(error) }),
+  });
+  try {
+    return await start(parts, lifecycle);
+  } catch (error) {
+    await lifecycle.close();
+    throw error;
+  }
+}
+
+type Parts = ReturnType<typeof createParts>;
+
+function createParts(options: RouterOptions) {
+  const { config, log, token } = options;
+  const clock = options.clock ?? systemClock;
+  const random = options.random ?? systemRandom;
+  const registry = createMetrics();
+  const metrics = createRouterMetrics(registry);
+  const limits = {
+    connectionsMax: config.connectionsMax,
+    pendingMax: config.pendingMax,
+    queueMs: config.queueMs,
+    connectMs: config.connectMs,
+  };
+  const endpoints = new Endpoints({ clock, random, limits });
+  const hold = new Hold({
+    clock,
+    limits: {
+      holdMs: config.holdMs,
+      perKeyMax: config.heldPerKeyMax,
+      totalMax: config.heldMax,
+      batchMax: releaseBatchMax,
+    },
+    onVerdict: (result) => metrics.holds.inc({ result }),
+  });
+  const store = new TableStore(({ table }) => {
+    endpoints.follow(table);
+    hold.release((key) => table.get(key)?.state !== "hold");
+  });
+  const status: { draining: boolean; listening: boolean } = { draining: false, listening: false };
+  const tally = new CellTally();
+  return {
+    config,
+    log,
+    token,
+    clock,
+    random,
+    registry,
+    metrics,
+    endpoints,
+    hold,
+    store,
+    status,
+    tally,
+  };
+}
+
+async function start(parts: Parts, lifecycle: ReturnType<typeof createLifecycle>): Promise<Router> {
+  const { config, log, store, status, registry } = parts;
+  lifecycle.onClose("endpoints", () => parts.endpoints.close());
+  const table = await openTable(parts, config.source);
+  lifecycle.onClose("table", () => table.close());
+  gauges(parts, table);
+  const admin = await startAdmin({
+    address: config.admin,
+    metrics: registry,
+    view: store.view,
+    notReady: () => notReady(parts),
+    ageMs: table.ageMs,
+  });
+  lifecycle.onClose("admin", () => admin.close());
+  table.follow(`http://${urlHost(config.admin.host)}:${admin.address.port}`);
+  const context = serveContext(parts);
+  const tunnels = createTunnels(context, tunnelLimits);
+  registry.gaugeFrom("cellfleet_router_tunnels_open", "WebSocket tunnels.", tunnels.open);
+  const listener = await listen({
+    address: config.listen,
+    clock: parts.clock,
+    routerId: config.id,
+    clientsMax: config.clientsMax,
+    onRequest: (req, res, expectsContinue) => void serve(context, { req, res }, expectsContinue),
+    onUpgrade: tunnels.serve,
+    onBadInput: (code) => parts.metrics.refusals.inc({ code }),
+  });
+  status.listening = true;
+  lifecycle.onClose("listener", async () => {
+    status.draining = true;
+    log.event("router.draining", { graceMs: config.drainMs });
+    // Load balancers read /readyz now and then; until they have, requests are still served.
+    await parts.clock.sleep(config.drainDelayMs);
+    const drained = listener.drain(config.drainMs);
+    tunnels.close();
+    await drained;
+  });
+  log.event("router.started", {
+    id: config.id,
+    listen: `${config.listen.host}:${listener.address.port}`,
+    admin: `${config.admin.host}:${admin.address.port}`,
+    mode: config.source.kind,
+    release,
+  });
+  return {
+    port: listener.address.port,
+    adminPort: admin.address.port,
+    metrics: registry,
+    reload: table.reload,
+    close: async () => {
+      await lifecycle.close();
+      log.event("router.stopped", { id: config.id });
+    },
+  };
+}
+
+function notReady({ status, store }: Parts): string | undefined {
+  if (status.draining) return "draining";
+  if (store.view() === undefined) return "no routing table yet";
+  return status.listening ? undefined : "not listening yet";
+}
+
+const urlHost = (host: string): string => (host.includes(":") ? `[${host}]` : host);
+
+function serveContext(parts: Parts): ServeContext {
+  const { config, clock, random, log, metrics, endpoints, hold, store, status, tally } = parts;
+  return {
+    ...{ clock, random, log, metrics, endpoints, hold },
+    view: store.view,
+    tally,
+    monotonicMs: clock.monotonicMs,
+    routerId: config.id,
+    viaName: `cellfleet-${config.id}`,
+    accessLog: config.accessLog,
+    cellHeaders: config.cellHeaders,
+    closing: () => status.draining,
+    isTrusted: (peer) => config.trustedProxies.check(peer, peer.includes(":") ? "ipv6" : "ipv4"),
+    headLimits: { fieldsMax, targetBytesMax },
+    forwardLimits: { ...forwardLimits, headMs: config.headMs },
+    body: { bytesMax: config.bodyBytesMax, keepBytesMax, idleMs: bodyIdleMs },
+    staleMs,
+    passesMax,
+  };
+}
+
+type FollowedTable = {
+  readonly follow: (adminUrl: string) => void;
+  readonly ageMs: () => number | undefined;
+  readonly reload: () => Promise<void>;
+  readonly close: () => Promise<void>;
+};
+
+const openTable = (parts: Parts, source: TableSource): Promise<FollowedTable> =>
+  source.kind === "static" ? openStatic(parts, source.file) : openRemote(parts, source);
+
+async function openStatic(parts: Parts, file: string): Promise<FollowedTable> {
+  const { store, log, metrics } = parts;
+  const read = async () => {
+    const from = store.view()?.table.revision ?? null;
+    const view = await readStaticTable(file, (from ?? 0) + 1);
+    store.setStatic(view);
+    metrics.tableApplied.inc({ kind: "static" });
+    const { revision, size } = view.table;
+    log.event("table.applied", { revision, from, kind: "static", placements: size, ms: 0 });
+  };
+  await read();
+  return {
+    follow: () => {},
+    ageMs: () => undefined,
+    reload: async () => {
+      try {
+        await read();
+      } catch (error) {
+        if (!(error instanceof CellError)) throw error;
+        metrics.tableRefused.inc({ reason: "invalid" });
+        log.event(
+          "table.refused",
+          { reason: "invalid", text: error.message, where: file },
+          "error",
+        );
+      }
+    },
+    close: async () => {},
+  };
+}
+
+async function openRemote(
+  parts: Parts,
+  source: TableSource & { readonly kind: "control-plane" },
+): Promise<FollowedTable> {
+  const { store, log, metrics, token, config, clock, random, tally } = parts;
+  const verifier = await readKeys(source.trustKeys);
+  const file = new TableFile(source.stateDir, verifier);
+  await restore(parts, file, source.stateDir);
+  let sync: TableSync | undefined;
+  return {
+    follow: (adminUrl) => {
+      const { url } = source;
+      sync = new TableSync({
+        ...{ url, token, adminUrl, clock, random, log, metrics, store, file, verifier, tally },
+        routerId: config.id,
+      });
+      sync.start();
+    },
+    ageMs: () => sync?.ageMs,
+    reload: async () => {},
+    close: async () => {
+      await sync?.close();
+      await file.close();
+    },
+  };
+}
+
+async function readKeys(path: string): Promise<Verifier> {
+  try {
+    return createVerifier(publicKeysSchema.parse(JSON.parse(await readFile(path, "utf8"))));
+  } catch (error) {
+    throw new CellError("CONFIG_INVALID", `--trust-keys ${path} is no list of public keys.`, {
+      cause: error,
+    });
+  }
+}
+
+/** From disk, before anybody is asked: the control plane may be gone. */
+async function restore(parts: Parts, file: TableFile, dir: string): Promise<void> {
+  const { store, log, metrics, clock } = parts;
+  const startedMs = clock.monotonicMs();
+  const restored = await file.restore();
+  if (restored.kind === "absent") return;
+  if (restored.kind === "refused") {
+    metrics.tableRefused.inc({ reason: restored.reason });
+    log.event(
+      "table.refused",
+      { reason: restored.reason, text: restored.text, where: dir },
+      "error",
+    );
+    return;
+  }
+  store.replace(restored.table, file.fleet);
+  metrics.tableApplied.inc({ kind: "file" });
+  const ms = Math.round(clock.monotonicMs() - startedMs);
+  const { revision, size } = restored.table;
+  log.event("table.applied", { revision, from: null, kind: "file", placements: size, ms });
+}
+
+function gauges({ registry, hold, endpoints, store }: Parts, table: FollowedTable): void {
+  const name = (rest: string) => `cellfleet_router_${rest}`;
+  const current = () => store.view()?.table;
+  registry.gaugeFrom(name("held_requests"), "Requests waiting for a placement.", () => hold.held);
+  registry.gaugeFrom(name("table_revision"), "Revision served.", () => current()?.revision ?? 0);
+  registry.gaugeFrom(
+    name("table_placements"),
+    "Placements in the table.",
+    () => current()?.size ?? 0,
+  );
+  registry.gaugeFrom(
+    name("table_epoch_max"),
+    "Highest epoch seen.",
+    () => current()?.epochMax ?? 0,
+  );
+  registry.gaugeFrom(
+    name("table_age_seconds"),
+    "Since the control plane last said that nothing newer exists; 0 in static mode.",
+    () => (table.ageMs() ?? 0) / 1000,
+  );
+  registry.gaugeFrom(name("inflight_requests"), "Requests at cells, by endpoint.", () =>
+    endpoints.load().map(({ url, inFlight }) => [{ endpoint: url }, inFlight] as const),
+  );
+  registry.gaugeFrom(name("pending_requests"), "Requests waiting for a seat, by endpoint.", () =>
+    endpoints.load().map(({ url, pending }) => [{ endpoint: url }, pending] as const),
+  );
+  registry.gaugeFrom("cellfleet_build_info", "Always 1.", () => [[{ part: "router", release }, 1]]);
+}
+
+export type RunRouterOptions = {
+  /** As on the command line, by their names in camel case: see `config.ts`. */
+  readonly flags: unknown;
+  readonly env: Readonly<Record<string, string | undefined>>;
+};
+
+/** Runs until SIGTERM or SIGINT; SIGHUP reads a static table again. Resolves to the exit code. */
+export async function runRouter(options: RunRouterOptions): Promise<number> {
+  const config = parseRouterConfig(options.flags);
+  const { source } = config;
+  const token = source.kind === "static" ? "" : await resolveSecret(source.token, options.env);
+  const log = createLog<RouterEvents>({
+    clock: systemClock,
+    part: "router",
+    level: config.logLevel,
+    write: (line) => process.stdout.write(line),
+  });
+  const stopped = new Promise<void>((resolve) => {
+    process.once("SIGTERM", () => resolve());
+    process.once("SIGINT", () => resolve());
+  });
+  const router = await startRouter({ config, log, token });
+  const onHangUp = () => void router.reload();
+  process.on("SIGHUP", onHangUp);
+  await stopped;
+  await router.close();
+  process.off("SIGHUP", onHangUp);
+  return 0;
+}

@@ -1,0 +1,122 @@
+/**
+ * A router without a control plane: one JSON file names cells and tenants. Epochs are optional there,
+ * so none are sent or confirmed. The file is read at start and again on SIGHUP; a bad one is refused,
+ * and what was served before goes on.
+ */
+import { readFile } from "node:fs/promises";
+import type { z } from "zod";
+import { CellError } from "../contract/errors.ts";
+import {
+  cellIdSchema,
+  defaultKeyspace,
+  epochOne,
+  revisionSchema,
+  tenantIdSchema,
+} from "../contract/ids.ts";
+import {
+  defaultService,
+  type PlacementGroup,
+  type RoutedCell,
+  type StaticTable,
+  staticTableSchema,
+} from "../contract/routing-table.ts";
+import { buildTable, isTableRefusal } from "../contract/table-state.ts";
+import type { RoutingView } from "./decide.ts";
+
+/** Throws CONFIG_INVALID with everything that is wrong in the file. */
+export async function readStaticTable(file: string, revision: number): Promise<RoutingView> {
+  let text: string;
+  try {
+    text = await readFile(file, "utf8");
+  } catch (error) {
+    throw invalid(file, [`it cannot be read (${error instanceof Error ? error.message : error})`]);
+  }
+  return parseStaticTable(file, text, revision);
+}
+
+export function parseStaticTable(file: string, text: string, revision: number): RoutingView {
+  const parsed = staticTableSchema.safeParse(parseJson(text));
+  if (!parsed.success) {
+    throw invalid(
+      file,
+      parsed.error.issues.map((issue) => `${issue.path.join(".")}: ${issue.message}`),
+    );
+  }
+  const problems: string[] = [];
+  const cells = readCells(parsed.data, problems);
+  const groups = readTenants(parsed.data, problems);
+  const { passThrough } = parsed.data;
+  if (passThrough !== undefined && !Object.hasOwn(parsed.data.cells, passThrough)) {
+    problems.push(`passThrough: there is no cell ${passThrough}`);
+  }
+  if (problems.length > 0) throw invalid(file, problems);
+  const table = buildTable(
+    {
+      fleet: "static",
+      revision: revisionSchema.parse(revision),
+      tenantSources: parsed.data.tenantKey,
+      serviceRoutes: parsed.data.serviceRoutes,
+      keyspaces: [{ name: defaultKeyspace, strategy: "directory", guardMode: "row" }],
+      cells,
+    },
+    groups,
+  );
+  if (isTableRefusal(table)) throw invalid(file, [table.text]);
+  return { table, protocol: "none", passThrough };
+}
+
+function readCells(file: StaticTable, problems: string[]): RoutedCell[] {
+  return Object.entries(file.cells).flatMap(([raw, cell]) => {
+    const id = cellIdSchema.safeParse(raw);
+    if (!id.success) {
+      problems.push(`cells.${raw}: ${reasonOf(id.error)}`);
+      return [];
+    }
+    const { services } = "services" in cell ? cell : { services: { [defaultService]: cell } };
+    return [{ id: id.data, services }];
+  });
+}
+
+function readTenants(file: StaticTable, problems: string[]): PlacementGroup[] {
+  const byCell = new Map<string, PlacementGroup>();
+  for (const [tenant, cell] of Object.entries(file.tenants)) {
+    const id = tenantIdSchema.safeParse(tenant);
+    if (!id.success) problems.push(`tenants.${tenant}: ${reasonOf(id.error)}`);
+    const home = cellIdSchema.safeParse(cell);
+    if (!home.success || !Object.hasOwn(file.cells, cell)) {
+      problems.push(`tenants.${tenant}: there is no cell ${cell}`);
+      continue;
+    }
+    const group = byCell.get(cell) ?? {
+      keyspace: defaultKeyspace,
+      kind: "tenant",
+      cell: home.data,
+      epoch: epochOne,
+      state: "active",
+      values: [],
+    };
+    group.values.push(tenant);
+    byCell.set(cell, group);
+  }
+  return [...byCell.values()];
+}
+
+const reasonOf = (error: z.ZodError): string => error.issues[0]?.message ?? "is invalid";
+
+/** The first of many: a generated file may have a million lines. */
+const problemsMax = 20;
+
+const invalid = (file: string, problems: readonly string[]): CellError =>
+  new CellError(
+    "CONFIG_INVALID",
+    `The table ${file} is wrong: ${problems.slice(0, problemsMax).join("; ")}.`,
+    { details: { problems: problems.slice(0, problemsMax), count: problems.length } },
+  );
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined; // Not JSON: the schema says so.
+  }
+}

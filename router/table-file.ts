@@ -1,0 +1,266 @@
+/**
+ * The last good table on this router's disk: a signed snapshot, and beside it the signed deltas since,
+ * appended and synced one by one, so that a small change of a large table costs a small write. When
+ * the journal has grown large, the router asks for a new snapshot and the journal starts again.
+ *
+ * What must always be true: what is read back was signed by the control plane, is whole, and is not
+ * older than what this router has served before (`seen.json` remembers). A file that fails this is
+ * refused with a reason and never overwritten: it is kept aside before a good one takes its place.
+ */
+import { createReadStream } from "node:fs";
+import {
+  type FileHandle,
+  mkdir,
+  open,
+  readFile,
+  rename,
+  rm,
+  stat,
+  truncate,
+} from "node:fs/promises";
+import { join } from "node:path";
+import { z } from "zod";
+import { deltaBodySchema, type SignedDelta, signedDeltaSchema } from "../contract/routing-table.ts";
+import type { TableState } from "../contract/table-state.ts";
+import { signaturePurposes, type Verifier } from "../runtime/signing.ts";
+import { readSnapshot } from "./table-read.ts";
+
+export type FileProblem = {
+  readonly kind: "refused";
+  readonly reason: "corrupt" | "unsigned" | "invalid" | "other-fleet" | "older";
+  readonly text: string;
+};
+export type Restored =
+  | { readonly kind: "restored"; readonly table: TableState }
+  | FileProblem
+  | { readonly kind: "absent" };
+
+const seenSchema = z.object({ fleet: z.string(), revision: z.number().int().min(0) });
+
+/** The journal may grow to this, or to the size of the snapshot if that is more. */
+const journalBytesMin = 8 * 1024 * 1024;
+
+export class TableFile {
+  readonly #dir: string;
+  readonly #verifier: Verifier;
+  #journal: FileHandle | undefined;
+  #journalBytes = 0;
+  #snapshotBytes = 0;
+  #fleet: string | undefined;
+  /** What lies there was refused: it is kept aside before anything is written. */
+  #refused: boolean = false;
+
+  constructor(dir: string, verifier: Verifier) {
+    this.#dir = dir;
+    this.#verifier = verifier;
+  }
+
+  /** True when a new snapshot would be shorter to read than what is there. */
+  get wantsSnapshot(): boolean {
+    return this.#journalBytes > Math.max(journalBytesMin, this.#snapshotBytes);
+  }
+
+  /** The fleet that this folder belongs to, once a table of it has been written. */
+  get fleet(): string | undefined {
+    return this.#fleet;
+  }
+
+  async restore(): Promise<Restored> {
+    await mkdir(this.#dir, { recursive: true, mode: 0o700 });
+    this.#fleet = (await this.#seen())?.fleet;
+    const restored = await this.#read();
+    this.#refused = restored.kind === "refused";
+    return restored;
+  }
+
+  /** Writes `chunks` beside the old file and takes its place when all of it is on the disk. */
+  async beginSnapshot(): Promise<SnapshotWriter> {
+    await mkdir(this.#dir, { recursive: true, mode: 0o700 });
+    const path = this.#path("table.ndjson.new");
+    const file = await open(path, "w", 0o600);
+    let bytes = 0;
+    return {
+      write: async (chunk) => {
+        bytes += chunk.length;
+        await file.writeFile(chunk);
+      },
+      commit: async (table) => {
+        await file.sync();
+        await file.close();
+        await this.#replace(path, table, bytes);
+      },
+      discard: async () => {
+        await file.close();
+        await rm(path, { force: true });
+      },
+    };
+  }
+
+  async append(delta: SignedDelta, table: TableState): Promise<void> {
+    this.#journal ??= await open(this.#path("journal.ndjson"), "a", 0o600);
+    const line = Buffer.from(`${JSON.stringify(delta)}\n`, "utf8");
+    await this.#journal.writeFile(line);
+    await this.#journal.datasync();
+    this.#journalBytes += line.length;
+    await this.#remember(table);
+  }
+
+  async close(): Promise<void> {
+    const journal = this.#journal;
+    this.#journal = undefined;
+    await journal?.close();
+  }
+
+  /** A crash before the journal is gone leaves deltas that the snapshot contains; they are passed over. */
+  async #replace(path: string, table: TableState, bytes: number): Promise<void> {
+    await this.close();
+    if (this.#refused) await this.#keepAside();
+    await rename(path, this.#path("table.ndjson"));
+    await rm(this.#path("journal.ndjson"), { force: true });
+    await this.#syncDir();
+    this.#refused = false;
+    this.#snapshotBytes = bytes;
+    this.#journalBytes = 0;
+    await this.#remember(table);
+  }
+
+  async #keepAside(): Promise<void> {
+    for (const name of ["table.ndjson", "journal.ndjson"]) {
+      const path = this.#path(name);
+      if (await exists(path)) await rename(path, await this.#freeName(`${name}.refused`));
+    }
+  }
+
+  async #freeName(wanted: string): Promise<string> {
+    for (let nth = 1; ; nth += 1) {
+      const path = this.#path(`${wanted}-${nth}`);
+      if (!(await exists(path))) return path;
+    }
+  }
+
+  async #read(): Promise<Restored> {
+    const path = this.#path("table.ndjson");
+    if (!(await exists(path))) return { kind: "absent" };
+    this.#snapshotBytes = (await stat(path)).size;
+    const table = await readSnapshot(createReadStream(path), this.#verifier);
+    if ("kind" in table) return table;
+    const problem = (await this.#replay(table)) ?? (await this.#compareSeen(table));
+    return problem ?? { kind: "restored", table };
+  }
+
+  /** Deltas that the snapshot contains already are passed over: a crash may leave them. */
+  async #replay(table: TableState): Promise<FileProblem | undefined> {
+    const path = this.#path("journal.ndjson");
+    if (!(await exists(path))) return undefined;
+    const text = await readFile(path, "utf8");
+    const whole = text.lastIndexOf("\n") + 1;
+    for (const line of text.slice(0, whole).split("\n")) {
+      const problem = line === "" ? undefined : this.#applyLine(line, table);
+      if (problem !== undefined) return problem;
+    }
+    this.#journalBytes = Buffer.byteLength(text.slice(0, whole));
+    // A line without its end was being written at a crash, and was never acknowledged.
+    if (whole < text.length) await truncate(path, this.#journalBytes);
+    return undefined;
+  }
+
+  #applyLine(line: string, table: TableState): FileProblem | undefined {
+    const delta = signedDeltaSchema.safeParse(parseJson(line));
+    if (!delta.success) return refused("corrupt", "a line of the journal is no signed delta");
+    const { body, keyId, signature } = delta.data;
+    if (!this.#verifier.verify(signaturePurposes.delta, body, keyId, signature)) {
+      return refused("unsigned", `no trusted key ${keyId} has signed a line of the journal`);
+    }
+    const parsed = deltaBodySchema.safeParse(parseJson(body));
+    if (!parsed.success) return refused("invalid", "a signed delta does not fit the contract");
+    if (parsed.data.to <= table.revision) return undefined;
+    const problem = table.apply(parsed.data);
+    return (
+      problem && refused("corrupt", `the journal does not follow the snapshot: ${problem.text}`)
+    );
+  }
+
+  async #compareSeen(table: TableState): Promise<FileProblem | undefined> {
+    const seen = await this.#seen();
+    if (seen === undefined) return undefined;
+    const { fleet, revision } = seen;
+    if (fleet !== table.fleet) {
+      return refused(
+        "other-fleet",
+        `the file is of fleet ${table.fleet}, this router serves ${fleet}`,
+      );
+    }
+    return table.revision < revision
+      ? refused(
+          "older",
+          `the file is at revision ${table.revision}, this router served ${revision}`,
+        )
+      : undefined;
+  }
+
+  /** Without a readable memory there is nothing to compare with; signatures still hold. */
+  async #seen(): Promise<z.infer<typeof seenSchema> | undefined> {
+    const path = this.#path("seen.json");
+    if (!(await exists(path))) return undefined;
+    return seenSchema.safeParse(parseJson(await readFile(path, "utf8"))).data;
+  }
+
+  /**
+   * Not synced: an older memory after a power cut only weakens the comparison, and the file that it
+   * is compared with is synced itself.
+   */
+  async #remember({ fleet, revision }: TableState): Promise<void> {
+    this.#fleet = fleet;
+    const path = this.#path("seen.json");
+    const file = await open(`${path}.new`, "w", 0o600);
+    try {
+      await file.writeFile(`${JSON.stringify({ fleet, revision })}\n`);
+    } finally {
+      await file.close();
+    }
+    await rename(`${path}.new`, path);
+  }
+
+  async #syncDir(): Promise<void> {
+    const dir = await open(this.#dir, "r");
+    try {
+      await dir.sync();
+    } finally {
+      await dir.close();
+    }
+  }
+
+  #path(name: string): string {
+    return join(this.#dir, name);
+  }
+}
+
+export type SnapshotWriter = {
+  readonly write: (chunk: Uint8Array) => Promise<void>;
+  readonly commit: (table: TableState) => Promise<void>;
+  readonly discard: () => Promise<void>;
+};
+
+const refused = (reason: FileProblem["reason"], text: string): FileProblem => ({
+  kind: "refused",
+  reason,
+  text,
+});
+
+async function exists(path: string): Promise<boolean> {
+  try {
+    await stat(path);
+    return true;
+  } catch (error) {
+    if (error instanceof Error && "code" in error && error.code === "ENOENT") return false;
+    throw error;
+  }
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined; // Not JSON: the schema says so.
+  }
+}

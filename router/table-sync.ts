@@ -1,0 +1,255 @@
+/**
+ * Follows the control plane: one long-polled call at a time acknowledges the revision served and waits
+ * for the next change; a snapshot is fetched at first start, on a gap, on drift, and when the journal
+ * on disk has grown long. Every failure only delays: the router serves what it has.
+ */
+import { Agent, request } from "undici";
+import { routerSyncResponseSchema } from "../contract/cell-protocol.ts";
+import { CellError } from "../contract/errors.ts";
+import { release } from "../contract/release.ts";
+import type { SignedDelta } from "../contract/routing-table.ts";
+import type { Clock } from "../runtime/clock.ts";
+import { createJsonClient, type JsonClient } from "../runtime/http-client.ts";
+import { errorFields, type Log } from "../runtime/log.ts";
+import { type Loop, startLoop } from "../runtime/loop.ts";
+import type { Random } from "../runtime/random.ts";
+import type { Verifier } from "../runtime/signing.ts";
+import type { CellTally } from "./cell-tally.ts";
+import type { RouterEvents } from "./events.ts";
+import type { RouterMetrics } from "./metrics.ts";
+import type { TableFile } from "./table-file.ts";
+import { readSnapshot } from "./table-read.ts";
+import type { TableStore } from "./table-store.ts";
+
+export type TableSyncOptions = {
+  readonly url: string;
+  readonly token: string;
+  readonly routerId: string;
+  /** Where this router's admin port is reached, as the control plane tells others. */
+  readonly adminUrl: string;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log<RouterEvents>;
+  readonly metrics: RouterMetrics;
+  readonly store: TableStore;
+  readonly file: TableFile;
+  readonly verifier: Verifier;
+  readonly tally: CellTally;
+};
+
+/** Below the time after which the control plane counts a silent router as gone. */
+const waitMs = 8000;
+const answerMs = 5000;
+const snapshotMs = 120_000;
+const idleMs = 250;
+const backoffMaxMs = 5000;
+
+export class TableSync {
+  readonly #options: TableSyncOptions;
+  readonly #client: JsonClient;
+  readonly #agent = new Agent({ connections: 1, connectTimeout: 2000, allowH2: false });
+  readonly #instance: string;
+  #loop: Loop | undefined;
+  #wantsSnapshot: boolean;
+  #connected: boolean | undefined;
+  #answeredMs: number;
+
+  constructor(options: TableSyncOptions) {
+    this.#options = options;
+    this.#instance = options.random.uuid();
+    this.#wantsSnapshot = options.store.view() === undefined;
+    this.#answeredMs = options.clock.monotonicMs();
+    this.#client = createJsonClient({
+      origin: options.url,
+      token: options.token,
+      unreachable: "CONTROL_PLANE_UNREACHABLE",
+    });
+  }
+
+  /** Since the control plane last said that nothing newer exists, or since start. */
+  get ageMs(): number {
+    return this.#options.clock.monotonicMs() - this.#answeredMs;
+  }
+
+  start(): void {
+    this.#loop = startLoop({
+      clock: this.#options.clock,
+      random: this.#options.random,
+      intervalMs: idleMs,
+      backoffMaxMs,
+      turn: (signal) => this.#turn(signal),
+      onError: (error) => this.#onError(error),
+    });
+  }
+
+  async close(): Promise<void> {
+    await this.#loop?.close();
+    await this.#client.close();
+    await this.#agent.destroy();
+  }
+
+  async #turn(signal: AbortSignal): Promise<"again" | "idle"> {
+    if (this.#wantsSnapshot || this.#options.file.wantsSnapshot) await this.#fetchSnapshot(signal);
+    const startedMs = this.#options.clock.monotonicMs();
+    const answer = await this.#ask(signal);
+    this.#onAnswer();
+    switch (answer.kind) {
+      case "unchanged": {
+        // A control plane that does not wait must not be asked in a tight circle.
+        const tookMs = this.#options.clock.monotonicMs() - startedMs;
+        return tookMs > idleMs ? "again" : "idle";
+      }
+      case "snapshot":
+        this.#wantsSnapshot = true;
+        return "again";
+      case "delta":
+        return this.#applyDelta(answer.delta);
+    }
+  }
+
+  async #ask(signal: AbortSignal) {
+    const { routerId, adminUrl, random, store, tally } = this.#options;
+    const table = store.view()?.table;
+    const nonce = random.hex(16);
+    const { answer, nonce: echoed } = await this.#client.call({
+      method: "POST",
+      path: "/v1/machine/router/sync",
+      body: {
+        router: routerId,
+        ...(table === undefined ? {} : { fleet: table.fleet }),
+        instance: this.#instance,
+        revision: table?.revision ?? 0,
+        epochMax: table?.epochMax ?? 0,
+        checksum: table?.checksum ?? "",
+        admin: adminUrl,
+        release,
+        nonce,
+        waitMs,
+        seen: tally.take(),
+      },
+      schema: routerSyncResponseSchema,
+      timeoutMs: waitMs + answerMs,
+      signal,
+    });
+    if (echoed !== nonce) {
+      throw new CellError("CONTROL_PLANE_UNREACHABLE", "the answer belongs to another question");
+    }
+    return answer;
+  }
+
+  async #applyDelta(delta: SignedDelta): Promise<"again"> {
+    const { store, verifier, file, metrics, log, clock } = this.#options;
+    const startedMs = clock.monotonicMs();
+    const from = store.view()?.table.revision ?? null;
+    const problem = store.apply(delta, verifier);
+    const table = store.view()?.table;
+    if (problem !== undefined || table === undefined) {
+      this.#refuse(problem ?? { reason: "gap", text: "there is no table" }, "delta");
+      this.#wantsSnapshot = true;
+      return "again";
+    }
+    metrics.tableApplied.inc({ kind: "delta" });
+    const ms = Math.round(clock.monotonicMs() - startedMs);
+    const { revision, size } = table;
+    log.event("table.applied", { revision, from, kind: "delta", placements: size, ms }, "debug");
+    // The next call acknowledges; what it acknowledges is on the disk, or the disk's trouble is told.
+    await this.#toDisk(() => file.append(delta, table));
+    return "again";
+  }
+
+  async #fetchSnapshot(signal: AbortSignal): Promise<void> {
+    const { url, token, verifier, store, file, metrics, log, clock } = this.#options;
+    const startedMs = clock.monotonicMs();
+    const response = await request(`${url}/v1/machine/routing-table`, {
+      dispatcher: this.#agent,
+      headers: { authorization: `Bearer ${token}`, accept: "application/x-ndjson" },
+      headersTimeout: snapshotMs,
+      bodyTimeout: answerMs * 2,
+      signal: AbortSignal.any([signal, AbortSignal.timeout(snapshotMs)]),
+    });
+    if (response.statusCode !== 200) {
+      await response.body.dump();
+      throw new CellError(
+        "CONTROL_PLANE_UNREACHABLE",
+        `the routing table was answered with ${response.statusCode}`,
+      );
+    }
+    const copy = await this.#openCopy();
+    const table = await readSnapshot(copied(response.body, copy), verifier);
+    if ("kind" in table) {
+      await copy?.discard();
+      this.#refuse(table, "snapshot");
+      throw new CellError("CONTROL_PLANE_UNREACHABLE", `the snapshot was refused: ${table.text}`);
+    }
+    const from = store.view()?.table.revision ?? null;
+    const problem = store.replace(table, file.fleet);
+    if (problem !== undefined) {
+      await copy?.discard();
+      this.#refuse(problem, "snapshot");
+      throw new CellError("CONTROL_PLANE_UNREACHABLE", `the snapshot was refused: ${problem.text}`);
+    }
+    this.#wantsSnapshot = false;
+    metrics.tableApplied.inc({ kind: "snapshot" });
+    const ms = Math.round(clock.monotonicMs() - startedMs);
+    const { revision, size } = table;
+    log.event("table.applied", { revision, from, kind: "snapshot", placements: size, ms });
+    if (copy !== undefined) await this.#toDisk(() => copy.commit(table));
+  }
+
+  /** Undefined when the disk does not take it: then the router serves on without a copy. */
+  async #openCopy(): Promise<Copy | undefined> {
+    let copy: Copy | undefined;
+    await this.#toDisk(async () => {
+      copy = await this.#options.file.beginSnapshot();
+    });
+    return copy;
+  }
+
+  async #toDisk(write: () => Promise<void>): Promise<void> {
+    try {
+      await write();
+    } catch (error) {
+      // A full disk must not stop changes: the table in memory is newer and is served.
+      this.#options.log.event("table.not-written", errorFields(error), "error");
+    }
+  }
+
+  #refuse(problem: { readonly reason: string; readonly text: string }, where: string): void {
+    this.#options.metrics.tableRefused.inc({ reason: problem.reason });
+    const { reason, text } = problem;
+    this.#options.log.event("table.refused", { reason, text, where }, "error");
+  }
+
+  #onAnswer(): void {
+    const { metrics, log, store, clock } = this.#options;
+    this.#answeredMs = clock.monotonicMs();
+    metrics.syncs.inc({ result: "ok" });
+    metrics.connected.set(1);
+    if (this.#connected === false) {
+      log.event("sync.recovered", { revision: store.view()?.table.revision ?? 0 });
+    }
+    this.#connected = true;
+  }
+
+  #onError(error: unknown): void {
+    const { metrics, log } = this.#options;
+    metrics.syncs.inc({ result: "failed" });
+    metrics.connected.set(0);
+    // Once per outage; the counter has the rest.
+    if (this.#connected !== false) log.event("sync.failed", errorFields(error), "warn");
+    this.#connected = false;
+  }
+}
+
+type Copy = Awaited<ReturnType<TableFile["beginSnapshot"]>>;
+
+/** Each chunk goes to the copy before it is read. */
+async function* copied(
+  chunks: AsyncIterable<Uint8Array>,
+  copy: Copy | undefined,
+): AsyncGenerator<Uint8Array, void, void> {
+  for await (const chunk of chunks) {
+    await copy?.write(chunk);
+    yield chunk;
+  }
+}
