@@ -141,7 +141,11 @@ begin
    where c.oid = p_old;
   execute format('select case when is_called then last_value else 0 end from %s', v_name) into v_last;
   execute format('alter table %s alter column %I drop identity', p_table, p_column);
-  execute format('create sequence %s as %s owned by %s.%I', v_name, v_type, p_table, p_column);
+  execute format('create sequence %s as %s', v_name, v_type);
+  -- A superuser may be the caller: sequence and table must have one owner.
+  execute format('alter sequence %s owner to %s', v_name,
+                 (select c.relowner::regrole from pg_class c where c.oid = p_table));
+  execute format('alter sequence %s owned by %s.%I', v_name, p_table, p_column);
   if v_last > 0 then
     perform setval(v_name::regclass, v_last, true);
   end if;

@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { OwnershipChange } from "../../contract/cell-protocol.ts";
 import { epochSchema, keyspaceNameSchema, tenantIdSchema } from "../../contract/ids.ts";
-import { tenantKey } from "../../contract/placement-key.ts";
+import { compareBytes, tenantKey } from "../../contract/placement-key.ts";
 import { type CellStore, createCellStore, refusalOf } from "../../tests/cell-store.ts";
 import { startTestPostgres, type TestPostgres } from "../../tests/postgres.ts";
 import { readFacts } from "./facts.ts";
@@ -166,7 +166,7 @@ test("pages and changes tell a second agent everything", async () => {
     if (page.length < 4000) break;
   }
   expect(keys).toHaveLength(new Set(keys).size);
-  expect(keys).toEqual(keys.toSorted());
+  expect(keys).toEqual(keys.toSorted(compareBytes));
   const listener = await store.connect("shop_agent");
   const { promise, resolve } = Promise.withResolvers<number>();
   const subscription = await subscribeOwnership(listener, resolve);
@@ -175,7 +175,7 @@ test("pages and changes tell a second agent everything", async () => {
   const heard = await promise;
   expect(heard).toBeGreaterThan(last?.change ?? 0);
   const news = await ownershipSince(listener, last?.change ?? 0);
-  expect(news.map(({ key }) => key).toSorted()).toEqual([
+  expect(news.map(({ key }) => key).toSorted(compareBytes)).toEqual([
     "default/tenant/news",
     "default/tenant/news-2",
   ]);
