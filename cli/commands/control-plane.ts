@@ -10,7 +10,14 @@ export const register: Register = (noun, bind) => {
     .option("--signing-key <path>", "private key that signs routing tables")
     .option("--provider-url <url>", "the provider that runs cells on this machine")
     .option("--provider-token <ref>", "token for the provider")
-    .option("--bootstrap-token <ref>", "the first admin's token");
+    .option("--bootstrap-token <ref>", "the first admin's token")
+    .option(
+      "--lease-ttl <time>",
+      "how long a cell may serve without a control plane (default: 20m)",
+    )
+    .option("--instance <name>", "its name among several (default: host, process and chance)")
+    .option("--connections <count>", "connections to its PostgreSQL (default: 20)")
+    .option("--log-level <level>", "debug, info, warn or error (default: info)");
   bind(noun, async (session, _args, options) => {
     const { runControlPlaneProcess } = await import("../processes.ts");
     return runControlPlaneProcess(session, rawFlags(noun, options, session.io.env));
