@@ -23,7 +23,7 @@ import { type DataFolder, writeJson } from "./data-folder.ts";
 import { createDatabaseUnit, type DatabaseUnit, ensureDatabase } from "./database-unit.ts";
 import { answersOk } from "./http-probe.ts";
 import { launchNode } from "./node-process.ts";
-import { choosePort } from "./postgres/port.ts";
+import { choosePorts } from "./postgres/port.ts";
 import {
   ensureTemplate,
   removeServer,
@@ -138,7 +138,7 @@ async function perform(cell: Cell, action: ProviderAction, context: Context): Pr
     case "create":
       return busily(cell, () => create(cell, context));
     case "start":
-      return busily(cell, () => startCell(cell));
+      return busily(cell, () => startCell(cell, context.options));
     case "stop":
       return stopCell(cell);
     case "kill":
@@ -156,14 +156,14 @@ async function create(cell: Cell, { options, template, agentToken }: Context): P
     personalise({ cell: cell.id, server, secrets: secretsOf(cell), random: options.tools.random }),
   );
   // From here on the cell exists: a supervisor that starts again brings it back.
-  cell.ports ??= await choosePorts(cell.id, undefined);
+  cell.ports ??= await portsFor(cell, options.tools.random);
   await writeJson(portsFile(cell.home), cell.ports);
   if (changed) await cell.agent.stop();
-  await startCell(cell);
+  await startCell(cell, options);
 }
 
-async function startCell(cell: Cell): Promise<void> {
-  cell.ports = await choosePortsFor(cell);
+async function startCell(cell: Cell, { tools }: CellsOptions): Promise<void> {
+  cell.ports = await portsFor(cell, tools.random);
   await writeJson(portsFile(cell.home), cell.ports);
   await cell.database.start();
   const server = cell.database.server();
@@ -324,18 +324,10 @@ async function readPorts(home: string): Promise<CellPorts | undefined> {
 }
 
 /** Ports of running parts stay; those of the others are looked at again, as somebody may have taken them. */
-async function choosePortsFor(cell: Cell): Promise<CellPorts> {
+async function portsFor({ id, ports, agent, app }: Cell, random: Random): Promise<CellPorts> {
   const runs = (unit: Unit) => unit.status().state === "running";
-  const { ports } = cell;
-  if (ports !== undefined && (runs(cell.agent) || runs(cell.app))) return ports;
-  return choosePorts(cell.id, ports);
-}
-
-async function choosePorts(id: CellId, wanted: CellPorts | undefined): Promise<CellPorts> {
-  const [gate, admin, app] = await Promise.all([
-    choosePort(wanted?.gate),
-    choosePort(wanted?.admin),
-    choosePort(wanted?.app),
-  ]);
-  return { id, gate, admin, app };
+  if (ports !== undefined && (runs(agent) || runs(app))) return ports;
+  const chosen = await choosePorts([ports?.gate, ports?.admin, ports?.app], random);
+  const [gate = 0, admin = 0, application = 0] = chosen;
+  return { id, gate, admin, app: application };
 }

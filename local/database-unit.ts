@@ -73,6 +73,7 @@ const serverOptionsOf = ({ name, folder, logs, tools }: DatabaseOptions): Server
   name,
   installation: tools.installation,
   clock: tools.clock,
+  random: tools.random,
   logFile: join(logs, `${name}.log`),
   durable: true,
 });

@@ -119,7 +119,7 @@ async function openParts(
   options: DevFleetOptions & { readonly folder: DataFolder; readonly tools: TemplateTools },
 ): Promise<Parts> {
   const { flags, env, clock, random, say, folder, tools } = options;
-  const ports = await fleetPorts(folder, flags);
+  const ports = await fleetPorts(folder, flags, random);
   const childEnv = environmentOfChildren(env);
   const onChange = (status: UnitStatus) => {
     if (status.state === "dead") say(`${status.name}: ${status.text}`);

@@ -6,10 +6,11 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { CellError } from "../contract/errors.ts";
+import type { Random } from "../runtime/random.ts";
 import type { DataFolder } from "./data-folder.ts";
 import { writeJson } from "./data-folder.ts";
 import type { DevFlags } from "./dev-options.ts";
-import { choosePort, isPortFree } from "./postgres/port.ts";
+import { choosePorts, isPortFree } from "./postgres/port.ts";
 
 export type FleetPorts = {
   readonly controlPlane: number;
@@ -24,42 +25,48 @@ export type FleetPorts = {
 
 const rememberedSchema = z.record(z.string(), z.number().int());
 
-export async function fleetPorts(folder: DataFolder, flags: DevFlags): Promise<FleetPorts> {
+export async function fleetPorts(
+  folder: DataFolder,
+  flags: DevFlags,
+  random: Random,
+): Promise<FleetPorts> {
   const file = join(folder.root, "ports.json");
+  const given: Readonly<Record<string, { readonly flag: string; readonly port: number }>> = {
+    "router-01": { flag: "--port", port: flags.port },
+    "router-01-admin": { flag: "--admin-port", port: flags.adminPort },
+    "control-plane": { flag: "--control-plane-port", port: flags.controlPlanePort },
+  };
+  const routers = Array.from({ length: flags.routers }, (_, index) => routerName(index + 1));
+  const names = [
+    ...Object.keys(given),
+    ...routers.slice(1).flatMap((name) => [name, `${name}-admin`]),
+    "control-plane-admin",
+    "provider",
+  ];
   const remembered = await readRemembered(file);
-  const chosen: Record<string, number> = {};
-  const choose = async (name: string, given?: { flag: string; port: number }): Promise<number> => {
-    const fixed = given !== undefined && given.port !== 0;
-    if (fixed && !(await isPortFree(given.port))) throw taken(given.flag, given.port);
-    const port = fixed ? given.port : await choosePort(remembered[name]);
-    chosen[name] = port;
-    return port;
-  };
-  const routers: Array<FleetPorts["routers"][number]> = [];
-  for (let number = 1; number <= flags.routers; number += 1) {
-    const name = `router-${String(number).padStart(2, "0")}`;
-    const first = number === 1;
-    routers.push({
-      name,
-      port: await choose(name, first ? { flag: "--port", port: flags.port } : undefined),
-      adminPort: await choose(
-        `${name}-admin`,
-        first ? { flag: "--admin-port", port: flags.adminPort } : undefined,
-      ),
-    });
+  const wishes: Array<number | undefined> = [];
+  for (const name of names) {
+    const { flag, port } = given[name] ?? { flag: "", port: 0 };
+    if (port !== 0 && !(await isPortFree(port))) throw taken(flag, port);
+    wishes.push(port === 0 ? remembered[name] : port);
   }
-  const ports = {
-    routers,
-    controlPlane: await choose("control-plane", {
-      flag: "--control-plane-port",
-      port: flags.controlPlanePort,
-    }),
-    controlPlaneAdmin: await choose("control-plane-admin"),
-    provider: await choose("provider"),
-  };
+  const ports = await choosePorts(wishes, random);
+  const chosen = Object.fromEntries(names.map((name, index) => [name, ports[index] ?? 0]));
   await writeJson(file, chosen);
-  return ports;
+  const portOf = (name: string): number => chosen[name] ?? 0;
+  return {
+    routers: routers.map((name) => ({
+      name,
+      port: portOf(name),
+      adminPort: portOf(`${name}-admin`),
+    })),
+    controlPlane: portOf("control-plane"),
+    controlPlaneAdmin: portOf("control-plane-admin"),
+    provider: portOf("provider"),
+  };
 }
+
+const routerName = (number: number): string => `router-${String(number).padStart(2, "0")}`;
 
 function taken(flag: string, port: number): CellError {
   return new CellError("CONFIG_INVALID", `port ${port} (${flag}) is taken by another process`, {

@@ -54,6 +54,7 @@ export async function startTestPostgres(): Promise<TestPostgres> {
     name: "test",
     installation,
     clock: systemClock,
+    random: systemRandom,
     logFile: join(folder, "postgres.log"),
     durable: false,
   };

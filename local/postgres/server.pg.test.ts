@@ -44,6 +44,7 @@ beforeEach(async () => {
     name: "one",
     installation,
     clock: systemClock,
+    random: systemRandom,
     logFile: join(folder, "one.log"),
     durable: false,
   };

@@ -17,6 +17,7 @@ import pg from "pg";
 import { z } from "zod";
 import { CellError } from "../../contract/errors.ts";
 import type { Clock } from "../../runtime/clock.ts";
+import type { Random } from "../../runtime/random.ts";
 import { rotate } from "../log-file.ts";
 import {
   childrenOf,
@@ -47,6 +48,7 @@ export type ServerOptions = {
   readonly name: string;
   readonly installation: Installation;
   readonly clock: Clock;
+  readonly random: Random;
   readonly logFile: string;
   readonly durable: boolean;
 };
@@ -86,7 +88,8 @@ export async function startServer(options: ServerOptions): Promise<PostgresServe
   await takeOwnership(dataDir, options.installation);
   for (let attempt = 1; ; attempt += 1) {
     const logBefore = await sizeOf(options.logFile);
-    const port = await choosePort(attempt === 1 ? await rememberedPort(options.folder) : undefined);
+    const wanted = attempt === 1 ? await rememberedPort(options.folder) : undefined;
+    const port = await choosePort(wanted, options.random);
     const started = await launch(options, port);
     try {
       await waitReady(port, password, () => isAlive(started), options);

@@ -137,6 +137,7 @@ async function buildInPlace(
     name: "template",
     installation,
     clock,
+    random,
     logFile,
     durable: false,
   });
