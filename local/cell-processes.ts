@@ -12,6 +12,7 @@ import { CellError } from "../contract/errors.ts";
 import { type CellId, cellIdSchema, parseCellId } from "../contract/ids.ts";
 import type { ProvidedCell, ProviderAction } from "../contract/provider-api.ts";
 import { defaultService } from "../contract/routing-table.ts";
+import type { Random } from "../runtime/random.ts";
 import {
   type CellLogins,
   cellTemplate,
