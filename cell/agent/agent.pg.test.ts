@@ -342,6 +342,35 @@ test("metrics, health and status say what is", async () => {
   }
 });
 
+test("an agent that is told to stop lets what is in flight end", async () => {
+  const agent = await serving();
+  const release = app.hold();
+  const inFlight = ask(agent, { method: "POST", body: "x" });
+  await until("it is in flight", () => agent.gate.inFlight === 1);
+  const closing = agent.close();
+  await until("nothing new is accepted", async () => {
+    const refused = await ask(agent).catch(() => undefined);
+    return refused === undefined;
+  });
+  release();
+  expect((await inFlight).status).toBe(201);
+  expect((await inFlight).header(headers.confirm)).toBeDefined();
+  await closing;
+  expect(events("agent.stopped").length).toBe(1);
+  expect(events("step.failed")).toEqual([]);
+});
+
+test("a control plane of another fleet is not obeyed", async () => {
+  const agent = await serving();
+  control.settings.fleet = "fleet-2";
+  control.own(acme, "fenced");
+  await until("it is noticed", () => events("fleet.refused").length > 0);
+  const at = control.calls.length;
+  await until("calls go on", () => control.calls.length > at + 1);
+  expect((await ask(agent)).status).toBe(201);
+  expect(events("fleet.refused").length).toBe(1);
+});
+
 test("an agent refuses the database of another cell", async () => {
   await store.admin.query("update cellfleet.progress set cell = 'cell-of-others'");
   const stranger = await startTestAgent({ server, store, control, app, lines });

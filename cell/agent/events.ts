@@ -18,7 +18,8 @@ export type AgentEvents = {
   "fleet.refused": { mine: string; theirs: string };
   "ownership.refused": { key: string; state: string; epoch: number };
   "ownership.delayed": { revision: number; keys: number };
-  "ids.low": { sequences: number };
+  "ids.refused": { sequence: string; lo: number; hi: number };
+  "answer.failed": LogFields;
   "stats.failed": LogFields;
   "app.found": { upstream: string };
   "app.lost": { upstream: string; reason: string };

@@ -95,7 +95,11 @@ export function createObedience(
     await obeyLease(answer, facts, sentMonoMs);
     await obeyKeyspaces(answer);
     const obeyed = await obeyChanges(answer, facts);
-    for (const range of answer.idRanges) await addIdRange(pool, range);
+    for (const range of answer.idRanges) {
+      const outcome = await addIdRange(pool, range);
+      // Its ids are never used, which is harmless; the next call asks from the present floor.
+      if (outcome === "refused") log.event("ids.refused", range, "warn");
+    }
     return obeyed;
   };
 }

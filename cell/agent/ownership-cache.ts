@@ -22,7 +22,7 @@ export type OwnedRow = {
 };
 export type OwnedEntry = { readonly key: string } & Placement;
 
-export const staleMaxMs = 5000;
+export const staleMaxMs = 10_000;
 
 export class OwnershipCache {
   #keys = new Map<string, Placement>();

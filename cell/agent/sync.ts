@@ -51,7 +51,7 @@ const waitMsMax = 25_000;
 /** More than the control plane may wait, for its own work and the way. */
 const answerMs = 10_000;
 const intervalMs = 500;
-const backoffMaxMs = 10_000;
+const backoffMaxMs = 5000;
 const refusedMax = 1000;
 
 type Prepared = {
@@ -72,6 +72,7 @@ export class Sync {
   /** What was last said of the control plane: each change once. */
   #said = "";
   #failures = 0;
+  #unapplied = "";
 
   constructor(options: SyncOptions) {
     this.#options = options;
@@ -82,7 +83,7 @@ export class Sync {
       intervalMs,
       backoffMaxMs,
       turn: (signal) => this.#turn(signal),
-      onError: (error) => this.#noteLost(error),
+      onError: () => {}, // Said where it is known what failed.
     });
   }
 
@@ -121,6 +122,7 @@ export class Sync {
       .catch((error: unknown) => {
         // Given up for a better question; the control plane is where it was.
         if (call.signal.aborted && !stop.aborted) return undefined;
+        if (!stop.aborted) this.#noteLost(error);
         throw error;
       });
     if (answer === undefined) return "again";
@@ -130,49 +132,71 @@ export class Sync {
     // What was refused has been told; the lock may have passed to another agent meanwhile.
     this.#refused = this.#refused.slice(request.refused.length);
     if (!wasPrimary || !session.primary()) return "idle";
-    return this.#follow(answer, prepared);
+    return this.#follow(answer, prepared).catch((error: unknown) => {
+      this.#noteUnapplied(error);
+      throw error;
+    });
   }
 
   async #follow(answer: AgentSyncResponse, prepared: Prepared): Promise<"again" | "idle"> {
     const { refused, busy } = await this.#obey(answer, prepared.facts, prepared.sentMonoMs);
+    this.#unapplied = "";
     this.#refused = [...this.#refused, ...refused].slice(-refusedMax);
     if (answer.report === "ownership") this.#report.begin(() => this.#options.cache.sorted());
     else this.#report.end();
     // A writer in the way is asked again at the loop's pace, and so is a call that answered at once.
     const worthAnswering =
       answer.more || answer.changes.length > 0 || answer.idRanges.length > 0 || this.#report.open;
-    if (busy) return "idle";
+    // A whole report that did not satisfy is sent again, but not at once.
+    const unsatisfied = prepared.request.ownership?.last === true && this.#report.open;
+    if (busy || unsatisfied) return "idle";
     return worthAnswering || prepared.request.waitMs > 0 ? "again" : "idle";
   }
 
   async #prepare(): Promise<Prepared | undefined> {
-    const { clock, session, pool, lease } = this.#options;
-    const primary = session.primary();
-    const reachable = session.connected();
+    const { clock, session, lease } = this.#options;
     const sentMonoMs = clock.monotonicMs();
-    // Of this very moment: an older grant than was presented before would look like a clone.
-    const facts = reachable ? await readFacts(pool) : session.facts();
+    const seen = await this.#look();
     // Nothing is known of the database yet, and nothing must be claimed about it.
-    if (facts === undefined) return undefined;
+    if (seen === undefined) return undefined;
+    const primary = session.primary() && seen.reachable;
     const wantLease = primary && lease.isRenewalDue();
-    const lowRanges = primary ? await readLowRanges(pool) : [];
-    const held = primary ? await readHeldRanges(pool) : [];
-    const atOnce = wantLease || lowRanges.length > 0 || this.#report.open || !reachable;
-    const waitMs = atOnce ? 0 : Math.min(waitMsMax, Math.floor(lease.msUntilRenewal()));
-    const request = this.#buildRequest({ facts, primary, reachable, wantLease, lowRanges, held });
-    return { request: { ...request, waitMs: primary ? waitMs : waitMsMax }, facts, sentMonoMs };
+    const atOnce = wantLease || seen.lowRanges.length > 0 || this.#report.open || !seen.reachable;
+    const renewalMs = primary ? Math.floor(lease.msUntilRenewal()) : waitMsMax;
+    const waitMs = atOnce ? 0 : Math.min(waitMsMax, renewalMs);
+    return {
+      request: this.#buildRequest(seen, primary, wantLease, waitMs),
+      facts: seen.facts,
+      sentMonoMs,
+    };
   }
 
-  #buildRequest(known: {
-    readonly facts: DatabaseFacts;
-    readonly primary: boolean;
-    readonly reachable: boolean;
-    readonly wantLease: boolean;
-    readonly lowRanges: readonly LowRange[];
-    readonly held: readonly { readonly sequence: string; readonly max: number }[];
-  }): AgentSyncRequest {
+  /** Facts of this very moment: an older grant than was presented before would look like a clone. */
+  async #look(): Promise<Seen | undefined> {
+    const { session, pool } = this.#options;
+    if (session.connected()) {
+      try {
+        const facts = await readFacts(pool);
+        const primary = session.primary();
+        const lowRanges = primary ? await readLowRanges(pool) : [];
+        const held = primary ? await readHeldRanges(pool) : [];
+        return { facts, reachable: true, lowRanges, held };
+      } catch {
+        // The session notices the same and says it; the control plane is told that it is so.
+      }
+    }
+    const facts = session.facts();
+    return facts === undefined ? undefined : { facts, reachable: false, lowRanges: [], held: [] };
+  }
+
+  #buildRequest(
+    seen: Seen,
+    primary: boolean,
+    wantLease: boolean,
+    waitMs: number,
+  ): AgentSyncRequest {
     const { cell, instance, endpoint, stats, appReachable } = this.#options;
-    const { facts, primary, reachable, wantLease } = known;
+    const { facts } = seen;
     const page = primary ? this.#report.page() : undefined;
     return {
       cell,
@@ -187,17 +211,17 @@ export class Sync {
         timeline: facts.timeline,
         boot: facts.boot,
         grant: facts.grant,
-        reachable,
+        reachable: seen.reachable,
       },
       appliedRevision: revisionSchema.parse(facts.appliedRevision),
       epochMax: facts.epochMax,
       refused: this.#refused,
       app: { reachable: appReachable() },
       wantLease,
-      wantIdRanges: known.lowRanges.map(({ sequence, floor }) => ({ sequence, floor })),
-      idRangesHeld: [...known.held],
+      wantIdRanges: seen.lowRanges.map(({ sequence, floor }) => ({ sequence, floor })),
+      idRangesHeld: [...seen.held],
       stats: primary ? stats.due() : [],
-      waitMs: 0,
+      waitMs,
       ...(page === undefined ? {} : { ownership: page }),
     };
   }
@@ -206,13 +230,25 @@ export class Sync {
     const { log, controlPlane } = this.#options;
     this.#failures = 0;
     if (this.#fleet !== undefined && this.#fleet !== answer.fleet) {
-      log.event("fleet.refused", { mine: this.#fleet, theirs: answer.fleet }, "error");
+      const said = `fleet ${answer.fleet}`;
+      if (this.#said !== said) {
+        log.event("fleet.refused", { mine: this.#fleet, theirs: answer.fleet }, "error");
+      }
+      this.#said = said;
       throw new Error(`the control plane is of fleet ${answer.fleet}, this cell of ${this.#fleet}`);
     }
     this.#fleet = answer.fleet;
     if (this.#said === "found") return;
     this.#said = "found";
     log.event("control-plane.found", { origin: controlPlane });
+  }
+
+  /** The database is in the way, not the control plane; the same answer will come again. */
+  #noteUnapplied(error: unknown): void {
+    const fields = errorFields(error);
+    const said = String(fields["error"]);
+    if (this.#unapplied !== said) this.#options.log.event("answer.failed", fields, "warn");
+    this.#unapplied = said;
   }
 
   #noteLost(error: unknown): void {
@@ -223,6 +259,13 @@ export class Sync {
     this.#said = said;
   }
 }
+
+type Seen = {
+  readonly facts: DatabaseFacts;
+  readonly reachable: boolean;
+  readonly lowRanges: readonly LowRange[];
+  readonly held: readonly { readonly sequence: string; readonly max: number }[];
+};
 
 /** The highest id of all ranges held, so that a restored control plane does not hand it out again. */
 async function readHeldRanges(

@@ -33,6 +33,8 @@ export type Tunnels = {
 /** Longest wait for the application's answer to an upgrade, and longest silence in a tunnel. */
 const answerMs = 30_000;
 const idleMs = 900_000;
+/** After one end has said its last word, the other has this long to say its own. */
+const lingerMs = 2000;
 
 /** Other protocols are ordinary requests; their `Upgrade` header is of one hop and removed. */
 export const isWebSocketUpgrade = (req: IncomingMessage): boolean =>
@@ -118,6 +120,7 @@ function upgrade(
   outgoing.once("response", (response) => {
     if (!passHead(options, request, response, socket)) return;
     response.pipe(socket);
+    response.once("end", () => linger(options, socket));
   });
   outgoing.once("upgrade", (response, appSocket, appHead) => {
     appSocket.on("error", () => appSocket.destroy());
@@ -127,6 +130,9 @@ function upgrade(
     appSocket.setTimeout(idleMs, () => appSocket.destroy());
     if (appHead.length > 0) socket.write(appHead);
     if (head.length > 0) appSocket.write(head);
+    // A half-closed socket would stay for ever, and its request in flight with it.
+    socket.once("end", () => linger(options, appSocket));
+    appSocket.once("end", () => linger(options, socket));
     socket.pipe(appSocket).pipe(socket);
   });
   outgoing.end();
@@ -168,6 +174,14 @@ function refuse(
   options.onDone(answer.status, error.code);
   writeHead(socket, answer.status, error.code, [...answer.headers, "connection", "close"]);
   socket.end(answer.body);
+  linger(options, socket);
+}
+
+/** Reads on, so that the other end's close is seen and unread bytes do not turn it into a reset. */
+function linger(options: IngressOptions, socket: Duplex): void {
+  socket.resume();
+  const timer = options.clock.after(lingerMs, () => socket.destroy(), { background: true });
+  socket.once("close", timer.cancel);
 }
 
 function writeHead(socket: Duplex, status: number, text: string, fields: readonly string[]): void {

@@ -1,0 +1,136 @@
+/** WebSocket upgrades through the gate, byte by byte on real sockets. */
+import { connect, type Socket } from "node:net";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { headers } from "../../contract/headers.ts";
+import { type CellStore, createCellStore } from "../../tests/cell-store.ts";
+import { startTestPostgres, type TestPostgres } from "../../tests/postgres.ts";
+import {
+  askGate,
+  type FakeApp,
+  type FakeControl,
+  startFakeApp,
+  startFakeControl,
+  startTestAgent,
+  until,
+} from "./agent.fixture.ts";
+import type { Agent } from "./agent.ts";
+
+const acme = "default/tenant/acme";
+let server: TestPostgres;
+let store: CellStore;
+let control: FakeControl;
+let app: FakeApp;
+let agent: Agent;
+const appSockets = new Set<Socket>();
+
+beforeAll(async () => {
+  server = await startTestPostgres();
+  store = await createCellStore(server, "cell-tunnel");
+  control = await startFakeControl();
+  app = await startFakeApp();
+  app.server.on("upgrade", (req, socket: Socket) => {
+    appSockets.add(socket);
+    socket.on("close", () => appSockets.delete(socket));
+    socket.on("error", () => socket.destroy());
+    // Half-open sockets are the server's to end, as any WebSocket server does.
+    socket.on("end", () => socket.end());
+    socket.resume();
+    if (req.url === "/refuse") {
+      socket.end("HTTP/1.1 426 Upgrade Required\r\ncontent-length: 2\r\n\r\nno");
+      return;
+    }
+    socket.write(
+      `HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-accept: yes\r\n${headers.confirm}: forged\r\n\r\nfirst,`,
+    );
+    socket.on("data", (chunk) => socket.write(`echo ${String(chunk)}`));
+  });
+  agent = await startTestAgent({ server, store, control, app });
+  control.own(acme, "active");
+  await until("acme is served", async () => {
+    const answer = await askGate(agent.endpoint, { cell: store.name });
+    return answer.status === 201;
+  });
+});
+afterAll(async () => {
+  await agent.close();
+  for (const socket of appSockets) socket.destroy();
+  await app.close();
+  await control.close();
+  await store.close();
+  await server.stop();
+});
+
+function open(path: string, epoch = 1) {
+  const url = new URL(agent.endpoint);
+  const socket = connect(Number(url.port), url.hostname);
+  let text = "";
+  let closed = false;
+  socket.on("data", (chunk) => {
+    text += chunk.toString("latin1");
+  });
+  socket.on("close", () => {
+    closed = true;
+  });
+  socket.on("error", () => {});
+  const head = [
+    `GET ${path} HTTP/1.1`,
+    "host: acme.test",
+    "connection: Upgrade",
+    "upgrade: websocket",
+    "sec-websocket-key: abc",
+    `${headers.tenant}: acme`,
+    `${headers.keyspace}: default`,
+    `${headers.key}: ${acme}`,
+    `${headers.epoch}: ${epoch}`,
+    `${headers.cell}: ${store.name}`,
+    `${headers.nonce}: n-7`,
+  ];
+  socket.write(`${head.join("\r\n")}\r\n\r\nearly `);
+  return { socket, text: () => text, closed: () => closed };
+}
+
+test("is tunnelled both ways, confirmed like any answer, and counted in flight", async () => {
+  const tunnel = open("/socket");
+  await until("the echo of the early bytes", () => tunnel.text().includes("echo early"));
+  expect(tunnel.text()).toMatch(/^HTTP\/1\.1 101 /);
+  expect(tunnel.text()).toContain(`${headers.confirm}: cell=cell-tunnel;epoch=1;lease=`);
+  expect(tunnel.text()).not.toContain("forged");
+  expect(tunnel.text()).toContain("sec-websocket-accept: yes");
+  tunnel.socket.write("hello");
+  await until("the echo", () => tunnel.text().includes("hello"));
+  expect(agent.gate.inFlightOf(acme)).toBe(1);
+  tunnel.socket.destroy();
+  await until("it has left", () => agent.gate.inFlightOf(acme) === 0);
+  await until("the application's end is closed too", () => appSockets.size === 0);
+});
+
+test("that the application refuses gets its answer", async () => {
+  const tunnel = open("/refuse");
+  await until("it is over", () => tunnel.closed());
+  expect(tunnel.text()).toMatch(/^HTTP\/1\.1 426 /);
+  expect(tunnel.text()).toContain(headers.confirm);
+  expect(tunnel.text()).toMatch(/no$/);
+  await until("it has left", () => agent.gate.inFlightOf(acme) === 0);
+});
+
+test("at a stale epoch is refused with its nonce before the application hears of it", async () => {
+  const tunnel = open("/socket", 9);
+  await until("it is over", () => tunnel.closed());
+  expect(tunnel.text()).toMatch(/^HTTP\/1\.1 421 /);
+  expect(tunnel.text()).toContain(`${headers.notAdmitted}: n-7`);
+  expect(appSockets.size).toBe(0);
+});
+
+test("is cut when its key closes, and when its key is fenced", async () => {
+  const closing = open("/socket");
+  await until("it stands", () => closing.text().includes("first,"));
+  expect(await agent.gate.close(acme)).toBe("drained");
+  await until("it is cut", () => closing.closed());
+  agent.gate.open(acme);
+
+  const fenced = open("/socket");
+  await until("it stands", () => fenced.text().includes("first,"));
+  control.own(acme, "fenced");
+  await until("it is cut", () => fenced.closed());
+  await until("the application's end is closed too", () => appSockets.size === 0);
+});
