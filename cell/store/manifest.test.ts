@@ -13,6 +13,7 @@ tables:
   schema_migrations: ignore
 `);
   expect(manifest).toEqual({
+    store: "default",
     keyColumn: "tenant_id",
     keyspace: "default",
     tables: [
@@ -38,9 +39,10 @@ tables:
 });
 
 test("a store may have another key column and keyspace for all its tables", () => {
-  const { tables } = parseManifest(
-    "{version: 1, keyColumn: org, keyspace: orgs, tables: {a: tenant}}",
+  const { store, tables } = parseManifest(
+    "{store: main, keyColumn: org, keyspace: orgs, tables: {a: tenant}}",
   );
+  expect(store).toBe("main");
   expect(tables).toEqual([
     { schema: "public", table: "a", class: "tenant", keyColumn: "org", keyspace: "orgs" },
   ]);

@@ -2,7 +2,8 @@
  * The manifest of a store, `cellfleet.schema.yaml`: it classes every table, so that no table is
  * forgotten by guard, move or standby (corrections A20). What is not classed is refused.
  *
- *   version: 1
+ *   version: 1                    # of this grammar; the default
+ *   store: default                # which of the cell's stores; the default
  *   keyColumn: tenant_id          # of tables that name none; this is the default
  *   keyspace: default             # likewise
  *   tables:
@@ -40,7 +41,8 @@ type Wish = {
 
 const namePattern = /^([^."\s]+\.)?[^."\s]+$/;
 const manifestSchema = z.strictObject({
-  version: z.literal(1),
+  version: z.literal(1).default(1),
+  store: z.string().min(1).max(40).default("default"),
   keyColumn: column.default("tenant_id"),
   keyspace: keyspaceNameSchema.default(defaultKeyspace),
   tables: z.record(z.string(), tableSchema),
@@ -52,6 +54,7 @@ export type ManifestTable = { readonly schema: string; readonly table: string } 
 );
 
 export type Manifest = {
+  readonly store: string;
   /** The column that makes a table a tenant's, unless its entry names another. */
   readonly keyColumn: string;
   readonly keyspace: string;
@@ -64,7 +67,7 @@ export function parseManifest(text: string): Manifest {
   if (!parsed.success) {
     throw invalid(parsed.error.issues.map((issue) => `${issue.path.join(".")}: ${issue.message}`));
   }
-  const { keyColumn, keyspace, tables } = parsed.data;
+  const { store, keyColumn, keyspace, tables } = parsed.data;
   const misnamed = Object.keys(tables).filter((name) => !namePattern.test(name));
   if (misnamed.length > 0) {
     throw invalid(misnamed.map((name) => `tables.${name}: must be TABLE or SCHEMA.TABLE`));
@@ -80,7 +83,7 @@ export function parseManifest(text: string): Manifest {
     .map(({ schema, table }) => `${schema}.${table}`)
     .filter((name, index, all) => all.indexOf(name) !== index);
   if (twice.length > 0) throw invalid(twice.map((name) => `tables: ${name} is classed twice`));
-  return { keyColumn, keyspace, tables: named };
+  return { store, keyColumn, keyspace, tables: named };
 }
 
 function definedOf(wish: Wish): { readonly keyColumn?: string; readonly keyspace?: string } {
