@@ -160,6 +160,7 @@ function note(
   context.tally.note(cell, reason !== undefined);
   if (outcome.kind === "answered") {
     record.status = outcome.status;
+    record.flag = "ok";
     context.endpoints.trust(url);
     return;
   }

@@ -1,0 +1,90 @@
+/** Where requests go by the table. */
+import { describe, expect, test } from "vitest";
+import {
+  type CellId,
+  defaultKeyspace,
+  type Epoch,
+  type Revision,
+  type TenantId,
+} from "../contract/ids.ts";
+import type { PlacementGroup, RouteState } from "../contract/routing-table.ts";
+import { buildTable, isTableRefusal } from "../contract/table-state.ts";
+import { chooseService, decide, type RoutingView } from "./decide.ts";
+
+const group = (tenant: string, cell: string, state: RouteState): PlacementGroup => ({
+  keyspace: defaultKeyspace,
+  kind: "tenant",
+  cell: cell as CellId,
+  epoch: 3 as Epoch,
+  state,
+  values: [tenant],
+});
+const table = buildTable(
+  {
+    fleet: "f",
+    revision: 7 as Revision,
+    tenantSources: [],
+    serviceRoutes: [],
+    keyspaces: [{ name: defaultKeyspace, strategy: "directory", guardMode: "strict" }],
+    cells: [{ id: "a" as CellId, services: { default: { endpoints: ["http://a.test"] } } }],
+  },
+  [
+    group("acme", "a", "active"),
+    group("held", "a", "hold"),
+    group("dark", "a", "unavailable"),
+    group("lost", "gone", "active"),
+  ],
+);
+if (isTableRefusal(table)) throw new Error(table.text);
+const view: RoutingView = { table, protocol: "epoch", passThrough: undefined };
+const ask = (tenant: string, on: RoutingView | undefined = view, service = "default") =>
+  decide(on, { keyspace: defaultKeyspace, tenant: tenant as TenantId, service });
+
+describe("a request", () => {
+  test("goes to the owner", () => {
+    expect(ask("acme")).toMatchObject({
+      kind: "proxy",
+      route: { cell: "a", epoch: 3, key: "default/tenant/acme" },
+      endpoints: ["http://a.test"],
+    });
+  });
+  test("is held while the placement changes hands", () => {
+    expect(ask("held")).toMatchObject({ kind: "hold", route: { cell: "a" } });
+  });
+  test.each([
+    ["of an unknown tenant", "nobody", view, "default", "TENANT_UNKNOWN"],
+    ["that nobody may serve", "dark", view, "default", "PLACEMENT_UNAVAILABLE"],
+    ["whose cell is not in the table", "lost", view, "default", "PLACEMENT_UNAVAILABLE"],
+    ["for a service that the cell does not have", "acme", view, "web", "PLACEMENT_UNAVAILABLE"],
+    ["without a table", "acme", undefined, "default", "TABLE_NOT_LOADED"],
+  ])("%s is refused and goes nowhere else", (_name, tenant, on, service, code) => {
+    const decision =
+      on === undefined
+        ? decide(undefined, { keyspace: defaultKeyspace, tenant: tenant as TenantId, service })
+        : ask(tenant, on, service);
+    expect(decision).toMatchObject({ kind: "refuse", code });
+  });
+  test("of an unknown tenant passes through only where a cell is named for that", () => {
+    const through: RoutingView = { ...view, protocol: "none", passThrough: "a" as CellId };
+    expect(ask("nobody", through)).toMatchObject({ kind: "proxy", route: { cell: "a", epoch: 1 } });
+    expect(ask("dark", through)).toMatchObject({ kind: "refuse" });
+  });
+});
+
+test.each([
+  ["api.test", "/", "default"],
+  ["web.test", "/", "web"],
+  ["x.web.test", "/", "below"],
+  ["api.test", "/admin", "admin"],
+  ["api.test", "/admin/x", "admin"],
+  ["api.test", "/admin?x", "admin"],
+  ["api.test", "/administrator", "default"],
+  ["web.test", "/admin", "admin"],
+])("%s%s is for service %s", (host, path, service) => {
+  const routes = [
+    { pathPrefix: "/admin", service: "admin" },
+    { host: "Web.test", service: "web" },
+    { host: "*.web.test", service: "below" },
+  ];
+  expect(chooseService(routes, host, path)).toBe(service);
+});

@@ -1,0 +1,82 @@
+/** The whole verdict on second attempts; promise 7 as a table and as a property. */
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import { decideRetry, type FailedAttempt } from "./retry.ts";
+
+const failed: FailedAttempt = {
+  attempt: 1,
+  method: "POST",
+  failure: "other",
+  sent: "maybe",
+  notAdmitted: false,
+  answered: false,
+  bodyEmpty: false,
+  bodyIntact: true,
+  endpoints: 2,
+};
+
+test.each([
+  ["no connection, another endpoint", { failure: "connect", sent: "nothing" }, "again connect"],
+  [
+    "no connection, no other endpoint",
+    { failure: "connect", sent: "nothing", endpoints: 1 },
+    "keep no-other-endpoint",
+  ],
+  [
+    "refused by the gate with our nonce",
+    { notAdmitted: true, answered: true },
+    "decide not-admitted",
+  ],
+  ["refused by the gate, body gone", { notAdmitted: true, bodyIntact: false }, "keep body-gone"],
+  ["refused by the gate a second time", { notAdmitted: true, attempt: 2 }, "keep second-attempt"],
+  ["a GET reset", { failure: "reset", method: "GET", bodyEmpty: true }, "again reset-idempotent"],
+  [
+    "a DELETE reset",
+    { failure: "reset", method: "DELETE", bodyEmpty: true },
+    "again reset-idempotent",
+  ],
+  ["a PUT with a body reset", { failure: "reset", method: "PUT" }, "keep may-have-acted"],
+  ["a POST reset", { failure: "reset", bodyEmpty: true }, "keep may-have-acted"],
+  [
+    "an unknown method reset",
+    { failure: "reset", method: "FROB", bodyEmpty: true },
+    "keep may-have-acted",
+  ],
+  [
+    "a reset after an answer began",
+    { failure: "reset", method: "GET", bodyEmpty: true, answered: true },
+    "keep may-have-acted",
+  ],
+  ["a timeout", { method: "GET", bodyEmpty: true }, "keep not-repeatable"],
+] as const)("%s", (_name, change, wanted) => {
+  const verdict = decideRetry({ ...failed, ...change });
+  expect(`${verdict.kind} ${verdict.reason}`).toBe(wanted);
+});
+
+test("nothing is sent twice unless the first provably did nothing", () => {
+  const any: fc.Arbitrary<FailedAttempt> = fc.record({
+    attempt: fc.integer({ min: 1, max: 3 }),
+    method: fc.constantFrom("GET", "POST", "PUT", "PATCH", "DELETE", "X"),
+    failure: fc.constantFrom("connect", "reset", "other"),
+    sent: fc.constantFrom("nothing", "maybe"),
+    notAdmitted: fc.boolean(),
+    answered: fc.boolean(),
+    bodyEmpty: fc.boolean(),
+    bodyIntact: fc.boolean(),
+    endpoints: fc.integer({ min: 1, max: 3 }),
+  });
+  fc.assert(
+    fc.property(any, (one) => {
+      const verdict = decideRetry(one);
+      if (verdict.kind === "keep") return;
+      expect(one.attempt).toBe(1);
+      expect(one.bodyIntact).toBe(true);
+      const harmless =
+        ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"].includes(one.method) &&
+        one.bodyEmpty &&
+        !one.answered;
+      expect(one.sent === "nothing" || one.notAdmitted || harmless).toBe(true);
+      expect(verdict.kind === "decide").toBe(one.notAdmitted);
+    }),
+  );
+});
