@@ -40,7 +40,11 @@ const done = sampleOp({
   version: 4,
   headline: "all routers serve revision 43",
 });
-const accepted = { op, plan: samplePlan, next_steps: ["cellctl cell ls"] };
+const accepted = {
+  op,
+  plan: samplePlan,
+  next_steps: [`cellctl op watch ${op.id}`, "cellctl cell ls"],
+};
 const changing: Answers = {
   "POST /v1/cells/cell-01/cordon": () => ({ status: 202, body: accepted }),
   [`GET /v1/ops/${op.id}`]: () => ({ body: done }),
@@ -57,9 +61,10 @@ describe("a change", () => {
     expect(asked[0]?.headers.authorization).toBe("Bearer secret-of-the-test");
     expect(asked[1]?.query).toMatchObject({ after: "3" });
     // One line per change where nobody looks at a terminal.
-    expect(stderr.split("\n").filter((line) => line.startsWith(op.id))).toHaveLength(2);
+    expect(stderr.split("\n").filter((line) => line.startsWith(op.id))).toHaveLength(1);
     expect(stderr).toContain("✔ cell.cordon cell-01: all routers serve revision 43");
     expect(stderr).toContain("Next: cellctl cell ls");
+    expect(stderr).not.toContain("op watch");
   });
 
   test("redraws one line on a terminal, and says nothing with --quiet", async () => {

@@ -32,8 +32,10 @@ export async function mutate(session: Session, options: Options, change: Change)
   }
   const op = await followOp(session, accepted.op);
   await concludeOp(session, op);
-  await session.out.one({ ...accepted, op }, acceptedView);
-  await nextSteps(session, accepted.next_steps);
+  // There is nothing left to watch.
+  const steps = accepted.next_steps.filter((step) => step !== `cellctl op watch ${op.id}`);
+  await session.out.one({ ...accepted, op, next_steps: steps }, acceptedView);
+  await nextSteps(session, steps);
   return 0;
 }
 

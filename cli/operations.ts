@@ -13,7 +13,7 @@ const retryMs = 500;
 /** A control plane that changes its leader, or is started again, is silent this long at most. */
 const silenceMaxMs = 60_000;
 
-export const isOver = (op: Op): boolean =>
+const isOver = (op: Op): boolean =>
   op.state === "done" || op.state === "failed" || op.state === "cancelled";
 
 /** Waits until the operation is over, and says every change. Throws on `--timeout` and Ctrl-C. */
@@ -23,7 +23,7 @@ export async function followOp(session: Session, first: Op): Promise<Op> {
   const endMs = clock.monotonicMs() + session.waitMs;
   let op = first;
   let heardMs = clock.monotonicMs();
-  await session.progress.now(progressLine(op));
+  if (!isOver(op)) await session.progress.now(progressLine(session, op));
   while (!isOver(op)) {
     const leftMs = endMs - clock.monotonicMs();
     if (leftMs <= 0) throw timedOut(session, op);
@@ -38,7 +38,8 @@ export async function followOp(session: Session, first: Op): Promise<Op> {
     }
     heardMs = clock.monotonicMs();
     op = next;
-    await session.progress.now(progressLine(op));
+    // Its end is said by whoever concludes it.
+    if (!isOver(op)) await session.progress.now(progressLine(session, op));
   }
   return op;
 }
@@ -81,8 +82,11 @@ export async function concludeOp(session: Session, op: Op): Promise<void> {
   );
 }
 
-export const progressLine = (op: Op): string =>
-  `${op.id}  ${op.kind} ${op.object}  ${op.state}/${op.step}  ${op.headline}`;
+/** A terminal is narrow, and its line is gone in a moment; a log wants to be searched by id. */
+const progressLine = (session: Session, op: Op): string =>
+  session.io.stderr.isTerminal
+    ? `${op.kind} ${op.object}  ${op.headline}`
+    : `${op.id}  ${op.kind} ${op.object}  ${op.state}/${op.step}  ${op.headline}`;
 
 const timedOut = (session: Session, op: Op): CliError =>
   new CliError(

@@ -4,13 +4,10 @@ import { z } from "zod";
 import { eventSchema, type FleetEvent } from "../../contract/control-api.ts";
 import { CellError } from "../../contract/errors.ts";
 import type { Api } from "../api.ts";
-import { CliError, usage } from "../failures.ts";
+import { cliErrorTable, usage } from "../failures.ts";
 import { flag, type Options, type Register, text } from "../grammar.ts";
 import { parseLimit } from "../limit.ts";
 import type { Page } from "../render/output.ts";
-import { createPaint } from "../render/paint.ts";
-import { printableJson } from "../render/printable.ts";
-import { createTable } from "../render/table.ts";
 import { eventView } from "../render/views.ts";
 import type { Session } from "../session.ts";
 import { parseSince } from "../since.ts";
@@ -93,52 +90,34 @@ async function watch(session: Session, sinceMs: number): Promise<number> {
   if (session.out.format === "yaml")
     throw usage("--watch prints lines: use -o table, wide, json or name");
   const api = await session.api();
-  const table = createTable(eventView.columns, {
-    wide: session.out.format === "wide",
-    headers: true,
-    nowMs: session.io.clock.nowMs(),
-    paint: createPaint(session.io, session.io.stdout, "auto"),
-  });
+  const print = session.out.stream(eventView);
   // Somebody who begins to watch wants to know that nobody answers; later, to see it return.
   const limit = sinceMs === Number.NEGATIVE_INFINITY ? watchDefault : pageMax;
   let { items } = await api.get("/v1/events", feedSchema, { query: { limit } });
   let after = 0;
   for (;;) {
     after = Math.max(after, ...items.map(({ id }) => id));
-    const shown = items.filter((event) => at(event) >= sinceMs);
-    if (shown.length > 0) await session.out.text(lines(session, table, shown));
-    items = [...(await nextEvents(session, api, after))];
+    await print(items.filter((event) => at(event) >= sinceMs));
+    const next = await nextEvents(session, api, after);
+    if (next === undefined) return cliErrorTable.DETACHED.exit;
+    items = [...next];
   }
 }
 
-function lines(
-  session: Session,
-  table: { readonly page: (rows: readonly FleetEvent[]) => string },
-  events: readonly FleetEvent[],
-): string {
-  const { format } = session.out;
-  if (format === "table" || format === "wide") return table.page(events);
-  return events
-    .map((event) => `${format === "json" ? printableJson(JSON.stringify(event)) : event.id}\n`)
-    .join("");
-}
-
-/** As soon as there is something after `after`; waits for a control plane that is silent. */
+/** As soon as there is something after `after`; undefined after Ctrl-C. */
 async function nextEvents(
   session: Session,
   api: Api,
   after: number,
-): Promise<readonly FleetEvent[]> {
+): Promise<readonly FleetEvent[] | undefined> {
   for (;;) {
     try {
       return (await api.get("/v1/events", feedSchema, { query: { after }, waitMs })).items;
     } catch (error) {
-      if (session.interrupted().aborted) throw stopped();
+      if (session.interrupted().aborted) return undefined;
       if (!(error instanceof CellError) || error.code !== "CONTROL_PLANE_UNREACHABLE") throw error;
       await session.progress.now("the control plane does not answer; waiting for it");
       await session.io.clock.sleep(retryMs, session.interrupted());
     }
   }
 }
-
-const stopped = (): CliError => new CliError("DETACHED", "stopped watching");

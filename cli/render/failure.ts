@@ -8,14 +8,16 @@ import { printable, printableJson } from "./printable.ts";
 
 export function failureText(failure: Failure, paint: Paint): string {
   const [first = "", ...more] = failure.message.split("\n").map(printable);
+  // Whoever pressed Ctrl-C made no mistake.
+  const isChosen = failure.code === "DETACHED";
   const lines = [
-    `${paint("bad", `Error [${failure.code}]:`)} ${first}`,
+    isChosen ? `^C ${first}` : `${paint("bad", `Error [${failure.code}]:`)} ${first}`,
     ...more.map((line) => `  ${line}`),
     ...(failure.changed === false ? ["  Nothing was changed."] : []),
     ...failure.nextSteps.map(
       (step, index) => `  ${index === 0 ? "Next:" : "     "} ${printable(step)}`,
     ),
-    `  More: cellctl explain ${failure.code}`,
+    ...(isChosen ? [] : [`  More: cellctl explain ${failure.code}`]),
   ];
   return lines.map((line) => `${line}\n`).join("");
 }

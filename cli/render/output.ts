@@ -40,6 +40,8 @@ export type Output = {
   readonly structured: boolean;
   readonly list: <T>(pages: AsyncIterable<Page<T>>, view: View<T>) => Promise<number>;
   readonly one: <T>(value: T, view: View<T>) => Promise<void>;
+  /** Rows without an end, each on a line of its own as soon as it is there; not for `yaml`. */
+  readonly stream: <T>(view: View<T>) => (rows: readonly T[]) => Promise<void>;
   /** Text that is data: a completion script, a version. */
   readonly text: (text: string) => Promise<void>;
 };
@@ -86,6 +88,19 @@ export function createOutput(options: OutputOptions): Output {
     structured: format === "json" || format === "yaml",
     list,
     one,
+    stream: <T>(view: View<T>) => {
+      const table = createTable(view.columns, tableOptions());
+      const text = (rows: readonly T[]): string => {
+        if (format === "json") {
+          return rows.map((row) => `${printableJson(JSON.stringify(row))}\n`).join("");
+        }
+        if (format === "name") return rows.map((row) => `${printable(view.id(row))}\n`).join("");
+        return table.page(rows);
+      };
+      return async (rows) => {
+        if (rows.length > 0) await stdout.write(text(rows));
+      };
+    },
     text: (text) => stdout.write(text),
   };
 }

@@ -17,6 +17,7 @@ export type Progress = {
 };
 
 const eraseLine = "\r\u001b[K";
+/** Where the terminal does not tell, or says 0. */
 const columnsDefault = 80;
 const marks = { ok: "✔", failed: "✘", note: "•" } as const;
 const tones = { ok: "good", failed: "bad", note: "dim" } as const;
@@ -43,7 +44,7 @@ export function createProgress(options: {
       if (quiet || line === last) return;
       last = line;
       if (!stderr.isTerminal) return stderr.write(`${line}\n`);
-      const width = Math.max(20, (stderr.columns() ?? columnsDefault) - 3);
+      const width = Math.max(20, (stderr.columns() || columnsDefault) - 3);
       live = true;
       return stderr.write(`${eraseLine}${paint("dim", "▸")} ${fitTo(line, width)}`);
     },
