@@ -83,24 +83,26 @@ export function createOutput(options: OutputOptions): Output {
     return rows;
   }
 
+  function stream<T>(view: View<T>): (rows: readonly T[]) => Promise<void> {
+    const table = createTable(view.columns, tableOptions());
+    const text = (rows: readonly T[]): string => {
+      if (format === "json") {
+        return rows.map((row) => `${printableJson(JSON.stringify(row))}\n`).join("");
+      }
+      if (format === "name") return rows.map((row) => `${printable(view.id(row))}\n`).join("");
+      return table.page(rows);
+    };
+    return async (rows) => {
+      if (rows.length > 0) await stdout.write(text(rows));
+    };
+  }
+
   return {
     format,
     structured: format === "json" || format === "yaml",
     list,
     one,
-    stream: <T>(view: View<T>) => {
-      const table = createTable(view.columns, tableOptions());
-      const text = (rows: readonly T[]): string => {
-        if (format === "json") {
-          return rows.map((row) => `${printableJson(JSON.stringify(row))}\n`).join("");
-        }
-        if (format === "name") return rows.map((row) => `${printable(view.id(row))}\n`).join("");
-        return table.page(rows);
-      };
-      return async (rows) => {
-        if (rows.length > 0) await stdout.write(text(rows));
-      };
-    },
+    stream,
     text: (text) => stdout.write(text),
   };
 }
