@@ -84,9 +84,7 @@ export function createDevFleet(options: DevFleetOptions): DevFleet {
         parts = await open();
         undo.push(parts.close);
         await bringUp(parts, options, aborted);
-        const endpoints = describeEndpoints(parts);
-        await writeJson(join(parts.folder.root, "endpoints.json"), endpoints);
-        return endpoints;
+        return await parts.publish();
       } catch (error) {
         await stop();
         throw error;
@@ -107,6 +105,8 @@ type Parts = {
   readonly cells: LocalCells;
   readonly units: FleetUnits;
   readonly api: FleetClient;
+  /** Writes endpoints.json, from then on after every change of a cell. */
+  readonly publish: () => Promise<Endpoints>;
   readonly close: () => Promise<void>;
 };
 
@@ -140,12 +140,22 @@ async function openParts(
     say,
     onChange,
   });
+  // Not before the fleet is ready; then one after the other, as they go to one file.
+  let published: Promise<Endpoints> | undefined;
+  const publish = (): Promise<Endpoints> => {
+    const write = () => writeEndpoints({ folder, ports, cells });
+    published = published === undefined ? write() : published.then(write, write);
+    return published;
+  };
   const secret = (name: string) => keepSecret(secretFile(folder, name), () => random.hex(32));
   const door = await startProviderServer({
     port: ports.provider,
     token: await secret("provider-token"),
     cells,
     units: () => unitsOf({ units, cells }),
+    onCells: async () => {
+      if (published !== undefined) await publish();
+    },
     onFault: (error) => say(`fault in the supervisor: ${String(error)}`),
   });
   await announceDoor(folder, urlOf(door.port));
@@ -170,7 +180,9 @@ async function openParts(
     cells,
     units,
     api,
+    publish,
     close: async () => {
+      say("stopping");
       over.abort();
       await api.close();
       await door.close();
@@ -194,23 +206,33 @@ async function bringUp(
     aborted.throwIfAborted();
     say(`${name}  ${((clock.monotonicMs() - startedMs) / 1000).toFixed(1)} s`);
   };
-  // Known cells need no control plane to start; on the first start there are none.
+  // What is known needs no control plane to start; on the first start nothing is.
   const known = cells.ids();
+  const { routers, newRouters } = await sortRouters(units);
+  const startRouter = (router: FleetUnits["routers"][number]) =>
+    step(router.name, router.start(api));
   await all([
     step("control plane", units.startControlPlane()),
+    ...routers.map(startRouter),
     ...known.map((id) => step(id, cells.act(id, "start"))),
     known.length === 0 ? cells.prepare() : Promise.resolve(),
   ]);
   const wanted = Array.from({ length: flags.cells }, (_, index) => cellName(index + 1));
   const missing = wanted.filter((id) => !known.some((one) => one === id));
-  await all([
-    ...units.routers.map((router) => step(router.name, router.start(api))),
-    ...missing.map((id) => step(id, api.ensureCell(id))),
-  ]);
+  await all([...newRouters.map(startRouter), ...missing.map((id) => step(id, api.ensureCell(id)))]);
   if (flags.demo) {
     await step("demo tenants", all(demoTenants.map((id) => api.ensureTenant(id))));
   }
   await step("traffic", waitForTraffic(parts, flags.demo ? demoTenants : [], options, aborted));
+}
+
+async function sortRouters(units: FleetUnits) {
+  const routers: Array<FleetUnits["routers"][number]> = [];
+  const newRouters: typeof routers = [];
+  for (const router of units.routers) {
+    ((await router.isKnown()) ? routers : newRouters).push(router);
+  }
+  return { routers, newRouters };
 }
 
 /** A request that comes back is the only proof that a fleet works. */
@@ -253,19 +275,25 @@ async function waitForTraffic(
   );
 }
 
-function describeEndpoints({ ports, cells }: Parts): Endpoints {
+async function writeEndpoints({
+  folder,
+  ports,
+  cells,
+}: Pick<Parts, "folder" | "ports" | "cells">): Promise<Endpoints> {
   const entries = cells.ids().flatMap((id) => {
     const [gate, login] = [cells.ports(id)?.gate, cells.logins(id)];
     return gate === undefined || login === undefined
       ? []
       : [[id, { url: urlOf(gate), database: login.app }] as const];
   });
-  return {
+  const endpoints = {
     router: urlOf(ports.routers[0]?.port ?? 0),
     routerAdmin: urlOf(ports.routers[0]?.adminPort ?? 0),
     controlPlane: urlOf(ports.controlPlane),
     cells: Object.fromEntries(entries),
   };
+  await writeJson(join(folder.root, "endpoints.json"), endpoints);
+  return endpoints;
 }
 
 /** Every one is waited for, also when another failed: nothing may still be starting while we stop. */

@@ -17,7 +17,8 @@ export type FleetUnits = {
   readonly startControlPlane: () => Promise<void>;
   readonly routers: ReadonlyArray<{
     readonly name: string;
-    /** Asks the control plane for a token at the first start only: later ones do without it. */
+    /** It has been given its token, and needs no control plane to start. */
+    readonly isKnown: () => Promise<boolean>;
     readonly start: (api: FleetClient) => Promise<void>;
   }>;
   readonly stopRouters: () => Promise<void>;
@@ -97,6 +98,7 @@ export function createFleetUnits(options: FleetUnitsOptions): FleetUnits {
     },
     routers: routers.map((router) => ({
       name: router.name,
+      isKnown: () => exists(secretFile(folder, `${router.name}-token`)),
       start: async (api) => {
         const token = secretFile(folder, `${router.name}-token`);
         if (!(await exists(token))) {

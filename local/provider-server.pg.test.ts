@@ -41,6 +41,7 @@ beforeAll(async () => {
     token: "the-token",
     cells,
     units: () => [unit],
+    onCells: async () => {},
     onFault: () => {},
   });
 });

@@ -36,14 +36,18 @@ export type ProviderServer = {
 
 const bodyBytesMax = 16 * 1024;
 
-export async function startProviderServer(options: {
+export type ProviderOptions = {
   readonly port: number;
   readonly token: string;
   readonly cells: LocalCells;
   readonly units: () => readonly Unit[];
+  /** Called when a cell was acted on: cells may have come, gone, or moved to other ports. */
+  readonly onCells: () => Promise<void>;
   /** Told of every error that is not a refusal. */
   readonly onFault: (error: unknown) => void;
-}): Promise<ProviderServer> {
+};
+
+export async function startProviderServer(options: ProviderOptions): Promise<ProviderServer> {
   const app = createProviderApp(options);
   const { promise, resolve, reject } = Promise.withResolvers<number>();
   const server = serve({ fetch: app.fetch, port: options.port, hostname: host }, ({ port }) =>
@@ -54,13 +58,7 @@ export async function startProviderServer(options: {
   return { port, close: () => closeServer(server) };
 }
 
-export function createProviderApp(options: {
-  readonly token: string;
-  readonly cells: LocalCells;
-  readonly units: () => readonly Unit[];
-  /** Told of every error that is not a refusal. */
-  readonly onFault: (error: unknown) => void;
-}): Hono {
+function createProviderApp(options: ProviderOptions): Hono {
   const app = new Hono();
   const expected = digest(`Bearer ${options.token}`);
   app.onError((error) => {
@@ -92,7 +90,9 @@ export function createProviderApp(options: {
     const action = oneOf(providerActions, context.req.param("action"));
     const body = providerRequestSchema.safeParse(await jsonOf(context));
     if (!body.success) throw new CellError("VALIDATION_FAILED", z.prettifyError(body.error));
-    return context.json(await options.cells.act(id, action, body.data.agentToken));
+    const answer = await options.cells.act(id, action, body.data.agentToken);
+    await options.onCells();
+    return context.json(answer);
   });
 
   app.get("/v1/processes", (context) => {

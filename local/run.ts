@@ -49,7 +49,6 @@ export async function runDevFleet(options: RunDevOptions): Promise<number> {
     if (signals.stopped.aborted) return exitInterrupted;
     throw error;
   } finally {
-    say("stopping");
     await fleet.stop();
     if (flags.ephemeral) await rm(data, { recursive: true, force: true });
     signals.close();
