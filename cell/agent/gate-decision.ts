@@ -19,7 +19,15 @@ import {
   parseTenantId,
   type TenantId,
 } from "../../contract/ids.ts";
-import { type PlacementKey, parsePlacementKey, tenantKey } from "../../contract/placement-key.ts";
+import {
+  type KeyParts,
+  type PlacementKey,
+  parsePlacementKey,
+  rangeKey,
+  slotKey,
+  tenantKey,
+} from "../../contract/placement-key.ts";
+import { unreachable } from "../../runtime/assert.ts";
 import type { Placement } from "./placement.ts";
 
 /** What a router says about a request. */
@@ -74,8 +82,7 @@ export function parseGateRequest(
   const cell = parseCellId(only(headers.cell));
   const epochText = only(headers.epoch);
   const epoch = /^\d{1,16}$/.test(epochText) ? parseEpoch(Number(epochText)) : undefined;
-  const keyText = only(headers.key);
-  const parts = parsePlacementKey(keyText);
+  const parts = parsePlacementKey(only(headers.key));
   const nonce = only(headers.nonce);
   if (
     tenant === undefined ||
@@ -89,7 +96,20 @@ export function parseGateRequest(
   }
   if (parts.keyspace !== keyspace) return undefined;
   if (parts.kind === "tenant" && parts.tenant !== tenant) return undefined;
-  return { tenant, keyspace, key: keyText as PlacementKey, epoch, cell, nonce };
+  return { tenant, keyspace, key: keyOf(parts), epoch, cell, nonce };
+}
+
+function keyOf(parts: KeyParts): PlacementKey {
+  switch (parts.kind) {
+    case "tenant":
+      return tenantKey(parts.keyspace, parts.tenant);
+    case "slot":
+      return slotKey(parts.keyspace, parts.slot);
+    case "range":
+      return rangeKey(parts.keyspace, parts.from);
+    default:
+      return unreachable(parts);
+  }
 }
 
 export function decideAdmission(request: GateRequest, view: GateView): Admission {

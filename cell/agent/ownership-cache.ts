@@ -10,7 +10,7 @@
  */
 import type { OwnershipState } from "../../contract/cell-protocol.ts";
 import { ownershipStates } from "../../contract/cell-protocol.ts";
-import { compareBytes, type PlacementKey } from "../../contract/placement-key.ts";
+import { compareBytes } from "../../contract/placement-key.ts";
 import type { Placement } from "./placement.ts";
 
 export type OwnedRow = {
@@ -71,7 +71,7 @@ export class OwnershipCache {
   /** A list that does not change while it is sent page by page. In byte order, as the contract says. */
   sorted(): readonly OwnedEntry[] {
     return [...this.#keys]
-      .map(([key, placement]) => ({ key: key as PlacementKey, ...placement }))
+      .map(([key, placement]) => ({ key, ...placement }))
       .sort((a, b) => compareBytes(a.key, b.key));
   }
 }
