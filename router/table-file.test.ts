@@ -1,0 +1,184 @@
+/** The table on disk: back after a restart, and refused when it is not what was written. */
+import { appendFile, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import type { TableState } from "../contract/table-state.ts";
+import { createVerifier } from "../runtime/signing.ts";
+import { TableFile } from "./table-file.ts";
+import { deltaOf, keys, otherSigner, snapshotOf, tableOf } from "./test-fleet.ts";
+
+const verifier = createVerifier(keys.publicKeys);
+let dir = "";
+const path = (name: string) => join(dir, name);
+beforeEach(async () => {
+  dir = await mkdtemp(join(tmpdir(), "cellfleet-table-"));
+});
+afterEach(() => rm(dir, { recursive: true, force: true }));
+
+async function write(table: TableState): Promise<TableFile> {
+  const file = new TableFile(dir, verifier);
+  await file.restore();
+  const writer = await file.beginSnapshot();
+  await writer.write(snapshotOf(table));
+  await writer.commit(table);
+  return file;
+}
+
+/** A snapshot at revision 5 and two deltas, written as a running router writes them. */
+async function writeSeven(): Promise<TableState> {
+  const table = tableOf(5, { acme: "a 1", globex: "b 1" });
+  const file = await write(table);
+  for (const upserts of [{ acme: "b 2" }, { initech: "a 1" }]) {
+    const delta = deltaOf(table, upserts);
+    expect(table.apply(JSON.parse(delta.body))).toBeUndefined();
+    await file.append(delta, table);
+  }
+  await file.close();
+  return table;
+}
+
+const restore = () => new TableFile(dir, verifier).restore();
+
+describe("after a restart", () => {
+  test("snapshot and journal together are the table that was served", async () => {
+    const table = await writeSeven();
+    const restored = await restore();
+    expect(restored).toMatchObject({ kind: "restored" });
+    if (restored.kind !== "restored") return;
+    expect(restored.table.revision).toBe(7);
+    expect(restored.table.checksum).toBe(table.checksum);
+  });
+
+  test("an empty folder is no mistake", async () => {
+    expect(await restore()).toEqual({ kind: "absent" });
+  });
+
+  test("a line that was being written at a crash is forgotten, and the journal goes on", async () => {
+    const table = await writeSeven();
+    const next = deltaOf(table, { hooli: "a 1" });
+    await appendFile(path("journal.ndjson"), JSON.stringify(next).slice(0, 40));
+    const file = new TableFile(dir, verifier);
+    const restored = await file.restore();
+    if (restored.kind !== "restored") throw new Error("refused");
+    restored.table.apply(JSON.parse(next.body));
+    await file.append(next, restored.table);
+    await file.close();
+    expect(await restore()).toMatchObject({ kind: "restored", table: { revision: 8 } });
+  });
+
+  test("a new snapshot takes the journal's place", async () => {
+    const table = await writeSeven();
+    const file = await write(table);
+    await file.close();
+    expect(await readdir(dir)).not.toContain("journal.ndjson");
+    expect(await restore()).toMatchObject({ kind: "restored", table: { revision: 7 } });
+  });
+
+  test("a journal of before the snapshot, left by a crash, is passed over", async () => {
+    const table = await writeSeven();
+    const journal = await readFile(path("journal.ndjson"));
+    await (await write(table)).close();
+    await writeFile(path("journal.ndjson"), journal);
+    expect(await restore()).toMatchObject({ kind: "restored", table: { revision: 7 } });
+  });
+
+  test("the journal grows only so long", async () => {
+    const table = tableOf(5, { acme: "a 1" });
+    const file = await write(table);
+    expect(file.wantsSnapshot).toBe(false);
+    const many = Object.fromEntries([...Array(9000).keys()].map((nth) => [`t${nth}`, "a 1"]));
+    for (let nth = 0; nth < 12 && !file.wantsSnapshot; nth += 1) {
+      const delta = deltaOf(table, many);
+      table.apply(JSON.parse(delta.body));
+      await file.append(delta, table);
+    }
+    expect(file.wantsSnapshot).toBe(true);
+    await (await file.beginSnapshot()).discard();
+    await file.close();
+  });
+});
+
+describe("a file is refused that", () => {
+  const edit = async (name: string, change: (text: string) => string) =>
+    writeFile(path(name), change(await readFile(path(name), "utf8")));
+
+  test.each([
+    [
+      "has one changed tenant",
+      "corrupt",
+      () => edit("table.ndjson", (text) => text.replace("globex", "globez")),
+    ],
+    [
+      "has one changed digit in its head",
+      "corrupt",
+      () => edit("table.ndjson", (text) => text.replace('"revision":5', '"revision":9')),
+    ],
+    ["is cut off in a line", "corrupt", () => edit("table.ndjson", (text) => text.slice(0, -10))],
+    [
+      "is cut off between lines",
+      "corrupt",
+      () =>
+        edit("table.ndjson", (text) => text.slice(0, text.lastIndexOf("\n", text.length - 2) + 1)),
+    ],
+    ["is empty", "corrupt", () => edit("table.ndjson", () => "")],
+    ["goes on behind its end", "corrupt", () => edit("table.ndjson", (text) => `${text}{}\n`)],
+    ["is noise", "corrupt", () => edit("table.ndjson", () => "\u0000\u0001\n")],
+    [
+      "has a changed journal",
+      "unsigned",
+      () => edit("journal.ndjson", (text) => text.replace("initech", "initecj")),
+    ],
+    [
+      "has a journal with a gap",
+      "corrupt",
+      () => edit("journal.ndjson", (text) => text.slice(text.indexOf("\n") + 1)),
+    ],
+    ["has noise in its journal", "corrupt", () => edit("journal.ndjson", (text) => `x\n${text}`)],
+    [
+      "lost the end of its journal",
+      "older",
+      () => edit("journal.ndjson", (text) => text.slice(0, text.indexOf("\n") + 1)),
+    ],
+    ["lost its journal", "older", () => rm(path("journal.ndjson"))],
+    [
+      "was replaced by an older one",
+      "older",
+      () =>
+        writeFile(path("table.ndjson"), snapshotOf(tableOf(3, { acme: "a 1" }))).then(() =>
+          rm(path("journal.ndjson")),
+        ),
+    ],
+    [
+      "is signed by somebody else",
+      "unsigned",
+      () => writeFile(path("table.ndjson"), snapshotOf(tableOf(9, { acme: "a 1" }), otherSigner)),
+    ],
+    [
+      "is of another fleet",
+      "other-fleet",
+      () => writeFile(path("table.ndjson"), snapshotOf(tableOf(9, {}, {}, "fleet-2"))),
+    ],
+  ])("%s", async (_name, reason, damage) => {
+    await writeSeven();
+    await damage();
+    const before = await readdir(dir);
+    expect(await restore()).toMatchObject({ kind: "refused", reason });
+    expect(await readdir(dir)).toEqual(before);
+  });
+
+  test("stands in the way of nothing: it is kept aside when a good table comes", async () => {
+    await writeSeven();
+    await edit("table.ndjson", (text) => text.replace("globex", "globez"));
+    const bad = await readFile(path("table.ndjson"), "utf8");
+    for (const revision of [8, 9]) {
+      const file = await write(tableOf(revision, { acme: "b 2" }));
+      await file.close();
+    }
+    expect(await readFile(path("table.ndjson.refused-1"), "utf8")).toBe(bad);
+    expect((await readdir(dir)).sort()).toEqual([
+      ...["journal.ndjson.refused-1", "seen.json", "table.ndjson", "table.ndjson.refused-1"],
+    ]);
+    expect(await restore()).toMatchObject({ kind: "restored", table: { revision: 9 } });
+  });
+});
