@@ -5,7 +5,14 @@
  * is the reverse: the key is dropped, and the container serves the tenant again.
  */
 import type { Plan } from "../../../contract/control-api.ts";
-import { decidePublishing, type Machine, type OpWorld, onePlan } from "./machine.ts";
+import {
+  type Decision,
+  decidePublishing,
+  isLate,
+  type Machine,
+  type OpWorld,
+  onePlan,
+} from "./machine.ts";
 import { tenantCreate } from "./tenant-create.ts";
 
 /** The same way as a tenant's first placement, withdrawal included. */
@@ -20,27 +27,36 @@ export const overrideDelete: Machine<Step, Event> = {
   steps: overrideDeleteSteps,
   first: "dropping",
   transitions: {
-    dropping: { dropped: "publishing" },
+    dropping: { dropped: "publishing", late: "failed" },
     publishing: { acked: "done", late: "failed" },
     done: {},
     failed: {},
   },
   pointOfNoReturn: "dropping",
-  deadlinesMs: { publishing: 60_000 },
+  deadlinesMs: { dropping: 60_000, publishing: 60_000 },
   decide: (step, world) =>
     step === "dropping"
       ? decideDropping(world)
       : decidePublishing(world, `${world.op.object} is back in its container`),
 };
 
-function decideDropping({ op, fleet }: OpWorld) {
+function decideDropping(world: OpWorld): Decision<"dropped" | "late"> {
+  const { op, fleet } = world;
   const cell = fleet.cells.find(({ id }) => id === op.input["cell"]);
   const wanted = op.revision ?? fleet.revision;
   if (cell === undefined || cell.appliedRevision >= wanted) {
-    const headline = `${op.object} is dropped in its cell`;
-    return { kind: "go", event: "dropped", headline, effects: [] } as const;
+    return { kind: "go", event: "dropped", headline: `${op.object} is dropped`, effects: [] };
   }
-  return { kind: "wait", headline: `waiting until ${cell.id} drops ${op.object}` } as const;
+  const waiting = `waiting until ${cell.id} drops ${op.object}`;
+  if (!isLate(world)) return { kind: "wait", headline: waiting };
+  const message = `Too late: ${waiting}. It drops the key when it answers; until then it refuses the tenant.`;
+  return {
+    kind: "go",
+    event: "late",
+    headline: message,
+    effects: [],
+    failure: { code: "OP_FAILED", message, nextSteps: [`cellctl cell get ${cell.id}`] },
+  };
 }
 
 export const planOverride = (key: string, cell: string, container: string): Plan =>

@@ -1,0 +1,64 @@
+/** Fleets in plain values, for tests of decisions. */
+import type { AgentView, CellView, FleetSnapshot, OpView, RouterView } from "./fleet.ts";
+
+export const aCell = (id: string, change: Partial<CellView> = {}): CellView => ({
+  id,
+  state: "active",
+  goal: "active",
+  health: "healthy",
+  healthReason: "agent, application and database answer",
+  region: "local",
+  failureDomain: id,
+  tiers: [],
+  dedicated: false,
+  provider: "local",
+  capacity: { tenants: 100, bytes: 1_000_000, rps: 1000, maxTenantShare: 0.5 },
+  usage: { tenants: 0, bytes: 0, rps: 0 },
+  leaseUntilMs: 2_000_000,
+  appliedRevision: 0,
+  agents: [anAgent(`${id}-agent`)],
+  ...change,
+});
+
+export const anAgent = (instance: string, change: Partial<AgentView> = {}): AgentView => ({
+  instance,
+  endpoint: "http://127.0.0.1:9301",
+  primary: true,
+  appReachable: true,
+  databaseReachable: true,
+  seenAtMs: 1_000_000,
+  ...change,
+});
+
+export const aRouter = (id: string, revision: number, seenAtMs = 1_000_000): RouterView => ({
+  id,
+  revision,
+  seenAtMs,
+});
+
+export const anOp = (kind: string, step: string, change: Partial<OpView> = {}): OpView => ({
+  id: "op_0000000001",
+  kind,
+  object: "cell-01",
+  state: "running",
+  step,
+  headline: "",
+  attempt: 0,
+  version: 1,
+  revision: null,
+  deadlineAtMs: null,
+  input: {},
+  provider: null,
+  ...change,
+});
+
+export const aFleet = (change: Partial<FleetSnapshot> = {}): FleetSnapshot => ({
+  nowMs: 1_000_000,
+  revision: 10,
+  mode: "normal",
+  cells: [],
+  routers: [],
+  ops: [],
+  pending: new Map(),
+  ...change,
+});
