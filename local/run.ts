@@ -10,7 +10,7 @@ import type { Endpoints } from "../contract/provider-api.ts";
 import { type Clock, systemClock } from "../runtime/clock.ts";
 import { systemRandom } from "../runtime/random.ts";
 import { createDevFleet, type DevFleet, demoTenants } from "./dev-fleet.ts";
-import { type DevFlagsInput, parseDevFlags } from "./dev-options.ts";
+import { type DevFlags, type DevFlagsInput, parseDevFlags } from "./dev-options.ts";
 
 export type RunDevOptions = {
   /** As on the command line: `cells`, `adminPort`, `ephemeral`, `demo`, `data`, …. */
@@ -41,7 +41,7 @@ export async function runDevFleet(options: RunDevOptions): Promise<number> {
   const signals = listenForSignals(systemClock, fleet);
   try {
     const endpoints = await fleet.start(signals.stopped);
-    process.stdout.write(endScreen(endpoints, displayed(data, cwd), flags.demo));
+    process.stdout.write(endScreen(endpoints, displayed(data, cwd), flags));
     await signals.asked;
     return 0;
   } catch (error) {
@@ -92,8 +92,8 @@ function listenForSignals(clock: Clock, fleet: DevFleet): Signals {
   };
 }
 
-function endScreen(endpoints: Endpoints, data: string | undefined, demo: boolean): string {
-  const tenant = demo ? demoTenants[0] : "TENANT";
+function endScreen(endpoints: Endpoints, data: string | undefined, flags: DevFlags): string {
+  const tenant = flags.demo ? demoTenants[0] : "TENANT";
   const where = data === undefined ? "" : ` --data ${data}`;
   return [
     "",
@@ -110,7 +110,7 @@ function endScreen(endpoints: Endpoints, data: string | undefined, demo: boolean
     `  npx cellctl tenant locate ${tenant}${where}`,
     `  npx cellctl status${where}`,
     "",
-    "Ctrl-C stops everything; the data stays.",
+    `Ctrl-C stops everything; the data ${flags.ephemeral ? "is removed" : "stays"}.`,
     "",
   ].join("\n");
 }
