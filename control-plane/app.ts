@@ -104,7 +104,7 @@ function createServe(context: ApiContext, turnstile: Turnstile): Serve {
         caller = name;
       });
       const answer =
-        one.audit === undefined
+        one.audit === undefined || one.queues === false
           ? await one.serve(incoming)
           : await turnstile.pass(() => one.serve(incoming));
       response = answer instanceof Response ? answer : toResponse(answer);

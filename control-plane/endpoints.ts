@@ -8,9 +8,11 @@ import { machineAgentEndpoints } from "./api/machine-agent.ts";
 import { machineRouterEndpoints } from "./api/machine-router.ts";
 import { opEndpoints } from "./api/ops.ts";
 import { overrideEndpoints } from "./api/overrides.ts";
+import { recoveryEndpoints } from "./api/recovery.ts";
 import { routingEndpoints } from "./api/routing.ts";
 import type { RoutingFeed } from "./api/routing-feed.ts";
 import { statusEndpoints } from "./api/status.ts";
+import { tenantImportEndpoints } from "./api/tenant-import.ts";
 import { tenantEndpoints } from "./api/tenants.ts";
 import { tokenEndpoints } from "./api/tokens.ts";
 
@@ -18,12 +20,14 @@ export const controlEndpoints = (context: ApiContext, feed: RoutingFeed): readon
   ...statusEndpoints(context),
   ...cellEndpoints(context),
   ...tenantEndpoints(context),
+  ...tenantImportEndpoints(context),
   ...keyspaceEndpoints(context),
   ...overrideEndpoints(context),
   ...routingEndpoints(context),
   ...opEndpoints(context),
   ...auditEndpoints(context),
   ...tokenEndpoints(context),
+  ...recoveryEndpoints(context),
   ...machineRouterEndpoints(context, feed),
   ...machineAgentEndpoints(context, feed),
 ];

@@ -29,7 +29,7 @@ test("a change of the wire shows in its version's hash", () => {
   expect({ contractVersion, hash }).toMatchInlineSnapshot(`
     {
       "contractVersion": 1,
-      "hash": "2b904bd3fa944a6f",
+      "hash": "c004af8d736307ac",
     }
   `);
 });

@@ -31,6 +31,8 @@ export type Endpoint = {
   readonly openapi: RouteConfig;
   /** Refusals of this endpoint are audited under this action; absent for reads. */
   readonly audit?: { readonly action: string; readonly object: (incoming: Incoming) => string };
+  /** False: a mutation that takes long and bounds itself does not wait in line with the others. */
+  readonly queues?: boolean;
   readonly serve: (incoming: Incoming) => Promise<Answer | Response>;
 };
 
@@ -60,6 +62,7 @@ export type EndpointSpec<P extends Shape, Q extends Shape, B extends z.ZodType> 
   readonly headers?: z.ZodObject;
   readonly answers: Readonly<Record<number, z.ZodType>>;
   readonly audit?: Endpoint["audit"];
+  readonly queues?: boolean;
   readonly serve: (asked: Asked<P, Q, B>) => Promise<Answer | Response>;
 };
 
@@ -78,6 +81,7 @@ export function endpoint<
     role: spec.role,
     openapi: describe(spec),
     ...(spec.audit === undefined ? {} : { audit: spec.audit }),
+    ...(spec.queues === undefined ? {} : { queues: spec.queues }),
     serve: async (incoming) => {
       const path = parse(params, incoming.params, "path");
       const asked = parse(query, queryOf(incoming.request), "query");

@@ -105,7 +105,7 @@ function planCollecting(view: RecoveryView): RecoveryAction {
   return {
     kind: "wait",
     cells: awaited,
-    text: `waiting until ${names} reports what it owns (or: cellctl recovery resolve CELL --freeze)`,
+    text: `waiting until ${names} reports what it owns (if it never returns: POST /v1/recovery/resolve)`,
   };
 }
 
@@ -122,7 +122,7 @@ function planFencing(view: RecoveryView): RecoveryAction {
   return {
     kind: "wait",
     cells: late,
-    text: `waiting until ${late.join(", ")} fences the keys it lost (or: cellctl recovery resolve CELL --freeze)`,
+    text: `waiting until ${late.join(", ")} fences the keys it lost (if it never returns: POST /v1/recovery/resolve)`,
   };
 }
 

@@ -36,9 +36,16 @@ export async function lockNormalFleet(tx: Tx): Promise<FleetRow> {
  * transaction; every row that the transaction changes carries the revision it returns.
  * `config`: cells, keyspaces or routing rules change, not only placements.
  */
-export async function changeRouting(tx: Tx, what: { readonly config: boolean }): Promise<Revision> {
+export async function changeRouting(
+  tx: Tx,
+  what: {
+    readonly config: boolean;
+    /** A bulk spreads its rows over this many revisions; the returned one is the last of them. */
+    readonly revisions?: number;
+  },
+): Promise<Revision> {
   const row = await lockFleet(tx);
-  const revision = must(parseRevision(row.revision + 1), "next revision");
+  const revision = must(parseRevision(row.revision + (what.revisions ?? 1)), "next revision");
   await tx
     .update(fleet)
     .set({ revision, ...(what.config ? { configRevision: revision } : {}) })

@@ -1,0 +1,32 @@
+/**
+ * Recovery after a restore, as the control API shows it: what is waited for, and the one thing that
+ * an operator may decide.
+ */
+import { z } from "zod";
+import { intentSchema } from "./control-api.ts";
+import { cellIdSchema } from "./ids.ts";
+
+export const recoverySchema = z.object({
+  mode: z.enum(["normal", "recovering"]),
+  step: z.enum(["none", "collecting", "fencing"]),
+  /** What is waited for, in one sentence. */
+  text: z.string(),
+  cells: z.array(
+    z.object({
+      cell: z.string(),
+      /** `frozen`: recovery goes, or went, on without it; its keys are unavailable. */
+      state: z.enum(["awaited", "reported", "frozen"]),
+      /** Keys reported. */
+      claims: z.number(),
+      reason: z.string(),
+    }),
+  ),
+  next_steps: z.array(z.string()),
+});
+
+/** `freeze`: go on without a cell that does not return. Its keys stay unavailable until it does. */
+export const resolveRecoverySchema = intentSchema.extend({
+  cell: cellIdSchema,
+  action: z.enum(["freeze"]),
+  reason: z.string().min(1).max(500),
+});

@@ -1,0 +1,165 @@
+/**
+ * Spreads many tenants over cells at once. Tenants alike (tier, region, cell asked for, about the
+ * same size) form a class; each class is dealt out in portions, every portion to the cell whose
+ * tightest resource is least used with it: what placing them one by one comes to, at a thousandth of
+ * the cost. Whether a cell may take the class at all is asked of the same filters as for one tenant.
+ */
+import { decideAll, firstNo } from "./filters.ts";
+import type { CellView, Tier, Usage } from "./fleet.ts";
+
+export type ImportClass = {
+  readonly id: string;
+  readonly tier: Tier;
+  readonly region: string | null;
+  readonly cell: string | null;
+  readonly count: number;
+  /** Of the whole class. */
+  readonly bytes: number;
+  readonly rps: number;
+  /** Of its largest tenant. */
+  readonly bytesMax: number;
+  readonly rpsMax: number;
+};
+
+export type Share = { readonly class: string; readonly cell: string; readonly count: number };
+
+export type ImportPlan =
+  | { readonly kind: "plan"; readonly shares: readonly Share[] }
+  | { readonly kind: "blocked"; readonly text: string; readonly unplaced: number };
+
+/** `mean`: sizes within a class average out. `max`: every tenant counts as the largest of its class. */
+export type Charge = "mean" | "max";
+
+/** Portions per class: the finer, the closer to placing one by one. */
+const portionsMax = 200;
+
+type Bin = { readonly cell: CellView; usage: Usage };
+type Load = { readonly bytes: number; readonly rps: number };
+
+export function planImport(
+  cells: readonly CellView[],
+  classes: readonly ImportClass[],
+  charge: Charge,
+): ImportPlan {
+  const bins = cells.map((cell): Bin => ({ cell, usage: cell.usage }));
+  const shares: Share[] = [];
+  // Who has the least choice goes first: a named cell, then a required region; then the largest.
+  const order = classes.toSorted(
+    (a, b) =>
+      choice(a) - choice(b) ||
+      b.bytesMax - a.bytesMax ||
+      b.rpsMax - a.rpsMax ||
+      Number(a.id > b.id) - Number(a.id < b.id),
+  );
+  for (const one of order) {
+    const open = bins.filter(({ cell }) => mayTake(cell, one));
+    const dealt = deal(open, one, charge);
+    for (const [cell, count] of dealt.counts) shares.push({ class: one.id, cell, count });
+    if (dealt.left > 0) {
+      return { kind: "blocked", unplaced: dealt.left, text: blockedText(bins, one, dealt.left) };
+    }
+  }
+  return { kind: "plan", shares };
+}
+
+const choice = ({ cell, region }: ImportClass): number =>
+  cell !== null ? 0 : region !== null ? 1 : 2;
+
+/** Everything but room, which changes with every portion. */
+const roomReasons: ReadonlySet<string> = new Set([
+  "capacity-tenants",
+  "capacity-bytes",
+  "capacity-rps",
+]);
+
+const obstacle = (cell: CellView, one: ImportClass) =>
+  decideAll(cell, candidateOf(one)).find(
+    ({ decision, reason }) => decision === "no" && !roomReasons.has(reason),
+  );
+
+const mayTake = (cell: CellView, one: ImportClass): boolean => obstacle(cell, one) === undefined;
+
+const candidateOf = (one: ImportClass) => ({
+  tenant: "",
+  tier: one.tier,
+  region: one.region,
+  cell: one.cell,
+  bytes: one.bytesMax,
+  rps: one.rpsMax,
+});
+
+function deal(
+  open: readonly Bin[],
+  one: ImportClass,
+  charge: Charge,
+): { readonly counts: ReadonlyMap<string, number>; readonly left: number } {
+  const load: Load =
+    charge === "max"
+      ? { bytes: one.bytesMax, rps: one.rpsMax }
+      : { bytes: one.bytes / one.count, rps: one.rps / one.count };
+  const portion = Math.max(1, Math.ceil(one.count / portionsMax));
+  const counts = new Map<string, number>();
+  let left = one.count;
+  while (left > 0) {
+    const best = leastUsed(open, load, Math.min(portion, left));
+    if (best === undefined) break;
+    const take = Math.min(portion, left, roomFor(best, load));
+    best.usage = withLoad(best.usage, load, take);
+    counts.set(best.cell.id, (counts.get(best.cell.id) ?? 0) + take);
+    left -= take;
+  }
+  return { counts, left };
+}
+
+function leastUsed(open: readonly Bin[], load: Load, count: number): Bin | undefined {
+  let best: Bin | undefined;
+  let bestScore = Number.POSITIVE_INFINITY;
+  for (const bin of open) {
+    if (roomFor(bin, load) < 1) continue;
+    const score = utilisation(bin.cell, withLoad(bin.usage, load, count));
+    if (best !== undefined && score >= bestScore) continue;
+    best = bin;
+    bestScore = score;
+  }
+  return best;
+}
+
+/** How many tenants of this load still fit. */
+function roomFor({ cell: { capacity }, usage }: Bin, load: Load): number {
+  const by = (free: number, each: number) => (each <= 0 ? Number.POSITIVE_INFINITY : free / each);
+  return Math.floor(
+    Math.min(
+      capacity.tenants - usage.tenants,
+      by(capacity.bytes - usage.bytes, load.bytes),
+      by(capacity.rps - usage.rps, load.rps),
+    ),
+  );
+}
+
+const withLoad = (usage: Usage, load: Load, count: number): Usage => ({
+  tenants: usage.tenants + count,
+  bytes: usage.bytes + load.bytes * count,
+  rps: usage.rps + load.rps * count,
+});
+
+const utilisation = ({ capacity }: CellView, usage: Usage): number =>
+  Math.max(
+    usage.tenants / Math.max(1, capacity.tenants),
+    usage.bytes / Math.max(1, capacity.bytes),
+    usage.rps / Math.max(1, capacity.rps),
+  );
+
+const cellsShownMax = 5;
+
+function blockedText(bins: readonly Bin[], one: ImportClass, left: number): string {
+  const reasons = bins
+    .filter(({ cell }) => cell.state !== "retired")
+    .map(({ cell, usage }) => {
+      const why = obstacle(cell, one) ?? firstNo(decideAll({ ...cell, usage }, candidateOf(one)));
+      return `${cell.id}: ${why?.text ?? "full with what comes before in the file"}`;
+    });
+  const shown = reasons.slice(0, cellsShownMax).join("; ");
+  const who = [one.tier, one.region ?? "any region", one.cell ?? "any cell"].join(", ");
+  const text = reasons.length === 0 ? "there is no cell yet" : shown;
+  return `${left} tenants (${who}) find no room: ${text}.`;
+}
