@@ -116,21 +116,20 @@ function explainSilence(error: unknown, fleet: Fleet): unknown {
   if (!(error instanceof CellError) || error.code !== "CONTROL_PLANE_UNREACHABLE") return error;
   // The client gives the network's error as the cause; a foreign answer has none, or a schema's.
   const foreign = error.cause === undefined || error.cause instanceof z.ZodError;
-  const local = fleet.local !== undefined;
   const message = foreign
     ? `${fleet.origin} answers, but not as a control plane of this release (${error.message})`
     : `the control plane at ${fleet.origin} does not answer (${networkReason(error.cause)}); traffic is not affected`;
   return new CellError("CONTROL_PLANE_UNREACHABLE", message, {
     cause: error.cause,
     details: { address: fleet.origin, from: fleet.from },
-    nextSteps: local
-      ? [
-          "cellctl dev ps                (what runs here)",
-          "cellctl dev                   (starts the fleet)",
-        ]
-      : ["cellctl context current       (where the address comes from)", "cellctl check"],
+    nextSteps: waysOut(fleet),
   });
 }
+
+const waysOut = ({ local }: Fleet): string[] =>
+  local === undefined
+    ? ["cellctl context current       (where the address comes from)", "cellctl check"]
+    : [`cellctl dev ps --data ${local.folder}`, `cellctl dev --data ${local.folder}`];
 
 function networkReason(cause: unknown): string {
   if (!(cause instanceof Error)) return "no answer";

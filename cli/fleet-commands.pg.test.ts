@@ -1,4 +1,7 @@
 /** Commands against the real control API over a real database: every JSON answer fits the contract. */
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { z } from "zod";
 import {
@@ -9,6 +12,7 @@ import {
   createdTokenSchema,
   dryRunSchema,
   eventSchema,
+  importResultSchema,
   keyspaceSchema,
   list,
   opSchema,
@@ -28,6 +32,7 @@ import { opEndpoints } from "../control-plane/api/ops.ts";
 import { overrideEndpoints } from "../control-plane/api/overrides.ts";
 import { routingEndpoints } from "../control-plane/api/routing.ts";
 import { statusEndpoints } from "../control-plane/api/status.ts";
+import { tenantImportEndpoints } from "../control-plane/api/tenant-import.ts";
 import { tenantEndpoints } from "../control-plane/api/tenants.ts";
 import { tokenEndpoints } from "../control-plane/api/tokens.ts";
 import {
@@ -49,6 +54,7 @@ beforeAll(async () => {
     ...statusEndpoints(context),
     ...cellEndpoints(context),
     ...tenantEndpoints(context),
+    ...tenantImportEndpoints(context),
     ...keyspaceEndpoints(context),
     ...overrideEndpoints(context),
     ...routingEndpoints(context),
@@ -252,9 +258,6 @@ describe("changing", () => {
 
   test("the routing rules come out as they can go in", async () => {
     const { stdout } = await run(["routing", "get", "-o", "yaml"]);
-    const { mkdtemp, rm, writeFile } = await import("node:fs/promises");
-    const { tmpdir } = await import("node:os");
-    const { join } = await import("node:path");
     const folder = await mkdtemp(join(tmpdir(), "cellctl-routing-"));
     try {
       await writeFile(join(folder, "routing.yaml"), stdout);
@@ -269,6 +272,73 @@ describe("changing", () => {
     } finally {
       await rm(folder, { recursive: true });
     }
+  });
+});
+
+describe("tenant import", () => {
+  let folder: string;
+  beforeAll(async () => {
+    folder = await mkdtemp(join(tmpdir(), "cellctl-import-"));
+  });
+  afterAll(() => rm(folder, { recursive: true, force: true }));
+  const file = async (name: string, text: string) => {
+    await writeFile(join(folder, name), text);
+    return join(folder, name);
+  };
+  const importing = (path: string, ...more: string[]) =>
+    run(["tenant", "import", path, "--no-wait", "-o", "json", ...more]);
+
+  test("of CSV and of NDJSON", async () => {
+    const csv = await file("one.csv", "id,tier,cell\ncsv-1,gold,cell-01\ncsv-2,standard,\n");
+    const first = await importing(csv, "--reason", "move in");
+    expect(first.code).toBe(0);
+    expect(importResultSchema.parse(JSON.parse(first.stdout))).toMatchObject({
+      accepted: 2,
+      skipped: 0,
+    });
+    const ndjson = await file(
+      "two.ndjson",
+      '{"id":"nd-1","labels":{"plan":"x"}}\n\n{"id":"nd-2"}\n',
+    );
+    expect(JSON.parse((await importing(ndjson)).stdout)).toMatchObject({ accepted: 2 });
+    expect((await run(["tenant", "ls", "--prefix", "csv-", "-o", "name"])).stdout).toBe(
+      "csv-1\ncsv-2\n",
+    );
+  });
+
+  test("with a bad line applies nothing, names the line, and ends with 64", async () => {
+    const path = await file("bad.ndjson", '{"id":"good-1"}\n{"id":"no spaces"}\n{"id":\n');
+    const { code, stdout, stderr } = await run(["tenant", "import", path]);
+    expect({ code, stdout }).toEqual({ code: 64, stdout: "" });
+    expect(stderr).toContain("[IMPORT_INVALID]");
+    expect(stderr).toContain("Nothing was changed.");
+    for (const line of ["line 2: ", "line 3: "]) expect(stderr).toContain(line);
+    expect((await run(["tenant", "get", "good-1"])).code).toBe(5);
+  });
+
+  test("skips bad lines when told to, and says which", async () => {
+    const path = await file("skip.ndjson", '{"id":"good-2"}\n{"id":"no spaces"}\n');
+    const { code, stdout, stderr } = await importing(path, "--skip-bad-lines");
+    expect(code).toBe(0);
+    expect(JSON.parse(stdout)).toMatchObject({ accepted: 1, skipped: 1, badLines: [{ line: 2 }] });
+    expect(stderr).toContain("line 2: ");
+    expect((await run(["tenant", "get", "good-2"])).code).toBe(0);
+  });
+
+  test("only checks with --dry-run", async () => {
+    const path = await file("dry.csv", "id\ndry-1\n");
+    expect((await importing(path, "--dry-run")).code).toBe(0);
+    expect((await run(["tenant", "get", "dry-1"])).code).toBe(5);
+  });
+
+  test("that is refused at once says why, however large the file is", async () => {
+    const line = `${JSON.stringify({ id: "x", labels: { filler: "y".repeat(180) } })}\n`;
+    const path = await file("large.ndjson", line.repeat(120_000));
+    const { code, stderr } = await run(["tenant", "import", path, "-q"], {
+      env: { CELLCTL_TOKEN: "nonsense" },
+    });
+    expect(stderr).toContain("[UNAUTHENTICATED]");
+    expect(code).toBe(77);
   });
 });
 

@@ -34,6 +34,8 @@ const extensions: Readonly<Record<string, FileFormat>> = {
   ".jsonl": "ndjson",
 };
 
+const linesShownMax = 20;
+
 const resultView: View<ImportResult> = {
   id: ({ op }) => op?.id ?? "",
   columns: [{ head: "ACCEPTED", cell: ({ accepted }) => String(accepted) }],
@@ -160,7 +162,9 @@ function withKey(error: unknown, session: Session, source: Source, key: string):
       },
     );
   }
-  if (!(error instanceof CellError) || errorTable[error.code].source === "client") return error;
+  if (!(error instanceof CellError)) return error;
+  if (error.code === "IMPORT_INVALID" && !session.out.structured) return withLines(error);
+  if (errorTable[error.code].source === "client") return error;
   return new CellError(error.code, error.message, {
     cause: error.cause,
     details: { ...error.details, idempotencyKey: key },
@@ -169,13 +173,21 @@ function withKey(error: unknown, session: Session, source: Source, key: string):
 }
 
 const nothingApplied = (result: ImportResult): CellError =>
-  new CellError("IMPORT_INVALID", importMessage(result.badLines), {
-    details: { badLines: result.badLines, skipped: result.skipped },
-    nextSteps: ["correct the lines and import again"],
-  });
+  withLines(
+    new CellError("IMPORT_INVALID", "no line of the file is good", {
+      details: { badLines: result.badLines, skipped: result.skipped },
+      nextSteps: ["correct the lines and import again"],
+    }),
+  );
 
-const importMessage = (badLines: ImportResult["badLines"]): string =>
-  [
-    "no line of the file is good:",
-    ...badLines.slice(0, 20).map(({ line, error }) => `line ${line}: ${error}`),
-  ].join("\n");
+/** For people: the lines below the message. Programs find them among the details. */
+function withLines(error: CellError): CellError {
+  const { data = [] } = importResultSchema.shape.badLines.safeParse(error.details["badLines"]);
+  const shown = data.slice(0, linesShownMax).map((bad) => `line ${bad.line}: ${bad.error}`);
+  const more = data.length > shown.length ? [`and ${data.length - shown.length} more`] : [];
+  return new CellError(error.code, [error.message, ...shown, ...more].join("\n"), {
+    cause: error.cause,
+    details: error.details,
+    nextSteps: error.nextSteps,
+  });
+}

@@ -90,5 +90,8 @@ async function findDoor(
 const notThere = (folder: string, cause: unknown): CliError =>
   new CliError("SUPERVISOR_UNREACHABLE", `no fleet runs in ${folder}`, {
     cause,
-    nextSteps: ["cellctl dev                   (starts it)", "cellctl dev ps --data FOLDER"],
+    nextSteps: [
+      `cellctl dev --data ${folder}   (starts it)`,
+      "cellctl dev ps --data FOLDER   (another one)",
+    ],
   });
