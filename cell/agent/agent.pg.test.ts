@@ -132,6 +132,21 @@ describe("a request", () => {
     expect(headerValues(must(app.seen.at(-1), "request"), headers.epoch)).toEqual(["1"]);
   });
 
+  test.each([
+    ["without a path", "OPTIONS * HTTP/1.1", "400"],
+    ["with a whole URL", "GET http://elsewhere.test/x HTTP/1.1", "400"],
+    ["in HTTP/1.0", "GET /old HTTP/1.0", "201"],
+  ])("%s does no harm", async (_what, line, expected) => {
+    const agent = await serving();
+    const raw = await rawRequest(agent.endpoint, [
+      ...[line, "host: x", "connection: close", `${headers.tenant}: acme`],
+      ...[`${headers.keyspace}: default`, `${headers.key}: ${acme}`, `${headers.epoch}: 1`],
+      ...[`${headers.cell}: ${store.name}`, `${headers.nonce}: n`],
+    ]);
+    expect(raw).toContain(expected);
+    expect((await ask(agent)).status).toBe(201);
+  });
+
   test("of an application that is down is 503 and may be sent again", async () => {
     const agent = await serving();
     await app.close();

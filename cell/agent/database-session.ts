@@ -93,16 +93,19 @@ export class DatabaseSession {
 
   async #turn(): Promise<"idle"> {
     const round = this.#looks.begin();
+    let news: boolean;
     try {
       const link = this.#link ?? (await this.#connect());
       if (link.lost) throw new Error("the connection was lost");
-      await this.#read(link);
+      news = await this.#read(link);
     } catch (error) {
       await this.#drop(error);
       throw error;
     }
     this.#noteFound();
     this.#looks.end(round);
+    // Only now: who hears of it looks at this session, and must find it connected.
+    if (news) this.#options.onNews();
     return "idle";
   }
 
@@ -133,8 +136,9 @@ export class DatabaseSession {
     return link;
   }
 
-  async #read(link: Link): Promise<void> {
-    const { clock, cache, cell, lease, log, instance, onNews } = this.#options;
+  /** Whether the control plane should hear of what was found. */
+  async #read(link: Link): Promise<boolean> {
+    const { clock, cache, cell, lease, log, instance } = this.#options;
     const askedMonoMs = clock.monotonicMs();
     const facts = await readFacts(link.client);
     checkCell(facts, cell);
@@ -148,8 +152,7 @@ export class DatabaseSession {
       log.event("primary.gained", { instance });
       news = true;
     }
-    if (await this.#endLease(link)) news = true;
-    if (news) onNews();
+    return (await this.#endLease(link)) || news;
   }
 
   /** Whatever the database's clock says by then, a grant that is over stays over. */

@@ -147,7 +147,7 @@ export function prepareHeaders(
   req: IncomingMessage,
   request: GateRequest,
 ): readonly string[] | CellError {
-  if (!(req.url ?? "").startsWith("/") && req.url !== "*") {
+  if (!(req.url ?? "").startsWith("/")) {
     return new CellError("REQUEST_INVALID", "the request target is not a path");
   }
   const stripped = stripRequestHeaders(req.rawHeaders);

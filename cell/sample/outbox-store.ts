@@ -78,20 +78,28 @@ export async function claimMessages(client: Client, tenant: string): Promise<rea
 }
 
 /**
- * The effect in this database: the order is confirmed, and the message is done. Both or neither;
- * repeated, nothing changes.
+ * The effect in this database: the orders are confirmed, and their messages done. Both or neither;
+ * repeated, nothing changes. Messages whose order is not there are left, and returned.
  */
-export async function settleSent(client: Client, message: Message): Promise<void> {
-  const confirmed = await client.query(
-    "update orders set status = 'confirmed' where tenant_id = $1 and id = $2",
-    [message.tenant, message.orderId],
+export async function settleSent(
+  client: Client,
+  tenant: string,
+  messages: readonly Message[],
+): Promise<readonly Message[]> {
+  const confirmed = await client.query<{ id: string }>(
+    "update orders set status = 'confirmed' where tenant_id = $1 and id = any ($2) returning id",
+    [tenant, messages.map((message) => message.orderId)],
   );
-  if (confirmed.rowCount !== 1) throw new Error(`order ${message.orderId} does not exist`);
+  const orders = new Set(confirmed.rows.map((row) => Number(row.id)));
+  const done = messages.filter((message) => orders.has(message.orderId));
   await client.query(
     `update outbox set state = 'done', last_error = null
-     where tenant_id = $1 and id = $2 and state = 'claimed' and attempts = $3`,
-    [message.tenant, message.id, message.attempts],
+     from unnest($2::bigint[], $3::integer[]) as claim (id, attempts)
+     where outbox.tenant_id = $1 and outbox.id = claim.id and outbox.state = 'claimed'
+       and outbox.attempts = claim.attempts`,
+    [tenant, done.map((message) => message.id), done.map((message) => message.attempts)],
   );
+  return messages.filter((message) => !orders.has(message.orderId));
 }
 
 export async function settleFailed(

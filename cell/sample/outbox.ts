@@ -1,5 +1,5 @@
 /**
- * The outbox worker: claims, sends, settles; one message at a time per tenant, at its own pace.
+ * The outbox worker: claims a few messages of one tenant, sends them, settles them, at its own pace.
  *
  * At least once with a stable id, effect once: the claim is committed before sending, so only the
  * owner of the key sends; a worker that dies between sending and settling leaves a claim that runs
@@ -34,6 +34,8 @@ export type OutboxOptions = {
   readonly attemptsMax: number;
 };
 
+/** Tenants served at once: a receiver that is slow for one of them holds only its lane. */
+const lanes = 4;
 const idleMs = 500;
 const troubledMs = 2000;
 const deliveryTimeoutMs = 5000;
@@ -47,11 +49,17 @@ export function startOutboxWorker(options: OutboxOptions): OutboxWorker {
   /** Whether anything was in hand; then the next look comes at once. */
   async function turn(): Promise<boolean> {
     const due = await options.database.transaction(undefined, findDueTenants);
+    const queue = due.values();
     let worked = false;
-    for (const { tenant, scope } of due) {
-      if (stop.signal.aborted) return false;
-      worked = (await serveTenant(tenant, scope)) || worked;
+    async function serveLane(): Promise<void> {
+      for (const { tenant, scope } of queue) {
+        if (stop.signal.aborted) return;
+        worked = (await serveTenant(tenant, scope)) || worked;
+      }
     }
+    const ended = await Promise.allSettled(Array.from({ length: lanes }, serveLane));
+    const broken = ended.find((lane) => lane.status === "rejected");
+    if (broken !== undefined) throw broken.reason;
     return worked;
   }
 
@@ -63,27 +71,41 @@ export function startOutboxWorker(options: OutboxOptions): OutboxWorker {
       if (fromDatabaseError(error).code === "KEY_NOT_ACTIVE") return [];
       throw error;
     });
-    for (const message of messages) {
-      if (stop.signal.aborted) break;
-      await serveMessage(scope, message);
+    const outcomes = await Promise.all(messages.map(send));
+    const sent = messages.filter((_message, at) => outcomes[at] === undefined);
+    if (sent.length > 0) await settle(tenant, scope, sent);
+    for (const [at, message] of messages.entries()) {
+      const reason = outcomes[at];
+      if (reason !== undefined) await fail(scope, message, reason);
     }
     return messages.length > 0;
   }
 
-  async function serveMessage(scope: Scope, message: Message): Promise<void> {
-    try {
-      if (message.attempts > limit) throw new Error("its worker died on every attempt");
-      if (options.url !== undefined) await deliver(options.url, message);
-      await options.database.transaction(scope, (client) => settleSent(client, message));
-      options.onEvent("sent");
-    } catch (error) {
-      const after = decideAfterFailure(message.attempts, limit, Math.random());
-      options.onEvent(after.state === "dead" ? "dead" : "failed");
-      await options.database
-        .transaction(scope, (client) => settleFailed(client, message, after, messageOf(error)))
-        // The claim runs out by itself, and the message is tried again then.
-        .catch(() => {});
+  /** Undefined when it was sent, else why not. */
+  async function send(message: Message): Promise<string | undefined> {
+    if (message.attempts > limit) return "its worker died on every attempt";
+    if (options.url === undefined) return undefined;
+    return deliver(options.url, message).then(() => undefined, messageOf);
+  }
+
+  async function settle(tenant: string, scope: Scope, sent: readonly Message[]): Promise<void> {
+    const left = await options.database
+      .transaction(scope, (client) => settleSent(client, tenant, sent))
+      // Not settled: the claims run out by themselves, and the messages are sent again then.
+      .catch(() => undefined);
+    if (left === undefined) return;
+    for (let n = left.length; n < sent.length; n += 1) options.onEvent("sent");
+    for (const message of left) {
+      await fail(scope, message, `order ${message.orderId} does not exist`);
     }
+  }
+
+  async function fail(scope: Scope, message: Message, reason: string): Promise<void> {
+    const after = decideAfterFailure(message.attempts, limit, Math.random());
+    options.onEvent(after.state === "dead" ? "dead" : "failed");
+    await options.database
+      .transaction(scope, (client) => settleFailed(client, message, after, reason))
+      .catch(() => {}); // As above.
   }
 
   async function run(): Promise<void> {

@@ -331,6 +331,22 @@ describe("the outbox", () => {
     expect(itemsOf(await app.ask("globex", "/outbox"))).toEqual([]);
   });
 
+  test("gives up a message whose order does not exist, beside others of the same claim", async () => {
+    await asReplica(
+      `insert into outbox (id, tenant_id, order_id, kind, payload) values (1, 'acme', 77, 'order.created', '{}')`,
+    );
+    const app = await startApp({ OUTBOX_ATTEMPTS: "2" });
+    await app.ask("acme", "/orders", { body: tea });
+    await until("it is dead", async () => (await countsOf(app, "acme"))["dead"] === 1);
+    expect(await countsOf(app, "acme")).toMatchObject({ done: 1, pending: 0, claimed: 0 });
+    expect(itemsOf(await app.ask("acme", "/outbox"))).toMatchObject([
+      { id: 1, attempts: 2, last_error: "order 77 does not exist" },
+    ]);
+    expect((await app.ask(undefined, "/metrics")).text).toContain(
+      'orders_app_outbox_total{result="dead"} 1',
+    );
+  });
+
   test("sends nothing for a tenant whose key has left, and goes on when it is back", async () => {
     const target = await startTarget();
     target.answers.set("tea", 503);
