@@ -275,7 +275,7 @@ describe("WebSocket", () => {
     let cut: boolean | undefined;
     const { router } = await startTunnelApp((_head, socket) => {
       cut = false;
-      socket.resume().on("close", () => {
+      socket.resume().on("end", () => {
         cut = true;
       });
     });
