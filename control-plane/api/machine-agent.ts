@@ -28,6 +28,7 @@ import { leaseIdRanges, surpassHeldIds } from "../store/id-ranges.ts";
 import { activateApplied, type OwnershipPage, readChanges } from "../store/ownership-feed.ts";
 import { saveClaims } from "../store/recovery-claims.ts";
 import { enterRecovery } from "../store/recovery-evidence.ts";
+import { settleRefusals } from "../store/refusals.ts";
 import { recordStats } from "../store/tenant-stats.ts";
 import { requireSubject } from "./auth.ts";
 import type { ApiContext } from "./context.ts";
@@ -118,10 +119,11 @@ async function noticeRestore(
   said: AgentSyncRequest,
   cell: CellRecord,
 ): Promise<boolean> {
-  const refused = Math.max(0, ...said.refused.map(({ epoch }) => epoch));
+  const { database, clock } = desk.context;
+  const forgotten = cell.mode === "normal" ? await settleRefusals(database, said) : undefined;
   const presented = {
     revision: said.appliedRevision,
-    epoch: Math.max(said.epochMax, refused),
+    epoch: Math.max(said.epochMax, forgotten?.epoch ?? 0),
     grant: said.database.grant,
   };
   const who = `cell ${said.cell}`;
@@ -133,11 +135,15 @@ async function noticeRestore(
       epoch: Math.max(desk.feed.epochMax(), known.epochMaxSeen),
       grant: known.grant,
     });
-  if (judge(cell) === undefined) return false;
-  await desk.feed.refresh();
-  const text = judge(await requireCell(desk, said));
+  let text =
+    forgotten && `${who} refused ${forgotten.key}: it knows epoch ${forgotten.epoch} of it`;
+  if (text === undefined) {
+    if (judge(cell) === undefined) return false;
+    await desk.feed.refresh();
+    text = judge(await requireCell(desk, said));
+  }
   if (text === undefined) return false;
-  await enterRecovery(desk.context.database, { who, text, presented }, desk.context.clock.nowMs());
+  await enterRecovery(database, { who, text, presented }, clock.nowMs());
   return true;
 }
 

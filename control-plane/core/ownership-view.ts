@@ -1,4 +1,4 @@
-/** What a cell's database is to say about a key of which the control plane says this. */
+/** What a cell's database is to say about a key, and what it means when it says something else. */
 import type { OwnershipState } from "../../contract/cell-protocol.ts";
 import type { PlacementState } from "../../contract/control-api.ts";
 import { unreachable } from "../../runtime/assert.ts";
@@ -22,4 +22,27 @@ export function ownershipOf(row: {
     default:
       return unreachable(row.state);
   }
+}
+
+export type Refusal = {
+  readonly key: string;
+  /** What stands in the cell's database. */
+  readonly state: OwnershipState;
+  readonly epoch: number;
+};
+
+/**
+ * `settled`: it says what is wanted. `raise`: an old command with a greater number stands in the way
+ * at the same epoch; a new epoch is above it. `restored`: the cell has lived through what this
+ * database has never heard of.
+ */
+export type RefusalVerdict = "settled" | "raise" | "restored";
+
+export function judgeRefusal(
+  wanted: { readonly state: OwnershipState; readonly epoch: number },
+  refusal: Refusal,
+): RefusalVerdict {
+  if (refusal.epoch > wanted.epoch) return "restored";
+  if (refusal.epoch < wanted.epoch || refusal.state === wanted.state) return "settled";
+  return refusal.state === "moved" ? "restored" : "raise";
 }
