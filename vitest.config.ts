@@ -37,7 +37,7 @@ export default defineConfig({
           expect: expectations,
           include: ["tests/e2e/**/*.e2e.test.ts"],
           testTimeout: 120_000,
-          hookTimeout: 120_000,
+          hookTimeout: 180_000,
           fileParallelism: false,
         },
       },
