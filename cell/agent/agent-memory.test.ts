@@ -2,6 +2,7 @@
 import { describe, expect, test } from "vitest";
 import { parseKeyspaceName, parseTenantId } from "../../contract/ids.ts";
 import { must } from "../../runtime/assert.ts";
+import type { OwnedKey } from "../store/ownership.ts";
 import { OwnershipCache, staleMaxMs } from "./ownership-cache.ts";
 import { OwnershipReport } from "./ownership-report.ts";
 import { RequestMeter } from "./request-meter.ts";
@@ -27,6 +28,7 @@ describe("the memory of keys", () => {
     cache.replace([row("default/tenant/b", 2)]);
     expect(cache.get("default/tenant/a")).toBeUndefined();
     expect(cache.change).toBe(2);
+    expect(cache.countByState()).toMatchObject({ active: 1 });
   });
 
   test("is fresh for its bound, counted from before the reading was asked for", () => {
@@ -40,45 +42,53 @@ describe("the memory of keys", () => {
 });
 
 describe("a report of all keys", () => {
-  const cache = new OwnershipCache();
-  cache.put(["c", "a", "B", "é"].map((name) => row(`logs/range/${name}`, 1)));
+  const stored: OwnedKey[] = ["B", "a", "c", "d"].map((name) => ({
+    ...{ key: `logs/range/${name}`, state: "active", epoch: 4, revision: 1, change: 1 },
+  }));
+  const read = async (after: string, limit: number) =>
+    stored.filter(({ key }) => key > after).slice(0, limit);
 
-  test("goes in pages, in byte order, and is over after the last", () => {
-    const report = new OwnershipReport(3);
-    expect(report.page()).toBeUndefined();
-    report.begin(() => [
-      ...cache.sorted().filter(({ key }) => !key.endsWith("é")),
-      { key: "logs/range/d", state: "moved", epoch: 4 },
-    ]);
-    const first = must(report.page(), "page");
-    expect(first.entries.map(({ key }) => key)).toEqual([
-      "logs/range/B",
-      "logs/range/a",
-      "logs/range/c",
-    ]);
+  test("goes in pages and is over after the last", async () => {
+    const report = new OwnershipReport(read, 3);
+    expect(await report.page()).toBeUndefined();
+    report.begin();
+    const first = must(await report.page(), "page");
+    expect(first.entries.map(({ key }) => key.slice(-1))).toEqual(["B", "a", "c"]);
     expect(first.last).toBe(false);
     // Not arrived: the same again.
-    expect(report.page()).toEqual(first);
+    expect(await report.page()).toBe(first);
     report.sent();
-    report.begin(() => []); // Asked for again while it is under way.
-    expect(report.page()).toEqual({
-      entries: [{ key: "logs/range/d", state: "moved", epoch: 4 }],
+    report.begin(); // Asked for again while it is under way.
+    expect(await report.page()).toEqual({
+      entries: [{ key: "logs/range/d", state: "active", epoch: 4 }],
       last: true,
     });
     report.sent();
     expect(report.open).toBe(false);
   });
 
-  test("of an empty cell is one empty, last page", () => {
-    const report = new OwnershipReport();
-    report.begin(() => []);
-    expect(report.page()).toEqual({ entries: [], last: true });
-    report.sent();
-    expect(report.open).toBe(false);
+  test("ends with an empty page when the last was full, or when there is nothing", async () => {
+    for (const limit of [4, 2]) {
+      const report = new OwnershipReport(read, limit);
+      report.begin();
+      const pages: number[] = [];
+      while (report.open) {
+        pages.push(must(await report.page(), "page").entries.length);
+        report.sent();
+      }
+      expect(pages.at(-1)).toBe(0);
+      expect(pages.reduce((sum, length) => sum + length)).toBe(4);
+    }
   });
 
-  test("sorts by bytes, as the contract compares", () => {
-    expect(cache.sorted().map(({ key }) => key.slice(-1))).toEqual(["B", "a", "c", "é"]);
+  test("that nobody asks for any more is given up", async () => {
+    const report = new OwnershipReport(read, 2);
+    report.begin();
+    await report.page();
+    report.end();
+    expect(await report.page()).toBeUndefined();
+    report.begin();
+    expect((await report.page())?.entries[0]?.key).toBe("logs/range/B");
   });
 });
 

@@ -119,7 +119,6 @@ async function assemble(options: AgentOptions, lifecycle: Lifecycle): Promise<Ag
     endpoint,
     pool,
     session,
-    cache,
     lease,
     stats: stats.numbers,
     lifecycle,
@@ -252,7 +251,6 @@ function createSync(known: {
   readonly endpoint: string;
   readonly pool: pg.Pool;
   readonly session: DatabaseSession;
-  readonly cache: OwnershipCache;
   readonly lease: LeaseKeeper;
   readonly stats: TenantStats;
   readonly lifecycle: Lifecycle;

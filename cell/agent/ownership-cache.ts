@@ -9,8 +9,6 @@
  * of reading, so that one slow reading closes nothing, and far below any lease.
  */
 import type { OwnershipState } from "../../contract/cell-protocol.ts";
-import { ownershipStates } from "../../contract/cell-protocol.ts";
-import { compareBytes } from "../../contract/placement-key.ts";
 import type { Placement } from "./placement.ts";
 
 export type OwnedRow = {
@@ -20,12 +18,13 @@ export type OwnedRow = {
   /** Grows with every change in the database. */
   readonly change: number;
 };
-export type OwnedEntry = { readonly key: string } & Placement;
-
 export const staleMaxMs = 10_000;
 
 export class OwnershipCache {
   #keys = new Map<string, Placement>();
+  /** A million keys share a handful of states and epochs, and so of objects. */
+  #shapes = new Map<string, Placement>();
+  #counts = noKeys();
   #change = 0;
   #freshMonoMs = Number.NEGATIVE_INFINITY;
 
@@ -39,19 +38,34 @@ export class OwnershipCache {
   get(key: string): Placement | undefined {
     return this.#keys.get(key);
   }
+  countByState(): Readonly<Record<OwnershipState, number>> {
+    return this.#counts;
+  }
 
   /** All there is, of one snapshot; what is known is forgotten. */
   replace(rows: readonly OwnedRow[]): void {
     this.#keys = new Map();
+    this.#shapes = new Map();
+    this.#counts = noKeys();
     this.#change = 0;
     this.put(rows);
   }
 
   put(rows: readonly OwnedRow[]): void {
     for (const { key, state, epoch, change } of rows) {
-      this.#keys.set(key, { state, epoch });
+      const before = this.#keys.get(key);
+      if (before !== undefined) this.#counts[before.state] -= 1;
+      this.#counts[state] += 1;
+      this.#keys.set(key, this.#shapeOf(state, epoch));
       this.#change = Math.max(this.#change, change);
     }
+  }
+
+  #shapeOf(state: OwnershipState, epoch: number): Placement {
+    const name = `${state} ${epoch}`;
+    const shape = this.#shapes.get(name) ?? { state, epoch };
+    this.#shapes.set(name, shape);
+    return shape;
   }
 
   /** Of the time before the reading was asked for. */
@@ -61,17 +75,12 @@ export class OwnershipCache {
   isFresh(nowMonoMs: number): boolean {
     return nowMonoMs - this.#freshMonoMs <= staleMaxMs;
   }
-
-  countByState(): Record<OwnershipState, number> {
-    const counts = Object.fromEntries(ownershipStates.map((state) => [state, 0]));
-    for (const { state } of this.#keys.values()) counts[state] = (counts[state] ?? 0) + 1;
-    return counts as Record<OwnershipState, number>;
-  }
-
-  /** A list that does not change while it is sent page by page. In byte order, as the contract says. */
-  sorted(): readonly OwnedEntry[] {
-    return [...this.#keys]
-      .map(([key, placement]) => ({ key, ...placement }))
-      .sort((a, b) => compareBytes(a.key, b.key));
-  }
 }
+
+const noKeys = (): Record<OwnershipState, number> => ({
+  active: 0,
+  fenced: 0,
+  importing: 0,
+  moved: 0,
+  dropped: 0,
+});

@@ -1,61 +1,66 @@
 /**
- * The report of all keys that a restored control plane asks for (corrections A5): one snapshot of the
- * memory, sent in pages in key order, one page per call.
+ * The report of all keys that a restored control plane asks for (corrections A5): pages in key order,
+ * one per call, read from the database when they are sent. The memory is not used: sorting a million
+ * keys in this process would hold up every request at the gate.
  */
 import type { AgentSyncRequest } from "../../contract/cell-protocol.ts";
 import { epochSchema } from "../../contract/ids.ts";
 import { placementKeySchema } from "../../contract/placement-key.ts";
-import type { OwnedEntry } from "./ownership-cache.ts";
+import type { OwnedKey } from "../store/ownership.ts";
 
 export type ReportPage = NonNullable<AgentSyncRequest["ownership"]>;
+type ReadPage = (afterKey: string, limit: number) => Promise<readonly OwnedKey[]>;
 
 const pageMax = 10_000;
 
 export class OwnershipReport {
+  readonly #read: ReadPage;
   readonly #pageMax: number;
-  #entries: readonly OwnedEntry[] | undefined;
-  #sent = 0;
-  #pending = 0;
+  /** The last key that has arrived; undefined while nothing is asked for. */
+  #after: string | undefined;
+  #page: ReportPage | undefined;
 
-  constructor(limit = pageMax) {
+  constructor(read: ReadPage, limit = pageMax) {
+    this.#read = read;
     this.#pageMax = limit;
   }
 
   /** A page waits to be sent. */
   get open(): boolean {
-    return this.#entries !== undefined;
+    return this.#after !== undefined;
   }
 
   /** Asked for; a report that is under way goes on. */
-  begin(read: () => readonly OwnedEntry[]): void {
-    if (this.#entries !== undefined) return;
-    this.#entries = read();
-    this.#sent = 0;
+  begin(): void {
+    this.#after ??= "";
   }
   /** Not asked for any more. */
   end(): void {
-    this.#entries = undefined;
+    this.#after = undefined;
+    this.#page = undefined;
   }
 
   /** The same page until `sent`. An empty cell sends one empty, last page. */
-  page(): ReportPage | undefined {
-    if (this.#entries === undefined) return undefined;
-    const entries = this.#entries.slice(this.#sent, this.#sent + this.#pageMax);
-    this.#pending = entries.length;
-    return {
-      entries: entries.map(({ key, state, epoch }) => ({
+  async page(): Promise<ReportPage | undefined> {
+    if (this.#after === undefined) return undefined;
+    if (this.#page !== undefined) return this.#page;
+    const rows = await this.#read(this.#after, this.#pageMax);
+    this.#page = {
+      entries: rows.map(({ key, state, epoch }) => ({
         key: placementKeySchema.parse(key),
         state,
         epoch: epochSchema.parse(epoch),
       })),
-      last: this.#sent + entries.length >= this.#entries.length,
+      last: rows.length < this.#pageMax,
     };
+    return this.#page;
   }
 
   /** The page arrived. After the last one the report is over, and begins anew if asked for again. */
   sent(): void {
-    if (this.#entries === undefined) return;
-    this.#sent += this.#pending;
-    if (this.#sent >= this.#entries.length) this.#entries = undefined;
+    const page = this.#page;
+    this.#page = undefined;
+    if (page === undefined) return;
+    this.#after = page.last ? undefined : page.entries.at(-1)?.key;
   }
 }

@@ -21,12 +21,12 @@ import { type Loop, startLoop } from "../../runtime/loop.ts";
 import type { Random } from "../../runtime/random.ts";
 import { type DatabaseFacts, readFacts } from "../store/facts.ts";
 import { type LowRange, readLowRanges } from "../store/id-ranges.ts";
+import { listOwnership } from "../store/ownership.ts";
 import type { DatabaseSession } from "./database-session.ts";
 import type { AgentLog } from "./events.ts";
 import type { LeaseKeeper } from "./lease-keeper.ts";
 import { createObedience, type Refused } from "./obedience.ts";
-import type { OwnershipCache } from "./ownership-cache.ts";
-import { OwnershipReport } from "./ownership-report.ts";
+import { OwnershipReport, type ReportPage } from "./ownership-report.ts";
 import type { TenantStats } from "./tenant-stats.ts";
 
 export type SyncOptions = {
@@ -40,7 +40,6 @@ export type SyncOptions = {
   readonly client: JsonClient;
   readonly pool: pg.Pool;
   readonly session: DatabaseSession;
-  readonly cache: OwnershipCache;
   readonly lease: LeaseKeeper;
   readonly stats: TenantStats;
   readonly appReachable: () => boolean;
@@ -65,7 +64,7 @@ export class Sync {
   readonly #options: SyncOptions;
   readonly #obey: ReturnType<typeof createObedience>;
   readonly #loop: Loop;
-  readonly #report = new OwnershipReport();
+  readonly #report: OwnershipReport;
   #refused: Refused[] = [];
   #fleet: string | undefined;
   #call: AbortController | undefined;
@@ -77,6 +76,7 @@ export class Sync {
   constructor(options: SyncOptions) {
     this.#options = options;
     this.#obey = createObedience(options);
+    this.#report = new OwnershipReport((after, limit) => listOwnership(options.pool, after, limit));
     this.#loop = startLoop({
       clock: options.clock,
       random: options.random,
@@ -142,7 +142,7 @@ export class Sync {
     const { refused, busy } = await this.#obey(answer, prepared.facts, prepared.sentMonoMs);
     this.#unapplied = "";
     this.#refused = [...this.#refused, ...refused].slice(-refusedMax);
-    if (answer.report === "ownership") this.#report.begin(() => this.#options.cache.sorted());
+    if (answer.report === "ownership") this.#report.begin();
     else this.#report.end();
     // A writer in the way is asked again at the loop's pace, and so is a call that answered at once.
     const worthAnswering =
@@ -180,13 +180,14 @@ export class Sync {
         const primary = session.primary();
         const lowRanges = primary ? await readLowRanges(pool) : [];
         const held = primary ? await readHeldRanges(pool) : [];
-        return { facts, reachable: true, lowRanges, held };
+        const page = primary ? await this.#report.page() : undefined;
+        return { facts, reachable: true, lowRanges, held, page };
       } catch {
         // The session notices the same and says it; the control plane is told that it is so.
       }
     }
     const facts = session.facts();
-    return facts === undefined ? undefined : { facts, reachable: false, lowRanges: [], held: [] };
+    return facts === undefined ? undefined : withoutSight(facts);
   }
 
   #buildRequest(
@@ -197,7 +198,6 @@ export class Sync {
   ): AgentSyncRequest {
     const { cell, instance, endpoint, stats, appReachable } = this.#options;
     const { facts } = seen;
-    const page = primary ? this.#report.page() : undefined;
     return {
       cell,
       ...(this.#fleet === undefined ? {} : { fleet: this.#fleet }),
@@ -222,7 +222,7 @@ export class Sync {
       idRangesHeld: [...seen.held],
       stats: primary ? stats.due() : [],
       waitMs,
-      ...(page === undefined ? {} : { ownership: page }),
+      ...(primary && seen.page !== undefined ? { ownership: seen.page } : {}),
     };
   }
 
@@ -265,7 +265,12 @@ type Seen = {
   readonly reachable: boolean;
   readonly lowRanges: readonly LowRange[];
   readonly held: readonly { readonly sequence: string; readonly max: number }[];
+  readonly page: ReportPage | undefined;
 };
+
+const withoutSight = (facts: DatabaseFacts): Seen => ({
+  ...{ facts, reachable: false, lowRanges: [], held: [], page: undefined },
+});
 
 /** The highest id of all ranges held, so that a restored control plane does not hand it out again. */
 async function readHeldRanges(
