@@ -12,7 +12,7 @@ import { idempotencyHeader, importResultSchema } from "../contract/control-api.t
 import { CellError, errorTable } from "../contract/errors.ts";
 import { CliError, usage } from "./failures.ts";
 import { flag, type Options, text } from "./grammar.ts";
-import { nextSteps } from "./mutate.ts";
+import { nextSteps, withoutWatching } from "./mutate.ts";
 import { concludeOp, followOp } from "./operations.ts";
 import type { View } from "./render/output.ts";
 import { bytes } from "./render/units.ts";
@@ -64,7 +64,9 @@ async function conclude(session: Session, options: Options, result: ImportResult
   const waits = options["wait"] !== false && result.op !== null;
   const op = waits && result.op !== null ? await followOp(session, result.op) : result.op;
   if (waits && op !== null) await concludeOp(session, op);
-  await session.out.one({ ...result, op }, resultView);
+  const next_steps =
+    waits && op !== null ? withoutWatching(result.next_steps, op.id) : result.next_steps;
+  await session.out.one({ ...result, op, next_steps }, resultView);
   for (const { line, error } of result.badLines) {
     await session.progress.done("failed", `line ${line}: ${error}`);
   }
@@ -72,7 +74,7 @@ async function conclude(session: Session, options: Options, result: ImportResult
     const more = result.skipped - result.badLines.length;
     await session.progress.done("note", `and ${more} more bad lines`);
   }
-  await nextSteps(session, result.next_steps);
+  await nextSteps(session, next_steps);
   return 0;
 }
 

@@ -32,8 +32,7 @@ export async function mutate(session: Session, options: Options, change: Change)
   }
   const op = await followOp(session, accepted.op);
   await concludeOp(session, op);
-  // There is nothing left to watch.
-  const steps = accepted.next_steps.filter((step) => step !== `cellctl op watch ${op.id}`);
+  const steps = withoutWatching(accepted.next_steps, op.id);
   await session.out.one({ ...accepted, op, next_steps: steps }, acceptedView);
   await nextSteps(session, steps);
   return 0;
@@ -96,6 +95,10 @@ function withKey(error: unknown, session: Session, key: string): unknown {
 const neverSent = ["ECONNREFUSED", "ENOTFOUND", "EAI_AGAIN", "UND_ERR_CONNECT_TIMEOUT"];
 const wasNeverSent = (cause: unknown): boolean =>
   cause instanceof Error && "code" in cause && neverSent.includes(String(cause.code));
+
+/** Of an operation that is over there is nothing left to watch. */
+export const withoutWatching = (steps: readonly string[], op: string): string[] =>
+  steps.filter((step) => step !== `cellctl op watch ${op}`);
 
 export async function nextSteps(session: Session, steps: readonly string[]): Promise<void> {
   const { printable } = await import("./render/printable.ts");
