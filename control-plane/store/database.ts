@@ -11,6 +11,7 @@ import { sql } from "drizzle-orm";
 import { drizzle, type NodePgDatabase } from "drizzle-orm/node-postgres";
 import { migrate } from "drizzle-orm/node-postgres/migrator";
 import pg from "pg";
+import { must } from "../../runtime/assert.ts";
 import type { Random } from "../../runtime/random.ts";
 import { bootstrapFleet } from "./bootstrap.ts";
 
@@ -57,7 +58,8 @@ export function openDatabase(options: DatabaseOptions): Database {
     idle_in_transaction_session_timeout: 30_000,
     keepAlive: true,
     types: {
-      // Every bigint of this schema is below 2^53, so a number is exact.
+      // Every bigint of this schema is below 2^53, so a number is exact. For plain `pool` queries:
+      // drizzle's own know their columns.
       getTypeParser: (oid, format) => {
         if (oid === int8) return Number;
         return format === "binary"
@@ -125,7 +127,8 @@ async function withRetry<T>(run: () => Promise<T>): Promise<T> {
 /** The database's clock, in milliseconds: what leases and deadlines of the control plane are measured by. */
 export async function databaseNowMs(reader: Reader): Promise<number> {
   const { rows } = await reader.execute<{ ms: number }>(
-    sql`select (extract(epoch from clock_timestamp()) * 1000)::bigint as ms`,
+    // Not bigint: drizzle brings its own type parsers, and gives that as text.
+    sql`select floor(extract(epoch from clock_timestamp()) * 1000)::float8 as ms`,
   );
-  return rows[0]?.ms ?? 0;
+  return must(rows[0], "the database's clock").ms;
 }

@@ -40,10 +40,9 @@ export function createAsking(
     const note = await callProvider(options, about, call, stop.signal);
     if (stop.signal.aborted) return;
     const { op, who } = about;
-    const now = { term: who.term, nowMs: options.clock.nowMs() };
-    if (note.answer !== null) await recordProvided(options.database, now.term, note.answer);
+    if (note.answer !== null) await recordProvided(options.database, who.term, note.answer);
     const headline = note.answer?.text ?? `the provider failed: ${note.error}`;
-    await applyNote(options.database, now, op, {
+    await applyNote(options.database, who, op, {
       headline: headline === "" ? call.headline : headline,
       result: { provider: note },
     });

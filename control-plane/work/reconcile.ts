@@ -116,7 +116,8 @@ async function moveOp(options: ReconcileOptions, asking: Asking, about: Case): P
   // Of another release or another part of the house: not ours to judge.
   if (kind === undefined) return false;
   const decided = opMachines[kind].turn({ op, fleet });
-  const who = { term, nowMs: options.clock.nowMs() };
+  // The database's clock: what deadlines and sightings are counted by.
+  const who = { term, nowMs: fleet.nowMs };
   try {
     return await carryOut(options, asking, { ...about, who }, decided);
   } catch (error) {

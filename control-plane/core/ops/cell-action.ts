@@ -80,7 +80,7 @@ export const cellStart: Machine<"calling" | "opening" | End, "provided" | "opene
 
 function decideBack(world: OpWorld): Decision<"opened" | "late"> {
   const cell = world.op.object;
-  const missing = missingToServe(cellOf(world.fleet, cell), world.fleet.nowMs);
+  const missing = missingSinceStart(world, cell);
   if (missing === undefined) {
     return { kind: "go", event: "opened", headline: `${cell} serves again`, effects: [] };
   }
@@ -93,6 +93,16 @@ function decideBack(world: OpWorld): Decision<"opened" | "late"> {
     effects: [],
     failure: { code: "OP_FAILED", message, nextSteps: [`cellctl cell get ${cell}`] },
   };
+}
+
+/** What was seen of it before it was started says nothing about now. */
+function missingSinceStart({ op, fleet }: OpWorld, id: string): string | undefined {
+  const cell = cellOf(fleet, id);
+  const sinceMs = op.provider?.askedAtMs ?? 0;
+  const isBack = cell?.agents.some(({ primary, seenAtMs }) => primary && seenAtMs > sinceMs);
+  return isBack === true
+    ? missingToServe(cell, fleet.nowMs)
+    : "its agent has not called since it was started";
 }
 
 /**

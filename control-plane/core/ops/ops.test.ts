@@ -276,9 +276,15 @@ describe("actions on cells", () => {
     const waiting = turn(anOp("cell.start", "opening"), { cells: down });
     expect(short(waiting)).toBe("wait");
     expect(waiting.headline).toContain("its gate is silent");
-    expect(short(turn(anOp("cell.start", "opening"), { cells: [aCell("cell-01")] }))).toBe(
-      "opening -> done (done)",
-    );
+    const at = (askedAtMs: number) => {
+      const provider = { ...note("start", "running"), askedAtMs };
+      return short(
+        turn(anOp("cell.start", "opening", { provider }), { cells: [aCell("cell-01")] }),
+      );
+    };
+    expect(at(999_999)).toBe("opening -> done (done)");
+    // Its agent called last before it was started: that was the life that ended.
+    expect(at(1_000_001)).toBe("wait");
   });
 });
 
