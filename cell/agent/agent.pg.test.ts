@@ -3,6 +3,7 @@
  * contract: leases, ownership and what the gate lets through.
  */
 
+import { connect } from "node:net";
 import { request } from "undici";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { headers } from "../../contract/headers.ts";
@@ -147,6 +148,19 @@ describe("a request", () => {
     expect((await ask(agent)).status).toBe(201);
   });
 
+  test("that waits for 100 Continue is told to go on only once it is admitted", async () => {
+    const agent = await serving();
+    const head = (epoch: number) => [
+      ...["POST /things HTTP/1.1", "host: x", "connection: close", "expect: 100-continue"],
+      ...["content-length: 5", `${headers.tenant}: acme`, `${headers.keyspace}: default`],
+      ...[`${headers.key}: ${acme}`, `${headers.epoch}: ${epoch}`],
+      ...[`${headers.cell}: ${store.name}`, `${headers.nonce}: n`],
+    ];
+    const admitted = await rawRequest(agent.endpoint, head(1), "hello");
+    expect(admitted).toMatch(/^HTTP\/1\.1 100 [\s\S]*HTTP\/1\.1 201 /);
+    expect(await rawRequest(agent.endpoint, head(9), "hello")).toMatch(/^HTTP\/1\.1 421 /);
+  });
+
   test("of an application that is down is 503 and may be sent again", async () => {
     const agent = await serving();
     await app.close();
@@ -247,7 +261,7 @@ describe("the lease", () => {
   });
 
   test("outlasts a control plane that is silent, and not one moment longer", async () => {
-    control.settings.ttlMs = 3000;
+    control.settings.ttlMs = 5000;
     const agent = await serving();
     control.settings.silent = true;
     const at = control.calls.length;
@@ -273,7 +287,7 @@ describe("the lease", () => {
   });
 
   test("does not grow when the database's clock falls back while it is held", async () => {
-    control.settings.ttlMs = 3000;
+    control.settings.ttlMs = 5000;
     const agent = await serving();
     control.settings.silent = true;
     await store.admin.query(
@@ -302,7 +316,7 @@ describe("the lease", () => {
     await until("the second renews", () =>
       control.calls.slice(at).some((call) => call.primary && call.wantLease),
     );
-    expect((await ask(second)).status).toBe(201);
+    await until("it goes on serving", async () => (await ask(second)).status === 201);
   });
 });
 
@@ -398,12 +412,19 @@ test("an agent refuses the database of another cell", async () => {
   expect(events("database.lost").length).toBe(1);
 });
 
-async function rawRequest(endpoint: string, head: readonly string[]): Promise<string> {
-  const { connect } = await import("node:net");
+/** `afterContinue` is sent when the server says that it wants the body. */
+async function rawRequest(
+  endpoint: string,
+  head: readonly string[],
+  afterContinue = "",
+): Promise<string> {
   const url = new URL(endpoint);
   const socket = connect(Number(url.port), url.hostname);
   socket.write(`${head.join("\r\n")}\r\n\r\n`);
-  const chunks: Buffer[] = [];
-  for await (const chunk of socket) chunks.push(chunk);
-  return Buffer.concat(chunks).toString("latin1");
+  let text = "";
+  for await (const chunk of socket) {
+    text += String(chunk);
+    if (text.endsWith("Continue\r\n\r\n")) socket.write(afterContinue);
+  }
+  return text;
 }
