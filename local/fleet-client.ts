@@ -36,15 +36,26 @@ export function createFleetClient(options: {
   const { clock, random } = options;
   const client = createJsonClient({ ...options, unreachable: "CONTROL_PLANE_UNREACHABLE" });
 
-  const post = <T>(path: string, body: unknown, schema: z.ZodType<T>): Promise<T> =>
-    client.call({
-      method: "POST",
-      path,
-      body,
-      headers: { [idempotencyHeader]: random.uuid() },
-      schema,
-      timeoutMs: callMs,
-    });
+  /** A control plane that was set back hears its cells and routers first; that is waited for. */
+  async function post<T>(path: string, body: unknown, schema: z.ZodType<T>): Promise<T> {
+    const deadline = clock.monotonicMs() + opMs;
+    const headers = { [idempotencyHeader]: random.uuid() };
+    for (;;) {
+      try {
+        return await client.call({
+          method: "POST",
+          path,
+          body,
+          headers,
+          schema,
+          timeoutMs: callMs,
+        });
+      } catch (error) {
+        if (!isCode(error, "RECOVERING") || clock.monotonicMs() > deadline) throw error;
+        await clock.sleep(pauseMs);
+      }
+    }
+  }
 
   async function finish(op: Op): Promise<void> {
     const deadline = clock.monotonicMs() + opMs;
