@@ -57,9 +57,15 @@ describe("the order of places", () => {
       token: "of-env",
     });
     expect(await find({ data: "other" }, address)).toMatchObject({ token: "of-other" });
-    expect(await find({ context: "prod" }, { ...address, CELLCTL_TOKEN: "" })).toMatchObject({
+    expect(await find({ context: "prod" }, address)).toMatchObject({
       token: "of-context",
     });
+  });
+
+  test("a context without a token file takes the token of the environment", async () => {
+    await set("bare", 5005);
+    expect(await find({}, { CELLCTL_TOKEN: "of-env" })).toMatchObject({ token: "of-env" });
+    await expect(find()).rejects.toMatchObject({ code: "TOKEN_MISSING" });
   });
 
   test("an address without a token does not borrow another fleet's", async () => {

@@ -2,7 +2,7 @@
  * Which fleet a command speaks to, and with which token.
  *
  * The first of these that is there decides, whole: an address never comes from one place and its
- * token from another. Flags `--context` or `--data`; then the environment `CELLCTL_ADDR` with
+ * token from another, but for a context without a token file, which takes `CELLCTL_TOKEN`. Flags `--context` or `--data`; then the environment `CELLCTL_ADDR` with
  * `CELLCTL_TOKEN`, `CELLCTL_CONTEXT`, `CELLFLEET_DATA`; then the current context of the
  * configuration file; then the folder `.cellfleet` here.
  */
@@ -76,22 +76,23 @@ async function fleetOfContext(io: Places, name: string, from: string): Promise<F
   };
 }
 
+/** The context's own file wins: a token in the environment may be meant for another fleet. */
 async function tokenOfContext(io: Places, name: string, context: Context): Promise<string> {
+  const { addr, tokenFile } = context;
+  const nextSteps = [`cellctl context set ${name} --addr ${addr} --token-file FILE`];
+  if (tokenFile !== undefined) {
+    const path = isAbsolute(tokenFile)
+      ? tokenFile
+      : resolve(io.home, tokenFile.replace(/^~\//, ""));
+    return readToken(path, nextSteps);
+  }
   const fromEnv = filled(io.env["CELLCTL_TOKEN"]);
   if (fromEnv !== undefined) return fromEnv;
-  if (context.tokenFile === undefined) {
-    throw new CliError(
-      "TOKEN_MISSING",
-      `context ${name} names no token file, and CELLCTL_TOKEN is not set`,
-      {
-        nextSteps: [`cellctl context set ${name} --addr ${context.addr} --token-file FILE`],
-      },
-    );
-  }
-  const path = isAbsolute(context.tokenFile)
-    ? context.tokenFile
-    : resolve(io.home, context.tokenFile.replace(/^~\//, ""));
-  return readToken(path, [`cellctl context set ${name} --addr ${context.addr} --token-file FILE`]);
+  throw new CliError(
+    "TOKEN_MISSING",
+    `context ${name} names no token file, and CELLCTL_TOKEN is not set`,
+    { nextSteps },
+  );
 }
 
 async function fleetOfFolder(io: Places, name: string): Promise<Fleet> {
