@@ -54,19 +54,21 @@ create index if not exists ownership_change on cellfleet.ownership (change);
 create index if not exists ownership_range on cellfleet.ownership (keyspace, value) where kind = 'range';
 create sequence if not exists cellfleet.change_number;
 
--- The lease: lost in a crash (unlogged), void after any restart (boot): born fenced.
-create unlogged table if not exists cellfleet.lease (
-  one        boolean primary key default true check (one),
-  lease_grant bigint not null,
-  -- For people and for facts(). What the guard reads is the sequence lease_until.
-  expires_at timestamptz not null,
-  boot       timestamptz not null,
-  holder     text not null
-);
--- When the lease ends, in microseconds since 1970. A sequence, because its value stands outside of
--- snapshots: a REPEATABLE READ transaction sees a renewal and, above all, an early end at once; from
--- a table it would see the row as of its first statement.
+-- The lease: lost in a crash (unlogged), void after any restart (boot): born fenced. What the guard
+-- reads are two sequences, in microseconds since 1970: when the lease ends, and for which postmaster
+-- it was granted. Their values stand outside of snapshots: a REPEATABLE READ transaction sees a
+-- renewal and, above all, an early end at once; from a table it would see the row as of its first
+-- statement. They are also the cheapest thing to read.
 create unlogged sequence if not exists cellfleet.lease_until minvalue 0 start 0;
+create unlogged sequence if not exists cellfleet.lease_boot minvalue 0 start 0;
+-- The same for people and for set_lease(); `lease_grant`, because GRANT is a word of SQL.
+create unlogged table if not exists cellfleet.lease (
+  one         boolean primary key default true check (one),
+  lease_grant bigint not null,
+  expires_at  timestamptz not null,
+  boot        timestamptz not null,
+  holder      text not null
+);
 
 -- The highest grant ever stored, durable (corrections A14): a restored clone presents an old one.
 create table if not exists cellfleet.grant_seen (

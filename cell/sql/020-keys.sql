@@ -1,6 +1,7 @@
 -- Time, lock keys and placement keys: each has one source.
 
--- The only source of time of the lease. Tests replace it, cell by cell.
+-- The only source of time of the lease. Tests replace it, cell by cell; a running transaction hears of
+-- that with its next statement.
 create or replace function cellfleet.clock() returns timestamptz
   language sql volatile parallel safe
   begin atomic

@@ -1,16 +1,21 @@
 -- The lease: the cell's permission to serve, bounded in time (promise 1, corrections A14, A18).
 
+-- One expression, so that it becomes part of the caller's; callers run as this schema's owner.
+-- to_timestamp takes a double, which holds microseconds exactly until the year 2255. Null, and so
+-- refused, while no lease was stored since the last crash.
+create or replace function cellfleet.is_lease_live() returns boolean
+  language sql volatile parallel safe
+  begin atomic
+    select to_timestamp(pg_sequence_last_value('cellfleet.lease_boot') / 1000000.0::double precision)
+             = pg_postmaster_start_time()
+       and cellfleet.clock()
+             < to_timestamp(pg_sequence_last_value('cellfleet.lease_until') / 1000000.0::double precision);
+  end;
+
 create or replace function cellfleet.lease_live() returns boolean
-  language plpgsql stable parallel safe security definer set search_path = pg_catalog, pg_temp as $$
-declare
-  v_live boolean;
+  language plpgsql volatile parallel safe security definer set search_path = pg_catalog, pg_temp as $$
 begin
-  -- to_timestamp takes a double, which is exact in microseconds until the year 2255.
-  select l.boot = pg_postmaster_start_time()
-         and cellfleet.clock() < to_timestamp(u.last_value / 1000000.0::double precision)
-    into v_live
-    from cellfleet.lease l, cellfleet.lease_until u;
-  return coalesce(v_live, false);
+  return coalesce(cellfleet.is_lease_live(), false);
 end $$;
 
 -- Stores a grant. `set`: it counts. `same`: this grant stood already; its end may have come closer,
@@ -46,8 +51,10 @@ begin
        values (p_grant, p_expires_at, p_boot, p_holder)
   on conflict (one) do update set lease_grant = excluded.lease_grant,
     expires_at = excluded.expires_at, boot = excluded.boot, holder = excluded.holder;
-  -- Last: setval is not undone by a rollback.
+  -- Last, because setval is not undone by a rollback; and the end before the postmaster, or for a
+  -- moment after a restart the old end would count for the new one.
   perform setval('cellfleet.lease_until', greatest(v_until, 0));
+  perform setval('cellfleet.lease_boot', floor(extract(epoch from p_boot) * 1000000)::bigint);
   return 'set';
 end $$;
 

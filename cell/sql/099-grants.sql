@@ -9,16 +9,16 @@ begin
   revoke all on all functions in schema cellfleet from public;
   revoke all on all tables in schema cellfleet from public;
   execute format('grant usage on schema cellfleet to %I, %I, %I', v_app, v_owner, v_agent);
-  execute format('grant select on cellfleet.owned_keys, cellfleet.override_keys to %I, %I, %I', v_app, v_owner, v_agent);
+  execute format('grant select on cellfleet.owned_keys to %I, %I, %I', v_app, v_owner, v_agent);
   execute format(
     'grant execute on function cellfleet.enter(text, bigint), cellfleet.enter_all(text[], bigint[]),
-       cellfleet.placement_key(text, text), cellfleet.reader(text, name), cellfleet.visible(text, text), cellfleet.slot_count(text),
-       cellfleet.slot(text, integer),
+       cellfleet.placement_key(text, text), cellfleet.reader(text, name), cellfleet.visible(text, text),
        cellfleet.next_id(regclass), cellfleet.next_id(text), cellfleet.lease_live() to %I, %I', v_app, v_owner);
   execute format(
     'grant execute on function cellfleet.protect_table(text, text, text, text),
        cellfleet.unprotect_table(text, text), cellfleet.install_guard(text, text, text),
-       cellfleet.install_policy(regclass, text, text), cellfleet.visible_condition(text, text), cellfleet.lease_ids(regclass),
+       cellfleet.install_policy(regclass, text, text),
+       cellfleet.visible_condition(text, text), cellfleet.lease_ids(regclass),
        cellfleet.identity_to_sequence(regclass, text, regclass), cellfleet.guard_for(text),
        cellfleet.register_table(text, text, text, text), cellfleet.forget_table(text, text),
        cellfleet.lease_sequence(regclass, bigint), cellfleet.check_commit(),
