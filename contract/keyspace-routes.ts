@@ -11,6 +11,7 @@ import {
   slotOf,
 } from "./placement-key.ts";
 import type { PlacementGroup, RoutedKeyspace, RouteState } from "./routing-table.ts";
+import { type HashKey, TenantIndex } from "./tenant-index.ts";
 
 /** Shared between all placements of a group: never changed, only replaced. */
 export type Route = {
@@ -22,7 +23,7 @@ export type Route = {
 /** `via` says which kind of key decided; `tenant` in a keyspace of slots or ranges is an override. */
 export type FoundRoute = Route & { readonly key: PlacementKey; readonly via: KeyKind };
 
-/** From value (tenant id, slot number, range start) to route. A `Map` fits; so does what is denser. */
+/** From value (tenant id, slot number, range start) to route. A `Map` fits where there are few. */
 export type RouteIndex = {
   readonly get: (value: string) => Route | undefined;
   readonly set: (value: string, route: Route) => unknown;
@@ -43,10 +44,11 @@ export type KeyAt = {
   readonly kind: KeyKind;
   readonly value: string;
 };
-export function emptyRoutes(keyspace: RoutedKeyspace): KeyspaceRoutes {
+
+export function emptyRoutes(keyspace: RoutedKeyspace, hashKey: HashKey): KeyspaceRoutes {
   return {
     keyspace,
-    byKind: { tenant: new Map(), slot: new Map(), range: new Map() },
+    byKind: { tenant: new TenantIndex(hashKey), slot: new Map(), range: new Map() },
     starts: undefined,
   };
 }

@@ -34,17 +34,31 @@ function finish(lane: number): number {
   return h ^ (h >>> 16);
 }
 
-/** Two lanes with different seeds and multipliers, so that a collision in one is none in the other. */
-export function mixText(text: string): Sum {
-  let a = 0x2545f491;
-  let b = 0x6c078965;
+/**
+ * Sums texts that begin alike: what is the same for a whole group of placements is mixed once. Two lanes
+ * with different seeds and multipliers, so that a collision in one is none in the other.
+ */
+export function createMixer(prefix: string): (rest: string) => Sum {
+  const a = mixA(0x2545f491, prefix);
+  const b = mixB(0x6c078965, prefix);
+  return (rest) => [finish(mixA(a, rest) ^ rest.length), finish(mixB(b, rest))];
+}
+
+function mixA(start: number, text: string): number {
+  let a = start;
   for (let index = 0; index < text.length; index += 1) {
-    const unit = text.charCodeAt(index);
-    a = Math.imul(a ^ unit, 0x9e3779b1);
+    a = Math.imul(a ^ text.charCodeAt(index), 0x9e3779b1);
     a ^= a >>> 15;
-    b = Math.imul(b + unit, 0x5f356495) ^ (b >>> 13);
   }
-  return [finish(a ^ text.length), finish(b)];
+  return a;
+}
+
+function mixB(start: number, text: string): number {
+  let b = start;
+  for (let index = 0; index < text.length; index += 1) {
+    b = Math.imul(b + text.charCodeAt(index), 0x5f356495) ^ (b >>> 13);
+  }
+  return b;
 }
 
 /** The lists of a table that always travel whole. */
@@ -71,7 +85,7 @@ export function mixLists(lists: TableLists): Sum {
     keyspaces: [...parsed.keyspaces].sort((a, b) => compare(a.name, b.name)),
     cells: [...parsed.cells].sort((a, b) => compare(a.id, b.id)),
   };
-  return mixText(`lists ${canonical(byName)}`);
+  return createMixer("lists ")(canonical(byName));
 }
 
 const compare = (a: string, b: string): number => Number(a > b) - Number(a < b);

@@ -254,14 +254,29 @@ async function openRemote(
 ): Promise<FollowedTable> {
   const { store, log, metrics, token, config, clock, random, tally } = parts;
   const verifier = await readKeys(source.trustKeys);
-  const file = new TableFile(source.stateDir, verifier);
+  const word = () => Number.parseInt(random.hex(4), 16) | 0;
+  const hashKey = [word(), word()] as const;
+  const file = new TableFile(source.stateDir, verifier, hashKey);
   await restore(parts, file, source.stateDir);
   let sync: TableSync | undefined;
   return {
     follow: (adminUrl) => {
       const { url } = source;
       sync = new TableSync({
-        ...{ url, token, adminUrl, clock, random, log, metrics, store, file, verifier, tally },
+        ...{
+          url,
+          token,
+          adminUrl,
+          clock,
+          random,
+          log,
+          metrics,
+          store,
+          file,
+          verifier,
+          hashKey,
+          tally,
+        },
         routerId: config.id,
       });
       sync.start();

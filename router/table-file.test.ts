@@ -17,7 +17,7 @@ beforeEach(async () => {
 afterEach(() => rm(dir, { recursive: true, force: true }));
 
 async function write(table: TableState): Promise<TableFile> {
-  const file = new TableFile(dir, verifier);
+  const file = new TableFile(dir, verifier, [1, 2]);
   await file.restore();
   const writer = await file.beginSnapshot();
   await writer.write(snapshotOf(table));
@@ -38,7 +38,7 @@ async function writeSeven(): Promise<TableState> {
   return table;
 }
 
-const restore = () => new TableFile(dir, verifier).restore();
+const restore = () => new TableFile(dir, verifier, [1, 2]).restore();
 
 describe("after a restart", () => {
   test("snapshot and journal together are the table that was served", async () => {
@@ -58,7 +58,7 @@ describe("after a restart", () => {
     const table = await writeSeven();
     const next = deltaOf(table, { hooli: "a 1" });
     await appendFile(path("journal.ndjson"), JSON.stringify(next).slice(0, 40));
-    const file = new TableFile(dir, verifier);
+    const file = new TableFile(dir, verifier, [1, 2]);
     const restored = await file.restore();
     if (restored.kind !== "restored") throw new Error("refused");
     restored.table.apply(JSON.parse(next.body));

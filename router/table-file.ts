@@ -22,6 +22,7 @@ import { join } from "node:path";
 import { z } from "zod";
 import { deltaBodySchema, type SignedDelta, signedDeltaSchema } from "../contract/routing-table.ts";
 import type { TableState } from "../contract/table-state.ts";
+import type { HashKey } from "../contract/tenant-index.ts";
 import { signaturePurposes, type Verifier } from "../runtime/signing.ts";
 import { readSnapshot } from "./table-read.ts";
 
@@ -43,6 +44,7 @@ const journalBytesMin = 8 * 1024 * 1024;
 export class TableFile {
   readonly #dir: string;
   readonly #verifier: Verifier;
+  readonly #hashKey: HashKey;
   #journal: FileHandle | undefined;
   #journalBytes = 0;
   #snapshotBytes = 0;
@@ -50,9 +52,10 @@ export class TableFile {
   /** What lies there was refused: it is kept aside before anything is written. */
   #refused: boolean = false;
 
-  constructor(dir: string, verifier: Verifier) {
+  constructor(dir: string, verifier: Verifier, hashKey: HashKey) {
     this.#dir = dir;
     this.#verifier = verifier;
+    this.#hashKey = hashKey;
   }
 
   /** True when a new snapshot would be shorter to read than what is there. */
@@ -142,7 +145,7 @@ export class TableFile {
     const path = this.#path("table.ndjson");
     if (!(await exists(path))) return { kind: "absent" };
     this.#snapshotBytes = (await stat(path)).size;
-    const table = await readSnapshot(createReadStream(path), this.#verifier);
+    const table = await readSnapshot(createReadStream(path), this.#verifier, this.#hashKey);
     if ("kind" in table) return table;
     const problem = (await this.#replay(table)) ?? (await this.#compareSeen(table));
     return problem ?? { kind: "restored", table };

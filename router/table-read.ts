@@ -10,6 +10,7 @@ import {
   snapshotTailSchema,
 } from "../contract/routing-table.ts";
 import { isTableRefusal, startTable, type TableState } from "../contract/table-state.ts";
+import type { HashKey } from "../contract/tenant-index.ts";
 import { signaturePurposes, type Verifier } from "../runtime/signing.ts";
 
 export type TableProblem = {
@@ -30,8 +31,9 @@ const lineBytesMax = 4 * 1024 * 1024;
 export async function readSnapshot(
   chunks: AsyncIterable<Uint8Array>,
   verifier: Verifier,
+  hashKey: HashKey,
 ): Promise<TableState | TableProblem> {
-  const reader = new SnapshotReader(verifier);
+  const reader = new SnapshotReader(verifier, hashKey);
   let rest: Buffer = Buffer.alloc(0);
   for await (const chunk of chunks) {
     let data = rest.length === 0 ? Buffer.from(chunk) : Buffer.concat([rest, chunk]);
@@ -48,13 +50,15 @@ export async function readSnapshot(
 
 class SnapshotReader {
   readonly #verifier: Verifier;
+  readonly #hashKey: HashKey;
   readonly #hash = createHash("sha256");
   #table: TableState | undefined;
   #promised = 0;
   #done: boolean = false;
 
-  constructor(verifier: Verifier) {
+  constructor(verifier: Verifier, hashKey: HashKey) {
     this.#verifier = verifier;
+    this.#hashKey = hashKey;
   }
 
   line(bytes: Buffer): TableProblem | undefined {
@@ -77,7 +81,7 @@ class SnapshotReader {
     const head = snapshotHeadSchema.safeParse(json);
     if (!head.success) return refused("corrupt", "the first line is no head of a routing table");
     this.#hash.update(bytes);
-    const table = startTable(head.data);
+    const table = startTable(head.data, this.#hashKey);
     if (isTableRefusal(table)) return refused("invalid", table.text);
     this.#table = table;
     this.#promised = head.data.placements;

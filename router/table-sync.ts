@@ -8,6 +8,7 @@ import { routerSyncResponseSchema } from "../contract/cell-protocol.ts";
 import { CellError } from "../contract/errors.ts";
 import { release } from "../contract/release.ts";
 import type { SignedDelta } from "../contract/routing-table.ts";
+import type { HashKey } from "../contract/tenant-index.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { createJsonClient, type JsonClient } from "../runtime/http-client.ts";
 import { errorFields, type Log } from "../runtime/log.ts";
@@ -34,6 +35,7 @@ export type TableSyncOptions = {
   readonly store: TableStore;
   readonly file: TableFile;
   readonly verifier: Verifier;
+  readonly hashKey: HashKey;
   readonly tally: CellTally;
 };
 
@@ -158,7 +160,7 @@ export class TableSync {
   }
 
   async #fetchSnapshot(signal: AbortSignal): Promise<void> {
-    const { url, token, verifier, store, file, metrics, log, clock } = this.#options;
+    const { url, token, verifier, hashKey, store, file, metrics, log, clock } = this.#options;
     const startedMs = clock.monotonicMs();
     const response = await request(`${url}/v1/machine/routing-table`, {
       dispatcher: this.#agent,
@@ -175,7 +177,7 @@ export class TableSync {
       );
     }
     const copy = await this.#openCopy();
-    const table = await readSnapshot(copied(response.body, copy), verifier);
+    const table = await readSnapshot(copied(response.body, copy), verifier, hashKey);
     if ("kind" in table) {
       await copy?.discard();
       this.#refuse(table, "snapshot");
