@@ -108,6 +108,30 @@ describe("what is missing is said, with the way out", () => {
   });
 });
 
+test("a token that would travel in the clear is warned about, once, and not on this machine", async () => {
+  const over = async (addr: string) => {
+    const env = { CELLCTL_ADDR: addr, CELLCTL_TOKEN: "x" };
+    const ended = new AbortController();
+    ended.abort(); // Nothing is sent: only the warning counts.
+    const { stderr } = await cellctl(["status"], {
+      env,
+      home,
+      cwd: home,
+      interrupted: ended.signal,
+    });
+    return stderr.split("in the clear").length - 1;
+  };
+  expect(await over("http://control.example")).toBe(1);
+  for (const addr of [
+    "https://control.example",
+    "http://127.0.0.1:9",
+    "http://localhost:9",
+    "http://[::1]:9",
+  ]) {
+    expect(await over(addr)).toBe(0);
+  }
+});
+
 describe("contexts", () => {
   test("are listed, used, forgotten; the first becomes current", async () => {
     await set("one", 5001);

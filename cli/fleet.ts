@@ -1,10 +1,10 @@
 /**
  * Which fleet a command speaks to, and with which token.
  *
- * The first of these that is there decides, whole: an address never comes from one place and its
- * token from another, but for a context without a token file, which takes `CELLCTL_TOKEN`. Flags `--context` or `--data`; then the environment `CELLCTL_ADDR` with
- * `CELLCTL_TOKEN`, `CELLCTL_CONTEXT`, `CELLFLEET_DATA`; then the current context of the
- * configuration file; then the folder `.cellfleet` here.
+ * The first of these that is there decides, whole: flags `--context` or `--data`; the environment
+ * `CELLCTL_ADDR` with `CELLCTL_TOKEN`, `CELLCTL_CONTEXT`, `CELLFLEET_DATA`; the current context of the
+ * configuration file; the folder `.cellfleet` here. A token never goes to an address that came from
+ * elsewhere; only a context that names no token file takes `CELLCTL_TOKEN`.
  */
 import { readFile } from "node:fs/promises";
 import { isAbsolute, join, resolve } from "node:path";
@@ -137,6 +137,14 @@ async function readToken(path: string, nextSteps: readonly string[]): Promise<st
     throw new CliError("TOKEN_MISSING", `cannot read the token file ${path}`, { cause, nextSteps });
   }
   throw new CliError("TOKEN_MISSING", `the token file ${path} is empty`, { nextSteps });
+}
+
+const loopback = /^(localhost|127(\.\d+){3}|\[::1\])$/;
+
+/** True: whoever listens on the way reads the token. */
+export function isOverheard({ origin }: Fleet): boolean {
+  const { protocol, hostname } = new URL(origin);
+  return protocol === "http:" && !loopback.test(hostname) && !hostname.endsWith(".localhost");
 }
 
 function originOf(raw: string, from: string): string {

@@ -61,11 +61,13 @@ export function createSession(io: Io, options: GlobalOptions): Session {
   };
 
   async function openApi(): Promise<Api> {
-    const [{ findFleet }, { createApi }] = await Promise.all([
+    const [{ findFleet, isOverheard }, { createApi }] = await Promise.all([
       import("./fleet.ts"),
       import("./api.ts"),
     ]);
-    return createApi(await findFleet(io, options), interrupted());
+    const fleet = await findFleet(io, options);
+    if (isOverheard(fleet)) await note(`Warning: the token goes to ${fleet.origin} in the clear.`);
+    return createApi(fleet, interrupted());
   }
 
   const note = async (text: string): Promise<void> => {

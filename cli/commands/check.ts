@@ -10,7 +10,7 @@ const marks = { ok: "√", warn: "!", failed: "×", skipped: "-" } as const;
 export const checkView: View<Check> = {
   id: ({ id }) => id,
   columns: [
-    { head: "", cell: ({ state }) => marks[state] },
+    { head: "", cell: ({ state }) => marks[state], state: true },
     { head: "CHECK", cell: ({ id }) => id },
     { head: "FOUND", cell: ({ text, fix }) => (fix === null ? text : `${text} → ${fix}`) },
   ],

@@ -59,6 +59,9 @@ const tones: Readonly<Record<string, Tone>> = {
   quarantined: "bad",
   unavailable: "bad",
   no: "bad",
+  "√": "good",
+  "!": "warn",
+  "×": "bad",
 };
 
 export const toneOf = (state: string): Tone | undefined =>
