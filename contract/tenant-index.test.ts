@@ -61,6 +61,21 @@ test("it grows, forgets what is deleted, and stays exact for a hundred thousand"
   expect([wrong, index.size]).toEqual([0, 75_000]);
 });
 
+test("a table whose tenants all come and go does not grow without end", () => {
+  const index = new TenantIndex([1, 2]);
+  const id = (round: number, nth: number) => `round-${round}-tenant-${nth}`;
+  for (let round = 0; round < 40; round += 1) {
+    for (let nth = 0; nth < 500; nth += 1) {
+      index.set(id(round, nth), route(`c${round}`));
+      if (round > 0) expect(index.delete(id(round - 1, nth))).toBe(true);
+    }
+    for (let nth = 0; nth < 500; nth += 1)
+      expect(index.get(id(round, nth))?.cell).toBe(`c${round}`);
+    expect(index.size).toBe(500);
+  }
+  expect(index.bytes).toBeLessThan(200_000);
+});
+
 test("an id that is not ASCII equals nothing that is stored", () => {
   const index = new TenantIndex([1, 2]);
   index.set("A", route("a"));

@@ -40,6 +40,11 @@ export class TenantIndex implements RouteIndex {
     return this.#size;
   }
 
+  /** Of the arrays; what the ids and their places cost. */
+  get bytes(): number {
+    return this.#tags.byteLength + this.#offsets.byteLength + this.#arena.byteLength;
+  }
+
   get(id: string): Route | undefined {
     const slot = this.#find(id, hashText(this.#key, id));
     const offset = this.#offsets[slot] ?? 0;
