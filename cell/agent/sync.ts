@@ -50,7 +50,7 @@ const waitMsMax = 25_000;
 /** More than the control plane may wait, for its own work and the way. */
 const answerMs = 10_000;
 const intervalMs = 500;
-const backoffMaxMs = 5000;
+const backoffMaxMs = 2000;
 const refusedMax = 1000;
 
 type Prepared = {
