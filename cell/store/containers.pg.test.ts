@@ -27,6 +27,16 @@ const seenBy = async (store: CellStore) => {
   const { rows } = await store.app.query("select distinct tenant_id as t from orders");
   return rows.map(({ t }) => String(t)).toSorted(compareBytes);
 };
+/** Until one session waits for an advisory lock. */
+const waitForLock = (store: CellStore) =>
+  expect
+    .poll(async () => {
+      const { rows } = await store.admin.query(
+        "select count(*)::int as n from pg_locks where locktype = 'advisory' and not granted",
+      );
+      return rows[0].n;
+    })
+    .toBe(1);
 const slotCount = 64;
 const slots = { name: "default", strategy: "slots", slotCount, guardMode: "row" } as const;
 const slotOfTenant = (tenant: string) => `default/slot/${slotOf(tenant, slotCount)}`;
@@ -137,14 +147,7 @@ describe("slots", () => {
         ]);
         await store.app.query(`begin isolation level ${isolation}`);
         const refused = refusalOf(store.app.query(insert(tenant)));
-        await expect
-          .poll(async () => {
-            const { rows } = await store.admin.query(
-              "select count(*)::int as n from pg_locks where locktype = 'advisory' and not granted",
-            );
-            return rows[0].n;
-          })
-          .toBe(1);
+        await waitForLock(store);
         await store.agent.query("commit");
         expect(await refused).toBe(isolation === "read committed" ? "CF001" : "40001");
         await store.app.query("rollback");
@@ -211,4 +214,22 @@ describe("ranges", () => {
     await store.app.query(insert("golf"));
     expect(await seenBy(store)).toEqual(["Zebra", "acme", "golf", "lzzz", "zed"]);
   });
+
+  test.each(isolationLevels)(
+    "a writer (%s) that waited while its range was split begins anew",
+    async (isolation) => {
+      await store.agent.query("begin");
+      const split = [
+        { name: "default", strategy: "range", guardMode: "row", ranges: ["", "h", "m"] },
+      ];
+      await store.agent.query("select cellfleet.set_keyspaces($1)", [JSON.stringify(split)]);
+      await store.app.query(`begin isolation level ${isolation}`);
+      const refused = refusalOf(store.app.query(insert("hotel")));
+      await waitForLock(store);
+      await store.agent.query("commit");
+      expect(await refused).toBe("40001");
+      await store.app.query("rollback");
+      await ranges(["", "m"]);
+    },
+  );
 });
