@@ -86,6 +86,8 @@ export function createDevFleet(options: DevFleetOptions): DevFleet {
         await bringUp(parts, options, aborted);
         return await parts.publish();
       } catch (error) {
+        // Stopping takes a moment; the reason should not wait for it.
+        if (!aborted.aborted) say(`not started: ${error instanceof Error ? error.message : error}`);
         await stop();
         throw error;
       }
