@@ -1,0 +1,151 @@
+/** The audit log against a real server: append-only, and every way of tampering shows. */
+import pg from "pg";
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { systemRandom } from "../../runtime/random.ts";
+import { startTestPostgres, type TestPostgres } from "../../tests/postgres.ts";
+import { recordAudit, verifyAudit } from "./audit.ts";
+import { type Database, openDatabase, prepareDatabase } from "./database.ts";
+import { changeRouting } from "./routing-change.ts";
+
+let postgres: TestPostgres;
+let url: string;
+let database: Database;
+let db: pg.Client;
+let databases = 0;
+
+beforeAll(async () => {
+  postgres = await startTestPostgres();
+});
+beforeEach(async () => {
+  databases += 1;
+  url = await postgres.createDatabase(`audit${databases}`);
+  database = openDatabase({ url, onConnectionError: () => undefined });
+  await prepareDatabase(database, systemRandom);
+  db = new pg.Client({ connectionString: url });
+  await db.connect();
+  await Promise.all(Array.from({ length: 20 }, (_, index) => write(`tenant-${index}`)));
+  return async () => {
+    await db.end();
+    await database.close();
+  };
+});
+afterAll(() => postgres?.stop());
+
+const write = (object: string, after: unknown = { cell: "cell-01", weird: [1.5, -0, "é\\\"'"] }) =>
+  database.transaction((tx) =>
+    recordAudit(
+      tx,
+      {
+        actor: { name: "ann", role: "operator" },
+        action: "tenant.create",
+        object,
+        reason: "",
+        outcome: "accepted",
+        after,
+      },
+      1_700_000_000_000,
+    ),
+  );
+
+test("twenty writers at once: no gap, no fork, and the chain holds", async () => {
+  expect(await verifyAudit(database)).toMatchObject({ ok: true, entries: 20, brokenAt: null });
+});
+
+test("a chain longer than a page is walked to its end", async () => {
+  await database.transaction(async (tx) => {
+    for (let index = 0; index < 1200; index += 1) {
+      await recordAudit(
+        tx,
+        {
+          actor: { name: "ann", role: "operator" },
+          action: "bulk",
+          object: `${index}`,
+          reason: "",
+          outcome: "accepted",
+        },
+        1_700_000_000_000 + index,
+      );
+    }
+  });
+  expect(await verifyAudit(database)).toMatchObject({ ok: true, entries: 1220 });
+});
+
+test("the entry is rolled back with its effect, and leaves no gap", async () => {
+  const failing = database.transaction(async (tx) => {
+    await recordAudit(
+      tx,
+      {
+        actor: { name: "ann", role: "operator" },
+        action: "tenant.create",
+        object: "lost",
+        reason: "",
+        outcome: "accepted",
+      },
+      0,
+    );
+    throw new Error("the effect failed");
+  });
+  await expect(failing).rejects.toThrow("the effect failed");
+  await write("next");
+  expect(await verifyAudit(database)).toMatchObject({ ok: true, entries: 21 });
+});
+
+describe("PostgreSQL refuses", () => {
+  test.each([
+    "update cellfleet_control.audit set reason = 'x' where id = 3",
+    "delete from cellfleet_control.audit where id = 20",
+    "truncate cellfleet_control.audit",
+  ])("%s", async (statement) => {
+    await expect(db.query(statement)).rejects.toMatchObject({ code: "23001" });
+  });
+
+  test("a revision or an epoch that falls, and an owner that changes without a new epoch", async () => {
+    await database.transaction((tx) => changeRouting(tx, { config: false }));
+    await expect(db.query("update cellfleet_control.fleet set revision = 0")).rejects.toThrow(
+      /may not fall/,
+    );
+    await db.query(`insert into cellfleet_control.placement
+      (key, keyspace, kind, value, cell, epoch, state, revision, op)
+      values ('default/tenant/acme', 'default', 'tenant', 'acme', 'cell-01', 5, 'active', 1, 'op')`);
+    await expect(db.query("update cellfleet_control.placement set epoch = 4")).rejects.toThrow(
+      /may not fall/,
+    );
+    const move = "update cellfleet_control.placement set cell = 'cell-02'";
+    await expect(db.query(move)).rejects.toThrow(/needs a greater epoch/);
+    await db.query(`${move}, epoch = 6`);
+  });
+});
+
+/** Whoever owns the database can drop a trigger; the chain shows what was done behind it. */
+describe("tampering behind the trigger is found", () => {
+  beforeEach(async () => {
+    await db.query("alter table cellfleet_control.audit disable trigger all");
+  });
+  test.each([
+    ["a changed field", "update cellfleet_control.audit set actor = 'bob' where id = 7", 7],
+    ["a changed effect", `update cellfleet_control.audit set after = '{}' where id = 7`, 7],
+    ["a changed time", "update cellfleet_control.audit set at = now() where id = 7", 7],
+    ["a removed entry", "delete from cellfleet_control.audit where id = 7", 8],
+    ["a cut tail", "delete from cellfleet_control.audit where id > 15", 16],
+    ["the first entry gone", "delete from cellfleet_control.audit where id = 1", 2],
+    [
+      "an entry that was never written",
+      `insert into cellfleet_control.audit select 21, at, actor, role, action, object, reason, outcome,
+         before, after, hash, 'deadbeef' from cellfleet_control.audit where id = 20`,
+      21,
+    ],
+    [
+      "two entries that changed places",
+      `update cellfleet_control.audit set id = case id when 7 then -8 else -7 end where id in (7, 8);
+       update cellfleet_control.audit set id = -id where id < 0`,
+      7,
+    ],
+    ["all of it gone", "delete from cellfleet_control.audit", 1],
+  ])("%s", async (_name, statement, brokenAt) => {
+    await db.query(statement);
+    const verdict = await verifyAudit(database);
+    expect(verdict.ok).toBe(false);
+    expect(verdict.brokenAt).toBe(brokenAt);
+    expect(verdict.text).toMatch(/changed|cut/);
+  });
+});
