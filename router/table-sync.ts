@@ -44,7 +44,7 @@ const waitMs = 8000;
 const answerMs = 5000;
 const snapshotMs = 120_000;
 const idleMs = 250;
-const backoffMaxMs = 5000;
+const backoffMaxMs = 2000;
 
 export class TableSync {
   readonly #options: TableSyncOptions;
@@ -126,7 +126,8 @@ export class TableSync {
         admin: adminUrl,
         release,
         nonce,
-        waitMs,
+        // After a silence the first call comes back at once, so that the acknowledgement is known to be heard.
+        waitMs: this.#connected === true ? waitMs : 0,
         seen: tally.take(),
       },
       schema: routerSyncResponseSchema,

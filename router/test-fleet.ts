@@ -144,6 +144,7 @@ export async function startControlPlane(
         }),
       );
     const news =
+      question.waitMs === 0 ||
       cheat !== undefined ||
       question.revision !== table.revision ||
       question.checksum !== table.checksum;
