@@ -25,11 +25,13 @@ import {
   tokenSchema,
 } from "../contract/control-api.ts";
 import { explanationSchema } from "../contract/explanation.ts";
+import { recoverySchema } from "../contract/recovery-api.ts";
 import { auditEndpoints } from "../control-plane/api/audit.ts";
 import { cellEndpoints } from "../control-plane/api/cells.ts";
 import { keyspaceEndpoints } from "../control-plane/api/keyspaces.ts";
 import { opEndpoints } from "../control-plane/api/ops.ts";
 import { overrideEndpoints } from "../control-plane/api/overrides.ts";
+import { recoveryEndpoints } from "../control-plane/api/recovery.ts";
 import { routingEndpoints } from "../control-plane/api/routing.ts";
 import { statusEndpoints } from "../control-plane/api/status.ts";
 import { tenantImportEndpoints } from "../control-plane/api/tenant-import.ts";
@@ -61,6 +63,7 @@ beforeAll(async () => {
     ...opEndpoints(context),
     ...auditEndpoints(context),
     ...tokenEndpoints(context),
+    ...recoveryEndpoints(context),
   ]);
   await openCell(control.database, "cell-01");
   await openCell(control.database, "cell-02", { tenants: 10 });
@@ -83,6 +86,7 @@ async function json<T extends z.ZodType>(schema: T, ...args: string[]): Promise<
 
 describe("reading", () => {
   test("every command prints what the contract says", async () => {
+    expect(await json(recoverySchema, "recovery", "show")).toMatchObject({ mode: "normal" });
     expect(await json(statusSchema, "status")).toMatchObject({ cells: { total: 2 } });
     expect((await json(list(cellSchema), "cell", "ls")).items).toHaveLength(2);
     expect(await json(cellSchema, "cell", "get", "cell-01")).toMatchObject({ id: "cell-01" });
@@ -351,6 +355,9 @@ describe("refusals", () => {
     [["keyspace", "get", "nothing"], 5, "KEYSPACE_UNKNOWN"],
     [["router", "get", "nothing"], 5, "NOT_FOUND"],
     [["token", "revoke", "tok-nothing", "-y"], 5, "TOKEN_UNKNOWN"],
+    [["recovery", "freeze", "cell-01"], 64, "NOT_CONFIRMED"],
+    [["recovery", "freeze", "cell-01", "--yes"], 64, "VALIDATION_FAILED"],
+    [["recovery", "freeze", "cell-01", "--yes", "--reason", "it is gone"], 6, "STATE_CONFLICT"],
     [["cell", "create", "cell-01"], 6, "CELL_EXISTS"],
     [["cell", "create", "Cell 1"], 64, "VALIDATION_FAILED"],
     [["tenant", "create", "<script>alert(1)</script>"], 64, "VALIDATION_FAILED"],

@@ -37,19 +37,26 @@ export const collect = (value: string, before: readonly string[] | undefined): s
   value,
 ];
 
-/** Options of every command that changes something. */
-export function mutation(command: Command): Command {
-  return command
+const intent = (command: Command): Command =>
+  command
     .option("--reason <text>", "why; goes to the audit log")
     .option("--dry-run", "print the plan, change nothing")
     .option(
       "--idempotency-key <key>",
       "repeat a request without doing it twice (default: a fresh one)",
-    )
+    );
+
+/** Options of every command that becomes an operation. */
+export const mutation = (command: Command): Command =>
+  intent(command)
     .option("--wait", "wait until the operation is done (the default)")
     .option("--no-wait", "return as soon as the operation is recorded");
-}
+
+const confirmation = (command: Command): Command =>
+  command.option("--confirm <name>", "confirm by name, instead of being asked");
 
 /** As `mutation`, for what destroys: asks for the name on a terminal. */
-export const destructive = (command: Command): Command =>
-  mutation(command).option("--confirm <name>", "confirm by name, instead of being asked");
+export const destructive = (command: Command): Command => confirmation(mutation(command));
+
+/** As `destructive`, for what is done when the answer comes: there is no operation to wait for. */
+export const destructiveAtOnce = (command: Command): Command => confirmation(intent(command));

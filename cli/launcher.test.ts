@@ -20,7 +20,8 @@ afterEach(() => rm(folder, { recursive: true, force: true }));
 const start = (nodeArgs: readonly string[], file: string, ...args: readonly string[]) =>
   spawnSync(process.execPath, [...nodeArgs, file, ...args], { cwd: folder, encoding: "utf8" });
 
-describe("bin/cellctl.js", () => {
+// Each starts one to three processes, on a machine that may be busy with others.
+describe("bin/cellctl.js", { timeout: 60_000 }, () => {
   test.each([
     ["a new Node", []],
     ["an old Node", old],

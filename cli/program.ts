@@ -65,6 +65,12 @@ export const nouns: readonly Noun[] = [
     "take the tenants of a dead cell over",
     () => import("./commands/failover.ts"),
   ),
+  noun(
+    "recovery",
+    fleet,
+    "after a restore of the control plane: what it waits for",
+    () => import("./commands/recovery.ts"),
+  ),
   noun("op", fleet, "operations: list, show, watch", () => import("./commands/op.ts")),
   noun(
     "audit",

@@ -4,7 +4,7 @@ import { cellctl } from "./cli.fixture.ts";
 import { formatAsked, nouns, spokenNoun } from "./program.ts";
 import { similar } from "./similar.ts";
 
-describe("help", () => {
+describe("help", { timeout: 30_000 }, () => {
   test("of cellctl", async () => {
     const { code, stdout, stderr } = await cellctl(["--help"]);
     expect({ code, stderr }).toEqual({ code: 0, stderr: "" });

@@ -114,7 +114,7 @@ describe("lists as data", () => {
   });
 });
 
-describe("terminal injection", () => {
+describe("terminal injection", { timeout: 60_000 }, () => {
   /** Spelled anew, not borrowed from what is tested. */
   const ranges = [
     [0x00, 0x09],
