@@ -22,6 +22,7 @@ const exitInterrupted = 130;
 /** A signal that comes sooner than this is the same one, forwarded by the launcher or by npm. */
 const sameSignalMs = 1000;
 const killWithinMs = 5000;
+const parentPauseMs = 250;
 const dataFolderDefault = ".cellfleet";
 
 export async function runDevFleet(options: RunDevOptions): Promise<number> {
@@ -38,7 +39,7 @@ export async function runDevFleet(options: RunDevOptions): Promise<number> {
     random: systemRandom,
     say,
   });
-  const signals = listenForSignals(systemClock, fleet);
+  const signals = listenForSignals(systemClock, fleet, env["npm_lifecycle_event"] !== undefined);
   try {
     const endpoints = await fleet.start(signals.stopped);
     process.stdout.write(endScreen(endpoints, displayed(data, cwd), flags));
@@ -67,10 +68,14 @@ type Signals = {
   readonly close: () => void;
 };
 
-function listenForSignals(clock: Clock, fleet: DevFleet): Signals {
+function listenForSignals(clock: Clock, fleet: DevFleet, underNpm: boolean): Signals {
   const stop = new AbortController();
   const { promise: asked, resolve: ask } = Promise.withResolvers<void>();
   let firstMs: number | undefined;
+  const begin = () => {
+    stop.abort();
+    ask();
+  };
   const onSignal = () => {
     const nowMs = clock.monotonicMs();
     if (firstMs !== undefined && nowMs - firstMs > sameSignalMs) {
@@ -78,9 +83,9 @@ function listenForSignals(clock: Clock, fleet: DevFleet): Signals {
       void fleet.kill().finally(() => process.exit(exitInterrupted));
     }
     firstMs ??= nowMs;
-    stop.abort();
-    ask();
+    begin();
   };
+  if (underNpm) void whenParentGone(clock, stop.signal).then(begin);
   const names = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
   for (const name of names) process.on(name, onSignal);
   return {
@@ -90,6 +95,17 @@ function listenForSignals(clock: Clock, fleet: DevFleet): Signals {
       for (const name of names) process.off(name, onSignal);
     },
   };
+}
+
+/**
+ * `npm start` told to end passes the signal to the shell in between, which dies of it without telling
+ * us: that our parent is gone is the signal. Only under npm: started by hand we may outlive a shell.
+ */
+async function whenParentGone(clock: Clock, over: AbortSignal): Promise<void> {
+  const parent = process.ppid;
+  while (process.ppid === parent && !over.aborted) {
+    await new Promise<void>((look) => clock.after(parentPauseMs, look, { background: true }));
+  }
 }
 
 function endScreen(endpoints: Endpoints, data: string | undefined, flags: DevFlags): string {
