@@ -31,7 +31,7 @@ export type ImportPlan =
 export type Charge = "mean" | "max";
 
 /** Portions per class: the finer, the closer to placing one by one. */
-const portionsMax = 200;
+const portionsMax = 1000;
 
 type Bin = { readonly cell: CellView; usage: Usage };
 type Load = { readonly bytes: number; readonly rps: number };

@@ -44,12 +44,36 @@ export type RoutingReading = {
   ) => Promise<void>;
 };
 
+/** Changes that are read with one question; more are read through the cursor. */
+const peekRowsMax = 2000;
 const fetchRows = 10_000;
 const columns =
   "key, keyspace, kind, value, cell, epoch::float8 as epoch, state, deleted, revision::float8 as revision";
 /** What was never served is no news: a bulk of new tenants costs the publisher nothing until it is active. */
 const unseen = "state = 'pending' and epoch = 1 and not deleted";
 const table = "cellfleet_control.placement";
+
+export type RoutingPeek = { readonly head: RoutingHead; readonly rows: readonly PlacementRow[] };
+
+/**
+ * The usual case in one question, which is one snapshot too: a few placements changed since. Undefined:
+ * more than a few, so that they must be read at leisure.
+ */
+export async function peekRouting(
+  database: Database,
+  above: number,
+): Promise<RoutingPeek | undefined> {
+  const { rows } = await database.pool.query<HeadRow & { key: string | null }>(
+    `select ${headColumns}, c.* from cellfleet_control.fleet as f
+     left join lateral (
+       select ${columns} from ${table} where revision > $1 and not (${unseen})
+        order by revision limit ${peekRowsMax + 1}) as c on true`,
+    [above],
+  );
+  const head = toHead(must(rows[0], "fleet row"));
+  if (rows.length > peekRowsMax) return undefined;
+  return { head, rows: rows.filter((row): row is HeadRow & PlacementRow => row.key !== null) };
+}
 
 export async function readRouting<T>(
   database: Database,
@@ -88,25 +112,30 @@ export async function readRouting<T>(
   }
 }
 
+type HeadRow = {
+  readonly fleet: string;
+  readonly mode: "normal" | "recovering";
+  readonly fleet_revision: number;
+  readonly config_revision: number;
+  readonly epoch_max_seen: number;
+};
+const headColumns = `f.id as fleet, f.mode, f.revision::float8 as fleet_revision,
+  f.config_revision::float8 as config_revision, f.epoch_max_seen::float8 as epoch_max_seen`;
+
 async function readHead(client: pg.PoolClient): Promise<RoutingHead> {
-  const { rows } = await client.query<{
-    id: string;
-    mode: "normal" | "recovering";
-    revision: number;
-    config_revision: number;
-    epoch_max_seen: number;
-  }>(`select id, mode, revision::float8 as revision, config_revision::float8 as config_revision,
-        epoch_max_seen::float8 as epoch_max_seen
-      from cellfleet_control.fleet`);
-  const row = must(rows[0], "fleet row");
-  return {
-    fleet: row.id,
-    mode: row.mode,
-    revision: must(parseRevision(row.revision), "revision"),
-    configRevision: row.config_revision,
-    epochMaxSeen: row.epoch_max_seen,
-  };
+  const { rows } = await client.query<HeadRow>(
+    `select ${headColumns} from cellfleet_control.fleet as f`,
+  );
+  return toHead(must(rows[0], "fleet row"));
 }
+
+const toHead = (row: HeadRow): RoutingHead => ({
+  fleet: row.fleet,
+  mode: row.mode,
+  revision: must(parseRevision(row.fleet_revision), "revision"),
+  configRevision: row.config_revision,
+  epochMaxSeen: row.epoch_max_seen,
+});
 
 const fleetListsSchema = z.object({
   tenant_sources: z.array(tenantSourceSchema),

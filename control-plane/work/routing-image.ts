@@ -15,11 +15,12 @@ import {
   type TableChange,
   type TableState,
 } from "../../contract/table-state.ts";
+import type { HashKey } from "../../contract/tenant-index.ts";
 import { must } from "../../runtime/assert.ts";
 import { type Signer, signaturePurposes } from "../../runtime/signing.ts";
 import type { TableSnapshot } from "../api/routing-feed.ts";
 import { groupRows, type PlacementRow } from "../core/routing-view.ts";
-import type { RoutingHead, RoutingReading } from "../store/routing-read.ts";
+import type { RoutingHead, RoutingPeek, RoutingReading } from "../store/routing-read.ts";
 import { createDeltaWindow, type DeltaWindow } from "./delta-window.ts";
 import { buildSnapshot } from "./snapshot.ts";
 
@@ -38,13 +39,19 @@ export type RoutingImage = {
   readonly epochMax: () => number;
   /** Takes in everything up to the revision of the reading; the number of changed rows. */
   readonly follow: (log: RoutingReading) => Promise<number>;
+  /** Takes in a few changed placements at once; false: this takes a whole reading. */
+  readonly take: (peek: RoutingPeek) => boolean;
   /** What is known may not lead to what comes next (a restore): the next reading begins anew. */
   readonly distrust: () => void;
   readonly answerTo: (revision: number, checksum: string) => RouterSyncResponse["answer"];
   readonly snapshot: () => TableSnapshot;
 };
 
-export function createRoutingImage(signer: Signer, windowRowsMax: number): RoutingImage {
+export function createRoutingImage(
+  signer: Signer,
+  windowRowsMax: number,
+  hashKey: HashKey,
+): RoutingImage {
   const window = createDeltaWindow(windowRowsMax);
   const deltas = createDeltas(signer, window);
   let image: Image | undefined;
@@ -55,7 +62,7 @@ export function createRoutingImage(signer: Signer, windowRowsMax: number): Routi
   let isTrusted = true;
 
   async function load(log: RoutingReading): Promise<number> {
-    const table = tableOf(log.head, await log.lists());
+    const table = tableOf(log.head, await log.lists(), hashKey);
     const epoch = await log.epochMax();
     await log.rows({ kind: "all" }, (rows) => {
       for (const group of groupRows(rows).upserts) {
@@ -70,20 +77,30 @@ export function createRoutingImage(signer: Signer, windowRowsMax: number): Routi
     return table.size;
   }
 
-  async function advance(log: RoutingReading, { table, configRevision }: Image): Promise<number> {
-    const { head } = log;
-    const from = table.revision;
-    if ((await log.countChanges(from, deltaRowsMax)) > deltaRowsMax) return load(log);
-    const rows: PlacementRow[] = [];
-    await log.rows({ kind: "above", revision: from }, (batch) => rows.push(...batch));
-    const lists = head.configRevision > configRevision ? await log.lists() : undefined;
+  /** False: it takes a new table, as when a keyspace goes. */
+  function move(
+    { table }: Image,
+    head: RoutingHead,
+    rows: readonly PlacementRow[],
+    lists: TableLists | undefined,
+  ): boolean {
     const last = [...new Map(rows.map((row) => [row.key, row])).values()];
-    const change = { fleet: head.fleet, from, to: head.revision, ...lists, ...groupRows(last) };
-    if (!applyChange(table, change)) return load(log);
+    const span = { fleet: head.fleet, from: table.revision, to: head.revision };
+    if (!applyChange(table, { ...span, ...lists, ...groupRows(last) })) return false;
     for (const { epoch } of rows) epochMax = Math.max(epochMax, epoch);
     image = { table, configRevision: head.configRevision };
     window.add(rows);
-    return rows.length;
+    return true;
+  }
+
+  async function advance(log: RoutingReading, current: Image): Promise<number> {
+    const { head } = log;
+    const from = current.table.revision;
+    if ((await log.countChanges(from, deltaRowsMax)) > deltaRowsMax) return load(log);
+    const rows: PlacementRow[] = [];
+    await log.rows({ kind: "above", revision: from }, (batch) => rows.push(...batch));
+    const lists = head.configRevision > current.configRevision ? await log.lists() : undefined;
+    return move(current, head, rows, lists) ? rows.length : load(log);
   }
 
   return {
@@ -96,22 +113,17 @@ export function createRoutingImage(signer: Signer, windowRowsMax: number): Routi
       }
       return log.head.revision === image.table.revision ? 0 : advance(log, image);
     },
+    take: ({ head, rows }) => {
+      if (!isTrusted || image === undefined || head.mode !== "normal") return false;
+      const isMore = head.revision > image.table.revision;
+      const isSame = head.configRevision === image.configRevision;
+      return isMore && isSame && move(image, head, rows, undefined);
+    },
     distrust: () => {
       isTrusted = false;
     },
-    answerTo: (revision, checksum) => {
-      const current = must(image, "routing table has been read");
-      const from = parseRevision(revision);
-      const ours = current.table.revision;
-      if (from === undefined || from > ours) return { kind: "unchanged" };
-      if (from === ours) {
-        const drifted = checksum !== current.table.checksum;
-        return { kind: drifted ? "snapshot" : "unchanged" };
-      }
-      // Without a checksum there is no table yet that a delta could be applied to.
-      const delta = checksum === "" ? undefined : deltas.from(current, from);
-      return delta === undefined ? { kind: "snapshot" } : { kind: "delta", delta };
-    },
+    answerTo: (revision, checksum) =>
+      answer(must(image, "routing table has been read"), deltas, revision, checksum),
     snapshot: () => {
       const { table } = must(image, "routing table has been read");
       // Of a large table an older one serves as well, while the window leads from it to the present.
@@ -123,6 +135,23 @@ export function createRoutingImage(signer: Signer, windowRowsMax: number): Routi
       return snapshot;
     },
   };
+}
+
+function answer(
+  image: Image,
+  deltas: Deltas,
+  revision: number,
+  checksum: string,
+): RouterSyncResponse["answer"] {
+  const from = parseRevision(revision);
+  const ours = image.table.revision;
+  if (from === undefined || from > ours) return { kind: "unchanged" };
+  if (from === ours) {
+    return { kind: checksum === image.table.checksum ? "unchanged" : "snapshot" };
+  }
+  // Without a checksum there is no table yet that a delta could be applied to.
+  const delta = checksum === "" ? undefined : deltas.from(image, from);
+  return delta === undefined ? { kind: "snapshot" } : { kind: "delta", delta };
 }
 
 type Deltas = {
@@ -160,13 +189,12 @@ function createDeltas(signer: Signer, window: DeltaWindow): Deltas {
   };
 }
 
-function tableOf(head: RoutingHead, lists: TableLists): TableState {
-  const table = startTable({ fleet: head.fleet, revision: head.revision, ...lists });
+function tableOf(head: RoutingHead, lists: TableLists, hashKey: HashKey): TableState {
+  const table = startTable({ fleet: head.fleet, revision: head.revision, ...lists }, hashKey);
   if (isTableRefusal(table)) throw new Error(`routing lists: ${table.text}`);
   return table;
 }
 
-/** False: it takes a new table, as when a keyspace goes. */
 function applyChange(table: TableState, change: TableChange): boolean {
   const checksum = table.checksumAfter(change);
   if (typeof checksum !== "string") return false;

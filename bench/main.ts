@@ -1,0 +1,27 @@
+/** `npm run bench -- NAME [ARGUMENT]`: one measurement against real processes, figures on standard output. */
+type Bench = { readonly what: string; readonly run: (args: readonly string[]) => Promise<void> };
+
+const benches: Readonly<Record<string, Bench>> = {
+  guard: {
+    what: "what the guard and the visibility policy cost per row written and read",
+    run: async () => (await import("./guard.ts")).run(),
+  },
+  table: {
+    what: "[TENANTS]  a million tenants: import, snapshot, a router's load time, memory and lookups",
+    run: async (args) => (await import("./table.ts")).run(args),
+  },
+  propagation: {
+    what: "[CHANGES]  from commit until three routers serve a change, p50 and p99",
+    run: async (args) => (await import("./propagation.ts")).run(args),
+  },
+};
+
+const [name = "", ...args] = process.argv.slice(2);
+const bench = Object.hasOwn(benches, name) ? benches[name] : undefined;
+if (bench === undefined) {
+  const names = Object.entries(benches).map(([one, { what }]) => `  ${one.padEnd(12)} ${what}`);
+  process.stderr.write(`usage: npm run bench -- NAME\n${names.join("\n")}\n`);
+  process.exitCode = 64;
+} else {
+  await bench.run(args);
+}
