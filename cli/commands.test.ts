@@ -2,7 +2,7 @@
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterEach, describe, expect, test } from "vitest";
+import { afterEach, describe, expect, test, vi } from "vitest";
 import { acceptedSchema } from "../contract/control-api.ts";
 import { CellError, type ErrorCode, errorCodes, errorTable } from "../contract/errors.ts";
 import {
@@ -20,6 +20,9 @@ import {
   samplePlan,
   sampleTenant,
 } from "./samples.fixture.ts";
+
+// Real sockets on a machine that may be busy with other things.
+vi.setConfig({ testTimeout: 30_000 });
 
 let stub: StubServer | undefined;
 afterEach(async () => {

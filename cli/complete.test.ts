@@ -1,9 +1,12 @@
 /** What TAB offers: verbs, options, live ids; and silence when there is no fleet. */
 import { spawnSync } from "node:child_process";
-import { afterEach, describe, expect, test } from "vitest";
+import { afterEach, describe, expect, test, vi } from "vitest";
 import { cellctl, type StubServer, startStub } from "./cli.fixture.ts";
 import { nouns } from "./program.ts";
 import { sampleCell, sampleTenant } from "./samples.fixture.ts";
+
+// Real sockets on a machine that may be busy with other things.
+vi.setConfig({ testTimeout: 30_000 });
 
 let stub: StubServer | undefined;
 afterEach(async () => {

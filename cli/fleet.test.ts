@@ -2,10 +2,13 @@
 import { mkdir, mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { cellctl } from "./cli.fixture.ts";
 import { contextFilePath } from "./contexts.ts";
 import { findFleet } from "./fleet.ts";
+
+// Real sockets on a machine that may be busy with other things.
+vi.setConfig({ testTimeout: 30_000 });
 
 let home: string;
 beforeEach(async () => {
