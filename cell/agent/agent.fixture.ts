@@ -20,7 +20,7 @@ import { must } from "../../runtime/assert.ts";
 import { systemClock } from "../../runtime/clock.ts";
 import { createLog } from "../../runtime/log.ts";
 import { systemRandom } from "../../runtime/random.ts";
-import { type CellStore, storeRoles } from "../../tests/cell-store.ts";
+import { type CellStore, createCellStore, storeRoles } from "../../tests/cell-store.ts";
 import type { TestPostgres } from "../../tests/postgres.ts";
 import { type Agent, startAgent } from "./agent.ts";
 import type { AgentEvents } from "./events.ts";
@@ -210,6 +210,67 @@ export async function startTestAgent(options: {
   });
 }
 
+export const acmeKey = "default/tenant/acme";
+
+/** One cell for one test: database, control plane, application, and agents as the test starts them. */
+export type AgentBench = {
+  readonly store: CellStore;
+  readonly control: FakeControl;
+  readonly app: FakeApp;
+  readonly start: () => Promise<Agent>;
+  /** An agent that serves the tenant acme. */
+  readonly serving: () => Promise<Agent>;
+  readonly ask: (agent: Agent, more?: Partial<Asked>) => Promise<GateAnswer>;
+  /** The control plane has been told that the revision is applied. */
+  readonly applied: (revision: number) => Promise<void>;
+  readonly events: (name: string) => readonly LogLine[];
+  /** As the application writes one, for acme. */
+  readonly insertOrder: () => Promise<void>;
+  readonly close: () => Promise<void>;
+};
+
+export async function openBench(server: TestPostgres, cell: string): Promise<AgentBench> {
+  const lines: LogLine[] = [];
+  const stops: Array<() => Promise<unknown>> = [];
+  const store = await createCellStore(server, cell, { mode: "strict" });
+  stops.push(() => store.close());
+  const control = await startFakeControl();
+  stops.push(() => control.close());
+  const app = await startFakeApp();
+  stops.push(() => app.close());
+  const start = async () => {
+    const agent = await startTestAgent({ server, store, control, app, lines });
+    stops.push(() => agent.close());
+    return agent;
+  };
+  const ask: AgentBench["ask"] = (agent, more = {}) =>
+    askGate(agent.endpoint, { cell: store.name, ...more });
+  const applied = (revision: number) =>
+    until(`revision ${revision} is acknowledged`, () => control.acknowledged() >= revision);
+  return {
+    ...{ store, control, app, start, ask, applied },
+    serving: async () => {
+      const agent = await start();
+      await applied(control.own(acmeKey, "active"));
+      await until("acme is served", async () => (await ask(agent)).status === 201);
+      app.seen.length = 0;
+      return agent;
+    },
+    events: (name) => lines.filter((line) => line.event === name),
+    insertOrder: async () => {
+      await store.app.query("begin");
+      await store.app.query("select cellfleet.enter($1, 1)", [acmeKey]);
+      await store.app.query(
+        "insert into orders (tenant_id, item, quantity) values ('acme', 'tea', 1)",
+      );
+      await store.app.query("commit");
+    },
+    close: async () => {
+      for (const stop of stops.toReversed()) await stop();
+    },
+  };
+}
+
 export type GateAnswer = {
   readonly status: number;
   readonly header: (name: string) => string | undefined;
@@ -217,19 +278,19 @@ export type GateAnswer = {
   readonly code: string | undefined;
 };
 
+export type Asked = {
+  readonly cell: string;
+  readonly tenant?: string;
+  readonly epoch?: number;
+  readonly method?: "GET" | "POST";
+  readonly path?: string;
+  readonly body?: string;
+  /** Further headers; undefined leaves one out. */
+  readonly extra?: Readonly<Record<string, string | undefined>>;
+};
+
 /** A request as a router would send it. */
-export async function askGate(
-  endpoint: string,
-  options: {
-    readonly cell: string;
-    readonly tenant?: string;
-    readonly epoch?: number;
-    readonly method?: "GET" | "POST";
-    readonly path?: string;
-    readonly body?: string;
-    readonly extra?: Readonly<Record<string, string | undefined>>;
-  },
-): Promise<GateAnswer> {
+export async function askGate(endpoint: string, options: Asked): Promise<GateAnswer> {
   const tenant = options.tenant ?? "acme";
   const own: Record<string, string | undefined> = {
     [headers.tenant]: tenant,

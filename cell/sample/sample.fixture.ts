@@ -22,6 +22,8 @@ export type SampleDatabase = {
   readonly admin: pg.Client;
   readonly own: (tenant: string, state: string, epoch?: number) => Promise<void>;
   readonly grantLease: (ttlMs?: number) => Promise<void>;
+  /** Past the guard, as only a superuser can. */
+  readonly pastGuard: (text: string) => Promise<void>;
   readonly close: () => Promise<void>;
 };
 
@@ -73,6 +75,9 @@ export async function createSampleDatabase(
     grantLease: async (ttlMs = 1_200_000) => {
       const { grant, clock, boot } = await readFacts(agent);
       await setLease(agent, { grant: grant + 1, clock, ttlMs, boot, holder: "test" });
+    },
+    pastGuard: async (text) => {
+      await admin.query(`begin; set local session_replication_role = replica; ${text}; commit`);
     },
     close: async () => {
       await agent.end();
@@ -217,3 +222,12 @@ export async function until(what: string, holds: () => Promise<boolean> | boolea
     await new Promise((resolve) => setTimeout(resolve, 15));
   }
 }
+
+export const tea = { item: "tea", quantity: 2 };
+export const idOf = (answer: Answer): number => Number(answer.json["id"]);
+export const codeOf = (answer: Answer): unknown =>
+  (answer.json["error"] as Record<string, unknown> | undefined)?.["code"];
+export const itemsOf = (answer: Answer) =>
+  answer.json["items"] as ReadonlyArray<Record<string, unknown>>;
+export const countsOf = async (app: SampleApp, tenant: string) =>
+  (await app.ask(tenant, "/outbox")).json["counts"] as Record<string, number>;

@@ -5,13 +5,15 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { startTestPostgres, type TestPostgres } from "../../tests/postgres.ts";
 import {
-  type Answer,
+  codeOf,
+  countsOf,
   createSampleDatabase,
-  type Receiver,
+  idOf,
+  itemsOf,
   type SampleApp,
   type SampleDatabase,
-  startReceiver,
   startSampleApp,
+  tea,
   until,
 } from "./sample.fixture.ts";
 
@@ -19,17 +21,11 @@ let server: TestPostgres;
 let database: SampleDatabase;
 let databases = 0;
 const apps: SampleApp[] = [];
-const receivers: Receiver[] = [];
 
 async function startApp(env: Readonly<Record<string, string>> = {}): Promise<SampleApp> {
   const app = await startSampleApp(database, env);
   apps.push(app);
   return app;
-}
-async function startTarget(): Promise<Receiver> {
-  const receiver = await startReceiver();
-  receivers.push(receiver);
-  return receiver;
 }
 async function newDatabase(): Promise<void> {
   databases += 1;
@@ -39,7 +35,6 @@ async function newDatabase(): Promise<void> {
 }
 async function endAll(): Promise<void> {
   for (const app of apps.splice(0)) await app.end("SIGKILL");
-  for (const receiver of receivers.splice(0)) await receiver.close();
 }
 
 beforeAll(async () => {
@@ -49,14 +44,6 @@ afterAll(async () => {
   await endAll();
   await server.stop();
 });
-
-const tea = { item: "tea", quantity: 2 };
-const idOf = (answer: Answer): number => Number(answer.json["id"]);
-const codeOf = (answer: Answer): unknown =>
-  (answer.json["error"] as Record<string, unknown> | undefined)?.["code"];
-const itemsOf = (answer: Answer) => answer.json["items"] as ReadonlyArray<Record<string, unknown>>;
-const countsOf = async (app: SampleApp, tenant: string) =>
-  (await app.ask(tenant, "/outbox")).json["counts"] as Record<string, number>;
 
 describe("orders", () => {
   let app: SampleApp;
@@ -232,7 +219,7 @@ describe("an Idempotency-Key", () => {
 
   test("whose record is older than a day goes with the next one", async () => {
     await order("acme", "old");
-    await asReplica(
+    await database.pastGuard(
       "update idempotency set created_at = now() - interval '2 days' where key = 'old'",
     );
     await order("acme", "new");
@@ -240,13 +227,6 @@ describe("an Idempotency-Key", () => {
     expect(rows).toEqual([]);
   });
 });
-
-/** Past the guard, as only a superuser can. */
-async function asReplica(text: string): Promise<void> {
-  await database.admin.query(
-    `begin; set local session_replication_role = replica; ${text}; commit`,
-  );
-}
 
 describe("a tenant that this cell does not own", () => {
   let app: SampleApp;
@@ -281,112 +261,6 @@ describe("a tenant that this cell does not own", () => {
   test("because the lease is over is refused", async () => {
     await database.admin.query("select cellfleet.expire_lease(1000)");
     await expectRefusal();
-  });
-});
-
-describe("the outbox", () => {
-  beforeEach(newDatabase);
-  afterEach(async () => {
-    await endAll();
-    await database.close();
-  });
-
-  test("sends again, under the same id, what a dead worker had claimed", async () => {
-    const target = await startTarget();
-    target.answers.set("tea", "hold");
-    const first = await startApp({ OUTBOX_URL: target.url });
-    const made = await first.ask("acme", "/orders", { body: tea });
-    await until("it is being sent", () => target.ids.length === 1);
-    await first.end("SIGKILL");
-    const { rows } = await database.admin.query("select state, attempts from outbox");
-    // The claim was committed before anything was sent.
-    expect(rows).toEqual([{ state: "claimed", attempts: 1 }]);
-    target.answers.clear();
-    const second = await startApp({ OUTBOX_URL: target.url });
-    expect((await countsOf(second, "acme"))["claimed"]).toBe(1);
-    await asReplica("update outbox set next_at = now()"); // The claim runs out.
-    await until("it is done", async () => (await countsOf(second, "acme"))["done"] === 1);
-    expect(target.ids.length).toBe(2);
-    expect(new Set(target.ids).size).toBe(1);
-    expect((await second.ask("acme", `/orders/${idOf(made)}`)).json["status"]).toBe("confirmed");
-  });
-
-  test("gives a poisoned message up, says why, and the others go on", async () => {
-    const target = await startTarget();
-    target.answers.set("poison", 500);
-    const app = await startApp({ OUTBOX_URL: target.url, OUTBOX_ATTEMPTS: "3" });
-    await app.ask("acme", "/orders", { body: { item: "poison", quantity: 1 } });
-    await app.ask("acme", "/orders", { body: tea });
-    await app.ask("globex", "/orders", { body: tea });
-    await until("the others are done", async () => {
-      const [acme, globex] = [await countsOf(app, "acme"), await countsOf(app, "globex")];
-      return acme["done"] === 1 && globex["done"] === 1;
-    });
-    await until("it is dead", async () => (await countsOf(app, "acme"))["dead"] === 1);
-    const outbox = await app.ask("acme", "/outbox");
-    expect(itemsOf(outbox)).toMatchObject([
-      { state: "dead", attempts: 3, last_error: "the receiver answered 500" },
-    ]);
-    expect(target.items.filter((item) => item === "poison").length).toBe(3);
-    expect(itemsOf(await app.ask("globex", "/outbox"))).toEqual([]);
-  });
-
-  test("gives up a message whose order does not exist, beside others of the same claim", async () => {
-    await asReplica(
-      `insert into outbox (id, tenant_id, order_id, kind, payload) values (1, 'acme', 77, 'order.created', '{}')`,
-    );
-    const app = await startApp({ OUTBOX_ATTEMPTS: "2" });
-    await app.ask("acme", "/orders", { body: tea });
-    await until("it is dead", async () => (await countsOf(app, "acme"))["dead"] === 1);
-    expect(await countsOf(app, "acme")).toMatchObject({ done: 1, pending: 0, claimed: 0 });
-    expect(itemsOf(await app.ask("acme", "/outbox"))).toMatchObject([
-      { id: 1, attempts: 2, last_error: "order 77 does not exist" },
-    ]);
-    expect((await app.ask(undefined, "/metrics")).text).toContain(
-      'orders_app_outbox_total{result="dead"} 1',
-    );
-  });
-
-  test("sends nothing for a tenant whose key has left, and goes on when it is back", async () => {
-    const target = await startTarget();
-    target.answers.set("tea", 503);
-    const app = await startApp({ OUTBOX_URL: target.url });
-    await app.ask("acme", "/orders", { body: tea });
-    await until("it was tried", () => target.ids.length > 0);
-    await database.own("acme", "fenced");
-    await asReplica("update outbox set next_at = now()");
-    const tried = target.ids.length;
-    await app.ask("globex", "/orders", { body: { item: "after", quantity: 1 } });
-    await until("the worker has come by", () => target.items.includes("after"));
-    expect(target.items.filter((item) => item === "tea").length).toBeLessThanOrEqual(tried);
-    target.answers.clear();
-    await database.own("acme", "active", 2);
-    await until("it is sent by the owner of epoch 2", async () => {
-      const { rows } = await database.admin.query(
-        "select from outbox where tenant_id = 'acme' and state = 'done'",
-      );
-      return rows.length === 1;
-    });
-  });
-
-  test("is settled once by two workers side by side", async () => {
-    const target = await startTarget();
-    const both = [
-      await startApp({ OUTBOX_URL: target.url }),
-      await startApp({ OUTBOX_URL: target.url }),
-    ];
-    const asks = Array.from({ length: 40 }, (_, n) =>
-      both[n % 2]?.ask("acme", "/orders", { body: { item: `n${n}`, quantity: 1 } }),
-    );
-    await Promise.all(asks);
-    await until("all are done", async () => {
-      const { rows } = await database.admin.query(
-        "select count(*) as n from outbox where state = 'done'",
-      );
-      return rows[0]?.n === "40";
-    });
-    expect(new Set(target.ids).size).toBe(40);
-    expect(target.ids.length).toBe(40);
   });
 });
 
