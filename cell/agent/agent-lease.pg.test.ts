@@ -63,6 +63,20 @@ describe("the lease", () => {
     expect(bench.events("control-plane.lost").length).toBe(1);
   });
 
+  test("counts from before it was asked for, in the agent and in the database", async () => {
+    bench.control.settings.ttlMs = 30_000;
+    bench.control.settings.grantDelayMs = 2000;
+    const agent = await bench.start();
+    await until("it is held", async () => (await statusOf(agent)).lease.live);
+    // Of thirty seconds at least two are over, whatever the answer's way took.
+    expect((await statusOf(agent)).lease.remainingMs).toBeLessThanOrEqual(27_700);
+    const { rows } = await bench.store.agent.query(
+      "select extract(epoch from expires_at - cellfleet.clock())::float8 as seconds from cellfleet.lease",
+    );
+    expect(rows[0]?.seconds).toBeLessThanOrEqual(28);
+    expect(rows[0]?.seconds).toBeGreaterThan(0);
+  });
+
   test("does not grow when the database's clock falls back while it is held", async () => {
     bench.control.settings.ttlMs = 5000;
     const agent = await bench.serving();

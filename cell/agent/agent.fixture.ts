@@ -44,6 +44,8 @@ export type FakeControl = {
   readonly own: (key: string, state: OwnershipState, epoch?: number) => number;
   readonly settings: {
     ttlMs: number;
+    /** A grant is decided at once, and its answer is on its way for so long. */
+    grantDelayMs: number;
     /** 503 to everything; the connection itself is fine. */
     silent: boolean;
     leaseRefused: string | undefined;
@@ -66,6 +68,7 @@ export async function startFakeControl(): Promise<FakeControl> {
   const waiting = new Set<() => void>();
   const settings: FakeControl["settings"] = {
     ttlMs: 1_200_000,
+    grantDelayMs: 0,
     silent: false,
     leaseRefused: undefined,
     report: "nothing",
@@ -89,6 +92,7 @@ export async function startFakeControl(): Promise<FakeControl> {
     }
     const lease = said.wantLease && settings.leaseRefused === undefined;
     if (lease) grant = Math.max(grant, said.database.grant) + 1;
+    if (lease) await new Promise((resolve) => setTimeout(resolve, settings.grantDelayMs));
     const answer = agentSyncResponseSchema.parse({
       fleet: settings.fleet,
       revision,
