@@ -3,7 +3,7 @@ import { readdirSync } from "node:fs";
 import { resolve } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { startFleet, type TestFleet } from "../fleet.ts";
-import { copyForTerraform, type Terraform } from "./terraform.ts";
+import { cellctl, copyForTerraform, type Terraform } from "./terraform.ts";
 
 const source = resolve(import.meta.dirname, "../../terraform");
 const folders = ["modules", "examples"].flatMap((kind) =>
@@ -53,6 +53,7 @@ describe("applied to a fleet", () => {
     );
   const variables = (cells: Readonly<Record<string, number>>) => [
     `-var=data_dir=${fleet.dataDir}`,
+    `-var=cellctl=${cellctl}`,
     `-var=cells=${JSON.stringify(cells)}`,
   ];
 
@@ -73,17 +74,21 @@ describe("applied to a fleet", () => {
     expect(await terraform.run(example, "plan", ...args, ...again)).toMatchObject({ code: 0 });
   });
 
-  test("a changed setting under the same id is refused before anything is touched", async () => {
+  test("a changed setting is refused when it is planned, and nothing is touched", async () => {
     const changed = await change("apply", { "cell-04": 5, "cell-05": 8 });
     expect(changed.code).toBe(1);
-    expect(changed.output).toContain("CELL_EXISTS");
+    expect(changed.output).toContain("a cell is not changed in place");
     const seen = await fleet.cliJson("cell", "get", "cell-05");
     expect(seen).toMatchObject({ state: "active", capacity: { tenants: 7 } });
+    const plan = ["-detailed-exitcode", "-input=false", "-no-color"];
+    const back = variables({ "cell-04": 5, "cell-05": 7 });
+    expect(await terraform.run(example, "plan", ...plan, ...back)).toMatchObject({ code: 0 });
   });
 
   test("an empty cell is destroyed, one with a tenant is not", async () => {
     const destroyed = await change("destroy", { "cell-04": 5, "cell-05": 7 });
     expect(destroyed.code).toBe(1);
+    expect(destroyed.output).toContain("SAFETY_RULE");
     expect(await fleet.cliJson("cell", "get", "cell-05")).toMatchObject({ state: "retired" });
     expect((await fleet.ask("resident", "GET", "/whoami")).status).toBe(200);
   });

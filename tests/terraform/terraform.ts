@@ -7,6 +7,9 @@ import { cp, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 
+/** The cellctl of this checkout, which the copy cannot find beside itself. */
+export const cellctl = resolve(import.meta.dirname, "../../bin/cellctl.js");
+
 const root = resolve(import.meta.dirname, "../..");
 
 export type TerraformResult = { readonly code: number; readonly output: string };
@@ -22,8 +25,6 @@ export type Terraform = {
 export async function copyForTerraform(): Promise<Terraform> {
   const scratch = await mkdtemp(join(tmpdir(), "cellfleet-terraform-"));
   await cp(join(root, "terraform"), join(scratch, "terraform"), { recursive: true });
-  // The example finds cellctl beside the folder terraform/, as it does in a checkout.
-  await cp(join(root, "bin"), join(scratch, "bin"), { recursive: true });
 
   const run = (folder: string, ...args: readonly string[]) =>
     start(join(scratch, "terraform", folder), args);

@@ -6,6 +6,12 @@ variable "data_dir" {
   default     = "../../../.cellfleet"
 }
 
+variable "cellctl" {
+  description = "The cellctl to call; null means that of the checkout."
+  type        = string
+  default     = null
+}
+
 variable "cells" {
   description = "Cells to add, by id, with the number of tenants that fit into each."
   type        = map(number)
@@ -18,7 +24,7 @@ module "cell" {
 
   id       = each.key
   data_dir = abspath(var.data_dir)
-  cellctl  = abspath("${path.module}/../../../bin/cellctl.js")
+  cellctl  = coalesce(var.cellctl, abspath("${path.module}/../../../bin/cellctl.js"))
   capacity = { tenants = each.value }
 }
 

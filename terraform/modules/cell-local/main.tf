@@ -19,19 +19,30 @@ locals {
   }
 }
 
+# What the cell was created with. It never changes while the id stays, so that a changed setting can be told from
+# what stands, at the time of planning.
+resource "terraform_data" "created_as" {
+  input            = local.spec
+  triggers_replace = var.id
+
+  lifecycle {
+    ignore_changes = [input]
+  }
+}
+
 resource "terraform_data" "cell" {
   input = {
     id       = var.id
     cellctl  = var.cellctl
     data_dir = var.data_dir
   }
-
-  # A cell is not changed in place, and its id is not reused: another setting needs another id. Created before the
-  # old one is destroyed, so that an id that was kept is refused while nothing has been touched.
-  triggers_replace = { id = var.id, spec = local.spec }
+  triggers_replace = var.id
 
   lifecycle {
-    create_before_destroy = true
+    precondition {
+      condition     = jsonencode(terraform_data.created_as.output) == jsonencode(local.spec)
+      error_message = "Cell ${var.id} exists with other settings, and a cell is not changed in place: add a cell under a new id, move its tenants there, then remove this one."
+    }
   }
 
   provisioner "local-exec" {

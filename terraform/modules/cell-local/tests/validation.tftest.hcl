@@ -9,7 +9,7 @@ run "a_good_cell_is_planned_with_its_defaults" {
   command = plan
 
   assert {
-    condition     = terraform_data.cell.triggers_replace.spec.failureDomain == "cell-04"
+    condition     = terraform_data.created_as.input.failureDomain == "cell-04"
     error_message = "A cell without a failure domain fails alone."
   }
   assert {
