@@ -218,6 +218,8 @@ describe.each(matrix)("mode $mode, $isolation", ({ mode, isolation }) => {
   test("operators and functions planted in front of pg_catalog are not used", async () => {
     await store.admin.query(`create schema if not exists planted authorization ${"shop_app"}`);
     const client = await store.connect();
+    // Without this the functions' owner would not see the schema, and the test nothing.
+    await client.query("grant usage on schema planted to public");
     await client.query(`
       create or replace function planted.yes(text, text) returns boolean language sql immutable as 'select true';
       create or replace function planted.no(text, text) returns boolean language sql immutable as 'select false'`);
