@@ -29,6 +29,7 @@ import { trim } from "./log-file.ts";
 import { endLeftovers } from "./node-process.ts";
 import { type FleetPorts, fleetPorts } from "./ports.ts";
 import { findPostgres } from "./postgres/binaries.ts";
+import { compiledCodeFolder } from "./postgres/machine-folder.ts";
 import type { TemplateTools } from "./postgres/template.ts";
 import { urlOf } from "./programs.ts";
 import { startProviderServer } from "./provider-server.ts";
@@ -122,7 +123,11 @@ async function openParts(
 ): Promise<Parts> {
   const { flags, env, clock, random, say, folder, tools } = options;
   const ports = await fleetPorts(folder, flags, random);
-  const childEnv = environmentOfChildren(env);
+  const { runAs } = tools.installation;
+  const childEnv = {
+    NODE_COMPILE_CACHE: await compiledCodeFolder(runAs, clock.nowMs()),
+    ...environmentOfChildren(env),
+  };
   const onChange = (status: UnitStatus) => {
     if (status.state === "dead") say(`${status.name}: ${status.text}`);
   };
@@ -309,7 +314,7 @@ const cellName = (number: number): string => `cell-${String(number).padStart(2, 
 
 /** Of ours only what a program needs to run; settings of other fleets must not reach these processes. */
 function environmentOfChildren(env: DevFleetOptions["env"]): Readonly<Record<string, string>> {
-  const passed = ["PATH", "HOME", "TMPDIR", "LANG", "LD_LIBRARY_PATH"];
+  const passed = ["PATH", "HOME", "TMPDIR", "LANG", "LD_LIBRARY_PATH", "NODE_COMPILE_CACHE"];
   return Object.fromEntries(
     passed.flatMap((name) => {
       const value = env[name];
