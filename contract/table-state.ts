@@ -9,13 +9,7 @@
  *
  * Routers and the control plane's publisher use the same code, so that both mean the same table.
  */
-import {
-  type CellId,
-  type KeyspaceName,
-  parseTenantId,
-  type Revision,
-  type TenantId,
-} from "./ids.ts";
+import type { CellId, KeyspaceName, Revision, TenantId } from "./ids.ts";
 import {
   emptyRoutes,
   type FoundRoute,
@@ -27,7 +21,7 @@ import {
   type Route,
   splitKey,
 } from "./keyspace-routes.ts";
-import { type KeyKind, type PlacementKey, parsePlacementKey } from "./placement-key.ts";
+import type { KeyKind, PlacementKey } from "./placement-key.ts";
 import type {
   DeltaBody,
   PlacementGroup,
@@ -45,7 +39,10 @@ import {
   sumText,
   type TableLists,
 } from "./table-checksum.ts";
+import { type Edit, groupProblem, listsProblem, wantedEdits } from "./table-problems.ts";
 import type { HashKey } from "./tenant-index.ts";
+
+export type TableHead = Omit<SnapshotHead, "kind" | "version" | "placements">;
 
 export const tableRefusals = ["other-fleet", "gap", "invalid", "drift"] as const;
 export type TableRefusalReason = (typeof tableRefusals)[number];
@@ -55,16 +52,17 @@ export type TableRefusal = {
   readonly text: string;
 };
 
-export type TableHead = Omit<SnapshotHead, "kind" | "version" | "placements">;
-
-/** A delta before its checksum is known, as a publisher has it. */
-export type TableChange = Omit<DeltaBody, "checksum">;
-
 const refused = (reason: TableRefusalReason, text: string): TableRefusal => ({
   kind: "refused",
   reason,
   text,
 });
+
+export const isTableRefusal = (value: object): value is TableRefusal =>
+  "kind" in value && value.kind === "refused";
+
+/** A delta before its checksum is known, as a publisher has it. */
+export type TableChange = Omit<DeltaBody, "checksum">;
 
 export class TableState {
   readonly fleet: string;
@@ -190,18 +188,13 @@ export class TableState {
         `the delta goes from ${change.from} to ${change.to}, the table is at ${this.#revision}`,
       );
     }
-    const { tenantSources, serviceRoutes, keyspaces, cells } = this.#lists;
-    const lists: TableLists = {
-      tenantSources: change.tenantSources ?? tenantSources,
-      serviceRoutes: change.serviceRoutes ?? serviceRoutes,
-      keyspaces: change.keyspaces ?? keyspaces,
-      cells: change.cells ?? cells,
-    };
-    const problem = listsProblem(lists) ?? this.#keyspacesProblem(lists);
+    const lists = this.#listsAfter(change);
+    const same = lists === this.#lists;
+    const problem = same ? undefined : (listsProblem(lists) ?? this.#keyspacesProblem(lists));
     if (problem !== undefined) return refused("invalid", problem);
     const edits = this.#edits(change, lists);
     if ("kind" in edits) return edits;
-    const listsSum = mixLists(lists);
+    const listsSum = same ? this.#listsSum : mixLists(lists);
     return {
       to: change.to,
       lists,
@@ -212,16 +205,31 @@ export class TableState {
     };
   }
 
+  /** The same object when the change brings no list. */
+  #listsAfter(change: TableChange): TableLists {
+    const { tenantSources, serviceRoutes, keyspaces, cells } = change;
+    const none = [tenantSources, serviceRoutes, keyspaces, cells].every(
+      (list) => list === undefined,
+    );
+    if (none) return this.#lists;
+    return {
+      tenantSources: tenantSources ?? this.#lists.tenantSources,
+      serviceRoutes: serviceRoutes ?? this.#lists.serviceRoutes,
+      keyspaces: keyspaces ?? this.#lists.keyspaces,
+      cells: cells ?? this.#lists.cells,
+    };
+  }
+
   /** What each key becomes, and the sum of the placements afterwards. */
   #edits(
     change: TableChange,
     lists: TableLists,
   ): { readonly edits: readonly Edit[]; readonly sum: Sum } | TableRefusal {
     const wanted = wantedEdits(change, lists);
-    if ("kind" in wanted) return wanted;
+    if (typeof wanted === "string") return refused("invalid", wanted);
     const seen = new Set<string>();
     let sum = this.#sum;
-    for (const edit of wanted.edits) {
+    for (const edit of wanted) {
       const key = keyText(edit);
       // Folded by the publisher: with two lines for one key the order would decide.
       if (seen.has(key)) return refused("invalid", `the delta names ${key} twice`);
@@ -230,7 +238,7 @@ export class TableState {
       if (before !== undefined) sum = subtractSums(sum, mixRoute(edit, before));
       if (edit.route !== undefined) sum = addSums(sum, mixRoute(edit, edit.route));
     }
-    return { edits: wanted.edits, sum };
+    return { edits: wanted, sum };
   }
 
   /** A mapping is not changed under live tenants: that takes a snapshot. */
@@ -246,21 +254,25 @@ export class TableState {
 
   /** Nothing here can fail: everything was checked by `#plan`. */
   #commit(plan: Plan): void {
-    for (const keyspace of plan.lists.keyspaces) {
+    if (plan.lists !== this.#lists) this.#setLists(plan.lists, plan.listsSum);
+    for (const edit of plan.edits) {
+      if (edit.route === undefined) this.#remove(edit);
+      else this.#put(edit, edit.route);
+    }
+    this.#sum = plan.sum;
+    this.#revision = plan.to;
+  }
+
+  #setLists(lists: TableLists, sum: Sum): void {
+    for (const keyspace of lists.keyspaces) {
       const routes = this.#keyspaces.get(keyspace.name);
       if (routes === undefined)
         this.#keyspaces.set(keyspace.name, emptyRoutes(keyspace, this.#hashKey));
       else routes.keyspace = keyspace;
     }
-    for (const edit of plan.edits) {
-      if (edit.route === undefined) this.#remove(edit);
-      else this.#put(edit, edit.route);
-    }
-    this.#lists = plan.lists;
-    this.#cells = cellMap(plan.lists.cells);
-    this.#listsSum = plan.listsSum;
-    this.#sum = plan.sum;
-    this.#revision = plan.to;
+    this.#lists = lists;
+    this.#cells = cellMap(lists.cells);
+    this.#listsSum = sum;
   }
 
   #routeAt(at: KeyAt): Route | undefined {
@@ -289,8 +301,6 @@ export class TableState {
   }
 }
 
-/** Undefined route: a tombstone. */
-type Edit = KeyAt & { readonly route: Route | undefined };
 type Plan = {
   readonly to: Revision;
   readonly lists: TableLists;
@@ -323,9 +333,6 @@ export function buildTable(
   return table;
 }
 
-export const isTableRefusal = (value: object): value is TableRefusal =>
-  "kind" in value && value.kind === "refused";
-
 const mixerOf = (keyspace: KeyspaceName, kind: KeyKind, { cell, epoch, state }: Route) =>
   createMixer(`${cell} ${epoch} ${state} ${keyspace}/${kind}/`);
 
@@ -333,70 +340,3 @@ const mixRoute = (at: KeyAt, route: Route): Sum => mixerOf(at.keyspace, at.kind,
 
 const cellMap = (cells: readonly RoutedCell[]): ReadonlyMap<CellId, RoutedCell> =>
   new Map(cells.map((cell) => [cell.id, cell]));
-
-function listsProblem({ keyspaces, cells }: TableLists): string | undefined {
-  const names = new Set<string>();
-  for (const { name, strategy, slotCount } of keyspaces) {
-    if (names.has(name)) return `keyspace ${name} is listed twice`;
-    names.add(name);
-    const powerOfTwo = slotCount !== undefined && (slotCount & (slotCount - 1)) === 0;
-    if (strategy === "slots" && !powerOfTwo) {
-      return `keyspace ${name} needs a slotCount that is a power of two`;
-    }
-  }
-  const ids = new Set<string>();
-  for (const { id } of cells) {
-    if (ids.has(id)) return `cell ${id} is listed twice`;
-    ids.add(id);
-  }
-  return undefined;
-}
-
-/**
- * A placement may name a cell that is not listed: it is then known and not served, a typed error for
- * that tenant alone, where refusing the whole table would stop changes for everybody.
- */
-function groupProblem(group: PlacementGroup, keyspace: RoutedKeyspace | undefined) {
-  if (keyspace === undefined) return `keyspace ${group.keyspace} is not in the table`;
-  const { kind } = group;
-  if (kind === "slot" && keyspace.strategy !== "slots") {
-    return `keyspace ${keyspace.name} has no slots`;
-  }
-  if (kind === "range" && keyspace.strategy !== "range") {
-    return `keyspace ${keyspace.name} has no ranges`;
-  }
-  for (const value of group.values) {
-    // The bulk of every table, so without the detour over a key's text.
-    if (kind === "tenant" && parseTenantId(value) !== undefined) continue;
-    const at = { keyspace: group.keyspace, kind, value };
-    if (parsePlacementKey(keyText(at)) === undefined)
-      return `${keyText(at)} is not a placement key`;
-    if (kind === "slot" && Number(value) >= (keyspace.slotCount ?? 1)) {
-      return `${keyText(at)} is outside of ${keyspace.slotCount} slots`;
-    }
-  }
-  return undefined;
-}
-
-function wantedEdits(
-  change: TableChange,
-  lists: TableLists,
-): { readonly edits: readonly Edit[] } | TableRefusal {
-  const edits: Edit[] = [];
-  for (const key of change.deletes) {
-    const at = splitKey(key);
-    if (at === undefined) return refused("invalid", `${key} is not a placement key`);
-    edits.push({ ...at, route: undefined });
-  }
-  for (const group of change.upserts) {
-    const keyspace = lists.keyspaces.find((one) => one.name === group.keyspace);
-    const problem = groupProblem(group, keyspace);
-    if (problem !== undefined) return refused("invalid", problem);
-    const { cell, epoch, state, kind } = group;
-    const route: Route = { cell, epoch, state };
-    for (const value of group.values) {
-      edits.push({ keyspace: group.keyspace, kind, value, route });
-    }
-  }
-  return { edits };
-}

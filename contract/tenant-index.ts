@@ -46,13 +46,13 @@ export class TenantIndex implements RouteIndex {
   }
 
   get(id: string): Route | undefined {
-    const slot = this.#find(id, hashText(this.#key, id));
+    const slot = this.#find(id, tagOf(this.#key, id));
     const offset = this.#offsets[slot] ?? 0;
     return offset === 0 ? undefined : this.#routes.at(readNumber(this.#arena, offset));
   }
 
   set(id: string, route: Route): void {
-    const tag = hashText(this.#key, id);
+    const tag = tagOf(this.#key, id);
     const slot = this.#find(id, tag);
     const offset = this.#offsets[slot] ?? 0;
     const number = this.#routes.take(route);
@@ -68,7 +68,7 @@ export class TenantIndex implements RouteIndex {
   }
 
   delete(id: string): boolean {
-    const slot = this.#find(id, hashText(this.#key, id));
+    const slot = this.#find(id, tagOf(this.#key, id));
     const offset = this.#offsets[slot] ?? 0;
     if (offset === 0) return false;
     this.#routes.drop(readNumber(this.#arena, offset));
@@ -248,7 +248,7 @@ function isSame(arena: Uint8Array, offset: number, id: string): boolean {
 }
 
 /** HalfSipHash-1-3 over the characters as bytes (J.-P. Aumasson, D. J. Bernstein). */
-export function hashText([k0, k1]: HashKey, text: string): number {
+export function tagOf([k0, k1]: HashKey, text: string): number {
   let v0 = k0;
   let v1 = k1;
   let v2 = 0x6c796765 ^ k0;

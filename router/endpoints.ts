@@ -22,7 +22,7 @@ export class Endpoints {
   readonly #limits: EndpointLimits;
   readonly #known = new Map<string, Known>();
   readonly #leaving = new Set<Endpoint>();
-  #named: ReadonlySet<string> = new Set();
+  #lists: TableState["lists"] | undefined;
 
   constructor(options: {
     readonly clock: Clock;
@@ -58,14 +58,16 @@ export class Endpoints {
   }
 
   /** Closes, in their own time, the pools of endpoints that the table does not name. */
-  follow(table: TableState): void {
-    this.#named = new Set(
-      table.lists.cells.flatMap(({ services }) =>
+  follow({ lists }: TableState): void {
+    if (lists === this.#lists) return;
+    this.#lists = lists;
+    const named = new Set(
+      lists.cells.flatMap(({ services }) =>
         Object.values(services).flatMap(({ endpoints }) => endpoints),
       ),
     );
     for (const [url, { endpoint }] of this.#known) {
-      if (this.#named.has(url)) continue;
+      if (named.has(url)) continue;
       this.#known.delete(url);
       this.#leaving.add(endpoint);
     }

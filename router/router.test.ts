@@ -9,7 +9,6 @@ import { systemClock } from "../runtime/clock.ts";
 import { createLog } from "../runtime/log.ts";
 import { parseRouterConfig } from "./config.ts";
 import type { RouterEvents } from "./events.ts";
-import { type Router, startRouter } from "./run.ts";
 import {
   deltaOf,
   keys,
@@ -20,7 +19,8 @@ import {
   type TestCell,
   type TestControlPlane,
   tableOf,
-} from "./test-fleet.ts";
+} from "./fleet.fixture.ts";
+import { type Router, startRouter } from "./run.ts";
 
 let dir = "";
 const closers: Array<() => Promise<unknown>> = [];

@@ -7,12 +7,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { systemClock } from "../runtime/clock.ts";
-import { rawExchange } from "../runtime/http/test-peers.ts";
+import { rawExchange } from "../runtime/http/peers.fixture.ts";
 import { createLog } from "../runtime/log.ts";
 import { parseRouterConfig } from "./config.ts";
 import type { RouterEvents } from "./events.ts";
+import { closeServer, listenOn } from "./fleet.fixture.ts";
 import { type Router, startRouter } from "./run.ts";
-import { closeServer, listenOn } from "./test-fleet.ts";
 
 let dir = "";
 const closers: Array<() => unknown> = [];

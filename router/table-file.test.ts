@@ -1,12 +1,21 @@
 /** The table on disk: back after a restart, and refused when it is not what was written. */
-import { appendFile, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import {
+  appendFile,
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  rm,
+  rmdir,
+  writeFile,
+} from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import type { TableState } from "../contract/table-state.ts";
 import { createVerifier } from "../runtime/signing.ts";
+import { deltaOf, keys, otherSigner, snapshotOf, tableOf } from "./fleet.fixture.ts";
 import { TableFile } from "./table-file.ts";
-import { deltaOf, keys, otherSigner, snapshotOf, tableOf } from "./test-fleet.ts";
 
 const verifier = createVerifier(keys.publicKeys);
 let dir = "";
@@ -81,6 +90,28 @@ describe("after a restart", () => {
     await (await write(table)).close();
     await writeFile(path("journal.ndjson"), journal);
     expect(await restore()).toMatchObject({ kind: "restored", table: { revision: 7 } });
+  });
+
+  test("a change that the disk did not take is followed by a snapshot, never by another change", async () => {
+    const table = tableOf(5, { acme: "a 1" });
+    const file = await write(table);
+    await mkdir(path("journal.ndjson"));
+    const apply = async (tenant: string) => {
+      const delta = deltaOf(table, { [tenant]: "a 1" });
+      table.apply(JSON.parse(delta.body));
+      await file.append(delta, table);
+    };
+    await expect(apply("globex")).rejects.toThrow(/EISDIR/);
+    await rmdir(path("journal.ndjson"));
+    await expect(apply("initech")).rejects.toThrow(/lacks an earlier change/);
+    expect(file.wantsSnapshot).toBe(true);
+    expect(await restore()).toMatchObject({ kind: "restored", table: { revision: 5 } });
+    const writer = await file.beginSnapshot();
+    await writer.write(snapshotOf(table));
+    await writer.commit(table);
+    await apply("hooli");
+    await file.close();
+    expect(await restore()).toMatchObject({ kind: "restored", table: { revision: 8 } });
   });
 
   test("the journal grows only so long", async () => {

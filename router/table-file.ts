@@ -49,6 +49,8 @@ export class TableFile {
   #journalBytes = 0;
   #snapshotBytes = 0;
   #fleet: string | undefined;
+  /** A delta is missing in the journal: nothing may follow it before there is a new snapshot. */
+  #broken: boolean = false;
   /** What lies there was refused: it is kept aside before anything is written. */
   #refused: boolean = false;
 
@@ -60,7 +62,7 @@ export class TableFile {
 
   /** True when a new snapshot would be shorter to read than what is there. */
   get wantsSnapshot(): boolean {
-    return this.#journalBytes > Math.max(journalBytesMin, this.#snapshotBytes);
+    return this.#broken || this.#journalBytes > Math.max(journalBytesMin, this.#snapshotBytes);
   }
 
   /** The fleet that this folder belongs to, once a table of it has been written. */
@@ -99,11 +101,18 @@ export class TableFile {
     };
   }
 
+  /** Throws what the disk says; from then on only a new snapshot makes the file good again. */
   async append(delta: SignedDelta, table: TableState): Promise<void> {
-    this.#journal ??= await open(this.#path("journal.ndjson"), "a", 0o600);
+    if (this.#broken) throw new Error("the journal lacks an earlier change");
     const line = Buffer.from(`${JSON.stringify(delta)}\n`, "utf8");
-    await this.#journal.writeFile(line);
-    await this.#journal.datasync();
+    try {
+      this.#journal ??= await open(this.#path("journal.ndjson"), "a", 0o600);
+      await this.#journal.writeFile(line);
+      await this.#journal.datasync();
+    } catch (error) {
+      this.#broken = true;
+      throw error;
+    }
     this.#journalBytes += line.length;
     await this.#remember(table);
   }
@@ -122,6 +131,7 @@ export class TableFile {
     await rm(this.#path("journal.ndjson"), { force: true });
     await this.#syncDir();
     this.#refused = false;
+    this.#broken = false;
     this.#snapshotBytes = bytes;
     this.#journalBytes = 0;
     await this.#remember(table);

@@ -44,6 +44,7 @@ const waitMs = 8000;
 const answerMs = 5000;
 const snapshotMs = 120_000;
 const idleMs = 250;
+const compactEveryMs = 30_000;
 const backoffMaxMs = 2000;
 
 export class TableSync {
@@ -55,6 +56,7 @@ export class TableSync {
   #wantsSnapshot: boolean;
   #connected: boolean | undefined;
   #answeredMs: number;
+  #compactAfterMs = 0;
 
   constructor(options: TableSyncOptions) {
     this.#options = options;
@@ -91,7 +93,8 @@ export class TableSync {
   }
 
   async #turn(signal: AbortSignal): Promise<"again" | "idle"> {
-    if (this.#wantsSnapshot || this.#options.file.wantsSnapshot) await this.#fetchSnapshot(signal);
+    if (this.#wantsSnapshot) await this.#fetchSnapshot(signal);
+    else if (this.#options.file.wantsSnapshot) await this.#compact(signal);
     const startedMs = this.#options.clock.monotonicMs();
     const answer = await this.#ask(signal);
     this.#onAnswer();
@@ -106,6 +109,18 @@ export class TableSync {
         return "again";
       case "delta":
         return this.#applyDelta(answer.delta);
+    }
+  }
+
+  /** For the disk's sake only, so a failure must not keep changes from coming. */
+  async #compact(signal: AbortSignal): Promise<void> {
+    const { clock, log } = this.#options;
+    if (clock.monotonicMs() < this.#compactAfterMs) return;
+    this.#compactAfterMs = clock.monotonicMs() + compactEveryMs;
+    try {
+      await this.#fetchSnapshot(signal);
+    } catch (error) {
+      log.event("table.not-written", errorFields(error), "warn");
     }
   }
 

@@ -105,6 +105,8 @@ export class Exchange implements Dispatcher.DispatchHandler {
       this.#timer.watch(discardMs, "replaced");
       return;
     }
+    // A head that Node will not write throws, and then the client can still be told so.
+    this.#writeHead(status, verdict.headers);
     this.#phase = "answering";
     this.#options.body.commit();
     const { bodyIdleMs, eventStreamIdleMs } = this.#options.limits;
@@ -112,7 +114,6 @@ export class Exchange implements Dispatcher.DispatchHandler {
       type.toLowerCase().startsWith("text/event-stream"),
     );
     this.#timer.watch(events ? eventStreamIdleMs : bodyIdleMs, "body-timeout");
-    this.#writeHead(status, verdict.headers);
   }
 
   #writeHead(status: number, headers: readonly string[]): void {
@@ -166,10 +167,11 @@ export class Exchange implements Dispatcher.DispatchHandler {
 
   #reasonOf(error: Error): HopFailure {
     if (error instanceof BodyError) return error.trouble;
-    if (this.#phase === "connecting") return "connect";
     const code = errorCode(error);
+    if (protocolCodes.has(code)) return "protocol";
+    if (this.#phase === "connecting") return "connect";
     const rude = error.message === "bad response" || error.message === "bad upgrade";
-    if (rude || error.name === "HTTPParserError" || protocolCodes.has(code)) return "protocol";
+    if (rude || error.name === "HTTPParserError") return "protocol";
     return "reset";
   }
 
@@ -244,6 +246,8 @@ const protocolCodes: ReadonlySet<string> = new Set([
   "UND_ERR_RES_CONTENT_LENGTH_MISMATCH",
   "UND_ERR_INVALID_ARG",
   "UND_ERR_NOT_SUPPORTED",
+  "ERR_INVALID_CHAR",
+  "ERR_HTTP_INVALID_STATUS_CODE",
 ]);
 
 /** Header bytes are latin1 on the wire and stay it on their way. */

@@ -20,8 +20,8 @@ import {
   type HopOutcome,
 } from "./forward.ts";
 import { bodyFraming, stripRequestHeaders } from "./hop-headers.ts";
+import { alwaysAnswer, listenPort, rawExchange, startRawPeer } from "./peers.fixture.ts";
 import { RequestBody } from "./request-body.ts";
-import { alwaysAnswer, listenPort, rawExchange, startRawPeer } from "./test-peers.ts";
 
 const closers: Array<() => Promise<unknown> | unknown> = [];
 afterEach(async () => {

@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import { createServer, type IncomingMessage, type RequestListener, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { type RouterSyncRequest, routerSyncRequestSchema } from "../contract/cell-protocol.ts";
-import { defaultKeyspace, parseCellId, parseEpoch, type Revision } from "../contract/ids.ts";
+import { defaultKeyspace, parseCellId, parseEpoch, parseRevision } from "../contract/ids.ts";
 import type { PlacementGroup, RouteState, SignedDelta } from "../contract/routing-table.ts";
 import { buildTable, isTableRefusal, type TableState } from "../contract/table-state.ts";
 import { must } from "../runtime/assert.ts";
@@ -38,7 +38,7 @@ export function tableOf(
   const table = buildTable(
     {
       fleet,
-      revision: revision as Revision,
+      revision: must(parseRevision(revision), "revision"),
       tenantSources: [{ header: "x-tenant-id" }],
       serviceRoutes: [],
       keyspaces: [{ name: defaultKeyspace, strategy: "directory", guardMode: "strict" }],
@@ -82,7 +82,7 @@ export function deltaOf(
   const change = {
     fleet: table.fleet,
     from: table.revision,
-    to: (table.revision + 1) as Revision,
+    to: must(parseRevision(table.revision + 1), "revision"),
     upserts: groupsOf(upserts),
     deletes: deletes.map((tenant) => `default/tenant/${tenant}`),
   };
