@@ -227,6 +227,7 @@ export const checks = {
 /** A fixture stands beside the tests that share it; production must not import it. */
 const isFixture = (path: string): boolean => path.endsWith(".fixture.ts");
 const isTest = (path: string): boolean => path.endsWith(".test.ts") || isFixture(path);
+const isHarness = (path: string): boolean => /^(tests|bench)\//.test(path);
 const isTypeScript = (path: string): boolean => path.endsWith(".ts");
 const isConfig = (path: string): boolean => /^[\w.-]+\.config\.ts$/.test(path);
 /** Texts about the rules contain the forbidden words on purpose. */
@@ -255,7 +256,9 @@ function importsFlowOneWay(files: readonly SourceFile[]): string[] {
     if (rule === undefined) return [`${file.path} lies in no room: add a rule for it`];
     const { ours, packages } = importsOf(file);
     const strangers = ours.filter(
-      (target) => isFixture(target) || !rule.may.some((allowed) => allowed.test(target)),
+      (target) =>
+        !rule.may.some((allowed) => allowed.test(target)) ||
+        (isFixture(target) && !isHarness(file.path)),
     );
     const foreign = packages.filter((name) => !(rule.packages?.includes(name) ?? true));
     return [...strangers, ...foreign].map(
