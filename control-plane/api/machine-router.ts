@@ -61,7 +61,7 @@ export function machineRouterEndpoints(context: ApiContext, feed: RoutingFeed): 
       answers: { 200: snapshotHeadSchema },
       serve: async () => {
         await requireReady(feed);
-        return snapshotResponse(feed.snapshot());
+        return snapshotResponse(await feed.snapshot());
       },
     }),
   ];

@@ -22,7 +22,7 @@ export type RoutingFeed = {
   readonly isReady: () => boolean;
   /** What a router that serves `revision` must be told now. */
   readonly answerTo: (revision: number, checksum: string) => RouterSyncResponse["answer"];
-  readonly snapshot: () => TableSnapshot;
+  readonly snapshot: () => Promise<TableSnapshot>;
   /** Resolves after the next reading of the log that found something, after `ms`, or when aborted. */
   readonly changed: (ms: number, signal: AbortSignal) => Promise<void>;
   /** Reads the log now, instead of at the next notification. */

@@ -99,8 +99,14 @@ export async function writeLosers(
   tx: Tx,
   fleet: FleetRow,
   opId: string,
-): Promise<{ readonly losers: number; readonly fenceRevision: number }> {
+): Promise<{
+  readonly losers: number;
+  readonly fenceRevision: number;
+  /** The highest epoch that losers now come to know. */
+  readonly epochMax: number;
+}> {
   let losers = 0;
+  let epochMax = 0;
   let revision = recoveredRevision(fleet) + 1;
   await decideAllKeys(tx, fleet, async (batch) => {
     const told = batch.flatMap(({ key, decision }) =>
@@ -108,6 +114,7 @@ export async function writeLosers(
     );
     if (told.length === 0) return;
     losers += told.length;
+    epochMax = told.reduce((most, { epoch }) => Math.max(most, epoch), epochMax);
     await tx.execute(sql`
       insert into cellfleet_control.disowned as d (cell, key, state, epoch, op, attempt, revision)
       select t.cell, t.key, 'moved', t.epoch, ${opId}, 0, ${revision}
@@ -117,7 +124,7 @@ export async function writeLosers(
     // A batch of keys has at most as many rows as a page of an agent may have in one revision.
     revision += 1;
   });
-  return { losers, fenceRevision: revision };
+  return { losers, fenceRevision: revision, epochMax };
 }
 
 export type MergeCounts = {

@@ -140,7 +140,7 @@ export async function fenceLosers(database: Database, opId: string, nowMs: numbe
     const step = await advance(tx, "all-reported");
     if (step === undefined || (await isAwaiting(tx))) return;
     const { row, to } = step;
-    const { losers, fenceRevision } = await writeLosers(tx, row, opId);
+    const { losers, fenceRevision, epochMax } = await writeLosers(tx, row, opId);
     await recordAudit(
       tx,
       {
@@ -154,7 +154,12 @@ export async function fenceLosers(database: Database, opId: string, nowMs: numbe
       },
       nowMs,
     );
-    await tx.update(fleet).set({ recoveryStep: to, fenceRevision }).where(eq(fleet.one, true));
+    // Losers will present the epochs they were told: that must not look like another restore.
+    const epochMaxSeen = Math.max(row.epochMaxSeen, epochMax);
+    await tx
+      .update(fleet)
+      .set({ recoveryStep: to, fenceRevision, epochMaxSeen })
+      .where(eq(fleet.one, true));
     await tx.execute(sql`select pg_notify(${channels.revision}, '')`);
     await recordEvents(tx, [
       {

@@ -35,6 +35,8 @@ export type RoutingReading = {
   readonly lists: () => Promise<TableLists>;
   /** Of all placements, also the deleted ones. A scan of the whole table: once, when loading it. */
   readonly epochMax: () => Promise<number>;
+  /** Placements that routers know. */
+  readonly countAll: () => Promise<number>;
   /** Rows that will come, counted up to `limit` + 1. */
   readonly countChanges: (above: number, limit: number) => Promise<number>;
   /** `fresh`: the whole table, without what routers never see. Otherwise the rows above a revision. */
@@ -91,6 +93,12 @@ export async function readRouting<T>(
           `select max(epoch)::float8 as epoch from ${table}`,
         );
         return rows[0]?.epoch ?? 0;
+      },
+      countAll: async () => {
+        const { rows } = await client.query<{ n: number }>(
+          `select count(*)::int as n from ${table} where not deleted and not (${unseen})`,
+        );
+        return rows[0]?.n ?? 0;
       },
       countChanges: async (above, limit) => {
         const { rows } = await client.query<{ n: number }>(

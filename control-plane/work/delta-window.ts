@@ -9,7 +9,8 @@ export type DeltaWindow = {
   readonly add: (rows: readonly PlacementRow[]) => void;
   /** The last row of each key above `revision`; undefined when the window does not reach back there. */
   readonly since: (revision: number) => readonly PlacementRow[] | undefined;
-  readonly reaches: (revision: number) => boolean;
+  /** Rows above `revision`; undefined when the window does not reach back there. */
+  readonly countSince: (revision: number) => number | undefined;
   /** Forgets everything: deltas begin at `revision`. */
   readonly restart: (revision: number) => void;
 };
@@ -44,7 +45,8 @@ export function createDeltaWindow(rowsMax: number): DeltaWindow {
       }
       return [...byKey.values()];
     },
-    reaches: (revision) => revision >= floor,
+    countSince: (revision) =>
+      revision < floor ? undefined : rows.length - firstAbove(rows, revision),
     restart: (revision) => {
       rows = [];
       floor = revision;

@@ -6,6 +6,7 @@ import {
   snapshotHeadSchema,
   snapshotTailSchema,
 } from "../../contract/routing-table.ts";
+import { readSnapshot as readTable } from "../../router/table-read.ts";
 import { signaturePurposes } from "../../runtime/signing.ts";
 import { startTestPostgres, type TestPostgres } from "../../tests/postgres.ts";
 import {
@@ -212,3 +213,47 @@ test("a client that goes away ends its wait", async () => {
   );
   expect(control.troubles).toEqual([]);
 });
+
+test("a large table is read whole while it changes, and a later reader is led on by a delta", async () => {
+  const placed = 25_000;
+  await control.database.transaction(async (tx) => {
+    const revision = await changeRouting(tx, { config: false });
+    await tx.execute(sql`
+      insert into cellfleet_control.placement (key, keyspace, kind, value, cell, epoch, state, revision, op)
+      select 'default/tenant/big-' || n, 'default', 'tenant', 'big-' || n, 'cell-01', 1, 'active',
+             ${revision}, 'op_0000000001' from generate_series(1, ${placed}) as n`);
+  });
+  const token = await control.token("router", "router-1");
+  const changing = Promise.all(
+    [1, 2, 3].map((n) => setState(`default/tenant/big-${n}`, sql`state = 'unavailable'`)),
+  );
+  const { text } = await eventually(
+    () => readSnapshot(token),
+    (snapshot) => snapshot.text.includes('"big-25000"'),
+  );
+  const last = Math.max(...(await changing));
+  const table = await readTable(one(Buffer.from(text)), control.verifier, [1, 2]);
+  if ("kind" in table) throw new Error(table.text);
+  expect(table.size).toBeGreaterThanOrEqual(placed);
+  const router = await control.client("router", "router-1");
+  const answer = await eventually(
+    () => callRouter(router, "router-1", { revision: table.revision, checksum: table.checksum }),
+    ({ revision }) => revision >= last,
+  );
+  if (answer.answer.kind === "delta") {
+    const delta = deltaBodySchema.parse(JSON.parse(answer.answer.delta.body));
+    expect(table.apply(delta)).toBeUndefined();
+  }
+  expect(table.revision).toBe(control.publisher.revision());
+  const kept = (await readSnapshot(token)).text;
+  await setState("default/tenant/big-4", sql`state = 'hold'`);
+  await eventually(
+    async () => control.publisher.revision(),
+    (revision) => revision > last,
+  );
+  expect((await readSnapshot(token)).text).toBe(kept);
+});
+
+async function* one(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
+  yield bytes;
+}

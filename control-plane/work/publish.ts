@@ -9,7 +9,7 @@ import type { Clock } from "../../runtime/clock.ts";
 import { startLoop } from "../../runtime/loop.ts";
 import type { Random } from "../../runtime/random.ts";
 import type { Signer } from "../../runtime/signing.ts";
-import type { RoutingFeed } from "../api/routing-feed.ts";
+import type { RoutingFeed, TableSnapshot } from "../api/routing-feed.ts";
 import type { Database } from "../store/database.ts";
 import { peekRouting, readRouting } from "../store/routing-read.ts";
 import { createRoutingImage } from "./routing-image.ts";
@@ -50,6 +50,7 @@ export function startPublisher(options: PublisherOptions): Publisher {
   const image = createRoutingImage(options.signer, windowRowsMax, [word(), word()]);
   const waiting = new Set<() => void>();
   let reading: Promise<void> | undefined;
+  let recording: Promise<TableSnapshot> | undefined;
 
   const published = (rows: number) => {
     const { revision, size } = must(image.table(), "routing table");
@@ -107,7 +108,14 @@ export function startPublisher(options: PublisherOptions): Publisher {
     epochMax: image.epochMax,
     isReady: () => image.table() !== undefined,
     answerTo: image.answerTo,
-    snapshot: image.snapshot,
+    snapshot: async () => {
+      const ready = image.snapshot();
+      if (ready !== undefined) return ready;
+      recording ??= readRouting(database, image.record).finally(() => {
+        recording = undefined;
+      });
+      return recording;
+    },
     changed: (ms, signal) => waitIn(waiting, clock, ms, signal),
     refresh,
     wake: loop.wake,

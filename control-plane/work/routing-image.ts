@@ -7,7 +7,12 @@
  */
 import type { RouterSyncResponse } from "../../contract/cell-protocol.ts";
 import { parseRevision, type Revision } from "../../contract/ids.ts";
-import { type DeltaBody, deltaBodySchema, type SignedDelta } from "../../contract/routing-table.ts";
+import {
+  type DeltaBody,
+  deltaBodySchema,
+  type PlacementGroup,
+  type SignedDelta,
+} from "../../contract/routing-table.ts";
 import type { TableLists } from "../../contract/table-checksum.ts";
 import {
   isTableRefusal,
@@ -22,13 +27,15 @@ import type { TableSnapshot } from "../api/routing-feed.ts";
 import { groupRows, type PlacementRow } from "../core/routing-view.ts";
 import type { RoutingHead, RoutingPeek, RoutingReading } from "../store/routing-read.ts";
 import { createDeltaWindow, type DeltaWindow } from "./delta-window.ts";
-import { buildSnapshot } from "./snapshot.ts";
+import { buildSnapshot, createSnapshotWriter, snapshotHead } from "./snapshot.ts";
 
 /** More changed rows than this in one reading: the table is read anew, which is cheaper. */
 const deltaRowsMax = 100_000;
 const deltasCachedMax = 64;
 /** A snapshot of up to this many placements is made in milliseconds, so every reader gets the present. */
-const rebuildRowsMax = 20_000;
+const buildAtOnceMax = 20_000;
+/** A snapshot of a large table is reused while the delta from it to the present is small. */
+const reuseRowsMax = 10_000;
 
 type Image = { readonly table: TableState; readonly configRevision: number };
 
@@ -44,7 +51,10 @@ export type RoutingImage = {
   /** What is known may not lead to what comes next (a restore): the next reading begins anew. */
   readonly distrust: () => void;
   readonly answerTo: (revision: number, checksum: string) => RouterSyncResponse["answer"];
-  readonly snapshot: () => TableSnapshot;
+  /** Of a large table one that leads to the present by deltas, if there is one. */
+  readonly snapshot: () => TableSnapshot | undefined;
+  /** Makes a new one from the log itself, in small steps. */
+  readonly record: (log: RoutingReading) => Promise<TableSnapshot>;
 };
 
 export function createRoutingImage(
@@ -61,15 +71,14 @@ export function createRoutingImage(
   let snapshot: TableSnapshot | undefined;
   let isTrusted = true;
 
+  const leadsOn = ({ revision }: TableSnapshot): boolean =>
+    (image?.table.size ?? 0) > buildAtOnceMax &&
+    (window.countSince(revision) ?? Number.POSITIVE_INFINITY) <= reuseRowsMax;
+
   async function load(log: RoutingReading): Promise<number> {
     const table = tableOf(log.head, await log.lists(), hashKey);
     const epoch = await log.epochMax();
-    await log.rows({ kind: "all" }, (rows) => {
-      for (const group of groupRows(rows).upserts) {
-        const problem = table.load(group);
-        if (problem !== undefined) throw new Error(`routing log: ${problem.text}`);
-      }
-    });
+    await loadAll(log, table, () => {});
     epochMax = Math.max(epochMax, epoch, log.head.epochMaxSeen);
     isTrusted = true;
     image = { table, configRevision: log.head.configRevision };
@@ -126,15 +135,36 @@ export function createRoutingImage(
       answer(must(image, "routing table has been read"), deltas, revision, checksum),
     snapshot: () => {
       const { table } = must(image, "routing table has been read");
-      // Of a large table an older one serves as well, while the window leads from it to the present.
       const isCurrent = snapshot?.revision === table.revision;
-      const isReachable = table.size > rebuildRowsMax && window.reaches(snapshot?.revision ?? -1);
-      if (snapshot === undefined || !(isCurrent || isReachable)) {
-        snapshot = buildSnapshot(table, signer);
-      }
+      if (snapshot !== undefined && (isCurrent || leadsOn(snapshot))) return snapshot;
+      if (table.size > buildAtOnceMax) return undefined;
+      snapshot = buildSnapshot(table, signer);
+      return snapshot;
+    },
+    record: async (log) => {
+      const table = tableOf(log.head, await log.lists(), hashKey);
+      const writer = createSnapshotWriter(signer);
+      writer.line(snapshotHead(table, await log.countAll()));
+      await loadAll(log, table, writer.line);
+      snapshot = writer.end(table);
       return snapshot;
     },
   };
+}
+
+/** Batch by batch, so that a million placements keep nobody else waiting. */
+async function loadAll(
+  log: RoutingReading,
+  table: TableState,
+  onGroup: (group: PlacementGroup) => void,
+): Promise<void> {
+  await log.rows({ kind: "all" }, (rows) => {
+    for (const group of groupRows(rows).upserts) {
+      const problem = table.load(group);
+      if (problem !== undefined) throw new Error(`routing log: ${problem.text}`);
+      onGroup(group);
+    }
+  });
 }
 
 function answer(

@@ -1,7 +1,6 @@
 /**
- * The routing table as a router reads it at first start: head, placements in bulk, signed tail.
- * Built in one synchronous run, so that no change can come in between; a million placements take
- * a fraction of a second, and the result is shared by all readers until the log has moved on.
+ * The routing table as a router reads it at first start: head, placements in bulk, signed tail; and
+ * shared by all readers until the log has moved on too far.
  */
 import { createHash } from "node:crypto";
 import type { SnapshotHead, SnapshotTail } from "../../contract/routing-table.ts";
@@ -9,7 +8,13 @@ import type { TableState } from "../../contract/table-state.ts";
 import { type Signer, signaturePurposes } from "../../runtime/signing.ts";
 import type { TableSnapshot } from "../api/routing-feed.ts";
 
-export function buildSnapshot(table: TableState, signer: Signer): TableSnapshot {
+export type SnapshotWriter = {
+  readonly line: (line: object) => void;
+  /** Signs what was written; `table` is what a reader must arrive at. */
+  readonly end: (table: TableState) => TableSnapshot;
+};
+
+export function createSnapshotWriter(signer: Signer): SnapshotWriter {
   const hash = createHash("sha256");
   const chunks: Uint8Array[] = [];
   let bytes = 0;
@@ -19,23 +24,37 @@ export function buildSnapshot(table: TableState, signer: Signer): TableSnapshot 
     bytes += chunk.length;
     return chunk;
   };
-  const head: SnapshotHead = {
-    kind: "cellfleet.routing-table",
-    version: 1,
-    fleet: table.fleet,
-    revision: table.revision,
-    ...table.lists,
-    placements: table.size,
+  return {
+    line: (line) => {
+      hash.update(add(line));
+    },
+    end: (table) => {
+      const digest = hash.digest("hex");
+      const tail: SnapshotTail = {
+        digest,
+        checksum: table.checksum,
+        keyId: signer.keyId,
+        signature: signer.sign(signaturePurposes.routingTable, digest),
+      };
+      add(tail);
+      return { revision: table.revision, chunks, bytes };
+    },
   };
-  hash.update(add(head));
-  for (const group of table.groups()) hash.update(add(group));
-  const digest = hash.digest("hex");
-  const tail: SnapshotTail = {
-    digest,
-    checksum: table.checksum,
-    keyId: signer.keyId,
-    signature: signer.sign(signaturePurposes.routingTable, digest),
-  };
-  add(tail);
-  return { revision: table.revision, chunks, bytes };
+}
+
+export const snapshotHead = (table: TableState, placements: number): SnapshotHead => ({
+  kind: "cellfleet.routing-table",
+  version: 1,
+  fleet: table.fleet,
+  revision: table.revision,
+  ...table.lists,
+  placements,
+});
+
+/** In one synchronous run, so that no change can come in between: for tables that are not large. */
+export function buildSnapshot(table: TableState, signer: Signer): TableSnapshot {
+  const writer = createSnapshotWriter(signer);
+  writer.line(snapshotHead(table, table.size));
+  for (const group of table.groups()) writer.line(group);
+  return writer.end(table);
 }
