@@ -10,7 +10,8 @@ import { join } from "node:path";
 import type { Endpoints } from "../contract/provider-api.ts";
 import type { Clock } from "../runtime/clock.ts";
 import type { Random } from "../runtime/random.ts";
-import { type LocalCells, openCells } from "./cell-processes.ts";
+import { bringUp, type FleetParts } from "./bring-up.ts";
+import { openCells } from "./cell-processes.ts";
 import {
   announceDoor,
   type DataFolder,
@@ -22,12 +23,11 @@ import {
   writeJson,
 } from "./data-folder.ts";
 import type { DevFlags } from "./dev-options.ts";
-import { createFleetClient, type FleetClient } from "./fleet-client.ts";
-import { createFleetUnits, type FleetUnits } from "./fleet-units.ts";
-import { answersOk, statusOf } from "./http-probe.ts";
+import { createFleetClient } from "./fleet-client.ts";
+import { createFleetUnits } from "./fleet-units.ts";
 import { trim } from "./log-file.ts";
 import { endLeftovers } from "./node-process.ts";
-import { type FleetPorts, fleetPorts } from "./ports.ts";
+import { fleetPorts } from "./ports.ts";
 import { findPostgres } from "./postgres/binaries.ts";
 import { compiledCodeFolder } from "./postgres/machine-folder.ts";
 import type { TemplateTools } from "./postgres/template.ts";
@@ -53,22 +53,18 @@ export type DevFleetOptions = {
   readonly say: (line: string) => void;
 };
 
-export const demoTenants = ["acme", "globex", "initech", "hooli", "umbrella"] as const;
-
 const leftoverGraceMs = 3000;
-const serveWithinMs = 60_000;
-const servePauseMs = 50;
 const trimEveryMs = 30_000;
 
 export function createDevFleet(options: DevFleetOptions): DevFleet {
   const { flags, env, clock, random, say } = options;
   const undo: Array<() => Promise<void>> = [];
-  let parts: Parts | undefined;
+  let parts: Opened | undefined;
   const stop = once(async () => {
     for (let step = undo.pop(); step !== undefined; step = undo.pop()) await step();
   });
 
-  async function open(): Promise<Parts> {
+  async function open(): Promise<Opened> {
     const installation = await findPostgres({ env, random });
     say(`PostgreSQL ${installation.version} from ${installation.origin}`);
     const folder = await openDataFolder(flags.data, installation.runAs, random);
@@ -84,7 +80,7 @@ export function createDevFleet(options: DevFleetOptions): DevFleet {
       try {
         parts = await open();
         undo.push(parts.close);
-        await bringUp(parts, options, aborted);
+        await bringUp(parts, { ...options, ...flags }, aborted);
         return await parts.publish();
       } catch (error) {
         // Stopping takes a moment; the reason should not wait for it.
@@ -102,25 +98,21 @@ export function createDevFleet(options: DevFleetOptions): DevFleet {
 }
 
 /** Everything, not yet started, and the door open. */
-type Parts = {
+type Opened = FleetParts & {
   readonly folder: DataFolder;
-  readonly ports: FleetPorts;
-  readonly cells: LocalCells;
-  readonly units: FleetUnits;
-  readonly api: FleetClient;
   /** Writes endpoints.json, from then on after every change of a cell. */
   readonly publish: () => Promise<Endpoints>;
   readonly close: () => Promise<void>;
 };
 
-const unitsOf = ({ units, cells }: Pick<Parts, "units" | "cells">): readonly Unit[] => [
+const unitsOf = ({ units, cells }: Pick<Opened, "units" | "cells">): readonly Unit[] => [
   ...units.all(),
   ...cells.units(),
 ];
 
 async function openParts(
   options: DevFleetOptions & { readonly folder: DataFolder; readonly tools: TemplateTools },
-): Promise<Parts> {
+): Promise<Opened> {
   const { flags, env, clock, random, say, folder, tools } = options;
   const ports = await fleetPorts(folder, flags, random);
   const { runAs } = tools.installation;
@@ -128,9 +120,11 @@ async function openParts(
     NODE_COMPILE_CACHE: await compiledCodeFolder(runAs, clock.nowMs()),
     ...environmentOfChildren(env),
   };
-  const onChange = (status: UnitStatus) => {
-    if (status.state === "dead") say(`${status.name}: ${status.text}`);
+  const onChange = ({ name, state, text, restarts }: UnitStatus) => {
+    if (state === "dead") say(`${name}: ${text}`);
+    if (state === "running" && restarts > 0) say(`${name}: started again (${restarts})`);
   };
+  const onFault = (error: unknown) => say(`fault in the supervisor: ${String(error)}`);
   const cells = await openCells({
     folder,
     tools,
@@ -161,9 +155,10 @@ async function openParts(
     cells,
     units: () => unitsOf({ units, cells }),
     onCells: async () => {
-      if (published !== undefined) await publish();
+      // What was asked for is done, whether or not the file could be written.
+      if (published !== undefined) await publish().catch(onFault);
     },
-    onFault: (error) => say(`fault in the supervisor: ${String(error)}`),
+    onFault,
   });
   await announceDoor(folder, urlOf(door.port));
   const api = createFleetClient({
@@ -200,93 +195,11 @@ async function openParts(
   };
 }
 
-async function bringUp(
-  parts: Parts,
-  options: DevFleetOptions,
-  aborted: AbortSignal,
-): Promise<void> {
-  const { cells, units, api } = parts;
-  const { flags, clock, say } = options;
-  const step = async (name: string, work: Promise<unknown>): Promise<void> => {
-    const startedMs = clock.monotonicMs();
-    await work;
-    aborted.throwIfAborted();
-    say(`${name}  ${((clock.monotonicMs() - startedMs) / 1000).toFixed(1)} s`);
-  };
-  // What is known needs no control plane to start; on the first start nothing is.
-  const known = cells.ids();
-  const { routers, newRouters } = await sortRouters(units);
-  const startRouter = (router: FleetUnits["routers"][number]) =>
-    step(router.name, router.start(api));
-  await all([
-    step("control plane", units.startControlPlane()),
-    ...routers.map(startRouter),
-    ...known.map((id) => step(id, cells.act(id, "start"))),
-    known.length === 0 ? cells.prepare() : Promise.resolve(),
-  ]);
-  const wanted = Array.from({ length: flags.cells }, (_, index) => cellName(index + 1));
-  const missing = wanted.filter((id) => !known.some((one) => one === id));
-  await all([...newRouters.map(startRouter), ...missing.map((id) => step(id, api.ensureCell(id)))]);
-  if (flags.demo) {
-    await step("demo tenants", all(demoTenants.map((id) => api.ensureTenant(id))));
-  }
-  await step("traffic", waitForTraffic(parts, flags.demo ? demoTenants : [], options, aborted));
-}
-
-async function sortRouters(units: FleetUnits) {
-  const routers: Array<FleetUnits["routers"][number]> = [];
-  const newRouters: typeof routers = [];
-  for (const router of units.routers) {
-    ((await router.isKnown()) ? routers : newRouters).push(router);
-  }
-  return { routers, newRouters };
-}
-
-/** A request that comes back is the only proof that a fleet works. */
-async function waitForTraffic(
-  { cells, ports, units }: Parts,
-  tenants: readonly string[],
-  { clock, say }: DevFleetOptions,
-  aborted: AbortSignal,
-): Promise<void> {
-  const served: Array<{ what: string; check: () => Promise<boolean> }> = [
-    ...units.routers.map(({ name }, index) => ({
-      what: name,
-      check: () => answersOk(`${urlOf(ports.routers[index]?.adminPort ?? 0)}/readyz`),
-    })),
-    ...cells.ids().map((id) => ({
-      what: id,
-      check: () => answersOk(`${urlOf(cells.ports(id)?.admin ?? 0)}/readyz`),
-    })),
-    ...tenants.map((tenant) => ({
-      what: `tenant ${tenant}`,
-      check: async () =>
-        (await statusOf(`${urlOf(ports.routers[0]?.port ?? 0)}/whoami`, {
-          "x-tenant-id": tenant,
-        })) === 200,
-    })),
-  ];
-  const deadline = clock.monotonicMs() + serveWithinMs;
-  await all(
-    served.map(async ({ what, check }) => {
-      while (!(await check())) {
-        aborted.throwIfAborted();
-        if (clock.monotonicMs() > deadline) {
-          // On a folder with history this may be right: a cell may be quarantined, a tenant gone.
-          say(`${what} does not serve yet; cellctl status says why`);
-          return;
-        }
-        await clock.sleep(servePauseMs, aborted);
-      }
-    }),
-  );
-}
-
 async function writeEndpoints({
   folder,
   ports,
   cells,
-}: Pick<Parts, "folder" | "ports" | "cells">): Promise<Endpoints> {
+}: Pick<Opened, "folder" | "ports" | "cells">): Promise<Endpoints> {
   const entries = cells.ids().flatMap((id) => {
     const [gate, login] = [cells.ports(id)?.gate, cells.logins(id)];
     return gate === undefined || login === undefined
@@ -302,15 +215,6 @@ async function writeEndpoints({
   await writeJson(join(folder.root, "endpoints.json"), endpoints);
   return endpoints;
 }
-
-/** Every one is waited for, also when another failed: nothing may still be starting while we stop. */
-async function all(work: ReadonlyArray<Promise<unknown>>): Promise<void> {
-  const results = await Promise.allSettled(work);
-  const failed = results.find((result) => result.status === "rejected");
-  if (failed !== undefined) throw failed.reason;
-}
-
-const cellName = (number: number): string => `cell-${String(number).padStart(2, "0")}`;
 
 /** Of ours only what a program needs to run; settings of other fleets must not reach these processes. */
 function environmentOfChildren(env: DevFleetOptions["env"]): Readonly<Record<string, string>> {

@@ -9,7 +9,8 @@ import { join, relative, resolve } from "node:path";
 import type { Endpoints } from "../contract/provider-api.ts";
 import { type Clock, systemClock } from "../runtime/clock.ts";
 import { systemRandom } from "../runtime/random.ts";
-import { createDevFleet, type DevFleet, demoTenants } from "./dev-fleet.ts";
+import { demoTenants } from "./bring-up.ts";
+import { createDevFleet, type DevFleet } from "./dev-fleet.ts";
 import { type DevFlags, type DevFlagsInput, parseDevFlags } from "./dev-options.ts";
 
 export type RunDevOptions = {
