@@ -31,6 +31,11 @@ export function showFleet(
   );
   metrics.gaugeFrom("cellfleet_revision", "The fleet's revision.", () => fleet()?.revision ?? 0);
   metrics.gaugeFrom(
+    "cellfleet_audit_head_seq",
+    "Entries of the audit log.",
+    () => fleet()?.auditEntries ?? 0,
+  );
+  metrics.gaugeFrom(
     "cellfleet_recovering",
     "1 while the control plane reconciles after a restore.",
     () => (fleet()?.mode === "recovering" ? 1 : 0),

@@ -132,7 +132,10 @@ async function refuseFailover(context: ApiContext, work: Work, cellId: string): 
     `Leases last ${seconds(leaseTtlMs)}; ${cellId} may serve for ${seconds(outstandingMs)} more, and a takeover would have to wait that out. The limit for a failover is ${seconds(failoverLeaseMsMax)}.`,
     {
       details: { leaseTtlMs, outstandingMs, failoverLeaseMsMax },
-      nextSteps: [`cellctl cell start ${cellId}`, `cellctl cell get ${cellId}`],
+      nextSteps: [
+        ...(cell.health === "down" ? [`cellctl cell start ${cellId}`] : []),
+        `cellctl cell get ${cellId}`,
+      ],
     },
   );
 }

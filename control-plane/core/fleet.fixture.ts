@@ -56,6 +56,7 @@ export const aFleet = (change: Partial<FleetSnapshot> = {}): FleetSnapshot => ({
   nowMs: 1_000_000,
   revision: 10,
   mode: "normal",
+  auditEntries: 0,
   cells: [],
   routers: [],
   ops: [],

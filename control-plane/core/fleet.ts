@@ -98,6 +98,8 @@ export type FleetSnapshot = {
   readonly nowMs: number;
   readonly revision: number;
   readonly mode: "normal" | "recovering";
+  /** Entries of the audit log. */
+  readonly auditEntries: number;
   readonly cells: readonly CellView[];
   readonly routers: readonly RouterView[];
   /** Pending and running, oldest first. */

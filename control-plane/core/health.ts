@@ -59,16 +59,17 @@ export function observe(
 ): Observation {
   const primary = newest(cell.agents.filter((agent) => agent.primary));
   if (primary === undefined) return { good: false, reason: "no primary agent has reported" };
-  const silence = nowMs - Math.max(primary.seenAtMs, knownSinceMs);
-  if (silence > limits.silentMs) {
-    return { good: false, reason: `its agent has not called for ${Math.round(silence / 1000)} s` };
-  }
+  // First what was tried just now: it says more than how long nobody called.
   const probe = probes.find(({ instance }) => instance === primary.instance);
   if (probe?.failure !== undefined) {
     return {
       good: false,
       reason: `its gate at ${primary.endpoint} does not answer (${probe.failure})`,
     };
+  }
+  const silence = nowMs - Math.max(primary.seenAtMs, knownSinceMs);
+  if (silence > limits.silentMs) {
+    return { good: false, reason: `its agent has not called for ${Math.round(silence / 1000)} s` };
   }
   if (!primary.databaseReachable)
     return { good: false, reason: "its agent cannot reach the database" };
@@ -88,7 +89,9 @@ export function judge(
 ): HealthTrack {
   if (observation.good) {
     const goods = track.goods + 1;
-    const risen = track.health === "healthy" || goods >= limits.healthyAfter;
+    // What was never known cannot flap: a new cell need not wait for a second look.
+    const enough = track.health === "unknown" ? 1 : limits.healthyAfter;
+    const risen = track.health === "healthy" || goods >= enough;
     return risen
       ? { health: "healthy", goods, bads: 0, reason: "agent, application and database answer" }
       : { ...track, goods, bads: 0 };

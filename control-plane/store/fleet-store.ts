@@ -23,6 +23,7 @@ export async function readFleet(database: Database): Promise<FleetSnapshot> {
       nowMs: await databaseNowMs(tx),
       revision: row.revision,
       mode: row.mode,
+      auditEntries: row.auditEntries,
       cells: await readCells(tx),
       routers: await readRouters(tx),
       ops: (await openOps(tx, openOpsMax)).map(toOpView),
