@@ -104,8 +104,9 @@ begin
   raise exception 'the row belongs to %, which was not entered', p_key using errcode = 'CF007';
 end $$;
 
--- Two transactions of one session cannot begin within the same microsecond. A transaction id would
--- do too, but it would make every transaction that only reads take one.
+-- The microsecond in which the transaction began: no two messages of one session share it (several
+-- transactions in one message do; they are one client's). A transaction id would do too, but it would
+-- make every transaction that only reads take one.
 create or replace function cellfleet.transaction_stamp() returns text
   language sql stable parallel safe
   begin atomic
@@ -177,8 +178,9 @@ end $$;
 -- transaction_timeout was the other candidate: PostgreSQL 16 has none, any session may SET it off, it
 -- would have to be as short as the lease's margin for every transaction, and it ends the connection.
 -- The key's lock is held until the commit is over, so its state needs no second look. What is left
--- (SET CONSTRAINTS ALL IMMEDIATE and then a stall, or a stall inside the commit) is never
--- acknowledged: the router looks again when the answer arrives (rule R2).
+-- (SET CONSTRAINTS ALL IMMEDIATE and then a stall, a stall inside the commit, PREPARE TRANSACTION where
+-- max_prepared_transactions allows it) is never acknowledged: the router looks again when the answer
+-- arrives (rule R2).
 create or replace function cellfleet.check_commit() returns trigger
   language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 begin

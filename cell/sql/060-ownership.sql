@@ -90,7 +90,9 @@ begin
          epoch_max = greatest(p.epoch_max, (
            select max(w.epoch) from jsonb_to_recordset(p_changes) w(epoch bigint)))
    where p_revision > p.applied_revision or jsonb_array_length(p_changes) > 0;
-  perform pg_notify('cellfleet_ownership', v_change::text);
+  if jsonb_array_length(p_changes) > 0 then
+    perform pg_notify('cellfleet_ownership', v_change::text);
+  end if;
 end $$;
 
 -- The form of the changes; contract/placement-key.ts has checked the ids themselves.

@@ -55,10 +55,14 @@ export async function applyOwnership(
   const lockTimeoutMs = options.lockTimeoutMs ?? 50;
   const outcomes: ChangeOutcome[] = [];
   const busy: string[] = [];
+  const parts = cut(options.changes);
+  let stored = false;
 
-  async function applyPart(part: readonly OwnershipChange[]): Promise<void> {
+  async function applyPart(part: readonly OwnershipChange[], whole: boolean): Promise<void> {
     try {
-      outcomes.push(...(await callApply(client, part, null, lockTimeoutMs)));
+      const revision = whole ? options.revision : null;
+      outcomes.push(...(await callApply(client, part, revision, lockTimeoutMs)));
+      stored = whole;
     } catch (error) {
       const code = sqlStateOf(error);
       if (code !== lockNotAvailable && code !== programLimitExceeded) throw error;
@@ -68,13 +72,14 @@ export async function applyOwnership(
         return;
       }
       const middle = Math.ceil(part.length / 2);
-      await applyPart(part.slice(0, middle));
-      await applyPart(part.slice(middle));
+      await applyPart(part.slice(0, middle), false);
+      await applyPart(part.slice(middle), false);
     }
   }
 
-  for (const part of cut(options.changes)) await applyPart(part);
-  if (busy.length === 0) await callApply(client, [], options.revision, lockTimeoutMs);
+  for (const part of parts) await applyPart(part, parts.length === 1);
+  // By itself when it took several calls, or none.
+  if (busy.length === 0 && !stored) await callApply(client, [], options.revision, lockTimeoutMs);
   return { outcomes, busy };
 }
 
