@@ -13,7 +13,7 @@ export type RequestHead = {
   readonly method: string;
   /** The request target, as it was sent. */
   readonly target: string;
-  /** `1.1`, `1.0`. */
+  /** `1.1`, `1.0`; `2` for a stream of HTTP/2, never `2.0`, which is a request line that lies. */
   readonly version: string;
   readonly headers: RawHeaders;
 };
@@ -51,7 +51,8 @@ export function checkRequest(head: RequestHead, limits: HeadLimits): CheckedRequ
 }
 
 function versionProblem({ version, headers }: RequestHead): CheckedRequest | undefined {
-  if (version !== "1.1" && version !== "1.0") return invalid(`HTTP/${version} is not spoken here`);
+  if (version !== "1.1" && version !== "1.0" && version !== "2")
+    return invalid(`HTTP/${version} is not spoken here`);
   const codings = headerValues(headers, "transfer-encoding");
   if (codings.length === 0) return undefined;
   if (version === "1.0") return invalid("HTTP/1.0 has no Transfer-Encoding");

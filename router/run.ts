@@ -18,10 +18,11 @@ import { CellTally } from "./cell-tally.ts";
 import { parseRouterConfig, type RouterConfig, type TableSource } from "./config.ts";
 import { Endpoints } from "./endpoints.ts";
 import type { RouterEvents } from "./events.ts";
+import { listenH2c } from "./h2c.ts";
 import { Hold } from "./hold.ts";
 import { createRouterMetrics } from "./metrics.ts";
 import { type ServeContext, serve } from "./serve.ts";
-import { listen } from "./server.ts";
+import { type ListenerOptions, listen } from "./server.ts";
 import { readStaticTable } from "./static-table.ts";
 import { TableFile } from "./table-file.ts";
 import { TableStore } from "./table-store.ts";
@@ -48,6 +49,8 @@ export type RouterOptions = {
 
 export type Router = {
   readonly port: number;
+  /** Of cleartext HTTP/2, if it is served. */
+  readonly h2cPort: number | undefined;
   readonly adminPort: number;
   readonly metrics: Metrics;
   /** Static mode: reads the file again. A bad one is refused and logged. */
@@ -58,9 +61,6 @@ export type Router = {
 
 export async function startRouter(options: RouterOptions): Promise<Router> {
   const { config, log } = options;
-  if (config.h2c !== undefined) {
-    throw new CellError("CONFIG_INVALID", "--h2c: cleartext HTTP/2 is not served by this release.");
-  }
   const parts = createParts(options);
   const lifecycle = createLifecycle({
     clock: parts.clock,
@@ -140,24 +140,25 @@ async function start(parts: Parts, lifecycle: ReturnType<typeof createLifecycle>
   const context = serveContext(parts);
   const tunnels = createTunnels(context, tunnelLimits);
   registry.gaugeFrom("cellfleet_router_tunnels_open", "WebSocket tunnels.", tunnels.open);
+  const onRequest: ListenerOptions["onRequest"] = (req, res, expectsContinue) =>
+    void serve(context, { req, res }, expectsContinue);
+  const { clock } = parts;
   const listener = await listen({
-    address: config.listen,
-    clock: parts.clock,
+    ...{ clock, onRequest, address: config.listen, clientsMax: config.clientsMax },
     routerId: config.id,
-    clientsMax: config.clientsMax,
-    onRequest: (req, res, expectsContinue) => void serve(context, { req, res }, expectsContinue),
     onUpgrade: tunnels.serve,
     onBadInput: (code) => parts.metrics.refusals.inc({ code }),
   });
+  const h2c = config.h2c && (await listenH2c({ clock, onRequest, address: config.h2c }));
   status.listening = true;
   lifecycle.onClose("listener", async () => {
     status.draining = true;
     log.event("router.draining", { graceMs: config.drainMs });
     // Load balancers read /readyz now and then; until they have, requests are still served.
     await parts.clock.sleep(config.drainDelayMs);
-    const drained = listener.drain(config.drainMs);
+    const drained = [listener, h2c].map((one) => one?.drain(config.drainMs));
     tunnels.close();
-    await drained;
+    await Promise.all(drained);
   });
   log.event("router.started", {
     id: config.id,
@@ -168,6 +169,7 @@ async function start(parts: Parts, lifecycle: ReturnType<typeof createLifecycle>
   });
   return {
     port: listener.address.port,
+    h2cPort: h2c?.address.port,
     adminPort: admin.address.port,
     metrics: registry,
     reload: table.reload,

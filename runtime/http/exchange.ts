@@ -176,7 +176,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
   }
 
   readonly #onClientClose = (): void => {
-    if (this.#options.client.res.writableFinished) this.#finish();
+    if (this.#ending && this.#options.client.res.writableFinished) this.#finish();
     else this.#fail("client-gone", undefined);
   };
 
