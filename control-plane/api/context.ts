@@ -36,7 +36,5 @@ export type ApiContext = {
   readonly settings: ApiSettings;
 };
 
-/** A router counts as live for this long after its last call. */
-export const routerLiveMs = 15_000;
 /** Longest long poll. */
 export const waitMsMax = 30_000;

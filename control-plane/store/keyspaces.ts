@@ -53,4 +53,4 @@ async function rangeStarts(reader: Reader): Promise<Map<string, string[]>> {
 }
 
 const toKeyspace = (row: KeyspaceRow, ranges: readonly string[]): Keyspace =>
-  keyspaceSchema.parse({ ...row, ranges, createdAt: row.createdAt.toISOString() });
+  keyspaceSchema.parse({ ...row, id: row.name, ranges, createdAt: row.createdAt.toISOString() });

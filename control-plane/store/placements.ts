@@ -3,10 +3,9 @@
  * never run at once; the conditions in the statements hold all the same.
  */
 import { and, desc, eq, inArray, sql } from "drizzle-orm";
-import type { PlacementState } from "../../contract/control-api.ts";
 import { CellError } from "../../contract/errors.ts";
 import type { KeyspaceName, TenantId } from "../../contract/ids.ts";
-import { rangeKey, slotKey, slotOf, tenantKey } from "../../contract/placement-key.ts";
+import { slotKey, slotOf } from "../../contract/placement-key.ts";
 import type { KeyspaceView, PlacementView } from "../core/fleet.ts";
 import type { Reader, Tx } from "./database.ts";
 import { cell, placement, tenant } from "./schema.ts";
@@ -185,16 +184,3 @@ export async function ownedBy(
   );
   return { keys, tenants };
 }
-
-export const keyOf = {
-  tenant: tenantKey,
-  slot: slotKey,
-  range: rangeKey,
-} as const;
-
-export const setPlacementState = (
-  tx: Tx,
-  key: string,
-  state: PlacementState,
-  revision: number,
-): Promise<unknown> => tx.update(placement).set({ state, revision }).where(eq(placement.key, key));
