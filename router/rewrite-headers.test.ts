@@ -17,7 +17,14 @@ const fresh = { requestId: "new-id", traceId: "a".repeat(32), spanId: "b".repeat
 const trace = traceOf([], false, fresh);
 const rewrite = (headers: string[], more: Partial<RewriteRequest> = {}) =>
   rewriteRequest({
-    ...{ headers, host: "acme.test:80", version: "1.1", peer: "192.0.2.1", trusted: false },
+    ...{
+      headers,
+      method: "GET",
+      host: "acme.test:80",
+      version: "1.1",
+      peer: "192.0.2.1",
+      trusted: false,
+    },
     ...{
       scheme: "http",
       viaName: "cellfleet-r1",
@@ -106,6 +113,16 @@ describe("to the cell", () => {
     expect(
       passesOf(["Via", "1.1 a, 1.1 CELLFLEET-r1 (x)", "via", "1.1 cellfleet-r1"], "cellfleet-r1"),
     ).toBe(2);
+  });
+
+  test("Max-Forwards counts down where it counts", () => {
+    const hops = (method: string, value: string) =>
+      headerValues(rewrite(["Max-Forwards", value], { method }), "max-forwards");
+    expect([hops("OPTIONS", "7"), hops("GET", "7"), hops("OPTIONS", "x")]).toEqual([
+      ["6"],
+      ["7"],
+      ["x"],
+    ]);
   });
 
   test("of TE only trailers passes", () => {

@@ -80,6 +80,7 @@ export function traceOf(
 export type RewriteRequest = {
   /** Without headers of the connection. */
   readonly headers: RawHeaders;
+  readonly method: string;
   readonly host: string;
   /** HTTP version of the request, for Via. */
   readonly version: string;
@@ -122,7 +123,19 @@ export function rewriteRequest(request: RewriteRequest): string[] {
     ...["via", [...vias, `${request.version} ${request.viaName}`].join(", ")],
   );
   if (request.trailers) kept.push("te", "trailers");
-  return kept;
+  return request.method === "OPTIONS" ? countHop(kept) : kept;
+}
+
+/** Max-Forwards counts down; at 0 the request was answered here (RFC 9110 section 7.6.2). */
+function countHop(headers: readonly string[]): string[] {
+  const hops = headerValues(headers, "max-forwards");
+  const left = Number(hops[0]);
+  if (hops.length !== 1 || !Number.isSafeInteger(left) || left < 1) return [...headers];
+  return [
+    ...filterHeaders(headers, (name) => name !== "max-forwards"),
+    "max-forwards",
+    `${left - 1}`,
+  ];
 }
 
 /** The headers by which the gate of a cell knows an attempt. */

@@ -111,6 +111,7 @@ export function receive(
   record.service = service;
   const headers = rewriteRequest({
     headers: stripped.headers,
+    method: req.method ?? "",
     host: checked.host,
     version: req.httpVersion,
     peer: record.peer,

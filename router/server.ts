@@ -126,6 +126,11 @@ function onClientError(error: Error, socket: Duplex, options: ListenerOptions): 
     pending.once("finish", () => socket.end());
     return;
   }
+  if (errorCode(error) === "ERR_HTTP_REQUEST_TIMEOUT") {
+    // A status of its own (RFC 9110 section 15.5.9), though no code: nothing was asked for yet.
+    socket.end("HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+    return;
+  }
   const text = overflow
     ? "The header section is larger than the limit."
     : "The request breaks the rules of HTTP.";

@@ -7,7 +7,7 @@
  */
 import type { Dispatcher } from "undici";
 import type { CellError } from "../../contract/errors.ts";
-import { headerValues } from "../../contract/raw-headers.ts";
+import { filterHeaders, headerValues } from "../../contract/raw-headers.ts";
 import { errorCode } from "./error-code.ts";
 import type { ForwardOptions, HopFailure, HopOutcome } from "./forward.ts";
 import { stripResponseHeaders, stripTrailers } from "./hop-headers.ts";
@@ -30,7 +30,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
   #settle: (outcome: HopOutcome) => void = () => {};
   #status: number | undefined;
   #replacement: CellError | undefined;
-  #ending = false;
+  #ending: boolean = false;
   #discarded = 0;
   #bytesOut = 0;
   #connectMs = 0;
@@ -97,7 +97,10 @@ export class Exchange implements Dispatcher.DispatchHandler {
     if (this.#phase !== "sending" || status < 200) return;
     this.#status = status;
     this.#firstByteMs = this.#options.clock.monotonicMs() - this.#startedMs;
-    const headers = stripResponseHeaders(latin1(controller.rawHeaders));
+    const stripped = stripResponseHeaders(latin1(controller.rawHeaders));
+    // RFC 9110 section 8.6: a 204 has no length, whatever the endpoint says.
+    const headers =
+      status === 204 ? filterHeaders(stripped, (name) => name !== "content-length") : stripped;
     const verdict = this.#options.onResponseHead(status, headers);
     if (verdict.kind === "replace") {
       this.#phase = "discarding";

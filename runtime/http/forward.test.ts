@@ -327,6 +327,23 @@ describe("an answer", () => {
     expect(text).not.toMatch(/x-gone|timeout=9/i);
   });
 
+  test("without content has no length, and the connection goes on", async () => {
+    const peer = await startPeer(
+      alwaysAnswer("HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n"),
+    );
+    const hop = await startHop(peer.url);
+    const { text } = await rawExchange(hop.port, get());
+    expect(text).toMatch(/^HTTP\/1.1 204/);
+    expect(text).not.toMatch(/content-length|transfer-encoding/i);
+  });
+
+  test("to HEAD has the head of GET and nothing else", async () => {
+    const peer = await startPeer(alwaysAnswer("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"));
+    const hop = await startHop(peer.url);
+    const { text } = await rawExchange(hop.port, get().replace("GET", "HEAD"));
+    expect(text).toMatch(/^HTTP\/1.1 200 OK[\s\S]*Content-Length: 5[\s\S]*\r\n\r\n$/);
+  });
+
   test("brings its trailers when the client asked for them, and none that frame or route", async () => {
     const body =
       "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 7\r\nSet-Cookie: a=1\r\nX-Cell: b\r\n\r\n";
