@@ -9,8 +9,9 @@ import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import pg from "pg";
 import { installPack, type PackRoles, packContent } from "../cell/store/install.ts";
+import { type Manifest, parseManifest } from "../cell/store/manifest.ts";
 import { protectTable } from "../cell/store/protect.ts";
-import { type CellId, defaultKeyspace } from "../contract/ids.ts";
+import type { CellId } from "../contract/ids.ts";
 import type { Random } from "../runtime/random.ts";
 import { keepSecret } from "./data-folder.ts";
 import { type PostgresServer, urlFor } from "./postgres/server.ts";
@@ -30,20 +31,20 @@ const roles: PackRoles = {
   appOwnerRole: "app_owner",
   agentRole: "cellfleet_agent",
 };
-const tables = ["orders", "idempotency", "outbox"] as const;
+const sample = join(import.meta.dirname, "..", "cell", "sample");
 export const keyColumn = "tenant_id";
-const schemaFile = join(import.meta.dirname, "..", "cell", "sample", "schema.sql");
 
 /** Grows when `fill` below changes. */
 const fillVersion = 1;
 
 export async function cellTemplate(): Promise<Template> {
-  const schema = await readFile(schemaFile, "utf8");
+  const schema = await readFile(join(sample, "schema.sql"), "utf8");
+  const manifest = await readFile(join(sample, "cellfleet.schema.yaml"), "utf8");
   return {
-    content: JSON.stringify([fillVersion, packContent(), schema, roles, tables]),
+    content: JSON.stringify([fillVersion, packContent(), schema, manifest, roles]),
     build: async (url) => {
       await withClient(url(), (client) => client.query(`create database ${database}`));
-      await withClient(url(database), (client) => fill(client, schema));
+      await withClient(url(database), (client) => fill(client, schema, parseManifest(manifest)));
     },
   };
 }
@@ -81,19 +82,14 @@ export async function writeLogins(port: number, secrets: string): Promise<CellLo
   return { ...files, app };
 }
 
-async function fill(client: pg.Client, schema: string): Promise<void> {
+async function fill(client: pg.Client, schema: string, manifest: Manifest): Promise<void> {
   const { appRole, appOwnerRole } = roles;
   await installPack(client, roles);
   await client.query(`grant create, usage on schema public to ${appOwnerRole}`);
   await client.query(`set role ${appOwnerRole}`);
   await client.query(schema);
-  for (const table of tables) {
-    await protectTable(client, {
-      schema: "public",
-      table,
-      keyColumn,
-      keyspace: defaultKeyspace,
-    });
+  for (const table of manifest.tables) {
+    if (table.class === "tenant") await protectTable(client, table);
   }
   await client.query(`grant usage on schema public to ${appRole}`);
   await client.query(

@@ -1,9 +1,12 @@
 /** One cell on this machine, from nothing to nothing: real PostgreSQL, application and agent. */
-import { mkdtemp, readdir, rm } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import pg from "pg";
 import { afterEach, beforeEach, describe, test } from "vitest";
+import { readStoreCatalog } from "../cell/store/catalog.ts";
+import { findGaps } from "../cell/store/coverage.ts";
+import { parseManifest } from "../cell/store/manifest.ts";
 import { type CellId, parseCellId } from "../contract/ids.ts";
 import { must } from "../runtime/assert.ts";
 import { systemClock } from "../runtime/clock.ts";
@@ -76,6 +79,20 @@ describe("a cell on this machine", () => {
       "insert into idempotency (tenant_id, key, request_hash) values ('acme', 'k', 'h')",
     );
     await expect(write).rejects.toMatchObject({ code: expect.stringMatching(/^CF0/) });
+  });
+
+  test("has no table and no role that the guard does not hold", async ({ expect }) => {
+    await cells.act(id, "create", "token-1");
+    const file = new URL("../cell/sample/cellfleet.schema.yaml", import.meta.url);
+    const manifest = parseManifest(await readFile(file, "utf8"));
+    const agent = await readFile(must(cells.logins(id), "logins").agentFile, "utf8");
+    const client = new pg.Client(agent.trim());
+    await client.connect();
+    try {
+      expect(findGaps(manifest, await readStoreCatalog(client, "app"), "app")).toEqual([]);
+    } finally {
+      await client.end();
+    }
   });
 
   test("stays dead after kill, and start brings it back on its own data", async ({ expect }) => {

@@ -14,20 +14,9 @@ import { type CellId, nameRule, parseCellId } from "../contract/ids.ts";
 import { providerActions, providerRequestSchema } from "../contract/provider-api.ts";
 import type { LocalCells } from "./cell-processes.ts";
 import { host } from "./programs.ts";
-import { type Unit, unitStates } from "./unit.ts";
+import type { Unit } from "./unit.ts";
 
-export const processActions = ["start", "stop", "kill"] as const;
-export type ProcessAction = (typeof processActions)[number];
-
-export const processSchema = z.object({
-  name: z.string(),
-  state: z.enum(unitStates),
-  pid: z.number().nullable(),
-  restarts: z.number(),
-  text: z.string(),
-});
-export type ProcessStatus = z.infer<typeof processSchema>;
-export const processListSchema = z.object({ items: z.array(processSchema), next: z.null() });
+const processActions = ["start", "stop", "kill"] as const;
 
 export type ProviderServer = {
   readonly port: number;
