@@ -1,10 +1,12 @@
 /** What a cell's agent is given, and when it is given nothing. */
 import { sql } from "drizzle-orm";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { agentSyncRequestSchema } from "../../contract/cell-protocol.ts";
 import type { JsonClient } from "../../runtime/http-client.ts";
 import { startTestPostgres, type TestPostgres } from "../../tests/postgres.ts";
 import {
   type AgentChange,
+  agentRequest,
   type ControlFixture,
   callAgent,
   eventually,
@@ -12,6 +14,7 @@ import {
   soleRow,
   startControl,
 } from "../control.fixture.ts";
+import { grantLease } from "../store/lease.ts";
 import { insertPending } from "../store/placements.ts";
 import { changeRouting } from "../store/routing-change.ts";
 
@@ -113,6 +116,9 @@ test("many changes come in pages that end between two revisions", async () => {
   for (let more = true; more; ) {
     const page = await call({ appliedRevision: applied });
     expect(page.changes.length).toBeLessThanOrEqual(10_000);
+    // What a call acknowledges becomes active: that must not be more than the cell was told before.
+    const active = Object.entries(await states(cell)).filter(([, state]) => state === "active");
+    expect(active.filter(([value]) => !seen.has(`default/tenant/${value}`))).toEqual([]);
     for (const { key } of page.changes) seen.add(key);
     applied = page.revision;
     more = page.more;
@@ -164,6 +170,16 @@ test("a cell whose database forgot a grant is quarantined, after it said so twic
   await call({ wantLease: true, database: { grant: 1 } });
   expect(await cellRow(cell)).toMatchObject({ state: "quarantined" });
   expect((await call({ wantLease: true, database: { grant: 2 } })).lease).toBeUndefined();
+});
+
+test("a grant that was judged before a newer one was seen is not made", async () => {
+  const { cell, call } = await newCell();
+  await call({ wantLease: true });
+  await call({ database: { grant: 1 } });
+  const stale = agentSyncRequestSchema.parse(agentRequest(cell, { database: { grant: 0 } }));
+  expect(await grantLease(control.database.read, stale, 1000)).toBeUndefined();
+  const foreign = { ...stale, database: { ...stale.database, systemIdentifier: "1", grant: 1 } };
+  expect(await grantLease(control.database.read, foreign, 1000)).toBeUndefined();
 });
 
 test("a call that was delayed behind a newer one does not quarantine the cell", async () => {

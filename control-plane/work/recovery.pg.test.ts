@@ -18,8 +18,9 @@ import {
   startControl,
 } from "../control.fixture.ts";
 import { insertPending } from "../store/placements.ts";
+import { fenceLosers } from "../store/recovery-steps.ts";
 import { changeRouting } from "../store/routing-change.ts";
-import { checkIncarnation, type RecoveryOptions, startRecovery } from "./recovery.ts";
+import { checkIncarnation, type RecoveryOptions, recoveryTurn, startRecovery } from "./recovery.ts";
 
 let postgres: TestPostgres;
 let control: ControlFixture;
@@ -146,20 +147,25 @@ test("losers are fenced first, and no lease is granted before they said so", asy
   const three = await newCell("cell-03", []);
   expect((await one.call({ wantLease: true })).report).toBe("ownership");
   expect(await mode()).toBe("recovering collecting");
-  loop = startRecovery(options());
-  for (const cell of [one, two, three]) expect((await cell.report()).report).toBe("nothing");
-  await untilMode("recovering fencing");
+  for (const cell of [one, two]) expect((await cell.report()).report).toBe("nothing");
+  // Whoever thinks that it is time already is told that it is not.
+  await fenceLosers(control.database, "op_0000000002", systemClock.nowMs());
+  expect(await mode()).toBe("recovering collecting");
+  expect((await three.report()).report).toBe("nothing");
+  await recoveryTurn(options());
+  expect(await mode()).toBe("recovering fencing");
   const refused = await two.call({ wantLease: true });
   expect(refused.lease).toBeUndefined();
   expect(refused.leaseRefused).toContain("RECOVERING");
   // The loser hears of it and fences; only its next call says that it did.
-  await eventually(
-    () => one.call(),
-    () => !one.owns("moved"),
-  );
-  expect(two.owns("moved")).toBe(true);
   await one.call();
-  await untilMode("normal none");
+  expect(one.owns("moved")).toBe(false);
+  expect(two.owns("moved")).toBe(true);
+  await recoveryTurn(options());
+  expect(await mode()).toBe("recovering fencing");
+  await one.call();
+  await recoveryTurn(options());
+  expect(await mode()).toBe("normal none");
   expect(await placements()).toEqual({
     // The losers were told 5; the owner's is above that, too.
     moved: { cell: "cell-02", epoch: 6, state: "pending", deleted: false },
