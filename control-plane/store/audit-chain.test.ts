@@ -66,6 +66,16 @@ describe("the audit chain", () => {
     expect(follow([a, c, b]).brokenAt).toBe(3);
   });
 
+  test("an entry that was rewritten with a hash that fits is found at the next one", () => {
+    const entries = chain(["a", "b", "c", "d"]).map((entry) => {
+      if (entry.id !== 2) return entry;
+      const { prev, hash: _hash, ...rest } = entry;
+      const changed = { ...rest, actor: "bob" };
+      return { ...changed, prev, hash: entryHash(prev, changed) };
+    });
+    expect(follow(entries).brokenAt).toBe(3);
+  });
+
   test("canonical JSON does not depend on the order of keys", () => {
     expect(canonicalJson({ b: 1, a: [{ d: 2, c: undefined }] })).toBe('{"a":[{"d":2}],"b":1}');
     fc.assert(

@@ -4,6 +4,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest"
 import { systemRandom } from "../../runtime/random.ts";
 import { startTestPostgres, type TestPostgres } from "../../tests/postgres.ts";
 import { recordAudit, verifyAudit } from "./audit.ts";
+import { entryHash } from "./audit-chain.ts";
 import { type Database, openDatabase, prepareDatabase } from "./database.ts";
 import { changeRouting } from "./routing-change.ts";
 
@@ -150,5 +151,20 @@ describe("tampering behind the trigger is found", () => {
     expect(verdict.ok).toBe(false);
     expect(verdict.brokenAt).toBe(brokenAt);
     expect(verdict.text).toMatch(/changed|cut/);
+  });
+
+  test("a log that was rewritten to its end, hashes and all: its end is not the one that was noted", async () => {
+    const { rows } = await db.query("select * from cellfleet_control.audit order by id");
+    let prev = "";
+    for (const row of rows) {
+      const { at, prev: _prev, hash: _hash, ...rest } = row;
+      const body = { ...rest, id: Number(row.id), atMs: at.getTime(), reason: "rewritten" };
+      const hash = entryHash(prev, body);
+      const update =
+        "update cellfleet_control.audit set reason = $2, prev = $3, hash = $4 where id = $1";
+      await db.query(update, [row.id, body.reason, prev, hash]);
+      prev = hash;
+    }
+    expect(await verifyAudit(database)).toMatchObject({ ok: false, brokenAt: 21 });
   });
 });
