@@ -22,6 +22,9 @@ import {
 } from "./fleet.fixture.ts";
 import { type Router, startRouter } from "./run.ts";
 
+// Real sockets and a real disk on a machine that may be busy: conditions are waited for, not times.
+vi.setConfig({ testTimeout: 30_000, hookTimeout: 30_000 });
+
 let dir = "";
 const closers: Array<() => Promise<unknown>> = [];
 beforeEach(async () => {
@@ -205,10 +208,10 @@ describe("with a control plane", () => {
     plane.change({ other: "b 1" });
     await until(() => {
       const seen = plane.asked.flatMap((one) => one.seen).filter(({ cell }) => cell === "a");
-      expect(seen).toEqual([
-        { cell: "a", requests: expect.any(Number), failures: expect.any(Number) },
-      ]);
-      expect(seen[0]?.failures).toBeGreaterThan(0);
+      const sum = (name: "requests" | "failures") => seen.reduce((all, one) => all + one[name], 0);
+      // One good, and one or two attempts at the dead cell.
+      expect(sum("requests") - sum("failures")).toBe(1);
+      expect(sum("failures")).toBeGreaterThan(0);
     });
   });
 });

@@ -22,6 +22,7 @@ import {
 } from "../contract/routing-table.ts";
 import { buildTable, isTableRefusal } from "../contract/table-state.ts";
 import type { RoutingView } from "./decide.ts";
+import { parseJson } from "./parse-json.ts";
 
 /** Throws CONFIG_INVALID with everything that is wrong in the file. */
 export async function readStaticTable(file: string, revision: number): Promise<RoutingView> {
@@ -112,11 +113,3 @@ const invalid = (file: string, problems: readonly string[]): CellError =>
     `The table ${file} is wrong: ${problems.slice(0, problemsMax).join("; ")}.`,
     { details: { problems: problems.slice(0, problemsMax), count: problems.length } },
   );
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined; // Not JSON: the schema says so.
-  }
-}

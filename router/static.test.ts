@@ -14,6 +14,9 @@ import type { RouterEvents } from "./events.ts";
 import { closeServer, listenOn } from "./fleet.fixture.ts";
 import { type Router, startRouter } from "./run.ts";
 
+// Real sockets and a real disk on a machine that may be busy: conditions are waited for, not times.
+vi.setConfig({ testTimeout: 30_000, hookTimeout: 30_000 });
+
 let dir = "";
 const closers: Array<() => unknown> = [];
 beforeEach(async () => {

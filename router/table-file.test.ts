@@ -11,11 +11,14 @@ import {
 } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import type { TableState } from "../contract/table-state.ts";
 import { createVerifier } from "../runtime/signing.ts";
 import { deltaOf, keys, otherSigner, snapshotOf, tableOf } from "./fleet.fixture.ts";
 import { TableFile } from "./table-file.ts";
+
+// Real sockets and a real disk on a machine that may be busy: conditions are waited for, not times.
+vi.setConfig({ testTimeout: 30_000, hookTimeout: 30_000 });
 
 const verifier = createVerifier(keys.publicKeys);
 let dir = "";

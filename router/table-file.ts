@@ -24,6 +24,7 @@ import { deltaBodySchema, type SignedDelta, signedDeltaSchema } from "../contrac
 import type { TableState } from "../contract/table-state.ts";
 import type { HashKey } from "../contract/tenant-index.ts";
 import { signaturePurposes, type Verifier } from "../runtime/signing.ts";
+import { parseJson } from "./parse-json.ts";
 import { readSnapshot } from "./table-read.ts";
 
 export type FileProblem = {
@@ -267,13 +268,5 @@ async function exists(path: string): Promise<boolean> {
   } catch (error) {
     if (error instanceof Error && "code" in error && error.code === "ENOENT") return false;
     throw error;
-  }
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined; // Not JSON: the schema says so.
   }
 }

@@ -12,6 +12,7 @@ import {
 import { isTableRefusal, startTable, type TableState } from "../contract/table-state.ts";
 import type { HashKey } from "../contract/tenant-index.ts";
 import { signaturePurposes, type Verifier } from "../runtime/signing.ts";
+import { parseJson } from "./parse-json.ts";
 
 export type TableProblem = {
   readonly kind: "refused";
@@ -63,7 +64,7 @@ class SnapshotReader {
 
   line(bytes: Buffer): TableProblem | undefined {
     if (this.#done) return refused("corrupt", "there is more after the tail");
-    const json = parseJson(bytes);
+    const json = parseJson(bytes.toString("utf8"));
     if (this.#table === undefined) return this.#head(bytes, json);
     const group = placementGroupSchema.safeParse(json);
     if (!group.success) return this.#tail(json, this.#table);
@@ -101,13 +102,5 @@ class SnapshotReader {
     }
     this.#done = true;
     return undefined;
-  }
-}
-
-function parseJson(bytes: Buffer): unknown {
-  try {
-    return JSON.parse(bytes.toString("utf8"));
-  } catch {
-    return undefined; // Not JSON: no schema fits, and that is what is reported.
   }
 }

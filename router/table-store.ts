@@ -6,6 +6,7 @@ import { deltaBodySchema, type SignedDelta } from "../contract/routing-table.ts"
 import type { TableState } from "../contract/table-state.ts";
 import { signaturePurposes, type Verifier } from "../runtime/signing.ts";
 import type { RoutingView } from "./decide.ts";
+import { parseJson } from "./parse-json.ts";
 
 export type StoreRefusal = {
   readonly kind: "refused";
@@ -73,13 +74,5 @@ export class TableStore {
   #set(view: RoutingView): void {
     this.#view = view;
     this.#onChange(view);
-  }
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined; // Not JSON: the schema says so.
   }
 }

@@ -23,6 +23,9 @@ import { bodyFraming, stripRequestHeaders } from "./hop-headers.ts";
 import { alwaysAnswer, listenPort, rawExchange, startRawPeer } from "./peers.fixture.ts";
 import { RequestBody } from "./request-body.ts";
 
+// Real sockets and a real disk on a machine that may be busy: conditions are waited for, not times.
+vi.setConfig({ testTimeout: 30_000, hookTimeout: 30_000 });
+
 const closers: Array<() => Promise<unknown> | unknown> = [];
 afterEach(async () => {
   for (const close of closers.splice(0).reverse()) await close();
