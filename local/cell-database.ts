@@ -5,6 +5,7 @@
  * Superuser only while it is made. After that the application and the agent log in as roles of their
  * own; the tables belong to a role that nobody logs in as.
  */
+import { createHash } from "node:crypto";
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import pg from "pg";
@@ -37,14 +38,35 @@ export const keyColumn = "tenant_id";
 /** Grows when `fill` below changes. */
 const fillVersion = 1;
 
-export async function cellTemplate(): Promise<Template> {
+export type CellTemplate = Template & {
+  /** Brings the database of a cell that older code made up to date; the application must not run. */
+  readonly bringUpToDate: (server: PostgresServer, appUrl: string) => Promise<void>;
+};
+
+export async function cellTemplate(): Promise<CellTemplate> {
   const schema = await readFile(join(sample, "schema.sql"), "utf8");
   const manifest = await readFile(join(sample, "cellfleet.schema.yaml"), "utf8");
+  const content = JSON.stringify([fillVersion, packContent(), schema, manifest, roles]);
+  const mark = createHash("sha256").update(content).digest("hex");
+  const fillAndMark = async (client: pg.Client) => {
+    await fill(client, schema, parseManifest(manifest));
+    // In the database itself, so that one that was set back says what it is.
+    await client.query(`comment on database ${database} is '${mark}'`);
+  };
   return {
-    content: JSON.stringify([fillVersion, packContent(), schema, manifest, roles]),
+    content,
     build: async (url) => {
       await withClient(url(), (client) => client.query(`create database ${database}`));
-      await withClient(url(database), (client) => fill(client, schema, parseManifest(manifest)));
+      await withClient(url(database), fillAndMark);
+    },
+    bringUpToDate: async (server, appUrl) => {
+      const { rows } = await withClient(appUrl, (client) =>
+        client.query<{ mark: string | null }>(
+          "select shobj_description(oid, 'pg_database') as mark from pg_database where datname = $1",
+          [database],
+        ),
+      );
+      if (rows[0]?.mark !== mark) await withClient(server.url(database), fillAndMark);
     },
   };
 }

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import pg from "pg";
 import { afterEach, beforeEach, describe, test } from "vitest";
 import { readStoreCatalog } from "../cell/store/catalog.ts";
-import { findGaps } from "../cell/store/coverage.ts";
+import { type Finding, findGaps } from "../cell/store/coverage.ts";
 import { parseManifest } from "../cell/store/manifest.ts";
 import { type CellId, parseCellId } from "../contract/ids.ts";
 import { must } from "../runtime/assert.ts";
@@ -53,6 +53,19 @@ async function asApp(text: string): Promise<Array<Record<string, unknown>>> {
   }
 }
 
+async function gaps(): Promise<Finding[]> {
+  const file = new URL("../cell/sample/cellfleet.schema.yaml", import.meta.url);
+  const manifest = parseManifest(await readFile(file, "utf8"));
+  const agent = await readFile(must(cells.logins(id), "logins").agentFile, "utf8");
+  const client = new pg.Client(agent.trim());
+  await client.connect();
+  try {
+    return findGaps(manifest, await readStoreCatalog(client, "app"), "app");
+  } finally {
+    await client.end();
+  }
+}
+
 const pids = () => cells.units().map((unit) => unit.status().pid);
 const systemIdentifier = async () =>
   (await asApp("select system_identifier from pg_control_system()"))[0]?.["system_identifier"];
@@ -83,16 +96,25 @@ describe("a cell on this machine", () => {
 
   test("has no table and no role that the guard does not hold", async ({ expect }) => {
     await cells.act(id, "create", "token-1");
-    const file = new URL("../cell/sample/cellfleet.schema.yaml", import.meta.url);
-    const manifest = parseManifest(await readFile(file, "utf8"));
-    const agent = await readFile(must(cells.logins(id), "logins").agentFile, "utf8");
-    const client = new pg.Client(agent.trim());
-    await client.connect();
-    try {
-      expect(findGaps(manifest, await readStoreCatalog(client, "app"), "app")).toEqual([]);
-    } finally {
-      await client.end();
-    }
+    expect(await gaps()).toEqual([]);
+  });
+
+  test("that older code made is brought up to date when it starts", async ({ expect }) => {
+    await cells.act(id, "create", "token-1");
+    const [{ port } = {}] = await asApp("select inet_server_port() as port");
+    const password = (
+      await readFile(join(folder.databases, "cells", id, "password"), "utf8")
+    ).trim();
+    const admin = new pg.Client(`postgres://postgres:${password}@127.0.0.1:${port}/app`);
+    await admin.connect();
+    await admin.query(
+      "comment on database app is 'older'; drop trigger zz_cellfleet_guard on orders",
+    );
+    await admin.end();
+    expect((await gaps()).length).toBeGreaterThan(0);
+    await cells.act(id, "stop");
+    expect(await cells.act(id, "start")).toMatchObject({ state: "running" });
+    expect(await gaps()).toEqual([]);
   });
 
   test("stays dead after kill, and start brings it back on its own data", async ({ expect }) => {

@@ -15,6 +15,7 @@ import { defaultService } from "../contract/routing-table.ts";
 import type { Random } from "../runtime/random.ts";
 import {
   type CellLogins,
+  type CellTemplate,
   cellTemplate,
   keyColumn,
   personalise,
@@ -25,12 +26,7 @@ import { createDatabaseUnit, type DatabaseUnit, ensureDatabase } from "./databas
 import { answersOk } from "./http-probe.ts";
 import { launchNode } from "./node-process.ts";
 import { choosePorts } from "./postgres/port.ts";
-import {
-  ensureTemplate,
-  removeServer,
-  type Template,
-  type TemplateTools,
-} from "./postgres/template.ts";
+import { ensureTemplate, removeServer, type TemplateTools } from "./postgres/template.ts";
 import { agentProgram, applicationProgram, type Program, urlOf } from "./programs.ts";
 import { createUnit, type Unit, type UnitStatus } from "./unit.ts";
 
@@ -130,7 +126,7 @@ export async function openCells(options: CellsOptions): Promise<LocalCells> {
 
 type Context = {
   readonly options: CellsOptions;
-  readonly template: Template;
+  readonly template: CellTemplate;
   readonly agentToken: string | undefined;
 };
 
@@ -139,7 +135,7 @@ async function perform(cell: Cell, action: ProviderAction, context: Context): Pr
     case "create":
       return busily(cell, () => create(cell, context));
     case "start":
-      return busily(cell, () => startCell(cell, context.options));
+      return busily(cell, () => startCell(cell, context));
     case "stop":
       return stopCell(cell);
     case "kill":
@@ -149,7 +145,8 @@ async function perform(cell: Cell, action: ProviderAction, context: Context): Pr
   }
 }
 
-async function create(cell: Cell, { options, template, agentToken }: Context): Promise<void> {
+async function create(cell: Cell, context: Context): Promise<void> {
+  const { options, template, agentToken } = context;
   await mkdir(cell.home, { recursive: true, mode: 0o711 });
   await mkdir(secretsOf(cell), { recursive: true, mode: 0o700 });
   const changed = agentToken !== undefined && (await keepToken(cell, agentToken));
@@ -160,16 +157,17 @@ async function create(cell: Cell, { options, template, agentToken }: Context): P
   cell.ports ??= await portsFor(cell, options.tools.random);
   await writeJson(portsFile(cell.home), cell.ports);
   if (changed) await cell.agent.stop();
-  await startCell(cell, options);
+  await startCell(cell, context);
 }
 
-async function startCell(cell: Cell, { tools }: CellsOptions): Promise<void> {
-  cell.ports = await portsFor(cell, tools.random);
+async function startCell(cell: Cell, { options, template }: Context): Promise<void> {
+  cell.ports = await portsFor(cell, options.tools.random);
   await writeJson(portsFile(cell.home), cell.ports);
   await cell.database.start();
   const server = cell.database.server();
   if (server === undefined) throw new CellError("PROVIDER_FAILED", `${cell.id}: no database`);
   cell.logins = await writeLogins(server.port, secretsOf(cell));
+  await template.bringUpToDate(server, cell.logins.app);
   await Promise.all([cell.app.start(), cell.agent.start()]);
 }
 

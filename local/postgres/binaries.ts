@@ -112,11 +112,14 @@ async function tryBinaries(
   origin: string,
   context: { runAs: RunAs | undefined; env: Installation["env"] },
 ): Promise<Found> {
-  for (const program of [binaries.initdb, binaries.postgres]) {
-    const { code, stderr } = await runCommand(program, ["--version"], context);
-    if (code !== 0) return { refused: `${origin}: ${stderr.trim().split("\n")[0] ?? code}` };
+  const [initdb, postgres] = await Promise.all(
+    [binaries.initdb, binaries.postgres].map((one) => runCommand(one, ["--version"], context)),
+  );
+  for (const result of [initdb, postgres]) {
+    if (result?.code === 0) continue;
+    return { refused: `${origin}: ${result?.stderr.trim().split("\n")[0] ?? "no answer"}` };
   }
-  const { stdout } = await runCommand(binaries.postgres, ["--version"], context);
+  const stdout = postgres?.stdout ?? "";
   const version = /\(PostgreSQL\) (\d+)(\S*)/.exec(stdout);
   const major = Number(version?.[1] ?? 0);
   const name = `${version?.[1] ?? "?"}${version?.[2] ?? ""}`;
