@@ -218,7 +218,8 @@ function finish(context: ServeContext, record: RequestRecord, body: RequestBody)
 }
 
 export function beginRecord(context: ServeContext, req: IncomingMessage): RequestRecord {
-  const peer = req.socket.remoteAddress ?? "";
+  // An IPv4 client of a dual-stack listener is written as what it is.
+  const peer = (req.socket.remoteAddress ?? "").replace(/^::ffff:(?=\d+\.)/, "");
   const { random } = context;
   const fresh = { requestId: random.uuid(), traceId: random.hex(16), spanId: random.hex(8) };
   return new RequestRecord({

@@ -36,7 +36,9 @@ export async function readStaticTable(file: string, revision: number): Promise<R
 }
 
 export function parseStaticTable(file: string, text: string, revision: number): RoutingView {
-  const parsed = staticTableSchema.safeParse(parseJson(text));
+  const json = parseJson(text);
+  if (json === undefined) throw invalid(file, ["it is not JSON"]);
+  const parsed = staticTableSchema.safeParse(json);
   if (!parsed.success) {
     throw invalid(
       file,

@@ -138,6 +138,29 @@ describe("static mode", () => {
     expect(Math.max(...attempts.map(Number))).toBeLessThanOrEqual(2);
   });
 
+  test("repeats a GET once whose connection died before an answer, and never a POST", async () => {
+    const seen: string[] = [];
+    const app = await startApp((req, res) => {
+      seen.push(`${req.method} ${req.url}`);
+      const first = seen.filter((line) => line === `${req.method} ${req.url}`).length === 1;
+      if (first || req.url === "/never") req.socket.resetAndDestroy();
+      else res.end("second");
+    });
+    const { router } = await start({
+      cells: { a: { endpoints: [app.url] } },
+      tenants: { acme: "a" },
+    });
+    expect((await rawExchange(router.port, get("acme", "/once"))).text).toMatch(
+      /200 OK[\s\S]*second/,
+    );
+    expect((await rawExchange(router.port, get("acme", "/never"))).text).toMatch(
+      /502[\s\S]*CELL_PROTOCOL/,
+    );
+    const post = get("acme", "/once").replace("GET", "POST");
+    expect((await rawExchange(router.port, post)).text).toMatch(/502[\s\S]*CELL_PROTOCOL/);
+    expect(seen).toEqual(["GET /once", "GET /once", "GET /never", "GET /never", "POST /once"]);
+  });
+
   test("keeps quiet about cells if it is told to", async () => {
     const app = await startApp((_req, res) => res.end("ok"));
     const table = { cells: { a: { endpoints: [app.url] } }, tenants: { acme: "a" } };
