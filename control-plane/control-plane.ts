@@ -4,7 +4,8 @@
  */
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
-import { getRequestListener } from "@hono/node-server";
+import { getRequestListener, RequestError } from "@hono/node-server";
+import { CellError } from "../contract/errors.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { createLifecycle } from "../runtime/lifecycle.ts";
 import { createLog, errorFields, type LogOptions } from "../runtime/log.ts";
@@ -94,7 +95,10 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
 
     const metrics = createMetrics();
     const hub = createWakeHub(clock);
-    const settings = { instance, leaseTtlMs: options.leaseTtlMs };
+    const settings = {
+      ...{ instance, leaseTtlMs: options.leaseTtlMs },
+      providers: options.provider === undefined ? [] : ["local"],
+    };
     const context: ApiContext = {
       ...{ database, hub, clock, random, metrics, settings },
       log: createLog<ApiEvents>(options.logTo),
@@ -123,7 +127,7 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
 
     const app = createApp(context, controlEndpoints(context, publisher));
     const api = await listen(
-      createServer(getRequestListener(app.fetch, { errorHandler: (error) => rescue(error, "") })),
+      createServer(getRequestListener(app.fetch, { errorHandler: refuseRequest })),
       options.listen,
     );
     lifecycle.onClose("api", api.close);
@@ -151,6 +155,13 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
   }
 }
 
+/** What is no request at all: a Host header that is none, a target that is no address. */
+const refuseRequest = (error: unknown): Response =>
+  rescue(
+    error instanceof RequestError ? new CellError("REQUEST_INVALID", error.message) : error,
+    "",
+  );
+
 async function welcomeAdmin(
   options: ControlPlaneOptions,
   database: ReturnType<typeof openDatabase>,
@@ -174,8 +185,14 @@ function startLoops(
   const { trouble, context } = shared;
   const { database, metrics } = context;
   let fleet: FleetSnapshot | undefined;
+  // Connections of its own: renewing the seat must not wait behind anybody's requests.
+  const seat = openDatabase({
+    url: options.databaseUrl,
+    connectionsMax: 2,
+    onConnectionError: trouble("leader's connection"),
+  });
   const lead = startLeading({
-    ...{ database, clock, random, instance },
+    ...{ database: seat, clock, random, instance },
     onChange: (term) => {
       log.event("leader.changed", { term: term ?? null });
       reconciler?.wake();
@@ -208,6 +225,7 @@ function startLoops(
     close: async () => {
       await Promise.all([reconciler.close(), health.close(), housekeeping.close()]);
       await lead.close();
+      await seat.close();
       await provider.close();
     },
   };

@@ -1,4 +1,5 @@
 /** Hostile input: typed errors, an audit entry where due, nothing changed. */
+import { connect } from "node:net";
 import pg from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { z } from "zod";
@@ -196,6 +197,29 @@ describe("addresses", () => {
     ["DELETE", "/v1/overrides/default%2Ftenant%2Facme", "NOT_FOUND"],
   ])("%s %s is %s", async (method, path, code) => {
     expect((await refusal(await plane.raw(path, { method }))).code).toBe(code);
+  });
+
+  test.each([
+    [
+      "a Host header that is none",
+      "GET /livez HTTP/1.1\r\nHost: a b<c>\r\nConnection: close\r\n\r\n",
+    ],
+    [
+      "a target with spaces of its own",
+      "GET /%zz%20?%zz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+    ],
+    ["no HTTP at all", "\u0016\u0003\u0001 hello\r\n\r\n"],
+  ])("%s ends neither the process nor the truth", async (_name, bytes) => {
+    const { hostname, port } = new URL(plane.url);
+    const answer = await new Promise<string>((resolve, reject) => {
+      const chunks: Buffer[] = [];
+      const socket = connect(Number(port), hostname, () => socket.write(bytes, "latin1"));
+      socket.on("data", (chunk) => chunks.push(chunk));
+      socket.on("close", () => resolve(Buffer.concat(chunks).toString("utf8")));
+      socket.on("error", reject);
+    });
+    expect(answer).toMatch(/^HTTP\/1\.1 4\d\d /);
+    expect((await plane.raw("/livez", {}, null)).status).toBe(200);
   });
 
   test("what was meant is suggested", async () => {

@@ -183,6 +183,22 @@ test("a database that crashes and returns ends no control plane; meanwhile the a
   expect(one.child.exitCode).toBeNull();
 });
 
+test("without a provider a cell of one is refused at once, with the way out", async () => {
+  const last = processes.at(-1);
+  if (last === undefined) throw new Error("a process");
+  const create = last.client.call({
+    method: "POST",
+    path: "/v1/cells",
+    body: { id: "cell-09" },
+    schema: acceptedSchema,
+    timeoutMs: 10_000,
+  });
+  await expect(create).rejects.toMatchObject({
+    code: "STATE_CONFLICT",
+    nextSteps: [expect.stringContaining("--provider none")],
+  });
+});
+
 test("told to stop it stops, and the seat is free at once", async () => {
   const last = processes.at(-1);
   if (last === undefined) throw new Error("a process");

@@ -24,6 +24,8 @@ export type ApiSettings = {
   readonly instance: string;
   /** How long a grant lets a cell serve. Failover is refused while it is longer than `failoverLeaseMsMax`. */
   readonly leaseTtlMs: number;
+  /** Providers that this control plane can ask; absent means that nobody has said. */
+  readonly providers?: readonly string[];
 };
 
 export type ApiContext = {

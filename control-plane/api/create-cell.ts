@@ -22,6 +22,7 @@ type Wanted = z.output<typeof createCellSchema>;
 export async function createCell(context: ApiContext, work: Work, wanted: Wanted): Promise<Answer> {
   const { tx } = work;
   await lockNormalFleet(tx);
+  requireProvider(context, wanted);
   const existing = await readCell(tx, wanted.id);
   if (existing !== undefined) await requireResumable(work, existing.id, existing.state);
   const plan = planCellCreate(wanted.id, wanted.provider);
@@ -47,6 +48,17 @@ export async function createCell(context: ApiContext, work: Work, wanted: Wanted
     headline: `${wanted.id} is recorded as provisioning`,
     nextSteps: wanted.provider === "none" ? agentSteps(wanted.id) : [],
   });
+}
+
+/** Better said at once than by an operation that asks nobody for minutes. */
+function requireProvider(context: ApiContext, { id, provider }: Wanted): void {
+  const { providers } = context.settings;
+  if (provider === "none" || providers === undefined || providers.includes(provider)) return;
+  throw new CellError(
+    "STATE_CONFLICT",
+    `This control plane has no provider ${provider}: it was started without --provider-url.`,
+    { nextSteps: [`cellctl cell create ${id} --provider none   (run its processes by hand)`] },
+  );
 }
 
 const agentSteps = (id: string): readonly string[] => [

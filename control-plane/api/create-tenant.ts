@@ -101,6 +101,15 @@ async function createInContainer(
     );
   }
   requireSameCell(wanted, container);
+  if (container.state !== "active") {
+    throw new CellError(
+      "STATE_CONFLICT",
+      `${container.key} is ${container.state}, not active yet.`,
+      {
+        nextSteps: [`cellctl keyspace get ${into.name}`, "cellctl op ls"],
+      },
+    );
+  }
   const cells = await readCells(tx);
   const cell = cells.find(({ id }) => id === container.cell);
   const obstacle = cell === undefined ? undefined : firstNo(decideRoom(cell, candidate(wanted)));
@@ -124,7 +133,7 @@ async function createInContainer(
     plan,
     input: { keyspace: into.name, cell: container.cell, key: container.key },
     headline: `served by ${container.cell}, which owns ${container.key}`,
-    done: container.state === "active",
+    done: true,
   });
 }
 

@@ -56,22 +56,26 @@ test("twenty writers at once: no gap, no fork, and the chain holds", async () =>
 });
 
 test("a chain longer than a page is walked to its end", async () => {
-  await database.transaction(async (tx) => {
-    for (let index = 0; index < 1200; index += 1) {
-      await recordAudit(
-        tx,
-        {
-          actor: { name: "ann", role: "operator" },
-          action: "bulk",
-          object: `${index}`,
-          reason: "",
-          outcome: "accepted",
-        },
-        1_700_000_000_000 + index,
-      );
-    }
+  const { rows } = await db.query("select audit_head as head from cellfleet_control.fleet");
+  let prev: string = rows[0].head;
+  const more = Array.from({ length: 1100 }, (_, index) => {
+    const body = {
+      ...{ id: index + 21, actor: "ann", role: "operator", action: "bulk", object: `${index}` },
+      ...{ reason: "", outcome: "accepted", before: null, after: null },
+      atMs: 1_700_000_000_000 + index,
+    };
+    const link = prev;
+    prev = entryHash(link, body);
+    return { ...body, at: new Date(body.atMs).toISOString(), prev: link, hash: prev };
   });
-  expect(await verifyAudit(database)).toMatchObject({ ok: true, entries: 1220 });
+  await db.query(
+    "insert into cellfleet_control.audit select * from jsonb_populate_recordset(null::cellfleet_control.audit, $1)",
+    [JSON.stringify(more)],
+  );
+  await db.query("update cellfleet_control.fleet set audit_entries = 1120, audit_head = $1", [
+    prev,
+  ]);
+  expect(await verifyAudit(database)).toMatchObject({ ok: true, entries: 1120, head: prev });
 });
 
 test("the entry is rolled back with its effect, and leaves no gap", async () => {
