@@ -11,7 +11,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import { CellError } from "../contract/errors.ts";
 import { headerValues, listElements, type RawHeaders } from "../contract/raw-headers.ts";
 import type { Clock } from "../runtime/clock.ts";
-import type { ForwardLimits } from "../runtime/http/forward.ts";
+import { clientGone, type ForwardLimits } from "../runtime/http/forward.ts";
 import { bodyFraming, stripRequestHeaders } from "../runtime/http/hop-headers.ts";
 import { RequestBody } from "../runtime/http/request-body.ts";
 import { errorFields, type Log } from "../runtime/log.ts";
@@ -56,7 +56,7 @@ export async function serve(
 ): Promise<void> {
   const record = beginRecord(context, client.req);
   const gone = new AbortController();
-  client.res.once("close", () => gone.abort());
+  client.res.once("close", () => gone.abort(clientGone));
   const body = openBody(context, client, expectsContinue);
   try {
     const arrival = receive(context, client.req, record);

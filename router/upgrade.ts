@@ -13,6 +13,7 @@ import httpProxy from "http-proxy";
 import { CellError } from "../contract/errors.ts";
 import type { RawHeaders } from "../contract/raw-headers.ts";
 import type { Timer } from "../runtime/clock.ts";
+import { clientGone } from "../runtime/http/forward.ts";
 import { stripResponseHeaders } from "../runtime/http/hop-headers.ts";
 import { errorFields } from "../runtime/log.ts";
 import { unconfirmed } from "./attempt.ts";
@@ -76,7 +77,7 @@ async function openTunnel(opening: Opening): Promise<void> {
   const { context, req, socket, record } = opening;
   const arrival = receive(context, req, record);
   const gone = new AbortController();
-  socket.once("close", () => gone.abort());
+  socket.once("close", () => gone.abort(clientGone));
   const placed = await place(context, arrival.wanted, record, gone.signal);
   if (socket.destroyed) throw new ClientGone();
   connect(opening, arrival, placed);

@@ -101,14 +101,20 @@ export type HopOutcome =
       readonly cause: unknown;
     });
 
+/**
+ * Why a client's signal is aborted. Every connection closes in the end; without a reason of its own
+ * each `abort()` would make an exception with a stack, a tenth of a proxy's time.
+ */
+export const clientGone = "client-gone";
+
 /** Never rejects. */
 export async function forward(options: ForwardOptions): Promise<HopOutcome> {
   const { clock, endpoint, client } = options;
   const startedMs = clock.monotonicMs();
   const gone = new AbortController();
-  const leave = () => gone.abort();
+  const leave = () => gone.abort(clientGone);
   client.res.once("close", leave);
-  if (client.res.destroyed) gone.abort();
+  if (client.res.destroyed) gone.abort(clientGone);
   try {
     const seat = await endpoint.slots.take(gone.signal);
     const queueMs = clock.monotonicMs() - startedMs;
