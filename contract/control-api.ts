@@ -169,6 +169,8 @@ export type NewTenant = z.infer<typeof newTenantSchema>;
 export const createTenantSchema = newTenantSchema.extend(intent);
 
 export const keyspaceSchema = z.object({
+  /** The name, as every object of a list carries an id. */
+  id: keyspaceNameSchema,
   name: keyspaceNameSchema,
   strategy: z.enum(strategies),
   slotCount: z.number().nullable(),
