@@ -61,6 +61,27 @@ test("two installers at once both succeed", async () => {
   await Promise.all(clients.map((client) => client.end()));
 });
 
+test("installers of two databases of one server may make the same roles at once", async () => {
+  const urls = await Promise.all(["left", "right"].map((name) => server.createDatabase(name)));
+  const admin = await openClient(server.adminUrl);
+  for (let round = 0; round < 5; round += 1) {
+    const roles = {
+      appRole: `app_${round}`,
+      appOwnerRole: `owner_${round}`,
+      agentRole: `agent_${round}`,
+    };
+    const clients = await Promise.all(urls.map(openClient));
+    await Promise.all(clients.map((client) => installPack(client, roles)));
+    const { rows } = await admin.query(
+      "select count(*)::int as n from pg_roles where rolname like $1",
+      [`%\\_${round}`],
+    );
+    expect(rows).toEqual([{ n: 3 }]);
+    await Promise.all(clients.map((client) => client.end()));
+  }
+  await admin.end();
+});
+
 test("no superuser is needed where the roles are there", async () => {
   const admin = await openClient(await server.createDatabase("managed"));
   await admin.query(`create role manager login createrole password '${server.password}'`);

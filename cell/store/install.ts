@@ -92,9 +92,13 @@ async function createRoles(client: Queryable, roles: PackRoles): Promise<void> {
   ];
   for (const { name, login } of wanted) {
     const { rows } = await client.query("select from pg_roles where rolname = $1", [name]);
-    if (rows.length === 0) {
-      await client.query(`create role ${pg.escapeIdentifier(name)} ${login}`);
-    }
+    if (rows.length > 0) continue;
+    // Roles are the server's, the lock is the database's: another installer may be as far.
+    const text = pg.escapeLiteral(`create role ${pg.escapeIdentifier(name)} ${login}`);
+    await client.query(`do $install$ begin
+      execute ${text};
+    exception when duplicate_object or unique_violation then null;
+    end $install$`);
   }
   await client.query(`do $$ begin
     if not pg_has_role(current_user, '${packOwnerRole}', 'SET') then
