@@ -97,7 +97,11 @@ async function applyEffects(
   op: OpView,
   nowMs: number,
 ): Promise<number | undefined> {
-  if (effects.length > 0) await lockFleet(tx);
+  if (effects.length > 0) {
+    const { mode } = await lockFleet(tx);
+    // A recovery began after the turn was decided: what it was decided on may not be true.
+    if (mode === "recovering") throw new Abandoned("raced");
+  }
   let revision: number | undefined;
   for (const effect of effects) {
     if (effect.kind === "publish") revision = await currentRevision(tx);
