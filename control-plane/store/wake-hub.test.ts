@@ -28,11 +28,12 @@ describe("long polls", () => {
 
   test("end with their time, and with who asked", async () => {
     const hub = createWakeHub(systemClock);
-    await hub.wait(channels.op, "op_1", 1);
+    await expect(hub.wait(channels.op, "op_1", 1)).resolves.toBeUndefined();
     const client = new AbortController();
     const waiting = hub.wait(channels.op, "op_1", long, client.signal);
     client.abort();
-    await waiting;
-    await hub.wait(channels.op, "op_1", long, AbortSignal.abort());
+    await expect(waiting).resolves.toBeUndefined();
+    const gone = hub.wait(channels.op, "op_1", long, AbortSignal.abort());
+    await expect(gone).resolves.toBeUndefined();
   });
 });
