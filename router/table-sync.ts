@@ -93,7 +93,8 @@ export class TableSync {
   }
 
   async #turn(signal: AbortSignal): Promise<"again" | "idle"> {
-    if (this.#wantsSnapshot) await this.#fetchSnapshot(signal);
+    const fetched = this.#wantsSnapshot;
+    if (fetched) await this.#fetchSnapshot(signal);
     else if (this.#options.file.wantsSnapshot) await this.#compact(signal);
     const startedMs = this.#options.clock.monotonicMs();
     const answer = await this.#ask(signal);
@@ -106,6 +107,9 @@ export class TableSync {
       }
       case "snapshot":
         this.#wantsSnapshot = true;
+        // Twice in a row it would be a circle as fast as the network; the loop backs off instead.
+        if (fetched)
+          throw new CellError("CONTROL_PLANE_UNREACHABLE", "the snapshot was not enough");
         return "again";
       case "delta":
         return this.#applyDelta(answer.delta);
