@@ -33,6 +33,7 @@ const fieldsMax = 128;
 export type H2cOptions = {
   readonly address: Address;
   readonly clock: Clock;
+  readonly clientsMax: number;
   readonly onRequest: ListenerOptions["onRequest"];
 };
 

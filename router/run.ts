@@ -143,13 +143,15 @@ async function start(parts: Parts, lifecycle: ReturnType<typeof createLifecycle>
   const onRequest: ListenerOptions["onRequest"] = (req, res, expectsContinue) =>
     void serve(context, { req, res }, expectsContinue);
   const { clock } = parts;
+  const { clientsMax } = config;
   const listener = await listen({
-    ...{ clock, onRequest, address: config.listen, clientsMax: config.clientsMax },
+    ...{ clock, onRequest, clientsMax, address: config.listen },
     routerId: config.id,
     onUpgrade: tunnels.serve,
     onBadInput: (code) => parts.metrics.refusals.inc({ code }),
   });
-  const h2c = config.h2c && (await listenH2c({ clock, onRequest, address: config.h2c }));
+  const h2c =
+    config.h2c && (await listenH2c({ clock, onRequest, clientsMax, address: config.h2c }));
   status.listening = true;
   lifecycle.onClose("listener", async () => {
     status.draining = true;
