@@ -12,11 +12,13 @@ const expectations = { requireAssertions: true };
 
 export default defineConfig({
   test: {
+    // One kind after the other, quickest first: a whole fleet wants the machine for itself.
     projects: [
       {
         test: {
           name: "unit",
           expect: expectations,
+          sequence: { groupOrder: 0 },
           include: ["**/*.test.ts"],
           exclude: [...ignored, "**/*.pg.test.ts", "**/*.e2e.test.ts", "**/*.terraform.test.ts"],
         },
@@ -25,6 +27,7 @@ export default defineConfig({
         test: {
           name: "pg",
           expect: expectations,
+          sequence: { groupOrder: 1 },
           include: ["**/*.pg.test.ts"],
           exclude: ignored,
           testTimeout: 60_000,
@@ -35,6 +38,7 @@ export default defineConfig({
         test: {
           name: "e2e",
           expect: expectations,
+          sequence: { groupOrder: 2 },
           include: ["tests/e2e/**/*.e2e.test.ts"],
           testTimeout: 120_000,
           hookTimeout: 180_000,
