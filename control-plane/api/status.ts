@@ -11,7 +11,6 @@ import { readCells } from "../store/fleet-store.ts";
 import { readSeat } from "../store/leader.ts";
 import { countOps } from "../store/ops.ts";
 import { fleet, router } from "../store/schema.ts";
-import { countTenants } from "../store/tenants.ts";
 import { requireCell } from "./cell-lookup.ts";
 import type { ApiContext } from "./context.ts";
 import { type Answer, type Endpoint, endpoint } from "./endpoint.ts";
@@ -95,7 +94,8 @@ async function readStatus(context: ApiContext, tx: Tx) {
       healthy: cells.filter(({ health }) => health === "healthy").length,
       down: cells.filter(({ health }) => health === "down").length,
     },
-    tenants: await countTenants(tx),
+    // Reserved in the transaction that places each of them; counting a million rows would take a while.
+    tenants: cells.reduce((sum, { usage }) => sum + usage.tenants, 0),
     routers: { live: live.length, inSync: live.filter(({ behind }) => behind === 0).length },
     ops: await countOps(tx, new Date(nowMs - failedWithinMs)),
     release,

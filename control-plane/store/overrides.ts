@@ -1,5 +1,5 @@
 /** Overrides: tenant keys in keyspaces of slots or ranges, above their containers. */
-import { and, asc, eq, gt, ne } from "drizzle-orm";
+import { and, asc, eq, gt, inArray, ne } from "drizzle-orm";
 import type { Reader } from "./database.ts";
 import type { PlacementRow } from "./placements.ts";
 import { keyspace, placement } from "./schema.ts";
@@ -9,13 +9,21 @@ export async function listOverrides(
   after: string,
   limit: number,
 ): Promise<PlacementRow[]> {
-  const rows = await reader
-    .select({ placement })
+  // Asked for first: a directory of a million tenants must not be walked to find that it has none.
+  const named = await reader
+    .select({ name: keyspace.name })
+    .from(keyspace)
+    .where(ne(keyspace.strategy, "directory"));
+  if (named.length === 0) return [];
+  return reader
+    .select()
     .from(placement)
-    .innerJoin(keyspace, eq(keyspace.name, placement.keyspace))
     .where(
       and(
-        ne(keyspace.strategy, "directory"),
+        inArray(
+          placement.keyspace,
+          named.map(({ name }) => name),
+        ),
         eq(placement.kind, "tenant"),
         eq(placement.deleted, false),
         gt(placement.key, after),
@@ -23,5 +31,4 @@ export async function listOverrides(
     )
     .orderBy(asc(placement.key))
     .limit(limit);
-  return rows.map((row) => row.placement);
 }

@@ -83,8 +83,6 @@ export async function listTenants(reader: Reader, filter: TenantFilter): Promise
 
 const likeText = (raw: string): string => raw.replace(/[\\%_]/g, "\\$&");
 
-export const countTenants = (reader: Reader): Promise<number> => reader.$count(tenant);
-
 export const insertTenant = (tx: Tx, row: typeof tenant.$inferInsert): Promise<unknown> =>
   tx.insert(tenant).values(row);
 
