@@ -7,7 +7,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { cpus, loadavg, tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { createInterface } from "node:readline";
 import { z } from "zod";
@@ -269,3 +269,11 @@ export async function untilReady(one: BenchProcess, sinceMs: number): Promise<nu
     await new Promise((done) => setTimeout(done, 10));
   }
 }
+
+/** The figures of a machine that does other things at the same time are no better than this. */
+export const printLoad = (): void =>
+  print(
+    "load of the machine, last minute",
+    (loadavg()[0] ?? 0).toFixed(1),
+    `${cpus().length} processors`,
+  );

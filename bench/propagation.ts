@@ -11,6 +11,7 @@ import {
   type BenchFleet,
   type BenchProcess,
   print,
+  printLoad,
   startBenchFleet,
   untilReady,
 } from "./fleet-processes.ts";
@@ -32,6 +33,7 @@ export async function run(args: readonly string[]): Promise<void> {
     await Promise.all(routers.map((router) => untilReady(router, since)));
     const took = await measure(fleet, routers, changes);
     report(took);
+    printLoad();
   } finally {
     await fleet.stop();
   }

@@ -13,6 +13,7 @@ import {
   type BenchFleet,
   mebibytes,
   print,
+  printLoad,
   seconds,
   startBenchFleet,
   untilReady,
@@ -30,6 +31,7 @@ export async function run(args: readonly string[]): Promise<void> {
     const file = await readSnapshot(fleet);
     await measureRouter(fleet);
     measureLookups(file, tenants, join(fleet.folder, "trust.json"));
+    printLoad();
   } finally {
     await fleet.stop();
   }

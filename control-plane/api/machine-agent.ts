@@ -86,10 +86,10 @@ async function serveSync(
   if (await recordAgent(database.read, said)) await announceGates(database);
   if (cell.mode === "recovering") return answerRecovering(desk, said, cell, signal);
   await recordProgress(database.read, said);
+  const lease = await desk.leases.grant(said, cell);
   const refused = said.refused.map(({ key }) => key);
   await activateApplied(database, said.cell, said.appliedRevision, refused);
   await recordStats(database, said.cell, said.stats);
-  const lease = await desk.leases.grant(said, cell);
   const idRanges = await leaseIdRanges(
     database,
     said.cell,

@@ -132,3 +132,26 @@ export async function databaseNowMs(reader: Reader): Promise<number> {
   );
   return must(rows[0], "the database's clock").ms;
 }
+
+const busyMsMax = 1000;
+
+/**
+ * Work that will be done again soon anyway: given up when its locks are not free within a second (an
+ * import holds the fleet's for longer), so that a cell's call is answered in time. Undefined then.
+ */
+export async function unlessBusy<T>(
+  database: Database,
+  work: (tx: Tx) => Promise<T>,
+): Promise<T | undefined> {
+  try {
+    return await database.transaction(async (tx) => {
+      await tx.execute(sql.raw(`set local lock_timeout = ${busyMsMax}`));
+      return work(tx);
+    });
+  } catch (error) {
+    if (sqlStateOf(error) === lockNotAvailable) return undefined;
+    throw error;
+  }
+}
+
+const lockNotAvailable = "55P03";

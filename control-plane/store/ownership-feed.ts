@@ -16,7 +16,7 @@ import { parseEpoch, parseRevision } from "../../contract/ids.ts";
 import { placementKeySchema } from "../../contract/placement-key.ts";
 import { assert, must } from "../../runtime/assert.ts";
 import { ownershipOf } from "../core/ownership-view.ts";
-import type { Database, Reader } from "./database.ts";
+import { type Database, type Reader, unlessBusy } from "./database.ts";
 import { changeRouting } from "./routing-change.ts";
 
 export const rowsPerRevisionMax = 5000;
@@ -131,7 +131,7 @@ async function activateBatch(
       and key <> all (${sql.param(refused)}::text[])`;
   const { rows: waiting } = await database.read.execute(sql`${candidates} limit 1`);
   if (waiting.length === 0) return 0;
-  return database.transaction(async (tx) => {
+  const changed = await unlessBusy(database, async (tx) => {
     const revision = await changeRouting(tx, { config: false });
     const { rowCount } = await tx.execute(sql`
       update cellfleet_control.placement as p set state = 'active', revision = ${revision}
@@ -139,4 +139,5 @@ async function activateBatch(
        where p.key = c.key`);
     return rowCount ?? 0;
   });
+  return changed ?? 0;
 }

@@ -225,14 +225,13 @@ export async function countRevisions(tx: Tx): Promise<number> {
   return Math.ceil((rows[0]?.n ?? 0) / rowsPerRevisionMax);
 }
 
-/** Reserves room and inserts everything; placements carry the revisions from `first` on. */
+/** Inserts everything and reserves the room; placements carry the revisions from `first` on. */
 export async function insertPlaced(
   tx: Tx,
   loads: readonly CellLoad[],
   first: number,
   op: string,
 ): Promise<void> {
-  for (const { cell, ...load } of loads) await reserve(tx, cell, load);
   await tx.execute(sql`
     insert into cellfleet_control.placement as p
       (key, keyspace, kind, value, cell, epoch, state, revision, op, attempt, deleted)
@@ -246,4 +245,6 @@ export async function insertPlaced(
     insert into cellfleet_control.tenant
       (id, keyspace, tier, region, size_bytes, size_rps, labels, placement_key)
     select id, keyspace, tier, region, bytes, rps, labels, key from import_placed order by no`);
+  // Last, because cells renew their leases in these rows, and must not wait for a million inserts.
+  for (const { cell, ...load } of loads) await reserve(tx, cell, load);
 }

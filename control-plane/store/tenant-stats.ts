@@ -4,7 +4,7 @@
  */
 import { sql } from "drizzle-orm";
 import type { TenantStat } from "../../contract/cell-protocol.ts";
-import type { Database } from "./database.ts";
+import { type Database, unlessBusy } from "./database.ts";
 
 /** Requests per second that moved by less than this share are not worth a write. */
 const rpsShareMin = 0.1;
@@ -15,7 +15,7 @@ export async function recordStats(
   stats: readonly TenantStat[],
 ): Promise<void> {
   if (stats.length === 0) return;
-  await database.transaction(async (tx) => {
+  await unlessBusy(database, async (tx) => {
     // Lock order of the house: cell rows, then tenant rows.
     await tx.execute(sql`select 1 from cellfleet_control.cell where id = ${cell} for update`);
     await tx.execute(sql`

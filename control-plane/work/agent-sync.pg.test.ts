@@ -236,3 +236,22 @@ test("a token speaks for one cell, and a cell of another fleet is refused", asyn
   await expect(callAgent(one.agent, two.cell)).rejects.toMatchObject({ code: "FORBIDDEN" });
   await expect(one.call({ fleet: "another" })).rejects.toMatchObject({ code: "STATE_CONFLICT" });
 });
+
+test("a cell gets its lease while somebody holds the fleet's lock; what it applied follows later", async () => {
+  const { cell, call } = await newCell();
+  await place(cell, ["patient"]);
+  const { revision } = await call();
+  const holder = await control.database.pool.connect();
+  try {
+    await holder.query("begin");
+    await holder.query("select 1 from cellfleet_control.fleet for update");
+    const answer = await call({ appliedRevision: revision, wantLease: true });
+    expect(answer.lease?.grant).toBe(1);
+    expect(await states(cell)).toEqual({ patient: "pending" });
+  } finally {
+    await holder.query("rollback");
+    holder.release();
+  }
+  await call({ appliedRevision: revision, database: { grant: 1 } });
+  expect(await states(cell)).toEqual({ patient: "active" });
+});

@@ -291,3 +291,16 @@ test("an upload that breaks off leaves nothing, and the next import goes through
   expect(third.status).toBe(202);
   expect(await count("tenant")).toBe(1);
 });
+
+test("a large file that is refused at its first line gets its answer, not a broken connection", async () => {
+  const chunk = "x,y\n".repeat(16_384);
+  const parts = ["id,nonsense\n", ...Array.from({ length: 300 }, () => chunk)];
+  const answer = await fetch(`${control.origin}/v1/tenants/import`, {
+    method: "POST",
+    headers: { authorization: `Bearer ${token}`, "content-type": "text/csv" },
+    body: new Blob(parts).stream(),
+    duplex: "half",
+  });
+  expect(answer.status).toBe(422);
+  expect(errorBodySchema.parse(await answer.json()).error.message).toContain("nonsense");
+});
