@@ -80,8 +80,14 @@ export async function startServer(options: ServerOptions): Promise<PostgresServe
   const password = (await readFile(passwordFileOf(options.folder), "utf8")).trim();
   const running = await findRunning(dataDir);
   if (running !== undefined) {
-    await waitReady(running.port, password, () => isAlive(running.identity), options);
-    return describeServer(options, running.identity, running.port, password);
+    const { identity, port } = running;
+    try {
+      await waitReady(port, password, () => isAlive(identity), options);
+      return describeServer(options, identity, port, password);
+    } catch (error) {
+      // Killed a moment ago and seen while it was dying: then it is started like any dead one.
+      if (isAlive(identity)) throw error;
+    }
   }
   await clearRemains(dataDir, options.clock);
   await rotate(options.logFile);
