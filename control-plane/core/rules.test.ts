@@ -5,7 +5,7 @@ import { didYouMean, editDistance } from "./did-you-mean.ts";
 import { explainPlacement } from "./explain.ts";
 import { aCell } from "./fleet.fixture.ts";
 import { nameTenant } from "./resolve.ts";
-import { checkOwnsNothing, checkSafety } from "./safety.ts";
+import { checkOwnsNothing, checkSafety, leavingCells } from "./safety.ts";
 
 describe("the states of a cell", () => {
   test("drawn", () => {
@@ -44,6 +44,18 @@ describe("safety rules", () => {
     const closed = aCell("cell-02", { state: "cordoned" });
     expect(checkSafety("cordon", one, [one, closed])?.rule).toBe("open-cells");
     expect(checkSafety("kill", one, [one, closed])).toBeUndefined();
+  });
+  test("of two cells only one may be killed at the same time, and it is the first one asked for", () => {
+    const ops = [
+      { id: "op_1", kind: "cell.kill", object: "cell-01" },
+      { id: "op_2", kind: "cell.kill", object: "cell-02" },
+      { id: "op_3", kind: "tenant.create", object: "cell-02" },
+    ];
+    expect(checkSafety("kill", one, [one, two], leavingCells(ops, "op_1"))).toBeUndefined();
+    expect(checkSafety("kill", two, [one, two], leavingCells(ops, "op_2"))?.rule).toBe(
+      "healthy-cells",
+    );
+    expect(checkSafety("stop", one, [one, two], leavingCells(ops))?.rule).toBe("healthy-cells");
   });
   test("a cell that is down may be stopped, though it is the last", () => {
     expect(checkSafety("stop", aCell("cell-01", { health: "down" }), [])).toBeUndefined();

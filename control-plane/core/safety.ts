@@ -15,12 +15,29 @@ export type Refusal = { readonly rule: string; readonly text: string };
 const serving = (cell: CellView): boolean =>
   cell.health === "healthy" && cell.state !== "retired" && cell.state !== "provisioning";
 
+/**
+ * Cells that operations are about to take from service, though they still look healthy. `before` is an
+ * operation's own id: of two that would each leave the other as the last, the one recorded first goes on.
+ */
+export function leavingCells(
+  ops: ReadonlyArray<{ readonly id: string; readonly kind: string; readonly object: string }>,
+  before?: string,
+): ReadonlySet<string> {
+  const halting = ops.filter(
+    ({ id, kind }) =>
+      (kind === "cell.kill" || kind === "cell.stop" || kind === "cell.destroy") &&
+      (before === undefined || id < before),
+  );
+  return new Set(halting.map(({ object }) => object));
+}
+
 export function checkSafety(
   action: CellAction,
   cell: CellView,
   cells: readonly CellView[],
+  leaving: ReadonlySet<string> = new Set(),
 ): Refusal | undefined {
-  const others = cells.filter(({ id }) => id !== cell.id);
+  const others = cells.filter(({ id }) => id !== cell.id && !leaving.has(id));
   if (action === "kill" || action === "stop" || (action === "destroy" && cell.state === "active")) {
     const healthy = others.filter(serving).length;
     // A cell that is down already loses nothing by being taken down once more.

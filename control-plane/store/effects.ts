@@ -11,6 +11,7 @@ import { mayBecome } from "../core/cell-state.ts";
 import type { OpView } from "../core/fleet.ts";
 import type { Effect, OpTurn } from "../core/ops/machine.ts";
 import { checkOwnsNothing, checkSafety } from "../core/safety.ts";
+import { recordable } from "./audit-chain.ts";
 import type { Database, Tx } from "./database.ts";
 import { type NewEvent, recordEvents } from "./events.ts";
 import { readCells } from "./fleet-store.ts";
@@ -111,8 +112,20 @@ async function applyEffects(
 }
 
 function eventsOf(op: OpView, turn: GoTurn): NewEvent[] {
-  if (turn.state === "running") return [];
-  return [{ kind: `op.${turn.state}`, object: op.object, text: `${op.kind}: ${turn.headline}` }];
+  const downs = turn.effects.flatMap((effect) =>
+    effect.kind === "cell-down"
+      ? [
+          {
+            kind: "cell.down",
+            object: effect.cell,
+            text: `${effect.cell} is down: ${effect.reason}`,
+          },
+        ]
+      : [],
+  );
+  if (turn.state === "running") return downs;
+  const text = `${op.kind}: ${turn.headline}`;
+  return [...downs, { kind: `op.${turn.state}`, object: op.object, text }];
 }
 
 async function currentRevision(tx: Tx): Promise<number> {
@@ -128,8 +141,16 @@ async function applyEffect(
   nowMs: number,
 ): Promise<void> {
   if (effect.kind === "withdraw") return withdraw(tx, op);
+  if (effect.kind === "cell-down") return markDown(tx, effect.cell, effect.reason);
   if (effect.kind === "retire-cell") return retire(tx, effect.cell, nowMs);
   return setCellState(tx, effect);
+}
+
+async function markDown(tx: Tx, cellId: string, reason: string): Promise<void> {
+  await tx
+    .update(cell)
+    .set({ health: "down", healthReason: recordable(reason) })
+    .where(eq(cell.id, cellId));
 }
 
 async function setCellState(

@@ -10,7 +10,7 @@ import type { ProvidedCell } from "../../contract/provider-api.ts";
 import type { FleetSnapshot, OpView, ProviderNote } from "../core/fleet.ts";
 import type { Decision } from "../core/ops/machine.ts";
 import { cellOf } from "../core/ops/machine.ts";
-import { checkSafety } from "../core/safety.ts";
+import { checkSafety, leavingCells } from "../core/safety.ts";
 import { applyNote } from "../store/effects.ts";
 import { recordProvided } from "../store/provided.ts";
 import { mintAgentToken } from "./provider.ts";
@@ -30,10 +30,15 @@ export type Asking = {
   readonly close: () => Promise<void>;
 };
 
+/** Operations remembered; forgetting one costs at most a question asked twice. */
+const answeredMax = 1000;
+
 export function createAsking(
   options: Omit<ReconcileOptions, "onFleet"> & { readonly onAnswer: () => void },
 ): Asking {
   const underWay = new Map<string, Promise<void>>();
+  /** The version of each operation for which an answer is written: an older snapshot must not ask again. */
+  const answered = new Map<string, number>();
   const stop = new AbortController();
 
   async function run(about: Case, call: Call): Promise<void> {
@@ -42,15 +47,24 @@ export function createAsking(
     const { op, who } = about;
     if (note.answer !== null) await recordProvided(options.database, who.term, note.answer);
     const headline = note.answer?.text ?? `the provider failed: ${note.error}`;
-    await applyNote(options.database, who, op, {
+    const noted = await applyNote(options.database, who, op, {
       headline: headline === "" ? call.headline : headline,
       result: { provider: note },
     });
+    if (noted === "applied") remember(op);
+  }
+
+  function remember({ id, version }: OpView): void {
+    answered.delete(id);
+    answered.set(id, version);
+    const [oldest] = answered.keys();
+    if (answered.size > answeredMax && oldest !== undefined) answered.delete(oldest);
   }
 
   return {
     isUnderWay: (op) => underWay.has(op),
     ask: (about, call) => {
+      if (about.op.version <= (answered.get(about.op.id) ?? 0)) return;
       requireSafe(about, call);
       const work = run(about, call)
         .catch(options.onError)
@@ -74,7 +88,7 @@ function requireSafe({ op, fleet }: Case, call: Call): void {
   const cell = cellOf(fleet, call.cell);
   // Once asked it may have happened: from there on it is only finished.
   if (action === undefined || cell === undefined || op.provider !== null) return;
-  const refusal = checkSafety(action, cell, fleet.cells);
+  const refusal = checkSafety(action, cell, fleet.cells, leavingCells(fleet.ops, op.id));
   if (refusal !== undefined) throw new CellError("SAFETY_RULE", refusal.text);
 }
 

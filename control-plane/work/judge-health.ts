@@ -8,10 +8,17 @@ import type { Clock } from "../../runtime/clock.ts";
 import { type Loop, startLoop } from "../../runtime/loop.ts";
 import type { Random } from "../../runtime/random.ts";
 import type { CellView } from "../core/fleet.ts";
-import { type HealthTrack, judge, observe, type Probe, startTrack } from "../core/health.ts";
+import {
+  type HealthTrack,
+  judge,
+  type Observation,
+  observe,
+  type Probe,
+  startTrack,
+} from "../core/health.ts";
 import { type Database, databaseNowMs } from "../store/database.ts";
 import { readCells } from "../store/fleet-store.ts";
-import { recordHealth } from "../store/health.ts";
+import { recordHealth, type Verdict } from "../store/health.ts";
 import type { Leadership } from "./lead.ts";
 
 export type JudgeOptions = {
@@ -49,10 +56,9 @@ export function startJudging(options: JudgeOptions): Loop {
     const looks = await Promise.all(
       cells.map(async (cell) => ({ cell, probes: await probeCell(cell) })),
     );
-    const changed: Array<{ readonly cell: CellView; readonly track: HealthTrack }> = [];
+    const changed: Verdict[] = [];
     for (const { cell, probes } of looks) {
-      const before = tracks.get(cell.id) ?? startTrack(cell);
-      const track = judge(before, observe(cell, probes, nowMs, sinceMs));
+      const track = judgeCell(tracks.get(cell.id), cell, observe(cell, probes, nowMs, sinceMs));
       tracks.set(cell.id, track);
       if (track.health !== cell.health || track.reason !== cell.healthReason) {
         changed.push({ cell, track });
@@ -72,6 +78,11 @@ export function startJudging(options: JudgeOptions): Loop {
     turn,
     onError: options.onError,
   });
+}
+
+/** Where somebody else has said so meanwhile (a cell was stopped), what was counted before is void. */
+function judgeCell(known: HealthTrack | undefined, cell: CellView, seen: Observation): HealthTrack {
+  return judge(known?.health === cell.health ? known : startTrack(cell), seen);
 }
 
 const probeCell = (cell: CellView): Promise<Probe[]> =>

@@ -43,13 +43,18 @@ const halt = (action: "kill" | "stop"): Machine<"calling" | End, "provided" | "l
   transitions: { calling: { provided: "done", late: "failed" }, done: {}, failed: {} },
   pointOfNoReturn: "calling",
   deadlinesMs: { calling: 60_000 },
-  decide: (_step, world) =>
-    decideProviding(world, {
-      cell: world.op.object,
+  decide: (_step, world) => {
+    const cell = world.op.object;
+    const decided = decideProviding(world, {
+      cell,
       action,
       settled: (state) => state === "dead" || state === "stopped",
-      nextSteps: [`cellctl cell ${action} ${world.op.object}`],
-    }),
+      nextSteps: [`cellctl cell ${action} ${cell}`],
+    });
+    if (decided.kind !== "go" || decided.event !== "provided") return decided;
+    const reason = `${action} by ${world.op.id}: ${decided.headline}`;
+    return { ...decided, effects: [{ kind: "cell-down", cell, reason }] };
+  },
 });
 export const cellKill = halt("kill");
 export const cellStop = halt("stop");

@@ -23,6 +23,8 @@ export type Effect =
     }
   /** The cell owns nothing (checked under the lock), leaves the table, and its id is spent. */
   | { readonly kind: "retire-cell"; readonly cell: string }
+  /** The provider has said that nothing of the cell runs: that is an observation, and counts at once. */
+  | { readonly kind: "cell-down"; readonly cell: string; readonly reason: string }
   /** Placements of this operation that no cell has applied are taken back, with what they reserved. */
   | { readonly kind: "withdraw" }
   /** From here on live routers must serve the fleet's revision as it is after this transaction. */
