@@ -1,0 +1,26 @@
+/** The tables in code and the migrations that make them say the same: a change of one needs the other. */
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { generateDrizzleJson, generateMigration } from "drizzle-kit/api";
+import { expect, test } from "vitest";
+import * as schema from "./schema.ts";
+
+const folder = join(import.meta.dirname, "migrations");
+
+test("no migration is missing: npx drizzle-kit generate would write nothing", async () => {
+  const last = readdirSync(join(folder, "meta"))
+    .filter((name) => name.endsWith("_snapshot.json"))
+    .toSorted()
+    .at(-1);
+  const before = JSON.parse(readFileSync(join(folder, "meta", last ?? ""), "utf8"));
+  expect(await generateMigration(before, generateDrizzleJson(schema))).toEqual([]);
+});
+
+test("migrations are applied in the order of their names, each exactly once in the journal", () => {
+  const journal = JSON.parse(readFileSync(join(folder, "meta", "_journal.json"), "utf8"));
+  const tags = journal.entries.map(({ tag }: { tag: string }) => tag);
+  const files = readdirSync(folder).filter((name) => name.endsWith(".sql"));
+  expect(tags).toEqual(files.toSorted().map((name) => name.replace(/\.sql$/, "")));
+  const times = journal.entries.map(({ when }: { when: number }) => when);
+  expect(times).toEqual(times.toSorted((a: number, b: number) => a - b));
+});
