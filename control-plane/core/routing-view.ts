@@ -73,6 +73,16 @@ export function groupRows(
   return { upserts, deletes };
 }
 
+/** Placements that the database has put together already. Undefined: routers must not know them. */
+export function toGroup(
+  row: Omit<PlacementRow, "key" | "value" | "revision">,
+  values: string[],
+): PlacementGroup | undefined {
+  const state = routeState(row);
+  const named = { ...row, key: `${row.keyspace}/${row.kind}/…`, value: "", revision: 0 };
+  return state === undefined ? undefined : { ...newGroup(named, state), values };
+}
+
 function newGroup(row: PlacementRow, state: RouteState): PlacementGroup {
   return {
     keyspace: must(parseKeyspaceName(row.keyspace), `keyspace of ${row.key}`),

@@ -107,7 +107,7 @@ export function createRoutingImage(
     const from = current.table.revision;
     if ((await log.countChanges(from, deltaRowsMax)) > deltaRowsMax) return load(log);
     const rows: PlacementRow[] = [];
-    await log.rows({ kind: "above", revision: from }, (batch) => rows.push(...batch));
+    await log.rowsAbove(from, (batch) => rows.push(...batch));
     const lists = head.configRevision > current.configRevision ? await log.lists() : undefined;
     return move(current, head, rows, lists) ? rows.length : load(log);
   }
@@ -158,12 +158,10 @@ async function loadAll(
   table: TableState,
   onGroup: (group: PlacementGroup) => void,
 ): Promise<void> {
-  await log.rows({ kind: "all" }, (rows) => {
-    for (const group of groupRows(rows).upserts) {
-      const problem = table.load(group);
-      if (problem !== undefined) throw new Error(`routing log: ${problem.text}`);
-      onGroup(group);
-    }
+  await log.groups((group) => {
+    const problem = table.load(group);
+    if (problem !== undefined) throw new Error(`routing log: ${problem.text}`);
+    onGroup(group);
   });
 }
 
