@@ -29,7 +29,7 @@ test("a change of the wire shows in its version's hash", () => {
   expect({ contractVersion, hash }).toMatchInlineSnapshot(`
     {
       "contractVersion": 1,
-      "hash": "c004af8d736307ac",
+      "hash": "c915a7b1e2f74db5",
     }
   `);
 });
