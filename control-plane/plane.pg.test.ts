@@ -47,6 +47,14 @@ const succeed = async (path: string, body: unknown = {}): Promise<Op> => {
 };
 const cell = (id: string) => plane.get(`/v1/cells/${id}`, cellSchema);
 
+/** Its time is over now, instead of in minutes. */
+async function expire(op: string): Promise<void> {
+  const db = new pg.Client({ connectionString: postgres.url("plane") });
+  await db.connect();
+  await db.query("update cellfleet_control.op set deadline_at = now() where id = $1", [op]);
+  await db.end();
+}
+
 beforeAll(async () => {
   postgres = await startTestPostgres();
   provider = await startFakeProvider(() => plane.url);
@@ -216,10 +224,7 @@ describe("a cell in trouble", () => {
     const reserved = await cell("cell-01");
     expect(reserved.usage.tenants).toBe(before.usage.tenants + 1);
     expect(reserved.usage.bytes).toBe(before.usage.bytes + 1000);
-    const db = new pg.Client({ connectionString: postgres.url("plane") });
-    await db.connect();
-    await db.query("update cellfleet_control.op set deadline_at = now() where id = $1", [op.id]);
-    await db.end();
+    await expire(op.id);
     const failed = await finish(plane, op);
     expect(failed).toMatchObject({ state: "failed", error: { code: "OP_FAILED" } });
     expect(failed.error?.message).toContain("cell-01");
@@ -259,6 +264,26 @@ describe("intent for a cell", () => {
     provider.failures = 2;
     await succeed("/v1/cells", { id: "cell-05" });
     await succeed("/v1/cells/cell-05/destroy");
+  });
+
+  test("a creation that failed leaves the cell provisioning; creating it again goes on, or it is cleared away", async () => {
+    provider.failures = Number.POSITIVE_INFINITY;
+    const op = await accept("/v1/cells", { id: "cell-06" });
+    await eventually(
+      () => plane.get(`/v1/ops/${op.id}`, acceptedSchema.shape.op),
+      ({ headline }) => headline.includes("the provider failed"),
+    );
+    expect(await codeOf(accept("/v1/cells", { id: "cell-06" }))).toBe("CELL_EXISTS");
+    await expire(op.id);
+    const failed = await finish(plane, op);
+    expect(failed.error).toMatchObject({ code: "PROVIDER_FAILED" });
+    expect(failed.error?.next_steps.join()).toContain("cellctl cell create cell-06");
+    expect(await cell("cell-06")).toMatchObject({ state: "provisioning" });
+    expect(await codeOf(accept("/v1/cells/cell-06/cordon"))).toBe("STATE_CONFLICT");
+    provider.failures = 0;
+    await succeed("/v1/cells", { id: "cell-06" });
+    expect(await cell("cell-06")).toMatchObject({ state: "active", health: "healthy" });
+    await succeed("/v1/cells/cell-06/destroy");
   });
 
   test("a dry run plans what would be done and changes nothing, not even the audit log", async () => {
