@@ -37,6 +37,20 @@ describe("the lease", () => {
     expect(renewed.grant).toBeGreaterThan(lease.grant);
   });
 
+  test("is asked for anew at once when one backend crashed and the same postmaster recovered", async () => {
+    const agent = await bench.serving();
+    const before = (await statusOf(agent)).lease.grant;
+    bench.control.settings.leaseRefused = "the test says no";
+    const { rows } = await bench.store.admin.query("select pg_backend_pid() as pid");
+    bench.store.admin.on("error", () => {}); // It is this connection that dies.
+    process.kill(Number(rows[0]?.pid), "SIGKILL");
+    await until("the gate knows", async () => (await bench.ask(agent)).code === "LEASE_MISSING");
+    expect(bench.events("lease.lost")).toHaveLength(1);
+    bench.control.settings.leaseRefused = undefined;
+    await until("it serves again", async () => (await bench.ask(agent)).status === 201);
+    expect((await statusOf(agent)).lease.grant).toBeGreaterThan(before);
+  });
+
   test("outlasts a control plane that is silent, and not one moment longer", async () => {
     bench.control.settings.ttlMs = 5000;
     const agent = await bench.serving();

@@ -59,6 +59,7 @@ export class LeaseKeeper {
         serverBoot: facts.boot,
         live: facts.lease.live,
         grant: facts.lease.grant,
+        grantSeen: facts.grant,
         remainingMs: facts.lease.remainingMs,
         beforeMonoMs,
         afterMonoMs,
@@ -97,8 +98,7 @@ export class LeaseKeeper {
     if (next.kind === "held") {
       this.#log.event("lease.held", { grant: next.grant, forMs: Math.round(this.remainingMs()) });
     } else if (before.kind === "held") {
-      const reason = next.kind === "none" ? next.reason : "its time is over";
-      this.#log.event("lease.lost", { reason }, "warn");
+      this.#log.event("lease.lost", { reason: next.reason }, "warn");
     }
   }
 }

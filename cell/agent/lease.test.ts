@@ -23,10 +23,20 @@ const reading = (fields: Partial<LeaseReading>): LeaseReading => ({
   serverBoot: boot,
   live: true,
   grant: 1,
+  grantSeen: fields.grant ?? 1,
   remainingMs: ttlMs,
   beforeMonoMs: 2000,
   afterMonoMs: 2010,
   ...fields,
+});
+
+test("a lease that the database lost in a crash is over, and no late reading revives it", () => {
+  const crashed = reading({ live: false, grant: 0, grantSeen: 1, remainingMs: 0 });
+  const after = observeReading(granted(1000), crashed);
+  expect(after).toMatchObject({ kind: "expired", grant: 1 });
+  expect(renewalDueAt(after)).toBe(Number.NEGATIVE_INFINITY);
+  expect(observeReading(after, reading({}))).toBe(after);
+  expect(observeReading(after, reading({ grant: 2 })).kind).toBe("held");
 });
 
 describe("a grant", () => {

@@ -20,7 +20,12 @@ export type LeaseState =
       readonly untilMonoMs: number;
     }
   /** Kept, so that a row that seems alive again (its clock fell back) cannot revive this grant. */
-  | { readonly kind: "expired"; readonly grant: number; readonly boot: string };
+  | {
+      readonly kind: "expired";
+      readonly grant: number;
+      readonly boot: string;
+      readonly reason: string;
+    };
 
 /** The lease row and the server it lies in, read in one statement. */
 export type LeaseReading = {
@@ -29,6 +34,8 @@ export type LeaseReading = {
   readonly live: boolean;
   /** Of the row; 0 without a row. */
   readonly grant: number;
+  /** The highest grant ever stored durably: tells a row that is lost from one not yet written. */
+  readonly grantSeen: number;
   readonly remainingMs: number;
   /** Monotonic time before the statement was sent and after its answer was there. */
   readonly beforeMonoMs: number;
@@ -85,9 +92,18 @@ function observeDead(
     return { kind: "none", reason };
   }
   // A reading from before a grant that this process stored meanwhile says nothing about it.
-  if (reading.grant < known.grant) return known;
-  return { kind: "expired", grant: reading.grant, boot: known.boot };
+  if (reading.grantSeen < known.grant) return known;
+  if (reading.grant >= known.grant) return expired(reading.grant, known.boot);
+  // A backend crashed: PostgreSQL set its unlogged tables back under the same postmaster.
+  return expired(known.grant, known.boot, "the database lost it when it recovered from a crash");
 }
+
+const expired = (grant: number, boot: string, reason = "its time is over"): LeaseState => ({
+  kind: "expired",
+  grant,
+  boot,
+  reason,
+});
 
 /** Another agent's grant, or one from before this process began: counted from before the reading. */
 function takeReading(reading: LeaseReading): LeaseState {
@@ -113,7 +129,7 @@ export function loseTime(state: LeaseState, ms: number): LeaseState {
 
 export function expireIfOver(state: LeaseState, nowMonoMs: number): LeaseState {
   if (state.kind !== "held" || nowMonoMs < state.untilMonoMs) return state;
-  return { kind: "expired", grant: state.grant, boot: state.boot };
+  return expired(state.grant, state.boot);
 }
 
 export const remainingMs = (state: LeaseState, nowMonoMs: number): number =>
