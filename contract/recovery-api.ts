@@ -30,3 +30,14 @@ export const resolveRecoverySchema = intentSchema.extend({
   action: z.enum(["freeze"]),
   reason: z.string().min(1).max(500),
 });
+
+/**
+ * Lets a quarantined cell back, `cordoned`: a person has looked at its database and vouches for it as
+ * it is. What was known of its incarnation is forgotten; ownership is told to it anew.
+ */
+export const readmitCellSchema = intentSchema.extend({ reason: z.string().min(1).max(500) });
+export const readmittedSchema = z.object({
+  id: cellIdSchema,
+  state: z.literal("cordoned"),
+  next_steps: z.array(z.string()),
+});

@@ -29,7 +29,7 @@ test("a change of the wire shows in its version's hash", () => {
   expect({ contractVersion, hash }).toMatchInlineSnapshot(`
     {
       "contractVersion": 1,
-      "hash": "c915a7b1e2f74db5",
+      "hash": "9cf37f8033e1428e",
     }
   `);
 });

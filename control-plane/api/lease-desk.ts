@@ -80,7 +80,7 @@ export function createLeaseDesk(context: ApiContext): LeaseDesk {
 function refusalBefore(said: AgentSyncRequest, cell: CellRecord): string | undefined {
   if (!said.primary) return "only the primary agent of a cell asks for its lease";
   if (cell.state === "quarantined") {
-    return `the cell is quarantined; cellctl cell get ${said.cell} says why`;
+    return `the cell is quarantined; cellctl cell get ${said.cell} says why, and POST /v1/cells/${said.cell}/readmit lets it back`;
   }
   if (cell.revoking) return "the cell's ownership is being revoked";
   return said.database.reachable ? undefined : "the cell's database cannot be reached";

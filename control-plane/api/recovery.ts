@@ -1,14 +1,25 @@
-/** Recovery as operators see it, and the one decision that is theirs: to go on without a cell. */
+/**
+ * Recovery as operators see it, and the decisions that are theirs: to go on without a lost cell, and to
+ * let a quarantined one back.
+ */
 import { asc } from "drizzle-orm";
 import type { z } from "zod";
 import { dryRunSchema } from "../../contract/control-api.ts";
 import { CellError } from "../../contract/errors.ts";
-import { recoverySchema, resolveRecoverySchema } from "../../contract/recovery-api.ts";
+import { cellIdSchema } from "../../contract/ids.ts";
+import {
+  readmitCellSchema,
+  readmittedSchema,
+  recoverySchema,
+  resolveRecoverySchema,
+} from "../../contract/recovery-api.ts";
 import { must } from "../../runtime/assert.ts";
 import { onePlan } from "../core/ops/machine.ts";
-import type { Reader } from "../store/database.ts";
+import { databaseNowMs, type Reader } from "../store/database.ts";
+import { readCell } from "../store/fleet-store.ts";
+import { readmitCell } from "../store/lease.ts";
 import { freezeIn } from "../store/recovery-steps.ts";
-import { lockFleet } from "../store/routing-change.ts";
+import { lockFleet, lockNormalFleet } from "../store/routing-change.ts";
 import { fleet, recoveryCell } from "../store/schema.ts";
 import type { ApiContext } from "./context.ts";
 import { type Answer, type Endpoint, endpoint } from "./endpoint.ts";
@@ -36,7 +47,51 @@ export const recoveryEndpoints = (context: ApiContext): readonly Endpoint[] => [
     object: ({ body }) => body.cell,
     apply: (work, { body }) => resolve(work, body),
   }),
+  mutation(context, {
+    method: "post",
+    path: "/v1/cells/{id}/readmit",
+    role: "admin",
+    tag: "cells",
+    summary: "Let a quarantined cell back, cordoned, with its database as it is.",
+    params: { id: cellIdSchema },
+    body: readmitCellSchema,
+    answers: { 200: readmittedSchema.or(dryRunSchema) },
+    action: "cell.readmit",
+    object: ({ path }) => path.id,
+    apply: (work, { path }) => readmit(work, path.id),
+  }),
 ];
+
+/** What it then knows less than its last owner did is told to it anew; lost rows stay lost. */
+async function readmit(work: Work, id: string): Promise<Answer> {
+  const { tx } = work;
+  await lockNormalFleet(tx);
+  const found = await readCell(tx, id);
+  if (found === undefined) throw new CellError("CELL_UNKNOWN", `There is no cell ${id}.`);
+  if (found.state !== "quarantined") {
+    throw new CellError("STATE_CONFLICT", `${id} is ${found.state}, not quarantined.`, {
+      nextSteps: [`cellctl cell get ${id}`],
+    });
+  }
+  const leftMs = found.leaseUntilMs - (await databaseNowMs(tx));
+  if (leftMs > 0) {
+    // Another incarnation of this cell may hold it: two would serve at the same time (corrections A14).
+    throw new CellError(
+      "SAFETY_RULE",
+      `The last lease of ${id} may be in use by another copy of its database for ${Math.ceil(leftMs / 1000)} s more.`,
+      { nextSteps: ["Make sure that no other copy runs, and repeat when the lease has ended."] },
+    );
+  }
+  if (work.dryRun) {
+    const text = `let ${id} back, cordoned, with its database as it is`;
+    const plan = onePlan("cell.readmit", [{ action: "readmit", object: id, text }]);
+    return { status: 200, body: { plan, next_steps: [] } };
+  }
+  await work.record({ state: found.state, why: found.healthReason }, { state: "cordoned" });
+  await readmitCell(tx, id);
+  const body = { id, state: "cordoned", next_steps: [`cellctl cell uncordon ${id}`] };
+  return { status: 200, body };
+}
 
 async function readRecovery(reader: Reader): Promise<z.output<typeof recoverySchema>> {
   const [row] = await reader.select().from(fleet);

@@ -7,7 +7,7 @@ import { sql } from "drizzle-orm";
 import type { AgentSyncRequest } from "../../contract/cell-protocol.ts";
 import type { IncarnationReason } from "../core/incarnation.ts";
 import { recordAudit } from "./audit.ts";
-import type { Database, Reader } from "./database.ts";
+import type { Database, Reader, Tx } from "./database.ts";
 import { recordEvents } from "./events.ts";
 import { changeRouting } from "./routing-change.ts";
 
@@ -64,4 +64,18 @@ export async function quarantineCell(
       { kind: "cell.quarantined", object: cell, text: `${reason}: ${text}. No lease is granted.` },
     ]);
   });
+}
+
+/** The way back: a person vouches for the database as it is. False: the cell is not quarantined. */
+export async function readmitCell(tx: Tx, cell: string): Promise<boolean> {
+  await changeRouting(tx, { config: true });
+  const { rowCount } = await tx.execute(sql`
+    update cellfleet_control.cell set state = 'cordoned', goal = 'cordoned',
+           system_identifier = '', timeline = 0, boot = '', boot_instance = '', grant_seen = 0,
+           applied_revision = 0, health_reason = 'readmitted from quarantine'
+     where id = ${cell} and state = 'quarantined'`);
+  if (rowCount !== 1) return false;
+  const text = `${cell} is let back from quarantine, cordoned, with its database as it is.`;
+  await recordEvents(tx, [{ kind: "cell.readmitted", object: cell, text }]);
+  return true;
 }

@@ -2,8 +2,10 @@
 import { sql } from "drizzle-orm";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { agentSyncRequestSchema } from "../../contract/cell-protocol.ts";
+import { readmittedSchema } from "../../contract/recovery-api.ts";
 import type { JsonClient } from "../../runtime/http-client.ts";
 import { startTestPostgres, type TestPostgres } from "../../tests/postgres.ts";
+import { recoveryEndpoints } from "../api/recovery.ts";
 import {
   type AgentChange,
   agentRequest,
@@ -23,7 +25,9 @@ let control: ControlFixture;
 
 beforeAll(async () => {
   postgres = await startTestPostgres();
-  control = await startControl(await postgres.createDatabase("agents"));
+  control = await startControl(await postgres.createDatabase("agents"), (context) =>
+    recoveryEndpoints(context),
+  );
 });
 afterAll(async () => {
   await control?.close();
@@ -170,6 +174,24 @@ test("a cell whose database forgot a grant is quarantined, after it said so twic
   await call({ wantLease: true, database: { grant: 1 } });
   expect(await cellRow(cell)).toMatchObject({ state: "quarantined" });
   expect((await call({ wantLease: true, database: { grant: 2 } })).lease).toBeUndefined();
+  // A person looks, and vouches for the database as it is.
+  const admin = await control.client("admin");
+  const readmit = () =>
+    admin.call({
+      method: "POST",
+      path: `/v1/cells/${cell}/readmit`,
+      body: { reason: "restored on purpose" },
+      schema: readmittedSchema,
+      timeoutMs: 10_000,
+    });
+  await expect(readmit()).rejects.toMatchObject({ code: "SAFETY_RULE" });
+  await control.database.read.execute(sql`
+    update cellfleet_control.cell set lease_granted_at = lease_granted_at - interval '1 day'
+     where id = ${cell}`);
+  expect((await readmit()).state).toBe("cordoned");
+  const lease = (await call({ wantLease: true, database: { grant: 1 } })).lease;
+  // Above every grant that was ever made, also those that this database forgot.
+  expect(lease?.grant).toBeGreaterThan(2);
 });
 
 test("a grant that was judged before a newer one was seen is not made", async () => {
