@@ -40,8 +40,6 @@ export type TunnelLimits = {
 };
 export const tunnelLimits: TunnelLimits = { answerMs: 10_000, idleMs: 3_600_000 };
 
-const listening = (): void => {};
-
 type Opening = {
   readonly context: ServeContext;
   readonly limits: TunnelLimits;
@@ -57,9 +55,6 @@ export function createTunnels(context: ServeContext, limits: TunnelLimits): Tunn
     serve: (req, socket, head) => {
       open.add(socket);
       socket.on("error", () => socket.destroy());
-      // Nobody reads before the cell has answered, and a socket that is not read does not notice that
-      // its client has gone. Listening starts the reading, and takes nothing out.
-      socket.on("readable", listening);
       socket.once("close", () => open.delete(socket));
       const record = beginRecord(context, req);
       socket.once("close", () => finish(context, record, socket));
@@ -142,7 +137,6 @@ function onAnswer(judging: Judging, res: IncomingMessage, upstream: Socket | und
   const { opening, placed, gated, timer } = judging;
   const { context, socket, record, limits } = opening;
   timer.cancel();
-  socket.off("readable", listening);
   res.on("error", () => socket.destroy());
   upstream?.on("error", () => socket.destroy());
   if (gated && !isGood(judging, res)) {
