@@ -47,6 +47,7 @@ export const anOp = (kind: string, step: string, change: Partial<OpView> = {}): 
   version: 1,
   revision: null,
   deadlineAtMs: null,
+  updatedAtMs: 0,
   input: {},
   provider: null,
   ...change,

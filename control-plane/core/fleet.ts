@@ -90,6 +90,7 @@ export type OpView = {
   readonly version: number;
   readonly revision: number | null;
   readonly deadlineAtMs: number | null;
+  readonly updatedAtMs: number;
   readonly input: Readonly<Record<string, unknown>>;
   readonly provider: ProviderNote | null;
 };

@@ -9,12 +9,12 @@ import type { OpView } from "../core/fleet.ts";
 import type { Effect, OpTurn } from "../core/ops/machine.ts";
 import { onePlan } from "../core/ops/machine.ts";
 import { type Database, openDatabase, prepareDatabase } from "./database.ts";
-import { applyNote, applyTurn } from "./effects.ts";
+import { applyLightTurns, applyNote, applyTurn, isLight } from "./effects.ts";
 import { takeSeat } from "./leader.ts";
 import { findOp, insertOp, toOpView } from "./ops.ts";
 import { insertPending, reserve } from "./placements.ts";
 import { changeRouting } from "./routing-change.ts";
-import { cell, event, fleet, leader, placement, tenant } from "./schema.ts";
+import { cell, event, fleet, leader, op as opTable, placement, tenant } from "./schema.ts";
 import { insertTenant } from "./tenants.ts";
 
 let postgres: TestPostgres;
@@ -119,6 +119,50 @@ test("ten at once: one applies, the others find that they raced", async () => {
   );
   expect(outcomes.filter((one) => one === "applied")).toHaveLength(1);
   expect((await readOp(op.id)).version).toBe(2);
+});
+
+describe("many light turns in one transaction", () => {
+  const batch = async (count: number) => {
+    const ops = [];
+    for (let index = 0; index < count; index += 1) {
+      ops.push(await readOp((await record("tenant.create", `t-${index}`)).id));
+    }
+    return ops.map((op) => ({ op, turn: turn([{ kind: "publish" }]) }));
+  };
+  const who = () => ({ term, nowMs: 1_700_000_001_000 });
+  const states = async () =>
+    (await database.read.select({ step: opTable.step, revision: opTable.revision }).from(opTable))
+      .map(({ step, revision }) => `${step} ${revision}`)
+      .toSorted();
+
+  test("take effect together, each with its event and the fleet's revision", async () => {
+    await database.transaction((tx) => changeRouting(tx, { config: false }));
+    const decided = await batch(3);
+    expect(await applyLightTurns(database, who(), decided)).toBe("applied");
+    expect(await states()).toEqual(["second 1", "second 1", "second 1"]);
+    expect(await database.read.$count(event)).toBe(3);
+  });
+
+  test("none of them, when one raced or another leads", async () => {
+    const decided = await batch(3);
+    const last = must(decided[2], "third").op;
+    await applyNote(database, who(), last, { headline: "somebody was faster" });
+    expect(await applyLightTurns(database, who(), decided)).toBe("raced");
+    const old = { ...who(), term: term - 1 };
+    expect(await applyLightTurns(database, old, decided.slice(0, 2))).toBe("deposed");
+    expect(await states()).toEqual(["first null", "first null", "first null"]);
+    expect(await database.read.$count(event)).toBe(0);
+  });
+
+  test("what changes more than its operation, or ends in failure, is not light", async () => {
+    const [one] = await batch(1);
+    const { op } = must(one, "one");
+    expect(isLight({ op, turn: turn([{ kind: "publish" }]) })).toBe(true);
+    expect(isLight({ op, turn: turn([{ kind: "withdraw" }]) })).toBe(false);
+    expect(isLight({ op: { ...op, kind: "cell.create" }, turn: turn([]) })).toBe(false);
+    const failure = { code: "OP_FAILED", message: "no", nextSteps: [] } as const;
+    expect(isLight({ op, turn: { ...turn([]), failure } })).toBe(false);
+  });
 });
 
 describe("rules are checked again at commit", () => {

@@ -16,7 +16,7 @@ import type { Database, Tx } from "./database.ts";
 import { type NewEvent, recordEvents } from "./events.ts";
 import { readCells } from "./fleet-store.ts";
 import { holdsTerm } from "./leader.ts";
-import { changeOp, type OpChange } from "./ops.ts";
+import { changeOp, type OpChange, wakeWatchers, writeOp } from "./ops.ts";
 import { ownedBy, pendingOf, removeTenantsUnder, tombstone } from "./placements.ts";
 import { changeRouting, lockFleet } from "./routing-change.ts";
 import { agent, cell, fleet, tenant } from "./schema.ts";
@@ -57,18 +57,58 @@ export function applyTurn(
     await requireTerm(tx, who.term);
     const revision = await applyEffects(tx, turn.effects, op, who.nowMs);
     if (turn.state !== "running") await settleGoal(tx, op);
-    const change: OpChange = {
-      headline: turn.headline,
-      step: turn.to,
-      state: turn.state,
-      deadlineAtMs: turn.deadlineMs === undefined ? null : who.nowMs + turn.deadlineMs,
-      ...(revision === undefined ? {} : { revision }),
-      ...(turn.failure === undefined ? {} : { failure: turn.failure }),
-    };
+    const published = revision === undefined ? {} : { revision };
+    const change = { ...changeOf(turn, who.nowMs), ...published };
     await requireVersion(tx, op, change, who.nowMs);
     await recordEvents(tx, eventsOf(op, turn));
   });
 }
+
+export type Decided = { readonly op: OpView; readonly turn: GoTurn };
+
+/** Does the turn change nothing but its operation? Then many of them may share a transaction. */
+export const isLight = ({ op, turn }: Decided): boolean =>
+  turn.failure === undefined &&
+  !op.kind.startsWith("cell.") &&
+  turn.effects.every(({ kind }) => kind === "publish");
+
+/**
+ * Many light turns in one transaction: all of them, or none. A bulk of new tenants moves on in a few
+ * round trips instead of a dozen each.
+ */
+export function applyLightTurns(
+  database: Database,
+  who: Who,
+  decided: readonly Decided[],
+): Promise<Applied> {
+  return allOrNothing(database, async (tx) => {
+    await requireTerm(tx, who.term);
+    const { mode, revision } = await lockFleet(tx);
+    // As in `applyEffects`.
+    if (mode === "recovering") throw new Abandoned("raced");
+    for (const { op, turn } of decided) {
+      const published = turn.effects.length > 0 ? { revision } : {};
+      const change = { ...changeOf(turn, who.nowMs), ...published };
+      if (!(await writeOp(tx, op, change, who.nowMs))) throw new Abandoned("raced");
+    }
+    await wakeWatchers(
+      tx,
+      decided.map(({ op }) => op.id),
+    );
+    await recordEvents(
+      tx,
+      decided.flatMap(({ op, turn }) => eventsOf(op, turn)),
+    );
+  });
+}
+
+const changeOf = (turn: GoTurn, nowMs: number): OpChange => ({
+  headline: turn.headline,
+  step: turn.to,
+  state: turn.state,
+  deadlineAtMs: turn.deadlineMs === undefined ? null : nowMs + turn.deadlineMs,
+  ...(turn.failure === undefined ? {} : { failure: turn.failure }),
+});
 
 /** A note about an operation that stays in its step: headline, provider's answer. */
 export function applyNote(

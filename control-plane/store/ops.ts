@@ -49,7 +49,7 @@ export async function insertOp(tx: Tx, fresh: NewOp): Promise<Op> {
       updatedAt: at,
     })
     .returning();
-  await wake(tx, fresh.id);
+  await wakeWatchers(tx, [fresh.id]);
   return toOp(must(row, "inserted operation"));
 }
 
@@ -69,6 +69,18 @@ const historyMax = 50;
 
 /** False: the row has another version than was seen, so somebody else acted on it. */
 export async function changeOp(
+  tx: Tx,
+  seen: { readonly id: string; readonly version: number; readonly step: string },
+  change: OpChange,
+  nowMs: number,
+): Promise<boolean> {
+  if (!(await writeOp(tx, seen, change, nowMs))) return false;
+  await wakeWatchers(tx, [seen.id]);
+  return true;
+}
+
+/** As `changeOp`; whoever changes many wakes their watchers together. */
+export async function writeOp(
   tx: Tx,
   seen: { readonly id: string; readonly version: number; readonly step: string },
   change: OpChange,
@@ -104,18 +116,19 @@ export async function changeOp(
     })
     .where(and(eq(op.id, seen.id), eq(op.version, seen.version)))
     .returning({ id: op.id });
-  if (rows.length === 0) return false;
-  await wake(tx, seen.id);
-  return true;
+  return rows.length === 1;
 }
+
+export const wakeWatchers = (tx: Tx, ids: readonly string[]) =>
+  tx.execute(
+    sql`select pg_notify(${channels.op}, id) from jsonb_array_elements_text(${JSON.stringify(ids)}::jsonb) as ids(id)`,
+  );
 
 const failureJson = ({ code, message, nextSteps }: Failure) => ({
   code,
   message: recordable(message),
   next_steps: nextSteps.map(recordable),
 });
-
-const wake = (tx: Tx, id: string) => tx.execute(sql`select pg_notify(${channels.op}, ${id})`);
 
 /** A new leader gives what runs a fair chance: the time without a leader is not the operation's fault. */
 export async function extendDeadlines(tx: Tx, untilMs: number): Promise<void> {
@@ -229,6 +242,7 @@ export function toOpView(row: OpRow): OpView {
     version: row.version,
     revision: row.revision,
     deadlineAtMs: row.deadlineAt?.getTime() ?? null,
+    updatedAtMs: row.updatedAt.getTime(),
     input: recordSchema.parse(row.input),
     provider: note.data ?? null,
   };

@@ -13,7 +13,7 @@ import type { FleetSnapshot, OpView } from "../core/fleet.ts";
 import { opMachines, parseOpKind } from "../core/ops/kinds.ts";
 import type { OpTurn } from "../core/ops/machine.ts";
 import type { Database } from "../store/database.ts";
-import { type Applied, applyNote, applyTurn } from "../store/effects.ts";
+import { applyLightTurns, applyNote, applyTurn, type Decided, isLight } from "../store/effects.ts";
 import { readFleet } from "../store/fleet-store.ts";
 import { type Asking, createAsking } from "./asking.ts";
 import type { Leadership } from "./lead.ts";
@@ -48,6 +48,9 @@ const intervalMs = 500;
 const backoffMaxMs = 5000;
 /** Operations applied at the same time; each takes one connection. */
 const lanes = 4;
+/** Light turns in one transaction. */
+const batchMax = 100;
+const noteAfterMs = 400;
 
 export function startReconciling(options: ReconcileOptions): Reconciler {
   let sentence = "no turn yet";
@@ -75,6 +78,7 @@ export function startReconciling(options: ReconcileOptions): Reconciler {
   };
 }
 
+type GoTurn = Extract<OpTurn, { kind: "go" }>;
 type Turned = { readonly sentence: string; readonly moved: number };
 
 async function turn(
@@ -89,16 +93,68 @@ async function turn(
   if (fleet.mode === "recovering") {
     return { sentence: "no action: the fleet is recovering from a restore", moved: 0 };
   }
-  let moved = 0;
-  const queue = [...fleet.ops];
+  const cases = fleet.ops.flatMap((op) => decide(term, fleet, op));
+  const { moved, left } = await moveTogether(options, cases);
+  const queue = left.filter(({ op }) => !asking.isUnderWay(op.id));
+  let alone = 0;
   const work = async () => {
-    for (let op = queue.shift(); op !== undefined; op = queue.shift()) {
+    for (let next = queue.shift(); next !== undefined; next = queue.shift()) {
       if (signal.aborted) return;
-      if (await moveOp(options, asking, { term, fleet, op })) moved += 1;
+      if (await moveOp(options, asking, next)) alone += 1;
     }
   };
   await Promise.all(Array.from({ length: lanes }, work));
-  return { sentence: sentenceOf(fleet, moved), moved };
+  return { sentence: sentenceOf(fleet, moved + alone), moved: moved + alone };
+}
+
+type Case = {
+  readonly who: Who;
+  readonly fleet: FleetSnapshot;
+  readonly op: OpView;
+  readonly decided: OpTurn;
+};
+type Who = { readonly term: number; readonly nowMs: number };
+
+/** Nothing for an operation of another release or another part of the house: not ours to judge. */
+function decide(term: number, fleet: FleetSnapshot, op: OpView): Case[] {
+  const kind = parseOpKind(op.kind);
+  if (kind === undefined) return [];
+  // The database's clock: what deadlines and sightings are counted by.
+  const who = { term, nowMs: fleet.nowMs };
+  return [{ who, fleet, op, decided: opMachines[kind].turn({ op, fleet }) }];
+}
+
+/** Light turns share transactions; a batch in which one raced is left to be tried one by one. */
+async function moveTogether(
+  options: ReconcileOptions,
+  cases: readonly Case[],
+): Promise<{ readonly moved: number; readonly left: readonly Case[] }> {
+  const light: Array<Decided & { readonly from: Case }> = [];
+  const left: Case[] = [];
+  for (const one of cases) {
+    const { op, decided } = one;
+    if (decided.kind === "go" && isLight({ op, turn: decided })) {
+      light.push({ op, turn: decided, from: one });
+    } else left.push(one);
+  }
+  let moved = 0;
+  for (let at = 0; at < light.length; at += batchMax) {
+    const batch = light.slice(at, at + batchMax);
+    const [first] = batch;
+    if (first === undefined) break;
+    const applied = await applyLightTurns(options.database, first.from.who, batch);
+    if (applied === "applied") {
+      moved += batch.length;
+      for (const { op, turn } of batch) logMoved(options, op, turn);
+    } else left.push(...batch.map(({ from }) => from));
+  }
+  return { moved, left };
+}
+
+function logMoved(options: ReconcileOptions, op: OpView, turn: GoTurn): void {
+  const { id, kind, object } = op;
+  const fields = { op: id, kind, object, to: turn.to, headline: turn.headline };
+  options.log.event("op.moved", fields);
 }
 
 function sentenceOf(fleet: FleetSnapshot, moved: number): string {
@@ -106,20 +162,11 @@ function sentenceOf(fleet: FleetSnapshot, moved: number): string {
   return `${moved} of ${fleet.ops.length} open operations went on`;
 }
 
-type Case = { readonly term: number; readonly fleet: FleetSnapshot; readonly op: OpView };
-
 /** True: the operation went on, so another look may find more to do at once. */
 async function moveOp(options: ReconcileOptions, asking: Asking, about: Case): Promise<boolean> {
-  const { op, fleet, term } = about;
-  if (asking.isUnderWay(op.id)) return false;
-  const kind = parseOpKind(op.kind);
-  // Of another release or another part of the house: not ours to judge.
-  if (kind === undefined) return false;
-  const decided = opMachines[kind].turn({ op, fleet });
-  // The database's clock: what deadlines and sightings are counted by.
-  const who = { term, nowMs: fleet.nowMs };
+  const { op, who } = about;
   try {
-    return await carryOut(options, asking, { ...about, who }, decided);
+    return await carryOut(options, asking, about);
   } catch (error) {
     if (!(error instanceof CellError)) {
       options.log.event("op.stuck", { op: op.id, error: "", ...errorFields(error) }, "error");
@@ -130,36 +177,32 @@ async function moveOp(options: ReconcileOptions, asking: Asking, about: Case): P
   }
 }
 
-type Who = { readonly term: number; readonly nowMs: number };
-
-async function carryOut(
-  options: ReconcileOptions,
-  asking: Asking,
-  about: Case & { readonly who: Who },
-  decided: OpTurn,
-): Promise<boolean> {
-  const { op, who } = about;
-  const { headline } = decided;
-  if (decided.kind !== "go" && headline !== op.headline) {
-    const noted = await applyNote(options.database, who, op, { headline });
-    // The next turn sees the new version and acts on it.
-    return noted === "applied";
-  }
-  if (decided.kind === "wait") return false;
+async function carryOut(options: ReconcileOptions, asking: Asking, about: Case): Promise<boolean> {
+  const { op, who, decided } = about;
+  if (decided.kind === "wait") return noteWaiting(options, about, decided.headline);
   if (decided.kind === "call") {
     asking.ask(about, decided);
     return false;
   }
-  const applied: Applied = await applyTurn(options.database, who, op, decided);
-  if (applied === "applied") {
-    const { id, kind, object } = op;
-    options.log.event("op.moved", { op: id, kind, object, to: decided.to, headline });
-  }
+  const applied = await applyTurn(options.database, who, op, decided);
+  if (applied === "applied") logMoved(options, op, decided);
   return applied === "applied";
 }
 
+/** What is waited for is told when it takes long enough for somebody to wonder. */
+async function noteWaiting(
+  options: ReconcileOptions,
+  { op, who }: Case,
+  headline: string,
+): Promise<false> {
+  if (headline !== op.headline && who.nowMs - op.updatedAtMs >= noteAfterMs) {
+    await applyNote(options.database, who, op, { headline });
+  }
+  return false;
+}
+
 /** A rule forbids the effect now, though the plan was allowed: the operation ends and says so. */
-function refused(op: OpView, error: CellError): Extract<OpTurn, { kind: "go" }> {
+function refused(op: OpView, error: CellError): GoTurn {
   return {
     kind: "go",
     from: op.step,
