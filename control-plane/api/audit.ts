@@ -4,7 +4,7 @@ import { auditEntrySchema, auditVerdictSchema, list } from "../../contract/contr
 import { listAudit, verifyAudit } from "../store/audit.ts";
 import type { ApiContext } from "./context.ts";
 import { type Endpoint, endpoint } from "./endpoint.ts";
-import { decodeCursor, page, pageQuery } from "./paging.ts";
+import { decodeNumberCursor, page, pageQuery } from "./paging.ts";
 
 export function auditEndpoints(context: ApiContext): readonly Endpoint[] {
   const { database } = context;
@@ -25,7 +25,7 @@ export function auditEndpoints(context: ApiContext): readonly Endpoint[] {
       answers: { 200: list(auditEntrySchema) },
       serve: async ({ query }) => {
         const { limit, cursor, since, ...filter } = query;
-        const before = Number(decodeCursor(cursor, String(Number.MAX_SAFE_INTEGER)));
+        const before = decodeNumberCursor(cursor, Number.MAX_SAFE_INTEGER);
         const sinceMs = since === undefined ? undefined : Date.parse(since);
         const rows = await listAudit(database.read, {
           ...filter,

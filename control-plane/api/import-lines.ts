@@ -1,6 +1,7 @@
 /**
  * The lines of an import as they arrive: CSV or NDJSON, bounded per line, numbered as in the file.
- * What cannot be read at all is a bad line too; reading goes on behind it.
+ * What cannot be read at all is a bad line too, and reading goes on behind it; but for a CSV record
+ * beyond the limit: nobody can say where it was meant to end, so the whole file is refused.
  */
 import { createHash, type Hash } from "node:crypto";
 import { Readable } from "node:stream";
@@ -130,6 +131,10 @@ async function* readCsv(body: AsyncIterable<Uint8Array>): AsyncGenerator<LineRes
     max_record_size: lineBytesMax,
     on_skip: (error) => {
       const line = error !== undefined && "lines" in error ? Number(error["lines"]) : 0;
+      if (error?.code === "CSV_MAX_RECORD_SIZE") {
+        parser.destroy(recordTooLong(line));
+        return undefined;
+      }
       bad.push({ ok: false, line, error: error?.message ?? "not CSV" });
       return undefined;
     },
@@ -151,6 +156,15 @@ async function* readCsv(body: AsyncIterable<Uint8Array>): AsyncGenerator<LineRes
     yield csvLine(info.lines, header, record);
   }
   yield* bad;
+}
+
+/** Skipping is no way out: the parser takes the lines behind for parts of the record. */
+function recordTooLong(line: number): CellError {
+  const error = `longer than ${lineBytesMax} bytes, or a quote is not closed`;
+  return new CellError("IMPORT_INVALID", `line ${line}: ${error}`, {
+    details: { badLines: [{ line, error }], skipped: 0 },
+    nextSteps: ["Mend the line and send the file again; it cannot be skipped."],
+  });
 }
 
 function csvLine(line: number, header: readonly string[], record: readonly string[]): LineResult {

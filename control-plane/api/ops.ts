@@ -8,7 +8,7 @@ import { channels } from "../store/notify.ts";
 import { findOp, listOps, type OpRow, toOp } from "../store/ops.ts";
 import { type ApiContext, waitMsMax } from "./context.ts";
 import { type Endpoint, endpoint } from "./endpoint.ts";
-import { decodeCursor, page, pageQuery } from "./paging.ts";
+import { decodeCursor, decodeNumberCursor, page, pageQuery } from "./paging.ts";
 
 /** A waiting request looks by itself this often, in case a notification was lost. */
 const lookAgainMs = 2000;
@@ -78,7 +78,7 @@ export function opEndpoints(context: ApiContext): readonly Endpoint[] {
           const rows = await recentEvents(database.read, limit);
           return { status: 200, body: { items: rows.map(toEvent), next: null } };
         }
-        const from = after ?? Number(decodeCursor(cursor, "0"));
+        const from = after ?? decodeNumberCursor(cursor, 0);
         const rows = await waitFor(
           context,
           { channel: channels.event, topic: "", waitMs, signal: request.signal },

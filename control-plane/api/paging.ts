@@ -16,11 +16,20 @@ export const encodeCursor = (id: string): string => Buffer.from(id, "utf8").toSt
 export function decodeCursor(cursor: string | undefined, start: string): string {
   if (cursor === undefined) return start;
   const id = Buffer.from(cursor, "base64url").toString("utf8");
-  if (id === "" || encodeCursor(id) !== cursor) {
-    throw new CellError("VALIDATION_FAILED", "cursor: is not one that a list has answered");
-  }
+  // PostgreSQL takes no NUL in a text, and no id has a control character.
+  if (id === "" || encodeCursor(id) !== cursor || /\p{Cc}/u.test(id)) throw notACursor();
   return id;
 }
+
+/** The same, for lists whose ids are numbers. */
+export function decodeNumberCursor(cursor: string | undefined, start: number): number {
+  const id = decodeCursor(cursor, String(start));
+  if (!/^\d{1,16}$/.test(id)) throw notACursor();
+  return Number(id);
+}
+
+const notACursor = () =>
+  new CellError("VALIDATION_FAILED", "cursor: is not one that a list has answered");
 
 /** `rows` holds up to one row more than the page, to know whether there is a next one. */
 export function page<T>(

@@ -183,6 +183,21 @@ test("hostile CSV is bad lines or a refusal, never half an import", async () => 
   expect(await count("tenant")).toBe(0);
 });
 
+test("good lines behind a CSV record without an end are never swallowed, also when skipping", async () => {
+  for (const endless of ["a".repeat(66_000), `"${"a\n".repeat(40_000)}`]) {
+    const sent = await send(`id\nbefore\n${endless}\nok1\nok2\n`, {
+      csv: true,
+      query: "?skipBadLines=true",
+    });
+    expect(sent.status).toBe(422);
+    const { error } = errorBodySchema.parse(sent.body);
+    expect(error.code).toBe("IMPORT_INVALID");
+    expect(error.message).toContain("longer than");
+  }
+  const { rows } = await control.database.pool.query("select id from cellfleet_control.tenant");
+  expect(rows).toEqual([]);
+});
+
 test("more than fits is refused before anything is placed, with the numbers", async () => {
   const answer = await send(ndjson(names(1501)));
   expect(answer.status).toBe(409);
