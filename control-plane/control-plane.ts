@@ -8,6 +8,7 @@ import { getRequestListener, RequestError } from "@hono/node-server";
 import { CellError } from "../contract/errors.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { createLifecycle } from "../runtime/lifecycle.ts";
+import { listenOn } from "../runtime/listen.ts";
 import { createLog, errorFields, type LogOptions } from "../runtime/log.ts";
 import { createMetrics } from "../runtime/metrics.ts";
 import type { Random } from "../runtime/random.ts";
@@ -28,6 +29,7 @@ import { createWakeHub } from "./store/wake-hub.ts";
 import { startHousekeeping } from "./work/housekeeping.ts";
 import { startJudging } from "./work/judge-health.ts";
 import { startLeading } from "./work/lead.ts";
+import { paced } from "./work/pace.ts";
 import { createProvider, noProvider } from "./work/provider.ts";
 import { startPublisher } from "./work/publish.ts";
 import { type ReconcileEvents, startReconciling } from "./work/reconcile.ts";
@@ -66,6 +68,8 @@ export type ControlPlane = {
 };
 
 const graceMs = 5000;
+/** Between two readings of the routing log while changes come in bulk. */
+const publishGapMs = 25;
 
 export async function startControlPlane(options: ControlPlaneOptions): Promise<ControlPlane> {
   const { clock, random, instance } = options;
@@ -113,12 +117,14 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
     lifecycle.onClose("loops", loops.close);
     const recovering = startRecovery(recovery);
     lifecycle.onClose("recovery", recovering.close);
+    const published = paced(clock, publishGapMs, publisher.wake);
+    lifecycle.onClose("pace", published.close);
     const listener = startListener({
       url: options.databaseUrl,
       clock,
       onWake: (channel, topic) => {
         hub.wake(channel, topic);
-        if (channel === channels.revision) publisher.wake();
+        if (channel === channels.revision) published.call();
         if (channel !== channels.event) loops.wake();
       },
       onError: trouble("notifications"),
@@ -235,11 +241,7 @@ type Listening = { readonly url: string; readonly close: () => Promise<void> };
 
 /** Closing ends long polls too: what waits is asked again elsewhere. */
 async function listen(server: Server, at: Address): Promise<Listening> {
-  await new Promise<void>((resolve, reject) => {
-    server.once("error", reject);
-    server.listen(at.port, at.host, () => resolve());
-  });
-  const { port, address, family } = server.address() as AddressInfo;
+  const { port, address, family } = await listenOn(server, at);
   const host = family === "IPv6" ? `[${address}]` : address;
   return {
     url: `http://${host}:${port}`,
