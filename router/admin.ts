@@ -6,6 +6,7 @@ import { createServer, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { CellError, errorBody, errorTable } from "../contract/errors.ts";
 import { parseKeyspaceName, parseTenantId, tenantIdRule } from "../contract/ids.ts";
+import { listenOn } from "../runtime/listen.ts";
 import type { Metrics } from "../runtime/metrics.ts";
 import type { Address } from "./config.ts";
 import { chooseService, decide, type RouteDecision, type RoutingView } from "./decide.ts";
@@ -28,12 +29,9 @@ export async function startAdmin(options: AdminOptions): Promise<Admin> {
     res.on("error", () => {});
     answer(options, req.method ?? "", req.url ?? "/", res).catch(() => res.destroy());
   });
-  await new Promise<void>((resolve, reject) => {
-    server.once("error", reject);
-    server.listen(options.address.port, options.address.host, () => resolve());
-  });
+  const address = await listenOn(server, options.address);
   return {
-    address: server.address() as AddressInfo,
+    address,
     close: async () => {
       const closed = new Promise((resolve) => server.close(resolve));
       server.closeAllConnections();

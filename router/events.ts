@@ -25,7 +25,6 @@ export type RouterEvents = {
     /** What the client got; 0 if it got nothing. */
     readonly status: number;
     readonly dur_ms: number;
-    /** Of `dur_ms`, what was neither waiting for the cell nor for the client. */
     readonly hold_ms: number;
     readonly queue_ms: number;
     readonly connect_ms: number;
@@ -53,7 +52,6 @@ export type RouterEvents = {
     readonly ms: number;
   };
   "table.refused": { readonly reason: string; readonly text: string; readonly where: string };
-  "table.kept-aside": { readonly from: string; readonly to: string };
   "table.not-written": Readonly<Record<string, unknown>>;
   "sync.failed": Readonly<Record<string, unknown>>;
   "sync.recovered": { readonly revision: number };

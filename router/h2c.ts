@@ -17,6 +17,7 @@ import {
 import type { AddressInfo } from "node:net";
 import { headerValues } from "../contract/raw-headers.ts";
 import type { Clock } from "../runtime/clock.ts";
+import { listenOn } from "../runtime/listen.ts";
 import type { Address } from "./config.ts";
 import type { Listener, ListenerOptions } from "./server.ts";
 
@@ -60,12 +61,9 @@ export async function listenH2c(options: H2cOptions): Promise<Listener> {
     sessions.add(session);
     session.once("close", () => sessions.delete(session));
   });
-  await new Promise<void>((resolve, reject) => {
-    server.once("error", reject);
-    server.listen(options.address.port, options.address.host, () => resolve());
-  });
+  const address = await listenOn(server, options.address);
   return {
-    address: server.address() as AddressInfo,
+    address,
     drain: async (graceMs) => {
       const closed = new Promise<void>((resolve) => server.close(() => resolve()));
       // GOAWAY: streams in flight are finished, new ones are refused.

@@ -10,6 +10,7 @@ import { headerValues, listElements } from "../contract/raw-headers.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { errorCode } from "../runtime/http/error-code.ts";
 import { bodyFraming } from "../runtime/http/hop-headers.ts";
+import { listenOn } from "../runtime/listen.ts";
 import type { Address } from "./config.ts";
 import { buildRefusal } from "./refuse.ts";
 
@@ -57,15 +58,9 @@ export async function listen(options: ListenerOptions): Promise<Listener> {
   server.maxHeadersCount = 0;
   server.maxConnections = options.clientsMax;
   wire(server, options);
-  await new Promise<void>((resolve, reject) => {
-    server.once("error", reject);
-    server.listen(options.address.port, options.address.host, () => {
-      server.off("error", reject);
-      resolve();
-    });
-  });
+  const address = await listenOn(server, options.address);
   return {
-    address: server.address() as AddressInfo,
+    address,
     drain: (graceMs) => drain(server, options.clock, graceMs),
   };
 }
