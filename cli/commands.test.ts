@@ -325,6 +325,15 @@ describe("lists", () => {
     ]);
   });
 
+  test.each(["json", "yaml", "table", "name"])(
+    "of a fleet that does not answer leave standard output empty (%s)",
+    async (format) => {
+      const answers: Answers = { "GET /v1/cells": () => "hang up" };
+      const { code, stdout } = await against(answers, ["cell", "ls", "-o", format]);
+      expect({ code, stdout }).toEqual({ code: 69, stdout: "" });
+    },
+  );
+
   test("stop at --limit, and keep the cursor", async () => {
     const { stdout, asked } = await against(
       { "GET /v1/tenants": () => ({ body: { items: [sampleTenant("a")], next: "two" } }) },

@@ -114,22 +114,26 @@ async function yaml(value: unknown): Promise<string> {
   return toYaml(value);
 }
 
-/** Page by page, so that a million tenants never stand in memory at once. */
+/**
+ * Page by page, so that a million tenants never stand in memory at once. Nothing is written before
+ * the first page is there: a fleet that does not answer must leave standard output empty.
+ */
 async function listJson<T>(stdout: Sink, pages: AsyncIterable<Page<T>>): Promise<number> {
   let rows = 0;
   let next: string | null = null;
-  await stdout.write('{\n  "items": [');
+  let opening = '{\n  "items": [';
   for await (const page of pages) {
     const texts = page.items.map((item) => {
       rows += 1;
       const text = printableJson(JSON.stringify(item, null, 2)).replaceAll("\n", "\n    ");
       return `${rows === 1 ? "" : ","}\n    ${text}`;
     });
-    await stdout.write(texts.join(""));
+    await stdout.write(`${opening}${texts.join("")}`);
+    opening = "";
     next = page.next;
   }
   await stdout.write(
-    `${rows === 0 ? "" : "\n  "}],\n  "next": ${printableJson(JSON.stringify(next))}\n}\n`,
+    `${opening}${rows === 0 ? "" : "\n  "}],\n  "next": ${printableJson(JSON.stringify(next))}\n}\n`,
   );
   return rows;
 }
