@@ -14,7 +14,6 @@ import {
   type Http2ServerResponse,
   type ServerHttp2Session,
 } from "node:http2";
-import type { AddressInfo } from "node:net";
 import { headerValues } from "../contract/raw-headers.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { listenOn } from "../runtime/listen.ts";

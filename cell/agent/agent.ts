@@ -2,12 +2,13 @@
  * One agent, put together: the gate in front of the application, the connection to the cell's
  * database, the conversation with the control plane. Several may stand in front of one cell.
  */
-import type { AddressInfo, Server } from "node:net";
+import type { Server } from "node:net";
 import pg from "pg";
 import type { Clock } from "../../runtime/clock.ts";
 import { createEndpoint } from "../../runtime/http/endpoint.ts";
 import { createJsonClient } from "../../runtime/http-client.ts";
 import { createLifecycle, type Lifecycle } from "../../runtime/lifecycle.ts";
+import { listenOn } from "../../runtime/listen.ts";
 import { errorFields } from "../../runtime/log.ts";
 import { startLoop } from "../../runtime/loop.ts";
 import type { Random } from "../../runtime/random.ts";
@@ -273,16 +274,10 @@ function createSync(known: {
   return sync;
 }
 
-function listen(server: Server, address: Address): Promise<string> {
-  return new Promise((resolve, reject) => {
-    server.once("error", reject);
-    server.listen(address.port, address.host, () => {
-      server.off("error", reject);
-      const { port } = server.address() as AddressInfo;
-      const host = address.host.includes(":") ? `[${address.host}]` : address.host;
-      resolve(`http://${host}:${port}`);
-    });
-  });
+async function listen(server: Server, address: Address): Promise<string> {
+  const { port } = await listenOn(server, address);
+  const host = address.host.includes(":") ? `[${address.host}]` : address.host;
+  return `http://${host}:${port}`;
 }
 
 /** Accepts nothing more; exchanges in flight may end within the grace, then they are cut. */
