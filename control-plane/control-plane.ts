@@ -3,7 +3,6 @@
  * order, stopped in reverse; several may run over one database.
  */
 import { createServer, type Server } from "node:http";
-import type { AddressInfo } from "node:net";
 import { getRequestListener, RequestError } from "@hono/node-server";
 import { CellError } from "../contract/errors.ts";
 import type { Clock } from "../runtime/clock.ts";
