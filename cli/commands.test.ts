@@ -298,6 +298,17 @@ describe("refusals", () => {
     );
   });
 
+  test("have no stack trace, also with -v, unless the fault is ours", async () => {
+    const answers = (code: ErrorCode): Answers => ({
+      "GET /v1/status": () => new CellError(code, "said by the server"),
+    });
+    const refused = await against(answers("SAFETY_RULE"), ["status", "-v"]);
+    expect(refused.stderr).toContain("Error [SAFETY_RULE]: said by the server");
+    expect(refused.stderr).not.toMatch(/^ +at /m);
+    await stub?.close();
+    expect((await against(answers("INTERNAL"), ["status", "-v"])).stderr).toMatch(/^ +at /m);
+  });
+
   test("a foreign server at the address is told from a dead one", async () => {
     const { code, stderr } = await against({ "GET /v1/status": () => ({ body: "<html>" }) }, [
       "status",

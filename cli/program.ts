@@ -210,6 +210,24 @@ export function spokenNoun(argv: readonly string[]): string | undefined {
   return undefined;
 }
 
+/** The words of the command that was meant, as far as they are known: `cellctl tenant create`. */
+export function spokenPath(program: Command, argv: readonly string[]): string[] {
+  const path = [program.name()];
+  let command = program;
+  for (let index = 0; index < argv.length; index += 1) {
+    const word = argv[index] ?? "";
+    if (withValue.includes(word)) index += 1;
+    if (word.startsWith("-")) continue;
+    const next = command.commands.find(
+      (known) => known.name() === word || known.aliases().includes(word),
+    );
+    if (next === undefined) break;
+    command = next;
+    path.push(command.name());
+  }
+  return path;
+}
+
 /** The format a failure must be written in, also when the command line could not be parsed. */
 export function formatAsked(argv: readonly string[]): string | undefined {
   const at = argv.findIndex((word) => /^(-o|--output)($|=)|^-o./.test(word));

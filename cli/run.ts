@@ -12,17 +12,18 @@ import { didYouMean } from "./similar.ts";
 const completeWord = "__complete";
 
 export async function runCli(argv: readonly string[], io: Io): Promise<number> {
-  const { buildProgram, formatAsked } = await import("./program.ts");
+  const { buildProgram, formatAsked, spokenPath } = await import("./program.ts");
   if (argv[0] === completeWord) {
     const { complete } = await import("./complete.ts");
     return complete(io, argv.slice(1));
   }
   let session: Session | undefined;
+  let program: Command | undefined;
   let exitCode = 0;
   // Commander writes help to standard output and its errors to the other; both must be flushed.
   const writes: Promise<void>[] = [];
   try {
-    const program = await buildProgram(argv, {
+    program = await buildProgram(argv, {
       color: io.stdout.isTerminal,
       columns: io.stdout.columns() ?? 100,
       writeHelp: (text) => writes.push(io.stdout.write(text)),
@@ -38,7 +39,8 @@ export async function runCli(argv: readonly string[], io: Io): Promise<number> {
     if (argv.length === 0) program.outputHelp();
     else await program.parseAsync([...argv], { from: "user" });
   } catch (error) {
-    exitCode = await reportFailure(error, io, session, formatAsked(argv));
+    const help = [...(program === undefined ? ["cellctl"] : spokenPath(program, argv)), "--help"];
+    exitCode = await reportFailure(error, io, session, formatAsked(argv), help.join(" "));
   } finally {
     await Promise.all(writes);
     await session?.close();
@@ -51,10 +53,7 @@ function refuseUnknownVerb(command: Command): void {
   const [word] = command.args;
   if (word === undefined || command.commands.length === 0) return;
   const known = command.commands.map((verb) => verb.name());
-  throw usage(
-    `unknown command "${word}" of ${command.name()}${didYouMean(word, known)}`,
-    `cellctl ${command.name()} --help`,
-  );
+  throw usage(`unknown command "${word}" of ${command.name()}${didYouMean(word, known)}`);
 }
 
 async function reportFailure(
@@ -62,12 +61,13 @@ async function reportFailure(
   io: Io,
   session: Session | undefined,
   format: string | undefined,
+  help: string,
 ): Promise<number> {
   const [{ toFailure }, { failureText, failureJson }] = await Promise.all([
     import("./to-failure.ts"),
     import("./render/failure.ts"),
   ]);
-  const failure = toFailure(error);
+  const failure = toFailure(error, help);
   if (failure === "shown") return 0;
   if (failure === "verb missing") return cliErrorTable.USAGE.exit;
   await session?.progress.clear();
@@ -75,7 +75,8 @@ async function reportFailure(
   await io.stderr.write(
     format === "json" || format === "yaml" ? failureJson(failure) : failureText(failure, paint),
   );
-  if (session?.verbose === true && error instanceof Error) {
+  // A refusal is an answer: only a fault of ours has a trace that tells anybody anything.
+  if (session?.verbose === true && failure.code === "INTERNAL" && error instanceof Error) {
     const { inspect } = await import("node:util");
     const { printable } = await import("./render/printable.ts");
     const trace = inspect(error, { depth: 4 }).split("\n").map(printable).join("\n");

@@ -6,10 +6,11 @@ import { CliError, cliFailure, type Failure, usage } from "./failures.ts";
 /** Commander has printed what there is to say: help that was asked for, or help in place of a verb. */
 export type Shown = "shown" | "verb missing";
 
-export function toFailure(error: unknown): Failure | Shown {
-  if (error instanceof CliError) return cliFailure(error);
+/** `help`: the command that shows what may be written instead, for errors of the command line. */
+export function toFailure(error: unknown, help: string): Failure | Shown {
+  if (error instanceof CliError) return withHelp(cliFailure(error), help);
   if (error instanceof CellError) return cellFailure(error);
-  if (error instanceof CommanderError) return commanderFailure(error);
+  if (error instanceof CommanderError) return commanderFailure(error, help);
   return {
     code: "INTERNAL",
     exit: errorTable.INTERNAL.exit,
@@ -35,7 +36,12 @@ function cellFailure(error: CellError): Failure {
   };
 }
 
-function commanderFailure(error: CommanderError): Failure | Shown {
+const withHelp = (failure: Failure, help: string): Failure =>
+  failure.code === "USAGE" && failure.nextSteps.length === 0
+    ? { ...failure, nextSteps: [help] }
+    : failure;
+
+function commanderFailure(error: CommanderError, help: string): Failure | Shown {
   if (error.code === "commander.helpDisplayed" || error.code === "commander.version")
     return "shown";
   if (error.code === "commander.help") return "verb missing";
@@ -43,5 +49,5 @@ function commanderFailure(error: CommanderError): Failure | Shown {
   const [first = "", ...rest] = error.message.replace(/^error: /, "").split("\n");
   const suggestion = /\(Did you mean (?:one of )?(.+)\?\)/.exec(rest.join(" "))?.[1];
   const message = suggestion === undefined ? first : `${first}; did you mean ${suggestion}?`;
-  return cliFailure(usage(message, "cellctl --help"));
+  return cliFailure(usage(message, help));
 }

@@ -62,6 +62,18 @@ describe("what cannot be understood", () => {
     expect(stderr).toContain("More: cellctl explain USAGE");
   });
 
+  test.each([
+    [["cel", "ls"], "cellctl --help"],
+    [["op", "shwo"], "cellctl op --help"],
+    [["router", "lss"], "cellctl router --help"],
+    [["-o", "json", "-q", "tenant", "create"], "cellctl tenant create --help"],
+    [["tenant", "create", "a", "--label", "nonsense"], "cellctl tenant create --help"],
+    [["route", "override", "add", "--nonsense"], "cellctl route override add --help"],
+  ])("%j has the help of its own command as the next step", async (args, help) => {
+    const { stderr } = await cellctl([...args, "-o", "json"]);
+    expect(JSON.parse(stderr).error.next_steps).toEqual([help]);
+  });
+
   test("is told as JSON where JSON was asked for", async () => {
     for (const args of [
       ["-o", "json", "cel"],
