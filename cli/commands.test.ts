@@ -207,6 +207,7 @@ describe("what destroys", () => {
   test("is refused where nobody can be asked", async () => {
     for (const args of [
       ["cell", "kill", "cell-01"],
+      ["cell", "stop", "cell-01"],
       ["token", "revoke", "tok_1"],
       ["cell", "destroy", "cell-01"],
     ]) {

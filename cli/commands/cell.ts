@@ -43,11 +43,11 @@ function registerActions(noun: Command, bind: Bind): void {
   for (const [action, summary] of Object.entries(gentle)) {
     bind(mutation(noun.command(`${action} <cell>`).description(summary)), act(action));
   }
-  bind(
-    mutation(noun.command("stop <cell>").description("stop it in order (local provider)")),
-    act("stop"),
-  );
   const dangers: Readonly<Partial<Record<CellAction, readonly [string, string]>>> = {
+    stop: [
+      "stop it in order (local provider)",
+      "stops: its tenants get errors until it is started again.",
+    ],
     kill: [
       "crash application and database at once (local provider, for drills)",
       "crashes: its tenants get errors until it is started again.",
