@@ -8,6 +8,7 @@ import { CellError } from "../contract/errors.ts";
 import { createJsonClient, type JsonClient } from "../runtime/http-client.ts";
 import type { Fleet } from "./fleet.ts";
 import type { Page } from "./render/output.ts";
+import { supervisorListens } from "./supervisor-door.ts";
 
 /** Waits of the API itself are shorter: a call that takes longer has lost its peer. */
 const callTimeoutMs = 15_000;
@@ -57,7 +58,7 @@ export function createApi(fleet: Fleet, signal: AbortSignal): Api {
     try {
       return (await call(options)) as T;
     } catch (error) {
-      throw explainSilence(error, fleet);
+      throw await explainSilence(error, fleet);
     }
   }
 
@@ -111,19 +112,27 @@ function withQuery(path: string, query: Query): string {
   return parameters.size === 0 ? path : `${path}?${parameters}`;
 }
 
-/** Nobody there, or somebody who does not speak the contract: two different next steps. */
-function explainSilence(error: unknown, fleet: Fleet): unknown {
+/** Nobody there, or somebody who does not speak the contract: different next steps. */
+async function explainSilence(error: unknown, fleet: Fleet): Promise<unknown> {
   if (!(error instanceof CellError) || error.code !== "CONTROL_PLANE_UNREACHABLE") return error;
   // The client gives the network's error as the cause; a foreign answer has none, or a schema's.
   const foreign = error.cause === undefined || error.cause instanceof z.ZodError;
-  const message = foreign
-    ? `${fleet.origin} answers, but not as a control plane of this release (${error.message})`
-    : `the control plane at ${fleet.origin} does not answer (${networkReason(error.cause)}); traffic is not affected`;
-  return new CellError("CONTROL_PLANE_UNREACHABLE", message, {
-    cause: error.cause,
-    details: { address: fleet.origin, from: fleet.from },
-    nextSteps: waysOut(fleet),
-  });
+  const unreachable = (message: string, nextSteps: readonly string[]) =>
+    new CellError("CONTROL_PLANE_UNREACHABLE", message, {
+      cause: error.cause,
+      details: { address: fleet.origin, from: fleet.from },
+      nextSteps,
+    });
+  if (foreign) {
+    const reason = `not as a control plane of this release (${error.message})`;
+    return unreachable(`${fleet.origin} answers, but ${reason}`, waysOut(fleet));
+  }
+  const silence = `the control plane at ${fleet.origin} does not answer (${networkReason(error.cause)})`;
+  const folder = fleet.local?.folder;
+  if (folder !== undefined && !(await supervisorListens(folder))) {
+    return unreachable(`no fleet runs in ${folder}: ${silence}`, [`cellctl dev --data ${folder}`]);
+  }
+  return unreachable(`${silence}; routers and cells do not need it to serve`, waysOut(fleet));
 }
 
 const waysOut = ({ local }: Fleet): string[] =>

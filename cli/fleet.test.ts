@@ -3,7 +3,7 @@ import { mkdir, mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { cellctl } from "./cli.fixture.ts";
+import { cellctl, startStub } from "./cli.fixture.ts";
 import { contextFilePath } from "./contexts.ts";
 import { findFleet } from "./fleet.ts";
 
@@ -97,12 +97,28 @@ describe("what is missing is said, with the way out", () => {
   });
 
   test("a fleet whose control plane does not answer: exit 69", async () => {
-    await folder("dead", 9, "x");
-    const { code, stderr } = await cellctl(["status", "--data", "dead"], { home, cwd: home });
-    expect(code).toBe(69);
-    expect(stderr).toContain("[CONTROL_PLANE_UNREACHABLE]");
-    expect(stderr).toContain("ECONNREFUSED");
-    expect(stderr).toContain("cellctl dev ps");
+    const dead = await folder("dead", 9, "x");
+    const run = () => cellctl(["status", "--data", "dead"], { home, cwd: home });
+    const gone = await run();
+    expect(gone.code).toBe(69);
+    expect(gone.stderr).toContain(`[CONTROL_PLANE_UNREACHABLE]: no fleet runs in ${dead}`);
+    expect(gone.stderr).toContain(`Next: cellctl dev --data ${dead}\n`);
+    expect(gone.stderr).not.toContain("serve");
+
+    const supervisor = await startStub({});
+    try {
+      const note = JSON.stringify({ door: supervisor.origin });
+      await writeFile(join(dead, "supervisor.json"), note);
+      const { code, stderr } = await run();
+      expect(code).toBe(69);
+      expect(stderr).toContain("ECONNREFUSED");
+      expect(stderr).toContain("routers and cells do not need it to serve");
+      expect(stderr).toContain("cellctl dev ps");
+    } finally {
+      await supervisor.close();
+    }
+    // The note is still there, and nobody behind it.
+    expect((await run()).stderr).toContain(`no fleet runs in ${dead}`);
   });
 
   test("an address that is none", async () => {

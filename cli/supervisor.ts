@@ -9,11 +9,9 @@ import { CliError } from "./failures.ts";
 import { dataFolder } from "./fleet.ts";
 import type { Session } from "./session.ts";
 import { unitSchema } from "./shapes.ts";
+import { readDoor } from "./supervisor-door.ts";
 
-/** Written by the supervisor when it takes the folder. */
-const noteFile = "supervisor.json";
 const tokenFile = join("secrets", "provider-token");
-const noteSchema = z.object({ door: z.url({ protocol: /^http$/ }) });
 
 /** The supervisor calls a process by name; a list of the CLI carries ids. */
 const processSchema = z
@@ -79,9 +77,9 @@ async function findDoor(
   folder: string,
 ): Promise<{ readonly door: string; readonly token: string }> {
   try {
-    const note = noteSchema.parse(JSON.parse(await readFile(join(folder, noteFile), "utf8")));
+    const { origin: door } = await readDoor(folder);
     const token = (await readFile(join(folder, tokenFile), "utf8")).trim();
-    return { door: new URL(note.door).origin, token };
+    return { door, token };
   } catch (cause) {
     throw notThere(folder, cause);
   }

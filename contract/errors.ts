@@ -257,7 +257,7 @@ export const errorTable = {
     "control",
     "safe",
     69,
-    "The control plane does not answer; traffic is not affected.",
+    "The control plane does not answer; routers and cells do not need it to serve.",
   ),
   CONFIG_INVALID: entry(500, "client", "never", 78, "A setting is missing or wrong."),
   INTERNAL: entry(500, "control", "idempotent-only", 1, "A fault in Cellfleet itself."),
