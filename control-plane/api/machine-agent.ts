@@ -130,10 +130,10 @@ async function noticeRestore(
   const judge = (known: CellRecord) =>
     returnOfFrozen(said, known) ??
     evidenceOfRestore(who, presented, {
-      // While a recovery fences, cells apply revisions above the fleet's own.
-      revision: Math.max(known.revision, known.fenceRevision),
+      // With what was presented before: it is evidence once.
+      revision: known.revisionMax,
       epoch: Math.max(desk.feed.epochMax(), known.epochMaxSeen),
-      grant: known.grant,
+      grant: Math.max(known.grant, known.grantSeen),
     });
   let text =
     forgotten && `${who} refused ${forgotten.key}: it knows epoch ${forgotten.epoch} of it`;

@@ -17,7 +17,8 @@ export type CellRecord = {
   /** Null: this cell has no part in a recovery. */
   readonly recoveryCell: RecoveryCellState | null;
   readonly revision: number;
-  readonly fenceRevision: number;
+  /** The highest that anybody may know without having seen another database than this one. */
+  readonly revisionMax: number;
   readonly epochMaxSeen: number;
   readonly state: CellState;
   readonly revoking: boolean;
@@ -37,7 +38,7 @@ export async function readCellRecord(
   const { rows } = await reader.execute<CellRecord>(sql`
     select f.id as fleet, f.mode, f.mode_reason as "modeReason", f.recovery_step as "recoveryStep",
            r.state as "recoveryCell", f.revision::float8 as revision, c.state, c.revoking,
-           f.fence_revision::float8 as "fenceRevision", f.epoch_max_seen::float8 as "epochMaxSeen",
+           greatest(f.revision, f.fence_revision, f.revision_max_seen)::float8 as "revisionMax", f.epoch_max_seen::float8 as "epochMaxSeen",
            c.grant_no::float8 as "grant", c.grant_seen::float8 as "grantSeen",
            c.system_identifier as "systemIdentifier", c.timeline, c.boot,
            c.boot_instance as "bootInstance", c.applied_revision::float8 as "appliedRevision"
