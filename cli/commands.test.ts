@@ -19,6 +19,7 @@ import {
   sampleOp,
   samplePlan,
   sampleTenant,
+  sampleToken,
 } from "./samples.fixture.ts";
 
 // Real sockets on a machine that may be busy with other things.
@@ -202,7 +203,15 @@ describe("what destroys", () => {
   const answers: Answers = {
     "POST /v1/cells/cell-01/kill": () => ({ status: 202, body: { ...accepted, op: done } }),
     "DELETE /v1/tokens/tok_1": () => ({ status: 202, body: { ...accepted, op: done } }),
+    "GET /v1/tokens": () => ({
+      body: {
+        items: [sampleToken("tok_1", "ci"), sampleToken("tok_2", "me"), sampleToken("tok_3", "me")],
+        next: null,
+      },
+    }),
   };
+  const changed = (asked: readonly { method: string }[]) =>
+    asked.filter(({ method }) => method !== "GET");
 
   test("is refused where nobody can be asked", async () => {
     for (const args of [
@@ -215,7 +224,7 @@ describe("what destroys", () => {
       expect(code).toBe(64);
       expect(stderr).toContain("[NOT_CONFIRMED]");
       expect(stderr).toContain("--confirm ");
-      expect(asked).toEqual([]);
+      expect(changed(asked)).toEqual([]);
       await stub?.close();
     }
   });
@@ -226,6 +235,29 @@ describe("what destroys", () => {
       expect((await against(answers, ["cell", "kill", "cell-01", ...more])).code).toBe(0);
     },
   );
+
+  test("is a token of this id, or the only one of this name", async () => {
+    for (const word of ["tok_1", "ci"]) {
+      const { code, asked } = await against(answers, ["token", "revoke", word, "-y"]);
+      expect({ code, path: changed(asked)[0] }).toMatchObject({
+        code: 0,
+        path: { method: "DELETE", path: "/v1/tokens/tok_1" },
+      });
+      await stub?.close();
+    }
+    const shared = await against(answers, ["token", "revoke", "me", "-y"]);
+    expect({ code: shared.code, changed: changed(shared.asked) }).toEqual({
+      code: 64,
+      changed: [],
+    });
+    expect(shared.stderr).toContain("cellctl token revoke tok_2");
+    expect(shared.stderr).toContain("cellctl token revoke tok_3");
+    await stub?.close();
+    // Nobody is asked to confirm what is not there.
+    const none = await against(answers, ["token", "revoke", "nobody"]);
+    expect({ code: none.code, changed: changed(none.asked) }).toEqual({ code: 5, changed: [] });
+    expect(none.stderr).toContain("[TOKEN_UNKNOWN]");
+  });
 
   test("is refused when the name is another", async () => {
     const { code, asked } = await against(answers, [

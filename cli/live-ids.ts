@@ -13,7 +13,7 @@ const lists: Readonly<Record<string, { readonly path: string; readonly prefix?: 
   keyspace: { path: "/v1/keyspaces" },
   op: { path: "/v1/ops" },
   router: { path: "/v1/routers" },
-  token: { path: "/v1/tokens" },
+  "token-id": { path: "/v1/tokens" },
   override: { path: "/v1/overrides" },
 };
 const itemSchema = z.object({ id: z.string().optional(), name: z.string().optional() });

@@ -92,3 +92,12 @@ export const sampleEvent = (
     text: "cell-01 is down",
     ...more,
   });
+
+export const sampleToken = (id: string, name: string) => ({
+  id,
+  name,
+  role: "viewer",
+  subject: null,
+  createdAt,
+  expiresAt: null,
+});

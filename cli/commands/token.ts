@@ -2,7 +2,8 @@
 
 import type { z } from "zod";
 import { createdTokenSchema, tokenSchema } from "../../contract/control-api.ts";
-import { apiPath } from "../api.ts";
+import { CellError } from "../../contract/errors.ts";
+import { type Api, apiPath } from "../api.ts";
 import { usage } from "../failures.ts";
 import { destructive, type Options, type Register, text } from "../grammar.ts";
 import { mutate, sendChange } from "../mutate.ts";
@@ -52,17 +53,44 @@ export const register: Register = (noun, bind) => {
     },
   );
   bind(
-    destructive(noun.command("revoke <token>").description("make a token worthless, at once")),
-    async (session, [id = ""], options) => {
-      const effect = `Whoever uses token ${id} will be refused from now on.`;
+    destructive(
+      noun
+        .command("revoke <token-id>")
+        .description("make a token worthless, at once; a name that one token bears will do"),
+    ),
+    async (session, [word = ""], options) => {
+      const { id, name } = await findToken(await session.api(), word);
+      const effect = `Whoever uses token ${id} (${name}) will be refused from now on.`;
       return mutate(session, options, {
         method: "DELETE",
         path: apiPath`/v1/tokens/${id}`,
-        danger: { name: id, effect },
+        danger: { name: word, effect },
       });
     },
   );
 };
+
+/** By its id, else by its name: which need not be unique, and then only an id will do. */
+async function findToken(api: Api, word: string): Promise<z.infer<typeof tokenSchema>> {
+  const named: z.infer<typeof tokenSchema>[] = [];
+  for await (const { items } of api.pages("/v1/tokens", tokenSchema)) {
+    const exact = items.find(({ id }) => id === word);
+    if (exact !== undefined) return exact;
+    named.push(...items.filter(({ name }) => name === word));
+  }
+  const [token, ...others] = named;
+  if (token === undefined) {
+    throw new CellError("TOKEN_UNKNOWN", `no token has the id or the name "${word}"`, {
+      nextSteps: ["cellctl token ls"],
+    });
+  }
+  if (others.length === 0) return token;
+  const ids = named.map(({ id }) => id);
+  throw usage(
+    `${ids.length} tokens bear the name "${word}": ${ids.join(", ")}`,
+    ...ids.map((id) => `cellctl token revoke ${id}`),
+  );
+}
 
 function wanted(options: Options): Record<string, unknown> {
   const subject = text(options, "subject");
