@@ -17,6 +17,7 @@ import {
   createdTokenSchema,
   eventSchema,
   list,
+  opSchema,
   statusSchema,
   type Tenant,
   tenantSchema,
@@ -258,8 +259,17 @@ test("an hour-old backup, restored: nothing is granted until all have spoken, th
   // The router takes the new table, and life goes on: leases, changes, audit.
   const answer = await callRouter(router, "router-1", seen);
   expect(answer.answer.kind).toBe("snapshot");
+  const { op } = await plane.send("POST", "/v1/tenants", { id: "afterwards" }, acceptedSchema);
+  const done = await eventually(
+    async () => {
+      const { revision } = await plane.get("/v1/status", statusSchema);
+      await callRouter(router, "router-1", { ...seen, revision });
+      return plane.get(`/v1/ops/${op.id}`, opSchema);
+    },
+    ({ state }) => state !== "running",
+  );
+  expect(done).toMatchObject({ state: "done", error: null });
   await router.close();
-  await run("/v1/tenants", { id: "afterwards" });
   const grants = await eventually(
     async () => {
       const lease = await Promise.all(
