@@ -67,7 +67,9 @@ async function conclude(session: Session, options: Options, result: ImportResult
   const next_steps =
     waits && op !== null ? withoutWatching(result.next_steps, op.id) : result.next_steps;
   await session.out.one({ ...result, op, next_steps }, resultView);
-  for (const { line, error } of result.badLines) {
+  // The table for people has them already.
+  const told = session.out.format === "table" || session.out.format === "wide";
+  for (const { line, error } of told ? [] : result.badLines) {
     await session.progress.done("failed", `line ${line}: ${error}`);
   }
   if (result.skipped > result.badLines.length) {
@@ -185,8 +187,12 @@ const nothingApplied = (result: ImportResult): CellError =>
 /** For people: the lines below the message. Programs find them among the details. */
 function withLines(error: CellError): CellError {
   const { data = [] } = importResultSchema.shape.badLines.safeParse(error.details["badLines"]);
-  const shown = data.slice(0, linesShownMax).map((bad) => `line ${bad.line}: ${bad.error}`);
-  const more = data.length > shown.length ? [`and ${data.length - shown.length} more`] : [];
+  // The control plane's message may begin with the first of them.
+  const lines = data
+    .map((bad) => `line ${bad.line}: ${bad.error}`)
+    .filter((line) => !error.message.includes(line));
+  const shown = lines.slice(0, linesShownMax);
+  const more = lines.length > shown.length ? [`and ${lines.length - shown.length} more`] : [];
   return new CellError(error.code, [error.message, ...shown, ...more].join("\n"), {
     cause: error.cause,
     details: error.details,

@@ -1,5 +1,6 @@
 /** The command line itself: help as golden text, mistyped words, exit codes of what never reaches a fleet. */
 import { describe, expect, test } from "vitest";
+import { csvColumns } from "../control-plane/core/import-line.ts";
 import { cellctl } from "./cli.fixture.ts";
 import { formatAsked, nouns, spokenNoun } from "./program.ts";
 import { similar } from "./similar.ts";
@@ -23,6 +24,12 @@ describe("help", { timeout: 30_000 }, () => {
   test("of a verb that changes something", async () => {
     expect((await cellctl(["cell", "destroy", "--help"])).stdout).toMatchSnapshot();
     expect((await cellctl(["route", "override", "add", "--help"])).stdout).toMatchSnapshot();
+    expect((await cellctl(["tenant", "import", "--help"])).stdout).toMatchSnapshot();
+  });
+
+  test("of the import names every column that the control plane knows", async () => {
+    const { stdout } = await cellctl(["tenant", "import", "--help"]);
+    expect(stdout).toContain(`${csvColumns.join(", ")}, label.NAME`);
   });
 
   test("a noun without its verb says on standard error what can follow", async () => {

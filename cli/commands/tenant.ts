@@ -110,4 +110,15 @@ const importCommand = (noun: Command): Command =>
     .option("--dry-run", "check every line, change nothing")
     .option("--idempotency-key <key>", "repeat a request without doing it twice")
     .option("--wait", "wait until the operation is done (the default)")
-    .option("--no-wait", "return as soon as the operation is recorded");
+    .option("--no-wait", "return as soon as the operation is recorded")
+    .addHelpText("after", importHelp);
+
+const importHelp = `
+Columns of a CSV file, named by its first line; only id is needed:
+  id, keyspace, tier, region, cell, bytes, rps, label.NAME   (bytes and rps are numbers)
+
+  id,tier,bytes,label.team
+  acme,gold,2000000000,blue
+  initrode,standard,,
+
+A line of NDJSON is a tenant as the API takes it: {"id":"acme","size":{"bytes":2000000000}}`;
