@@ -351,6 +351,16 @@ describe("refusals", () => {
   });
 });
 
+describe("a verb by its other name", () => {
+  test.each([
+    [["op", "get", op.id], `/v1/ops/${op.id}`],
+    [["recovery", "status"], "/v1/recovery"],
+  ])("%j", async (args, path) => {
+    const { asked } = await against({}, args);
+    expect(asked.map((request) => request.path)).toEqual([path]);
+  });
+});
+
 describe("lists", () => {
   test("are read to their last page", async () => {
     const { code, stdout, asked } = await against(

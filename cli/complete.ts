@@ -60,7 +60,9 @@ function walk(program: Command, words: readonly string[]): Place {
     } else if (word.startsWith("-")) {
       pending = takesValue(command, word);
     } else {
-      const next = command.commands.find((one) => one.name() === word);
+      const next = command.commands.find(
+        (one) => one.name() === word || one.aliases().includes(word),
+      );
       if (next !== undefined && operands.length === 0) command = next;
       else operands = [...operands, word];
     }

@@ -11,7 +11,9 @@ import { didYouMean } from "./similar.ts";
 
 const completeWord = "__complete";
 
-export async function runCli(argv: readonly string[], io: Io): Promise<number> {
+export async function runCli(words: readonly string[], io: Io): Promise<number> {
+  // `cellctl help tenant create` is what many tools understand.
+  const argv = words[0] === "help" ? [...words.slice(1), "--help"] : words;
   const { buildProgram, formatAsked, spokenPath } = await import("./program.ts");
   if (argv[0] === completeWord) {
     const { complete } = await import("./complete.ts");

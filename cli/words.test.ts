@@ -27,6 +27,16 @@ describe("help", { timeout: 30_000 }, () => {
     expect((await cellctl(["tenant", "import", "--help"])).stdout).toMatchSnapshot();
   });
 
+  test("can be asked for with the word help, too", async () => {
+    for (const path of [[], ["tenant"], ["tenant", "create"]]) {
+      const { code, stdout } = await cellctl(["help", ...path]);
+      expect({ code, stdout }).toEqual({
+        code: 0,
+        stdout: (await cellctl([...path, "--help"])).stdout,
+      });
+    }
+  });
+
   test("of the import names every column that the control plane knows", async () => {
     const { stdout } = await cellctl(["tenant", "import", "--help"]);
     expect(stdout).toContain(`${csvColumns.join(", ")}, label.NAME`);

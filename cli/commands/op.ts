@@ -29,7 +29,7 @@ export const register: Register = (noun, bind) => {
     },
   );
   bind(
-    noun.command("show <op>").description("one operation, with its steps"),
+    noun.command("show <op>").alias("get").description("one operation, with its steps"),
     async (session, [id = ""]) => {
       const api = await session.api();
       await session.out.one(await api.get(apiPath`/v1/ops/${id}`, opSchema), opView);

@@ -26,11 +26,14 @@ const recoveryView: View<z.infer<typeof recoverySchema>> = {
 };
 
 export const register: Register = (noun, bind) => {
-  bind(noun.command("show").description("what recovery waits for"), async (session) => {
-    const api = await session.api();
-    await session.out.one(await api.get("/v1/recovery", recoverySchema), recoveryView);
-    return 0;
-  });
+  bind(
+    noun.command("show").alias("status").description("what recovery waits for"),
+    async (session) => {
+      const api = await session.api();
+      await session.out.one(await api.get("/v1/recovery", recoverySchema), recoveryView);
+      return 0;
+    },
+  );
   bind(
     destructiveAtOnce(
       noun
