@@ -85,6 +85,22 @@ describe("a change", () => {
     expect((await against(changing, ["cell", "cordon", "cell-01", "-q"])).stderr).toBe("");
   });
 
+  test("is told once on a terminal; elsewhere its operation is data", async () => {
+    const run = async (...more: string[]) => {
+      const args = ["cell", "cordon", "cell-01", ...more];
+      const ran = await against(changing, args, { terminal: true });
+      await stub?.close();
+      return ran;
+    };
+    const said = await run();
+    expect(said.stdout).toBe("");
+    expect(said.stderr).toContain("cell.cordon cell-01: all routers serve revision 43");
+    expect((await run("-q")).stdout).toContain(op.id);
+    expect(JSON.parse((await run("-o", "json")).stdout)).toMatchObject({ op: { id: op.id } });
+    expect((await run("-o", "name")).stdout).toBe(`${op.id}\n`);
+    expect((await against(changing, ["cell", "cordon", "cell-01"])).stdout).toContain(op.id);
+  });
+
   test("is only recorded with --no-wait", async () => {
     const { code, stdout, stderr, asked } = await against(changing, [
       "cell",

@@ -1,7 +1,8 @@
 /**
  * The one way in which the CLI changes something: confirm, send with a reason and an idempotency
  * key, then print the plan (`--dry-run`), or the accepted operation (`--no-wait`), or follow it to
- * its end. Standard output gets the same object in all cases but the dry run.
+ * its end. Standard output gets the same object in all cases but the dry run, and but a terminal,
+ * where the line that concludes the operation says it already.
  */
 import type { z } from "zod";
 import { acceptedSchema, dryRunSchema } from "../contract/control-api.ts";
@@ -33,10 +34,19 @@ export async function mutate(session: Session, options: Options, change: Change)
   const op = await followOp(session, accepted.op);
   await concludeOp(session, op);
   const steps = withoutWatching(accepted.next_steps, op.id);
-  await session.out.one({ ...accepted, op, next_steps: steps }, acceptedView);
+  if (!saysTheSame(session)) {
+    await session.out.one({ ...accepted, op, next_steps: steps }, acceptedView);
+  }
   await nextSteps(session, steps);
   return 0;
 }
+
+/** On a terminal the line of the conclusion stands where the table would: it is not said twice. */
+const saysTheSame = ({ out, io, quiet }: Session): boolean =>
+  (out.format === "table" || out.format === "wide") &&
+  !quiet &&
+  io.stdout.isTerminal &&
+  io.stderr.isTerminal;
 
 async function printPlan(session: Session, options: Options, change: Change): Promise<number> {
   const answer = await sendChange(session, options, change, dryRunSchema);

@@ -35,6 +35,8 @@ export type Session = {
   /** May a person be asked? A terminal at both ends, and no `--no-input`. */
   readonly mayAsk: boolean;
   readonly verbose: boolean;
+  /** Nothing but data, and errors. */
+  readonly quiet: boolean;
   /** How long to wait for an operation. */
   readonly waitMs: number;
   readonly interrupted: () => AbortSignal;
@@ -94,6 +96,7 @@ export function createSession(io: Io, options: GlobalOptions): Session {
     yes: options.yes === true,
     mayAsk: options.input !== false && io.stdin.isTTY === true && io.stderr.isTerminal,
     verbose: options.verbose === true,
+    quiet: options.quiet === true,
     waitMs: parseTimeout(options.timeout),
     interrupted,
     api: () => {
