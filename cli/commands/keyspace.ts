@@ -31,15 +31,14 @@ export const register: Register = (noun, bind) => {
         .option("--guard-mode <mode>", "strict or row (default: strict)"),
     ),
     async (session, [name = ""], options) => {
-      const slots = text(options, "slots");
-      if (slots !== undefined && !/^\d+$/.test(slots))
-        throw usage(`--slots "${slots}": must be a number`);
+      const strategy = text(options, "strategy");
+      const slots = slotsOf(strategy, text(options, "slots"));
       const splitAt = texts(options, "splitAt");
       const guardMode = text(options, "guardMode");
       const body = {
         name,
-        strategy: text(options, "strategy"),
-        ...(slots === undefined ? {} : { slotCount: Number(slots) }),
+        strategy,
+        ...(slots === undefined ? {} : { slotCount: slots }),
         ...(splitAt.length === 0 ? {} : { splitAt }),
         ...(guardMode === undefined ? {} : { guardMode }),
       };
@@ -47,3 +46,17 @@ export const register: Register = (noun, bind) => {
     },
   );
 };
+
+/** The control plane would name the field of its API, which nobody here has typed. */
+function slotsOf(strategy: string | undefined, raw: string | undefined): number | undefined {
+  if (raw === undefined) {
+    if (strategy !== "slots") return undefined;
+    throw usage("--strategy slots needs --slots: how many, a power of two");
+  }
+  if (!/^\d+$/.test(raw)) throw usage(`--slots "${raw}": must be a number`);
+  if (!isPowerOfTwo(Number(raw))) throw usage(`--slots "${raw}": must be a power of two`);
+  if (strategy === "slots") return Number(raw);
+  throw usage(`--slots goes with --strategy slots, not with ${strategy}`);
+}
+
+const isPowerOfTwo = (value: number): boolean => value > 0 && Number.isInteger(Math.log2(value));
