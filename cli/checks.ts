@@ -17,7 +17,7 @@ import { CellError } from "../contract/errors.ts";
 import { release } from "../contract/release.ts";
 import type { Api } from "./api.ts";
 import { CliError } from "./failures.ts";
-import { duration } from "./render/units.ts";
+import { counted, duration } from "./render/units.ts";
 import type { Session } from "./session.ts";
 import type { Check } from "./shapes.ts";
 
@@ -219,7 +219,8 @@ const serving = (cells: readonly Cell[]): Cell[] =>
 function checkCells(cells: readonly Cell[]): Check {
   const ill = serving(cells).filter(({ health }) => health !== "healthy");
   const [first] = ill;
-  if (first === undefined) return ok("cells", `${serving(cells).length} cells, all healthy`);
+  if (first === undefined)
+    return ok("cells", `${counted(serving(cells).length, "cell")}, all healthy`);
   const text = ill
     .map(({ id, health, healthReason }) => `${id} is ${health} (${healthReason})`)
     .join("; ");

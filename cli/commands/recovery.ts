@@ -6,6 +6,7 @@ import { confirm } from "../confirm.ts";
 import { destructiveAtOnce, flag, type Register, text } from "../grammar.ts";
 import { nextSteps, sendChange } from "../mutate.ts";
 import type { View } from "../render/output.ts";
+import { counted } from "../render/units.ts";
 import { planView } from "../render/views-op.ts";
 
 const recoveryView: View<z.infer<typeof recoverySchema>> = {
@@ -18,7 +19,8 @@ const recoveryView: View<z.infer<typeof recoverySchema>> = {
     [
       "cells",
       recovery.cells.map(
-        ({ cell, state, claims, reason }) => `${cell}  ${state}  ${claims} keys  ${reason}`,
+        ({ cell, state, claims, reason }) =>
+          `${cell}  ${state}  ${counted(claims, "key")}  ${reason}`,
       ),
     ],
     ["next", recovery.next_steps],

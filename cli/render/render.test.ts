@@ -2,14 +2,15 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { parse } from "yaml";
+import { keyspaceSchema } from "../../contract/control-api.ts";
 import { sampleCell, sampleNowMs, sampleTenant } from "../samples.fixture.ts";
 import { failureText } from "./failure.ts";
 import { createOutput, type Format } from "./output.ts";
 import { createPaint } from "./paint.ts";
 import { isPrintable, printable, printableJson } from "./printable.ts";
 import { createTable, describe as describeObject } from "./table.ts";
-import { age, bytes, count, duration, parseDuration, parseSize } from "./units.ts";
-import { cellView, tenantView } from "./views.ts";
+import { age, bytes, count, counted, duration, parseDuration, parseSize } from "./units.ts";
+import { cellView, keyspaceView, tenantView } from "./views.ts";
 import { displayWidth, fitTo, padTo } from "./width.ts";
 import { toYaml } from "./yaml.ts";
 
@@ -270,4 +271,14 @@ describe("colour", () => {
     expect(isColored({ NO_COLOR: "1" }, pipe, "always")).toBe(true);
     expect(isColored({}, terminal, "never")).toBe(false);
   });
+});
+
+test("one of a kind is no plural", () => {
+  expect([0, 1, 2].map((value) => counted(value, "key"))).toEqual(["0 keys", "1 key", "2 keys"]);
+  const parts = keyspaceView.columns.find(({ head }) => head === "PARTS");
+  const range = keyspaceSchema.parse({
+    ...{ id: "k", name: "k", strategy: "range", slotCount: null, ranges: [""] },
+    ...{ guardMode: "strict", createdAt: "2026-11-20T12:00:00.000Z" },
+  });
+  expect(parts?.cell(range, 0)).toBe("1 range");
 });

@@ -32,6 +32,10 @@ export function age(iso: string, nowMs: number): string {
   return ms < second ? "0s" : duration(ms);
 }
 
+/** `1 key`, `2 keys`. */
+export const counted = (value: number, one: string): string =>
+  `${value} ${one}${value === 1 ? "" : "s"}`;
+
 /** `412`, `1.9k`, `3.4M`. */
 export function count(value: number): string {
   if (Math.abs(value) < 1000) return trimCount(value);

@@ -15,7 +15,7 @@ import type {
 } from "../../contract/control-api.ts";
 import type { Explanation } from "../../contract/explanation.ts";
 import type { View } from "./output.ts";
-import { age, bytes, count, duration } from "./units.ts";
+import { age, bytes, count, counted, duration } from "./units.ts";
 
 const used = (now: number, max: number): string => `${count(now)}/${count(max)}`;
 const lease = (cell: Cell): string =>
@@ -127,9 +127,9 @@ export const keyspaceView: View<Keyspace> = {
       head: "PARTS",
       cell: ({ strategy, slotCount, ranges }) =>
         strategy === "slots"
-          ? `${slotCount} slots`
+          ? counted(slotCount ?? 0, "slot")
           : strategy === "range"
-            ? `${ranges.length} ranges`
+            ? counted(ranges.length, "range")
             : "",
     },
     { head: "AGE", cell: ({ createdAt }, nowMs) => age(createdAt, nowMs) },
