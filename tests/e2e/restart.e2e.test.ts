@@ -46,29 +46,12 @@ describe("a fleet on the same folder", () => {
     expect((await fleet.ask("late", "GET", "/whoami")).json).toMatchObject({ cell: "cell-04" });
   });
 
-  test("loses nothing acknowledged when everything is killed at once under load", async ({
-    expect,
-  }) => {
-    const over = new AbortController();
-    const load = ["acme", "globex", "late"].map(async (tenant) => {
-      while (!over.signal.aborted) {
-        try {
-          await order(tenant, "in the storm");
-        } catch {
-          over.abort(); // The fleet has been killed: what was acknowledged before is what counts.
-        }
-      }
-    });
-    const count = () => [...acknowledged.values()].reduce((sum, ids) => sum + ids.size, 0);
-    const before = count();
-    await until("orders are acknowledged", () => count() > before + 100);
+  // What happens to orders under way then is judged by history: nothing-lost.e2e.test.ts.
+  test("comes back after everything was killed at once", async ({ expect }) => {
     await fleet.killEverything();
-    over.abort();
-    await Promise.all(load);
     await fleet.start();
     expect(await missing()).toEqual([]);
-    const audit = await fleet.cliJson("audit", "verify");
-    expect(audit["ok"]).toBe(true);
+    expect((await fleet.cliJson("audit", "verify"))["ok"]).toBe(true);
   });
 
   test("recovers when the control plane's database is set back to an older copy", async ({
