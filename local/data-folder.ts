@@ -60,7 +60,9 @@ export async function openDataFolder(
   random: Random,
 ): Promise<DataFolder> {
   const root = resolve(path);
-  await mkdir(root, { recursive: true, mode: 0o711 });
+  await mkdir(root, { recursive: true, mode: 0o711 }).catch((error: unknown) => {
+    throw unusable(path, error);
+  });
   if (runAs !== undefined) {
     // PostgreSQL runs as another user, who must pass through. What is secret has modes of its own.
     await chmod(root, (await stat(root)).mode | 0o111);
@@ -77,6 +79,26 @@ export async function openDataFolder(
     await chmod(part, 0o700);
   }
   return folder;
+}
+
+const whyUnusable: Readonly<Record<string, string>> = {
+  EEXIST: "it is a file",
+  ENOTDIR: "a part of the path is a file",
+  EROFS: "the file system is read-only",
+  EACCES: "this user may not write there",
+  EPERM: "this user may not write there",
+  ENOSPC: "the disk is full",
+};
+
+/** The operator's to mend, or the error as it was. */
+function unusable(path: string, error: unknown): unknown {
+  const code = error instanceof Error && "code" in error ? String(error.code) : "";
+  const why = whyUnusable[code];
+  if (why === undefined) return error;
+  return new CellError("CONFIG_INVALID", `The data folder ${path} cannot be used: ${why}.`, {
+    nextSteps: ["cellctl dev --data OTHER_FOLDER"],
+    cause: error,
+  });
 }
 
 /**

@@ -81,7 +81,7 @@ export function parseGateRequest(
   const keyspace = parseKeyspaceName(only(headers.keyspace));
   const cell = parseCellId(only(headers.cell));
   const epochText = only(headers.epoch);
-  const epoch = /^\d{1,16}$/.test(epochText) ? parseEpoch(Number(epochText)) : undefined;
+  const epoch = /^[1-9]\d{0,15}$/.test(epochText) ? parseEpoch(Number(epochText)) : undefined;
   const parts = parsePlacementKey(only(headers.key));
   const nonce = only(headers.nonce);
   if (

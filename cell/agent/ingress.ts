@@ -188,7 +188,8 @@ export const missingHeaders = (): CellError =>
 
 export function refusalError(admission: Admission & { kind: "refused" }): CellError {
   const { code, reason, known } = admission;
-  return new CellError(code, `${reason.charAt(0).toUpperCase()}${reason.slice(1)}.`, {
+  // As it is: a reason may begin with a placement key, and keys know upper from lower case.
+  return new CellError(code, `${reason}.`, {
     ...(known === undefined ? {} : { details: { state: known.state, epoch: known.epoch } }),
   });
 }

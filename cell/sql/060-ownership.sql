@@ -45,7 +45,8 @@ begin
   -- A fence that was reported as applied must survive a crash.
   perform set_config('synchronous_commit', 'on', true);
   perform set_config('lock_timeout', p_lock_timeout_ms::text, true);
-  perform pg_advisory_xact_lock(cellfleet.lock_key('cellfleet/apply'));
+  -- One call at a time. A row, not an advisory lock: the application's role could hold that one.
+  perform from cellfleet.progress for update;
   perform cellfleet.check_changes(p_changes);
   select array_agg(distinct l.own) filter (where l.leaves or l.resolves),
          array_agg(distinct l.container) filter (where l.resolves and l.container is not null)
@@ -158,7 +159,8 @@ declare
   v_moved text[];
 begin
   perform set_config('lock_timeout', p_lock_timeout_ms::text, true);
-  perform pg_advisory_xact_lock(cellfleet.lock_key('cellfleet/apply'));
+  -- One call at a time. A row, not an advisory lock: the application's role could hold that one.
+  perform from cellfleet.progress for update;
   for v_new in
     select w.name, w.strategy, w."slotCount" as slot_count, w."guardMode" as guard_mode,
            coalesce(w.ranges, k.range_starts, '{}') as ranges, k.name as known, k.strategy as old_strategy,

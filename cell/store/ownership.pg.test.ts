@@ -42,6 +42,17 @@ async function outcomeOf(one: OwnershipChange) {
   );
 }
 
+test("the application's role cannot hold up changes of other keys by taking locks", async () => {
+  // Whoever may connect may take advisory locks; the seed of lock_key is no secret.
+  const lock = "select pg_advisory_lock(hashtextextended('cellfleet/apply', 7305))";
+  await store.app.query(lock);
+  try {
+    expect(await outcomeOf(change("bystander"))).toEqual(["applied active 5 op_b 1"]);
+  } finally {
+    await store.app.query("select pg_advisory_unlock_all()");
+  }
+});
+
 test("a command is obeyed once, and nothing older after it", async () => {
   expect(await outcomeOf(change("a"))).toEqual(["applied active 5 op_b 1"]);
   expect(await outcomeOf(change("a"))).toEqual(["same active 5 op_b 1"]);

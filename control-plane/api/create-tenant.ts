@@ -142,7 +142,11 @@ function requireSameCell(wanted: Wanted, container: PlacementRow): void {
   throw new CellError(
     "STATE_CONFLICT",
     `${wanted.id} belongs to ${container.key}, which ${container.cell} owns; it cannot begin in ${wanted.cell}.`,
-    { nextSteps: [`cellctl route override add ${wanted.id} --cell ${wanted.cell}`] },
+    {
+      nextSteps: [
+        `cellctl tenant create ${wanted.id} --keyspace ${container.keyspace}   (served by ${container.cell})`,
+      ],
+    },
   );
 }
 

@@ -28,7 +28,7 @@ function translate(error: unknown, requestId: string): CellError {
       "The control plane's database does not answer.",
       {
         cause: error,
-        nextSteps: ["Traffic is not affected. Repeat the request in a moment."],
+        nextSteps: ["Routers and cells do not need it to serve. Repeat the request in a moment."],
       },
     );
   }

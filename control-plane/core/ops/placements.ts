@@ -30,7 +30,7 @@ export const placements: Machine<Step, Event> = {
   deadlinesMs: { applying: 600_000, publishing: 60_000 },
   decide: (step, world) => {
     if (step === "applying") return decideApplying(world);
-    return decidePublishing(world, `${world.op.object} is in place`);
+    return decidePublishing(world, `in place: ${world.op.object}`);
   },
 };
 
