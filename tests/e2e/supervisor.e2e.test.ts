@@ -3,6 +3,12 @@ import { readdir, readFile, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { afterEach, describe, test } from "vitest";
+import {
+  identify,
+  isAlive,
+  type ProcessIdentity,
+  processIdentitySchema,
+} from "../../local/process-identity.ts";
 import { startFleet, type TestFleet, until } from "../fleet.ts";
 
 let fleet: TestFleet | undefined;
@@ -23,13 +29,9 @@ async function supervisorOf(of: TestFleet): Promise<number> {
   return Number((note as { pid: number }).pid);
 }
 
-const isRunning = (pid: number): boolean => {
-  try {
-    return process.kill(pid, 0);
-  } catch {
-    return false; // No such process.
-  }
-};
+/** A zombie that waits to be reaped is gone, and so is a process whose pid another one has now. */
+const isRunning = (process: ProcessIdentity | undefined): boolean =>
+  process !== undefined && isAlive(process);
 
 describe("the supervisor", () => {
   test("has its folder alone; killed, its fleet goes on, and the next one takes it over", async ({
@@ -50,9 +52,11 @@ describe("the supervisor", () => {
 
     const made = await ask("acme", "POST", "/orders", { item: "before", quantity: 1 });
     const old = await processes(fleet);
+    const before = new Map([...old].map(([name, { pid }]) => [name, identify(pid ?? 0)]));
     const supervisor = await supervisorOf(fleet);
+    const identity = identify(supervisor);
     process.kill(supervisor, "SIGKILL");
-    await until("it is gone", () => !isRunning(supervisor));
+    await until("it is gone", () => !isRunning(identity));
     expect((await ask("acme", "GET", "/whoami")).status).toBe(200);
 
     await fleet.start();
@@ -63,7 +67,7 @@ describe("the supervisor", () => {
     // Servers were taken over as they were; what could not be asked any more was ended and begun anew.
     for (const [name, { pid }] of old) {
       if (name.endsWith("-db")) expect([name, now.get(name)?.pid]).toEqual([name, pid]);
-      else expect([name, isRunning(pid ?? 0)]).toEqual([name, false]);
+      else expect([name, isRunning(before.get(name))]).toEqual([name, false]);
     }
   });
 
@@ -124,14 +128,15 @@ describe("the supervisor", () => {
       const note = await readFile(join(running.dataDir, "supervisor.json"), "utf8").catch(() => "");
       return note.includes("door");
     });
-    const supervisor = await supervisorOf(running);
+    const supervisor = identify(await supervisorOf(running));
     await running.shutDown();
     expect(isRunning(supervisor)).toBe(false);
     expect(await begun).toMatch(/ended before it was ready|undefined/);
     const notes = join(running.dataDir, "processes");
     for (const file of (await readdir(notes)).filter((name) => name.endsWith(".json"))) {
-      const note = JSON.parse(await readFile(join(notes, file), "utf8")) as { pid: number };
-      expect([file, isRunning(note.pid)]).toEqual([file, false]);
+      const note: unknown = JSON.parse(await readFile(join(notes, file), "utf8"));
+      const { pid, startedAt } = processIdentitySchema.parse(note);
+      expect([file, isRunning({ pid, startedAt })]).toEqual([file, false]);
     }
   });
 });
