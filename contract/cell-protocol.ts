@@ -12,7 +12,7 @@
 import { z } from "zod";
 import { cellIdSchema, epochSchema, keyspaceNameSchema, revisionSchema } from "./ids.ts";
 import { placementKeySchema } from "./placement-key.ts";
-import { guardModes, strategies } from "./routing-table.ts";
+import { cellStages, guardModes, strategies } from "./routing-table.ts";
 
 /** A placement key in one cell's database. Only `active` may write and be read by the application. */
 export const ownershipStates = ["active", "fenced", "importing", "moved", "dropped"] as const;
@@ -26,6 +26,8 @@ export const ownershipChangeSchema = z.object({
   /** The operation and its attempt: a cell refuses a smaller pair than the last it obeyed. */
   op: z.string().max(64),
   attempt: z.number().int().min(0),
+  /** With state `dropped`: remove every row of the key from every guarded table, and report it. */
+  purge: z.boolean().optional(),
 });
 export type OwnershipChange = z.infer<typeof ownershipChangeSchema>;
 
@@ -72,6 +74,31 @@ export const agentSyncRequestSchema = z.object({
     )
     .max(1000),
   app: z.object({ reachable: z.boolean() }),
+  /** Services of this cell that this agent stands in front of; absent means `default` alone. */
+  services: z.array(z.string().min(1).max(40)).max(100).optional(),
+  /** How far the cell's database has come, and what it would have refused in stage `observe`. */
+  stage: z
+    .object({
+      /** Durable in the cell's database. */
+      applied: z.enum(cellStages),
+      /** Since the SQL pack was installed, by SQLSTATE (`CF001`, …) of the guard and code of the gate. */
+      wouldRefuse: z.record(z.string().max(40), z.number().int().min(0)),
+      /** Tables of tenants under the guard. */
+      guardedTables: z.number().int().min(0),
+    })
+    .optional(),
+  /** Purges that are finished: rows removed per table, and that none was left. Repeated until answered. */
+  purged: z
+    .array(
+      z.object({
+        key: placementKeySchema,
+        op: z.string().max(64),
+        attempt: z.number().int().min(0),
+        rows: z.record(z.string().max(200), z.number().int().min(0)),
+      }),
+    )
+    .max(1000)
+    .optional(),
   /** Ask for a lease grant; the agent has read its database's clock before sending. */
   wantLease: z.boolean(),
   /** Sequences whose leased ids run low. */
@@ -134,8 +161,40 @@ export const agentSyncResponseSchema = z.object({
   ),
   /** The control plane was restored and wants to hear all the cell knows. */
   report: z.enum(["nothing", "ownership"]),
+  /** The stage that the cell is to be in; absent means as it is. */
+  stage: z.enum(cellStages).optional(),
+  /** Read-only questions of operators (`cellctl query`); each is asked until it is answered or late. */
+  queries: z
+    .array(
+      z.object({
+        id: z.string().max(64),
+        sql: z.string().max(100_000),
+        rowsMax: z.number().int().min(1).max(100_000),
+        timeoutMs: z.number().int().min(1).max(600_000),
+      }),
+    )
+    .max(20)
+    .optional(),
 });
 export type AgentSyncResponse = z.infer<typeof agentSyncResponseSchema>;
+
+/** An agent's answer to one of `queries`: POST /v1/machine/agent/query-answers. */
+export const queryAnswerSchema = z.object({
+  cell: cellIdSchema,
+  id: z.string().max(64),
+  answer: z.discriminatedUnion("kind", [
+    z.object({
+      kind: z.literal("rows"),
+      columns: z.array(z.string()).max(1664),
+      /** Values as PostgreSQL writes them, null for NULL. */
+      rows: z.array(z.array(z.string().nullable())),
+      /** More rows than asked for stood there. */
+      truncated: z.boolean(),
+    }),
+    z.object({ kind: z.literal("error"), code: z.string().max(40), message: z.string().max(2000) }),
+  ]),
+});
+export type QueryAnswer = z.infer<typeof queryAnswerSchema>;
 
 /** What the router tells the control plane while it asks for the next change of the table. */
 export const routerSyncRequestSchema = z.object({
@@ -156,6 +215,8 @@ export const routerSyncRequestSchema = z.object({
   seen: z
     .array(z.object({ cell: cellIdSchema, requests: z.number().int(), failures: z.number().int() }))
     .max(1000),
+  /** Requests carried to a cell in pass-through or observe that would have been refused, by error code, since start. */
+  wouldRefuse: z.record(z.string().max(40), z.number().int().min(0)).optional(),
 });
 export type RouterSyncRequest = z.infer<typeof routerSyncRequestSchema>;
 

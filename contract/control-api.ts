@@ -13,6 +13,8 @@ import {
 } from "./ids.ts";
 import { placementKeySchema, slotCountMax } from "./placement-key.ts";
 import {
+  cellStages,
+  globalServicesSchema,
   guardModes,
   serviceRouteSchema,
   serviceSchema,
@@ -41,7 +43,18 @@ export type CellState = (typeof cellStates)[number];
 export const cellHealths = ["unknown", "healthy", "suspect", "down"] as const;
 export type CellHealth = (typeof cellHealths)[number];
 
-export const placementStates = ["pending", "active", "hold", "unavailable"] as const;
+/**
+ * `suspended`: fenced in its cell and refused by routers until it is resumed. `deleting`: on its way
+ * to a tombstone; its rows are being removed from every cell.
+ */
+export const placementStates = [
+  "pending",
+  "active",
+  "hold",
+  "unavailable",
+  "suspended",
+  "deleting",
+] as const;
 export type PlacementState = (typeof placementStates)[number];
 
 export const opStates = ["pending", "running", "done", "failed", "cancelled"] as const;
@@ -91,6 +104,8 @@ export const cellSchema = z.object({
   stores: z.record(z.string(), storeSchema),
   release: z.string(),
   schemaVersion: z.string(),
+  /** See `cellStages`. */
+  stage: z.enum(cellStages),
   lease: z.object({
     grant: z.number(),
     /** Longest time that a grant now outstanding can still be valid, in milliseconds. */
@@ -211,6 +226,8 @@ export const createOverrideSchema = z.strictObject({
 export const routingSchema = z.strictObject({
   tenantSources: z.array(tenantSourceSchema).min(1),
   serviceRoutes: z.array(serviceRouteSchema),
+  /** Absent means as they are. */
+  globalServices: globalServicesSchema.optional(),
   ...intent,
 });
 

@@ -50,7 +50,15 @@ export const errorTable = {
     64,
     "Two places of the request name different tenants.",
   ),
+  TENANT_AMBIGUOUS: entry(
+    400,
+    "client",
+    "never",
+    64,
+    "The name in the request stands for several tenants; name one of them.",
+  ),
   TENANT_UNKNOWN: entry(404, "client", "never", 5, "No placement exists for this tenant."),
+  TENANT_SUSPENDED: entry(403, "client", "never", 4, "The tenant is suspended by its operator."),
   // Requests the router will not carry.
   REQUEST_INVALID: entry(
     400,
@@ -91,6 +99,13 @@ export const errorTable = {
     "safe",
     4,
     "The placement has no cell that may serve it.",
+  ),
+  SERVICE_UNKNOWN: entry(
+    503,
+    "router",
+    "never",
+    5,
+    "The route speaks of a service that is not registered.",
   ),
   ROUTER_OVERLOADED: entry(
     503,
@@ -190,6 +205,15 @@ export const errorTable = {
   KEYSPACE_UNKNOWN: entry(404, "client", "never", 5, "There is no such keyspace."),
   OP_UNKNOWN: entry(404, "client", "never", 5, "There is no such operation."),
   TOKEN_UNKNOWN: entry(404, "client", "never", 5, "There is no such token."),
+  CLAIM_UNKNOWN: entry(404, "client", "never", 5, "Nobody has claimed this name."),
+  CLAIM_TAKEN: entry(409, "client", "never", 6, "The name is claimed for another tenant."),
+  TENANT_DELETED: entry(
+    409,
+    "client",
+    "never",
+    6,
+    "A tenant with this id was deleted: ids are not used again.",
+  ),
   TENANT_EXISTS: entry(409, "client", "never", 6, "A tenant with this id exists."),
   CELL_EXISTS: entry(
     409,
@@ -227,6 +251,20 @@ export const errorTable = {
     "never",
     4,
     "No cell may take the tenant; `explain placement` says why, cell by cell.",
+  ),
+  SCHEMA_UNFIT: entry(
+    409,
+    "control",
+    "never",
+    4,
+    "The schema does not keep tenants apart yet; each finding says how to mend it.",
+  ),
+  DATABASE_UNFIT: entry(
+    409,
+    "control",
+    "never",
+    4,
+    "The database lacks a setting or a grant; each finding says how to mend it.",
   ),
   SAFETY_RULE: entry(409, "control", "never", 4, "A safety rule of the fleet forbids this now."),
   LEASE_TOO_LONG: entry(

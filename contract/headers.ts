@@ -20,6 +20,10 @@ export const headers = {
   epoch: "x-cellfleet-epoch",
   /** Request, router to cell: the cell that the router believes to be speaking to. */
   cell: "x-cellfleet-cell",
+  /** Request, router to cell: which of the cell's services is meant; absent means `default`. */
+  service: "x-cellfleet-service",
+  /** Request, router to cell: the class of the route (`read`, `fan-out`); absent means `tenant`. */
+  routeClass: "x-cellfleet-class",
   /** Request, router to cell: fresh per attempt; a refusal of the gate echoes it (corrections A11). */
   nonce: "x-cellfleet-nonce",
   /**
@@ -38,6 +42,14 @@ export const headers = {
 /** Response, to the client: who answered, under which epoch. Can be switched off in the router. */
 export const cellHeader = "x-cell";
 export const cellEpochHeader = "x-cell-epoch";
+/**
+ * How far this session has written, `CELL.LSN`: answers to writes carry it where a cell has replicas,
+ * and a read that brings it back sees its own writes. A cookie for browsers, a header for others.
+ */
+export const positionHeader = "x-cell-position";
+export const positionCookie = "cell_position";
+/** Response of a fan-out: the cells that are missing in it, absent when it is complete. */
+export const missingCellsHeader = "x-cell-missing";
 export const requestIdHeader = "x-request-id";
 export const traceparentHeader = "traceparent";
 

@@ -9,14 +9,22 @@
  * The file on a router's disk is the snapshot form. A table of static mode is `staticTableSchema`.
  */
 import { z } from "zod";
-import { cellIdSchema, epochSchema, keyspaceNameSchema, revisionSchema } from "./ids.ts";
+import { aliasHashSchema, aliasNamespaceSchema } from "./alias.ts";
+import {
+  cellIdSchema,
+  epochSchema,
+  keyspaceNameSchema,
+  revisionSchema,
+  tenantIdSchema,
+} from "./ids.ts";
 import { keyKinds, slotCountMax } from "./placement-key.ts";
 
 /**
  * `active`: forward. `hold`: requests wait at the router for the next revision of this key.
- * `unavailable`: known, but nobody may serve it (503, never another cell).
+ * `unavailable`: known, but nobody may serve it (503, never another cell). `suspended`: known, and
+ * served by nobody on purpose (403).
  */
-export const routeStates = ["active", "hold", "unavailable"] as const;
+export const routeStates = ["active", "hold", "unavailable", "suspended"] as const;
 export type RouteState = (typeof routeStates)[number];
 
 export const strategies = ["directory", "range", "slots"] as const;
@@ -44,10 +52,22 @@ export const storeSchema = z.object({
 
 export const defaultService = "default";
 
+/**
+ * How far a cell that was adopted in place has come. `pass-through`: it takes every request that the
+ * table does not place elsewhere, straight at its registered endpoints; its database needs nothing
+ * of ours. `observe`: the same, through its agents, and guard, gate and router count what they
+ * would refuse. `enforce`: they refuse. A cell that was not adopted is born in `enforce`; at most one
+ * cell of a fleet is in another stage.
+ */
+export const cellStages = ["pass-through", "observe", "enforce"] as const;
+export type CellStage = (typeof cellStages)[number];
+
 export const routedCellSchema = z.object({
   id: cellIdSchema,
   services: z.record(z.string().min(1).max(40), serviceSchema),
   region: z.string().max(40).optional(),
+  /** Absent means `enforce`. */
+  stage: z.enum(cellStages).optional(),
 });
 export type RoutedCell = z.infer<typeof routedCellSchema>;
 
@@ -60,31 +80,77 @@ export const routedKeyspaceSchema = z.object({
 });
 export type RoutedKeyspace = z.infer<typeof routedKeyspaceSchema>;
 
+/**
+ * What all sources have. With `alias` the value found is no tenant id but a name in that namespace
+ * (a custom domain, an API key): it is looked up by its hash, and counts as absent when it is unknown.
+ */
+const sourceFields = {
+  keyspace: keyspaceNameSchema.optional(),
+  alias: aliasNamespaceSchema.optional(),
+};
+
 /** Where in a request the tenant is named. The first source of the list that is present wins; two that disagree are a 400. */
 export const tenantSourceSchema = z.union([
-  z.strictObject({ header: z.string().min(1).max(100), keyspace: keyspaceNameSchema.optional() }),
+  z.strictObject({ header: z.string().min(1).max(100), ...sourceFields }),
   z.strictObject({
     /** `{tenant}.example.com`; `{tenant}` stands for one or more labels. */
     host: z.string().max(253).includes("{tenant}"),
-    keyspace: keyspaceNameSchema.optional(),
+    ...sourceFields,
   }),
   z.strictObject({
     /** `/t/{tenant}`; with `strip` the prefix is not passed on. */
     path: z.string().max(200).startsWith("/").includes("{tenant}"),
     strip: z.boolean().optional(),
-    keyspace: keyspaceNameSchema.optional(),
+    ...sourceFields,
   }),
-  z.strictObject({ cookie: z.string().min(1).max(100), keyspace: keyspaceNameSchema.optional() }),
-  z.strictObject({ query: z.string().min(1).max(100), keyspace: keyspaceNameSchema.optional() }),
+  z.strictObject({ cookie: z.string().min(1).max(100), ...sourceFields }),
+  z.strictObject({ query: z.string().min(1).max(100), ...sourceFields }),
 ]);
 export type TenantSource = z.infer<typeof tenantSourceSchema>;
 
-/** A request's service, by host or path prefix; without a match it is `default`. */
+/**
+ * What kind of request a route carries. `tenant`: to the tenant's cell. `read`: the same, and the
+ * cell's agent may answer from a replica that is fresh enough for this session. `global`: to a
+ * service outside of all cells (`globalServices`), no tenant is looked for. `fan-out`: a GET that
+ * goes to every cell; the answer names the cells that are missing in it.
+ */
+export const routeClasses = ["tenant", "read", "global", "fan-out"] as const;
+export type RouteClass = (typeof routeClasses)[number];
+
+/** A request's service and class, by host or path prefix; without a match it is `default`, `tenant`. */
 export const serviceRouteSchema = z.strictObject({
   host: z.string().max(253).optional(),
   pathPrefix: z.string().max(200).startsWith("/").optional(),
   service: z.string().min(1).max(40),
+  /** Absent means `tenant`. */
+  class: z.enum(routeClasses).optional(),
+  /** Class `fan-out`: cells that have not answered by then are missing. Default 2,000 ms. */
+  deadlineMs: z.number().int().min(10).max(60_000).optional(),
 });
+export type ServiceRoute = z.infer<typeof serviceRouteSchema>;
+
+/** How the names of tenants are hashed, the same in the control plane and in every router (`alias.ts`). */
+export const aliasingSchema = z.object({
+  /** Of this fleet, hex. Whoever holds the table can try names out; API keys are too many to try. */
+  salt: z.string().regex(/^[0-9a-f]{32,128}$/),
+  /** `fold`: upper and lower case are the same name. */
+  namespaces: z.array(z.object({ name: aliasNamespaceSchema, fold: z.boolean() })).max(100),
+});
+export type Aliasing = z.infer<typeof aliasingSchema>;
+
+/**
+ * Names of tenants in bulk: pairs of hash and tenant id. One name may stand for several tenants; a
+ * request that has nothing but such a name is ambiguous.
+ */
+export const aliasGroupSchema = z.object({
+  alias: aliasNamespaceSchema,
+  keyspace: keyspaceNameSchema,
+  names: z.array(z.tuple([aliasHashSchema, tenantIdSchema])).max(10_000),
+});
+export type AliasGroup = z.infer<typeof aliasGroupSchema>;
+
+/** Services outside of all cells, by name: what a route of class `global` speaks of. */
+export const globalServicesSchema = z.record(z.string().min(1).max(40), serviceSchema);
 
 export const snapshotHeadSchema = z.object({
   kind: z.literal("cellfleet.routing-table"),
@@ -96,8 +162,12 @@ export const snapshotHeadSchema = z.object({
   serviceRoutes: z.array(serviceRouteSchema),
   keyspaces: z.array(routedKeyspaceSchema),
   cells: z.array(routedCellSchema),
+  globalServices: globalServicesSchema.optional(),
+  aliasing: aliasingSchema.optional(),
   /** Placements that follow. */
   placements: z.number().int().min(0),
+  /** Names that follow; absent means none. */
+  aliases: z.number().int().min(0).optional(),
 });
 export type SnapshotHead = z.infer<typeof snapshotHeadSchema>;
 
@@ -133,9 +203,14 @@ export const deltaBodySchema = z.object({
   serviceRoutes: z.array(serviceRouteSchema).optional(),
   keyspaces: z.array(routedKeyspaceSchema).optional(),
   cells: z.array(routedCellSchema).optional(),
+  globalServices: globalServicesSchema.optional(),
+  aliasing: aliasingSchema.optional(),
   upserts: z.array(placementGroupSchema),
   /** Tombstones: placement keys that are gone. */
   deletes: z.array(z.string().max(256)),
+  /** Names that came, and names that went; absent means none. */
+  aliasUpserts: z.array(aliasGroupSchema).optional(),
+  aliasDeletes: z.array(aliasGroupSchema).optional(),
   /** Of the table after the delta. A mismatch makes the router ask for a snapshot. */
   checksum: z.string().regex(/^[0-9a-f]{16}$/),
 });

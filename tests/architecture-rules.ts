@@ -25,10 +25,10 @@ const assertions = /^runtime\/assert\.ts$/;
 
 export const importRules: readonly ImportRule[] = [
   {
-    from: /^contract\/placement-key\.ts$/,
+    from: /^contract\/(placement-key|alias)\.ts$/,
     may: [contract],
     packages: ["zod", "node:crypto"],
-    why: "the wire language depends on nothing of ours; only the slot of a tenant needs a hash",
+    why: "the wire language depends on nothing of ours; only slots and names of tenants need a hash",
   },
   {
     from: contract,
@@ -51,8 +51,23 @@ export const importRules: readonly ImportRule[] = [
   },
   {
     from: /^router\//,
-    may: [/^router\//, contract, runtime],
+    may: [/^router\//, /^table\//, contract, runtime],
     why: "the data plane must run when the control plane is gone",
+  },
+  {
+    from: /^table\//,
+    may: [/^table\//, contract, runtime],
+    why: "router and agent follow the routing table with the same code, and it knows neither",
+  },
+  {
+    from: /^examples\/([a-z-]+)\//,
+    may: [/^examples\//],
+    why: "the examples use nothing of ours, as any application in any language",
+  },
+  {
+    from: /^adoption\//,
+    may: [/^adoption\//, /^cell\/store\//, contract, runtime],
+    why: "what looks at and prepares an application's database knows no other part of the fleet",
   },
   {
     from: /^cell\/sample\//,
@@ -61,7 +76,7 @@ export const importRules: readonly ImportRule[] = [
   },
   {
     from: /^cell\/agent\//,
-    may: [/^cell\/agent\//, /^cell\/store\//, contract, runtime],
+    may: [/^cell\/agent\//, /^cell\/store\//, /^table\//, contract, runtime],
     why: "a cell knows neither its neighbours nor the router's code",
   },
   {
@@ -92,13 +107,18 @@ export const importRules: readonly ImportRule[] = [
   },
   {
     from: /^local\//,
-    may: [/^local\//, contract, runtime, /^cell\/store\//],
+    may: [/^local\//, contract, runtime, /^cell\/store\//, /^adoption\//],
     why: "one machine's processes are started as processes, not imported",
   },
   {
     from: /^cli\/processes\.ts$/,
     may: [/^cli\//, contract, runtime, /^(router|control-plane|cell\/agent|local)\/run\.ts$/],
     why: "the one door from the CLI to the other rooms is each room's run.ts",
+  },
+  {
+    from: /^cli\/adoption\.ts$/,
+    may: [/^cli\//, contract, runtime, /^adoption\//],
+    why: "the one door from the CLI to the user's own databases and files",
   },
   {
     from: /^cli\//,
@@ -126,7 +146,7 @@ type Ban = {
   readonly use: string;
 };
 
-const harness = "^tests/|^bench/|\\.(test|fixture)\\.ts$|^cell/sample/";
+const harness = "^tests/|^bench/|\\.(test|fixture)\\.ts$|^cell/sample/|^examples/";
 
 /** Words with their replacement; read line by line, in .ts files, outside comments. */
 export const bannedWords: readonly Ban[] = [

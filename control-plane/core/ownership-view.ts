@@ -18,7 +18,10 @@ export function ownershipOf(row: {
     case "hold":
       return "active";
     case "unavailable":
+    case "suspended":
       return "fenced";
+    case "deleting":
+      return "dropped";
     default:
       return unreachable(row.state);
   }

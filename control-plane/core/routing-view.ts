@@ -36,7 +36,10 @@ export function routeState(
     case "active":
     case "hold":
     case "unavailable":
+    case "suspended":
       return row.state;
+    case "deleting":
+      return undefined;
     case "pending":
       // A key on its way to a new owner exists, and its requests wait; one that never had an owner
       // is not there yet.

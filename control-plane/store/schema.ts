@@ -23,6 +23,7 @@ import {
   uniqueIndex,
 } from "drizzle-orm/pg-core";
 import { ownershipStates } from "../../contract/cell-protocol.ts";
+import { claimCardinalities, claimStates } from "../../contract/claims-api.ts";
 import {
   cellHealths,
   cellStates,
@@ -32,7 +33,7 @@ import {
   tiers,
 } from "../../contract/control-api.ts";
 import { keyKinds } from "../../contract/placement-key.ts";
-import { guardModes, strategies } from "../../contract/routing-table.ts";
+import { cellStages, guardModes, strategies } from "../../contract/routing-table.ts";
 import { recoveryCellStates, recoverySteps } from "../core/recovery.ts";
 
 /** One schema of its own: `DATABASE_URL` may point into a database that others use too. */
@@ -66,6 +67,11 @@ export const fleet = control.table("fleet", {
   incarnation: text("incarnation").notNull().default(""),
   tenantSources: jsonb("tenant_sources").notNull(),
   serviceRoutes: jsonb("service_routes").notNull(),
+  globalServices: jsonb("global_services").notNull().default({}),
+  /** Hex; minted once: names of tenants are hashed with it (contract/alias.ts). */
+  aliasSalt: text("alias_salt")
+    .notNull()
+    .default(sql`replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', '')`),
   /** The end of the audit chain, so that a cut tail shows too. Guarded by this row's lock. */
   auditEntries: big("audit_entries").notNull().default(0),
   auditHead: text("audit_head").notNull().default(""),
@@ -126,6 +132,13 @@ export const cell = control.table("cell", {
   bootInstance: text("boot_instance").notNull().default(""),
   /** The highest grant number that the cell's database presented: an older one is time travel. */
   grantSeen: big("grant_seen").notNull().default(0),
+  /** How far an adopted cell is to be (contract/routing-table.ts), and how far its database is. */
+  stage: text("stage", { enum: cellStages }).notNull().default("enforce"),
+  stageApplied: text("stage_applied", { enum: cellStages }).notNull().default("enforce"),
+  /** What guard and gate would have refused, by code, as the primary agent reported it last. */
+  wouldRefuse: jsonb("would_refuse").notNull().default({}),
+  /** Tables of tenants under the guard, as reported. */
+  guardedTables: integer("guarded_tables").notNull().default(0),
   /** What the cell's agent has applied and read back. */
   appliedRevision: big("applied_revision").notNull().default(0),
   /** Observed highest, for recovery after a restore (corrections A5). */
@@ -142,6 +155,8 @@ export const agent = control.table(
     primary: boolean("is_primary").notNull(),
     appReachable: boolean("app_reachable").notNull().default(false),
     databaseReachable: boolean("database_reachable").notNull().default(false),
+    /** Services of the cell that it stands in front of. */
+    services: text("services").array().notNull().default(sql`array['default']`),
     seenAt: when("seen_at").notNull().defaultNow(),
   },
   (table) => [primaryKey({ columns: [table.cell, table.instance] })],
@@ -204,6 +219,8 @@ export const router = control.table("router", {
   epochMax: big("epoch_max").notNull().default(0),
   checksum: text("checksum").notNull().default(""),
   release: text("release").notNull().default(""),
+  /** What it would have refused for a cell in pass-through or observe, by error code, since its start. */
+  wouldRefuse: jsonb("would_refuse").notNull().default({}),
   seenAt: when("seen_at").notNull().defaultNow(),
 });
 
@@ -358,4 +375,98 @@ export const recoveryClaim = control.table(
     epoch: big("epoch").notNull(),
   },
   (table) => [primaryKey({ columns: [table.key, table.cell] })],
+);
+
+/** Ids that are spent: a deleted tenant's id never names another tenant. With the receipt of the erasure. */
+export const tombstone = control.table(
+  "tombstone",
+  {
+    keyspace: text("keyspace").notNull(),
+    tenant: text("tenant").notNull(),
+    op: text("op").notNull(),
+    /** What was removed where; complete when the operation is done. */
+    receipt: jsonb("receipt").notNull().default({}),
+    deletedAt: when("deleted_at").notNull().defaultNow(),
+  },
+  (table) => [primaryKey({ columns: [table.keyspace, table.tenant] })],
+);
+
+/** One row per deletion and cell that has to confirm that no row of the tenant is left. */
+export const purge = control.table(
+  "purge",
+  {
+    op: text("op").notNull(),
+    cell: text("cell").notNull(),
+    key: text("key").notNull(),
+    /** Null until the cell has confirmed; rows removed per table. */
+    rows: jsonb("rows"),
+    confirmedAt: when("confirmed_at"),
+  },
+  (table) => [primaryKey({ columns: [table.op, table.cell] })],
+);
+
+/** Kinds of names; `one`: a name belongs to one tenant at most. */
+export const claimNamespace = control.table("claim_namespace", {
+  name: text("name").primaryKey(),
+  cardinality: text("cardinality", { enum: claimCardinalities }).notNull(),
+  /** Upper and lower case are the same name. */
+  fold: boolean("fold").notNull(),
+  /** Its committed names travel with the routing table. */
+  routed: boolean("routed").notNull(),
+  createdAt,
+});
+
+/**
+ * Names of tenants, as hashes. A row that is released stays as a tombstone while its namespace is
+ * routed, so that "what changed since revision R" is one index scan, as for placements.
+ */
+export const claim = control.table(
+  "claim",
+  {
+    namespace: text("namespace").notNull(),
+    hash: text("hash").notNull(),
+    keyspace: text("keyspace").notNull(),
+    tenant: text("tenant").notNull(),
+    state: text("state", { enum: claimStates }).notNull(),
+    /** Copied from the namespace: the unique index below needs it. */
+    exclusive: boolean("exclusive").notNull(),
+    /** Of a reservation: who may commit it, and until when. */
+    reservation: text("reservation"),
+    expiresAt: when("expires_at"),
+    /** Of the last change that routers have to hear of; null while it never was in the table. */
+    revision: big("revision"),
+    createdAt,
+  },
+  (table) => [
+    primaryKey({ columns: [table.namespace, table.hash, table.keyspace, table.tenant] }),
+    uniqueIndex("claim_exclusive")
+      .on(table.namespace, table.hash)
+      .where(sql`exclusive and state <> 'released'`),
+    index("claim_revision").on(table.revision).where(sql`revision is not null`),
+    index("claim_tenant").on(table.keyspace, table.tenant),
+    index("claim_expiry").on(table.expiresAt).where(sql`state = 'reserved'`),
+  ],
+);
+
+/** Questions of operators to all cells; removed some time after their deadline. */
+export const query = control.table("query", {
+  id: text("id").primaryKey(),
+  actor: text("actor").notNull(),
+  sql: text("sql").notNull(),
+  cells: text("cells").array().notNull(),
+  rowsMax: integer("rows_max").notNull(),
+  timeoutMs: integer("timeout_ms").notNull(),
+  createdAt,
+  deadlineAt: when("deadline_at").notNull(),
+});
+
+export const queryAnswer = control.table(
+  "query_answer",
+  {
+    query: text("query").notNull(),
+    cell: text("cell").notNull(),
+    answer: jsonb("answer").notNull(),
+    at: when("at").notNull().defaultNow(),
+  },
+  (table) => [primaryKey({ columns: [table.query, table.cell] })],
 );
