@@ -3,6 +3,6 @@ import { defineConfig } from "drizzle-kit";
 
 export default defineConfig({
   dialect: "postgresql",
-  schema: "./control-plane/store/schema.ts",
+  schema: ["./control-plane/store/schema.ts", "./control-plane/store/schema-adoption.ts"],
   out: "./control-plane/store/migrations",
 });
