@@ -131,11 +131,20 @@ export const cell = control.table("cell", {
   bootInstance: text("boot_instance").notNull().default(""),
   /** The highest grant number that the cell's database presented: an older one is time travel. */
   grantSeen: big("grant_seen").notNull().default(0),
-  /** How far an adopted cell is to be (contract/routing-table.ts), and how far its database is. */
+  /** It was adopted in place: its registered endpoints are the application itself, not our gates. */
+  adopted: boolean("adopted").notNull().default(false),
+  /**
+   * How far an adopted cell is (contract/routing-table.ts): what routers are told, since when, what
+   * its agents are told, and how far its database is. The first and the third differ while a stage changes.
+   */
   stage: text("stage", { enum: cellStages }).notNull().default("enforce"),
+  stageAt: when("stage_at").notNull().defaultNow(),
+  stageGoal: text("stage_goal", { enum: cellStages }).notNull().default("enforce"),
   stageApplied: text("stage_applied", { enum: cellStages }).notNull().default("enforce"),
   /** What guard and gate would have refused, by code, as the primary agent reported it last. */
   wouldRefuse: jsonb("would_refuse").notNull().default({}),
+  /** When one of these grew last; null: never. */
+  wouldRefuseAt: when("would_refuse_at"),
   /** Tables of tenants under the guard, as reported. */
   guardedTables: integer("guarded_tables").notNull().default(0),
   /** What the cell's agent has applied and read back. */
@@ -220,6 +229,8 @@ export const router = control.table("router", {
   release: text("release").notNull().default(""),
   /** What it would have refused for a cell in pass-through or observe, by error code, since its start. */
   wouldRefuse: jsonb("would_refuse").notNull().default({}),
+  /** When one of these grew last; null: never. */
+  wouldRefuseAt: when("would_refuse_at"),
   seenAt: when("seen_at").notNull().defaultNow(),
 });
 
