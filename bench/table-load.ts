@@ -2,9 +2,9 @@
 import { createReadStream, readFileSync } from "node:fs";
 import { defaultKeyspace, parseTenantId, type TenantId } from "../contract/ids.ts";
 import type { TableState } from "../contract/table-state.ts";
-import { readSnapshot } from "../router/table-read.ts";
 import { must } from "../runtime/assert.ts";
 import { createVerifier, publicKeysSchema } from "../runtime/signing.ts";
+import { readSnapshot } from "../table/read.ts";
 import { mebibytes, print, seconds } from "./fleet-processes.ts";
 
 const [file = "", trust = "", count = "0"] = process.argv.slice(2);

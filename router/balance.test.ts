@@ -4,9 +4,9 @@ import { systemClock } from "../runtime/clock.ts";
 import { endpointLimits } from "../runtime/http/endpoint.ts";
 import { startRawPeer } from "../runtime/http/peers.fixture.ts";
 import { type Random, systemRandom } from "../runtime/random.ts";
+import { tableOf } from "../table/table.fixture.ts";
 import { type Candidate, choose } from "./balance.ts";
 import { Endpoints } from "./endpoints.ts";
-import { tableOf } from "./fleet.fixture.ts";
 
 const draws = (...units: number[]): Random => ({ ...systemRandom, unit: () => units.shift() ?? 0 });
 const at = (url: string, inFlight = 0, suspect = false): Candidate => ({ url, inFlight, suspect });

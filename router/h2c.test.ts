@@ -13,9 +13,9 @@ import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { systemClock } from "../runtime/clock.ts";
 import { startRawPeer } from "../runtime/http/peers.fixture.ts";
 import { createLog } from "../runtime/log.ts";
+import { closeServer, listenOn } from "../table/table.fixture.ts";
 import { parseRouterConfig } from "./config.ts";
 import type { RouterEvents } from "./events.ts";
-import { closeServer, listenOn } from "./fleet.fixture.ts";
 import { type Router, startRouter } from "./run.ts";
 
 // Real sockets and a real disk on a machine that may be busy: conditions are waited for, not times.

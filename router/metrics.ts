@@ -4,6 +4,7 @@
  */
 import type { Counter, Gauge, Histogram, Labels, Metrics } from "../runtime/metrics.ts";
 import { durationBuckets } from "../runtime/metrics.ts";
+import { tableRefusalReasons } from "../table/events.ts";
 import { confirmVerdicts } from "./confirm.ts";
 import { holdVerdicts } from "./hold.ts";
 import { retryReasons } from "./retry.ts";
@@ -52,16 +53,6 @@ export type RouterMetrics = {
 
 const presets = (name: string, values: readonly string[]): Labels[] =>
   values.map((value) => ({ [name]: value }));
-
-export const tableRefusalLabels = [
-  "other-fleet",
-  "gap",
-  "invalid",
-  "drift",
-  "older",
-  "corrupt",
-  "unsigned",
-] as const;
 
 const name = (rest: string) => `cellfleet_router_${rest}`;
 
@@ -145,7 +136,7 @@ function tableMetrics(metrics: Metrics): TableMetrics {
     tableRefused: metrics.counter(
       name("table_refused_total"),
       "Tables, deltas and files refused, by reason.",
-      presets("reason", tableRefusalLabels),
+      presets("reason", tableRefusalReasons),
     ),
     syncs: metrics.counter(
       name("syncs_total"),

@@ -7,19 +7,18 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { systemClock } from "../runtime/clock.ts";
 import { createLog } from "../runtime/log.ts";
-import { parseRouterConfig } from "./config.ts";
-import type { RouterEvents } from "./events.ts";
 import {
   deltaOf,
   keys,
   otherSigner,
   type Placements,
-  startCell,
   startControlPlane,
-  type TestCell,
   type TestControlPlane,
   tableOf,
-} from "./fleet.fixture.ts";
+} from "../table/table.fixture.ts";
+import { parseRouterConfig } from "./config.ts";
+import type { RouterEvents } from "./events.ts";
+import { startCell, type TestCell } from "./fleet.fixture.ts";
 import { type Router, startRouter } from "./run.ts";
 
 // Real sockets and a real disk on a machine that may be busy: conditions are waited for, not times.

@@ -2,8 +2,6 @@
  * Assembles a router and runs it: `startRouter` for whoever holds one in the hand, `runRouter` for the
  * command line, which lives until it is told to stop.
  */
-import { readFile } from "node:fs/promises";
-import { CellError } from "../contract/errors.ts";
 import { release } from "../contract/release.ts";
 import { type Clock, systemClock } from "../runtime/clock.ts";
 import { forwardLimits } from "../runtime/http/forward.ts";
@@ -12,21 +10,18 @@ import { createLog, errorFields, type Log } from "../runtime/log.ts";
 import { createMetrics, type Metrics } from "../runtime/metrics.ts";
 import { type Random, systemRandom } from "../runtime/random.ts";
 import { resolveSecret } from "../runtime/secret-ref.ts";
-import { createVerifier, publicKeysSchema, type Verifier } from "../runtime/signing.ts";
 import { startAdmin } from "./admin.ts";
 import { CellTally } from "./cell-tally.ts";
-import { parseRouterConfig, type RouterConfig, type TableSource } from "./config.ts";
+import { parseRouterConfig, type RouterConfig } from "./config.ts";
 import { Endpoints } from "./endpoints.ts";
 import type { RouterEvents } from "./events.ts";
 import { listenH2c } from "./h2c.ts";
 import { Hold } from "./hold.ts";
 import { createRouterMetrics } from "./metrics.ts";
+import { type OpenedTable, openTable } from "./open-table.ts";
 import { type ServeContext, serve } from "./serve.ts";
+import { createServedView } from "./served-view.ts";
 import { type ListenerOptions, listen } from "./server.ts";
-import { readStaticTable } from "./static-table.ts";
-import { TableFile } from "./table-file.ts";
-import { TableStore } from "./table-store.ts";
-import { TableSync } from "./table-sync.ts";
 import { createTunnels, tunnelLimits } from "./upgrade.ts";
 
 /** Small bodies are kept until the answer's head is there, for one repetition. */
@@ -100,7 +95,7 @@ function createParts(options: RouterOptions) {
     },
     onVerdict: (result) => metrics.holds.inc({ result }),
   });
-  const store = new TableStore(({ table }) => {
+  const served = createServedView(({ table }) => {
     endpoints.follow(table);
     hold.release((key) => table.get(key)?.state !== "hold");
   });
@@ -116,22 +111,22 @@ function createParts(options: RouterOptions) {
     metrics,
     endpoints,
     hold,
-    store,
+    served,
     status,
     tally,
   };
 }
 
 async function start(parts: Parts, lifecycle: ReturnType<typeof createLifecycle>): Promise<Router> {
-  const { config, log, store, status, registry } = parts;
+  const { config, log, served, status, registry } = parts;
   lifecycle.onClose("endpoints", () => parts.endpoints.close());
-  const table = await openTable(parts, config.source);
+  const table = await openTable(parts);
   lifecycle.onClose("table", () => table.close());
   gauges(parts, table);
   const admin = await startAdmin({
     address: config.admin,
     metrics: registry,
-    view: store.view,
+    view: served.view,
     notReady: () => notReady(parts),
     ageMs: table.ageMs,
   });
@@ -182,19 +177,19 @@ async function start(parts: Parts, lifecycle: ReturnType<typeof createLifecycle>
   };
 }
 
-function notReady({ status, store }: Parts): string | undefined {
+function notReady({ status, served }: Parts): string | undefined {
   if (status.draining) return "draining";
-  if (store.view() === undefined) return "no routing table yet";
+  if (served.view() === undefined) return "no routing table yet";
   return status.listening ? undefined : "not listening yet";
 }
 
 const urlHost = (host: string): string => (host.includes(":") ? `[${host}]` : host);
 
 function serveContext(parts: Parts): ServeContext {
-  const { config, clock, random, log, metrics, endpoints, hold, store, status, tally } = parts;
+  const { config, clock, random, log, metrics, endpoints, hold, served, status, tally } = parts;
   return {
     ...{ clock, random, log, metrics, endpoints, hold },
-    view: store.view,
+    view: served.view,
     tally,
     monotonicMs: clock.monotonicMs,
     routerId: config.id,
@@ -211,124 +206,9 @@ function serveContext(parts: Parts): ServeContext {
   };
 }
 
-type FollowedTable = {
-  readonly follow: (adminUrl: string) => void;
-  readonly ageMs: () => number | undefined;
-  readonly reload: () => Promise<void>;
-  readonly close: () => Promise<void>;
-};
-
-const openTable = (parts: Parts, source: TableSource): Promise<FollowedTable> =>
-  source.kind === "static" ? openStatic(parts, source.file) : openRemote(parts, source);
-
-async function openStatic(parts: Parts, file: string): Promise<FollowedTable> {
-  const { store, log, metrics } = parts;
-  const read = async () => {
-    const from = store.view()?.table.revision ?? null;
-    const view = await readStaticTable(file, (from ?? 0) + 1);
-    store.setStatic(view);
-    metrics.tableApplied.inc({ kind: "static" });
-    const { revision, size } = view.table;
-    log.event("table.applied", { revision, from, kind: "static", placements: size, ms: 0 });
-  };
-  await read();
-  return {
-    follow: () => {},
-    ageMs: () => undefined,
-    reload: async () => {
-      try {
-        await read();
-      } catch (error) {
-        if (!(error instanceof CellError)) throw error;
-        metrics.tableRefused.inc({ reason: "invalid" });
-        log.event(
-          "table.refused",
-          { reason: "invalid", text: error.message, where: file },
-          "error",
-        );
-      }
-    },
-    close: async () => {},
-  };
-}
-
-async function openRemote(
-  parts: Parts,
-  source: TableSource & { readonly kind: "control-plane" },
-): Promise<FollowedTable> {
-  const { store, log, metrics, token, config, clock, random, tally } = parts;
-  const verifier = await readKeys(source.trustKeys);
-  const word = () => Number.parseInt(random.hex(4), 16) | 0;
-  const hashKey = [word(), word()] as const;
-  const file = new TableFile(source.stateDir, verifier, hashKey);
-  await restore(parts, file, source.stateDir);
-  let sync: TableSync | undefined;
-  return {
-    follow: (adminUrl) => {
-      const { url } = source;
-      sync = new TableSync({
-        ...{
-          url,
-          token,
-          adminUrl,
-          clock,
-          random,
-          log,
-          metrics,
-          store,
-          file,
-          verifier,
-          hashKey,
-          tally,
-        },
-        routerId: config.id,
-      });
-      sync.start();
-    },
-    ageMs: () => sync?.ageMs,
-    reload: async () => {},
-    close: async () => {
-      await sync?.close();
-      await file.close();
-    },
-  };
-}
-
-async function readKeys(path: string): Promise<Verifier> {
-  try {
-    return createVerifier(publicKeysSchema.parse(JSON.parse(await readFile(path, "utf8"))));
-  } catch (error) {
-    throw new CellError("CONFIG_INVALID", `--trust-keys ${path} is no list of public keys.`, {
-      cause: error,
-    });
-  }
-}
-
-/** From disk, before anybody is asked: the control plane may be gone. */
-async function restore(parts: Parts, file: TableFile, dir: string): Promise<void> {
-  const { store, log, metrics, clock } = parts;
-  const startedMs = clock.monotonicMs();
-  const restored = await file.restore();
-  if (restored.kind === "absent") return;
-  if (restored.kind === "refused") {
-    metrics.tableRefused.inc({ reason: restored.reason });
-    log.event(
-      "table.refused",
-      { reason: restored.reason, text: restored.text, where: dir },
-      "error",
-    );
-    return;
-  }
-  store.replace(restored.table, file.fleet);
-  metrics.tableApplied.inc({ kind: "file" });
-  const ms = Math.round(clock.monotonicMs() - startedMs);
-  const { revision, size } = restored.table;
-  log.event("table.applied", { revision, from: null, kind: "file", placements: size, ms });
-}
-
-function gauges({ registry, hold, endpoints, store }: Parts, table: FollowedTable): void {
+function gauges({ registry, hold, endpoints, served }: Parts, table: OpenedTable): void {
   const name = (rest: string) => `cellfleet_router_${rest}`;
-  const current = () => store.view()?.table;
+  const current = () => served.view()?.table;
   registry.gaugeFrom(name("held_requests"), "Requests waiting for a placement.", () => hold.held);
   registry.gaugeFrom(name("table_revision"), "Revision served.", () => current()?.revision ?? 0);
   registry.gaugeFrom(

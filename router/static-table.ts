@@ -21,8 +21,8 @@ import {
   staticTableSchema,
 } from "../contract/routing-table.ts";
 import { buildTable, isTableRefusal } from "../contract/table-state.ts";
+import { parseJson } from "../table/parse-json.ts";
 import type { RoutingView } from "./decide.ts";
-import { parseJson } from "./parse-json.ts";
 
 /** Throws CONFIG_INVALID with everything that is wrong in the file. */
 export async function readStaticTable(file: string, revision: number): Promise<RoutingView> {

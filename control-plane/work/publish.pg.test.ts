@@ -6,8 +6,8 @@ import {
   snapshotHeadSchema,
   snapshotTailSchema,
 } from "../../contract/routing-table.ts";
-import { readSnapshot as readTable } from "../../router/table-read.ts";
 import { signaturePurposes } from "../../runtime/signing.ts";
+import { readSnapshot as readTable } from "../../table/read.ts";
 import { startTestPostgres, type TestPostgres } from "../../tests/postgres.ts";
 import {
   type ControlFixture,

@@ -1,11 +1,10 @@
 /**
- * The table this router serves from. It is replaced as a whole or moved on by a delta, in one
- * synchronous step, and only forward: a table of another fleet or an older revision is refused.
+ * The table that is served from. It is replaced as a whole or moved on by a delta, in one synchronous
+ * step, and only forward: a table of another fleet or an older revision is refused.
  */
 import { deltaBodySchema, type SignedDelta } from "../contract/routing-table.ts";
 import type { TableState } from "../contract/table-state.ts";
 import { signaturePurposes, type Verifier } from "../runtime/signing.ts";
-import type { RoutingView } from "./decide.ts";
 import { parseJson } from "./parse-json.ts";
 
 export type StoreRefusal = {
@@ -20,59 +19,50 @@ const refused = (reason: StoreRefusal["reason"], text: string): StoreRefusal => 
 });
 
 export class TableStore {
-  #view: RoutingView | undefined;
-  readonly #onChange: (view: RoutingView) => void;
+  #table: TableState | undefined;
+  readonly #onChange: (table: TableState) => void;
 
   /** `onChange` runs in the same turn as the change, after it is complete. */
-  constructor(onChange: (view: RoutingView) => void) {
+  constructor(onChange: (table: TableState) => void) {
     this.#onChange = onChange;
   }
 
-  readonly view = (): RoutingView | undefined => this.#view;
+  readonly view = (): TableState | undefined => this.#table;
 
   /**
    * Takes a whole table of the control plane. The same revision is taken only with another checksum:
    * then ours has drifted.
    */
   replace(table: TableState, pinnedFleet: string | undefined): StoreRefusal | undefined {
-    const now = this.#view?.table;
+    const now = this.#table;
     const fleet = now?.fleet ?? pinnedFleet;
     if (fleet !== undefined && fleet !== table.fleet) {
       return refused(
         "other-fleet",
-        `the table is of fleet ${table.fleet}, this router serves ${fleet}`,
+        `the table is of fleet ${table.fleet}, this process serves ${fleet}`,
       );
     }
     if (now !== undefined && table.revision < now.revision) {
       return refused("older", `revision ${table.revision} is below ${now.revision}`);
     }
     if (table.revision === now?.revision && table.checksum === now.checksum) return undefined;
-    this.#set({ table, protocol: "epoch", passThrough: undefined });
+    this.#table = table;
+    this.#onChange(table);
     return undefined;
   }
 
   /** Verified, checked, applied; or refused, and the table is as it was. */
   apply(delta: SignedDelta, verifier: Verifier): StoreRefusal | undefined {
-    const view = this.#view;
-    if (view === undefined) return refused("gap", "there is no table to apply a delta to");
+    const table = this.#table;
+    if (table === undefined) return refused("gap", "there is no table to apply a delta to");
     if (!verifier.verify(signaturePurposes.delta, delta.body, delta.keyId, delta.signature)) {
       return refused("unsigned", `no trusted key ${delta.keyId} has signed the delta`);
     }
     const body = deltaBodySchema.safeParse(parseJson(delta.body));
     if (!body.success) return refused("invalid", "the signed delta does not fit the contract");
-    const problem = view.table.apply(body.data);
+    const problem = table.apply(body.data);
     if (problem !== undefined) return problem;
-    this.#onChange(view);
+    this.#onChange(table);
     return undefined;
-  }
-
-  /** Static mode: the file is the operator's, so it is taken as it is. */
-  setStatic(view: RoutingView): void {
-    this.#set(view);
-  }
-
-  #set(view: RoutingView): void {
-    this.#view = view;
-    this.#onChange(view);
   }
 }

@@ -1,10 +1,10 @@
 /**
- * The last good table on this router's disk: a signed snapshot, and beside it the signed deltas since,
+ * The last good table on disk: a signed snapshot, and beside it the signed deltas since,
  * appended and synced one by one, so that a small change of a large table costs a small write. When
- * the journal has grown large, the router asks for a new snapshot and the journal starts again.
+ * the journal has grown large, the follower asks for a new snapshot and the journal starts again.
  *
  * What must always be true: what is read back was signed by the control plane, is whole, and is not
- * older than what this router has served before (`seen.json` remembers). A file that fails this is
+ * older than what was served from here before (`seen.json` remembers). A file that fails this is
  * refused with a reason and never overwritten: it is kept aside before a good one takes its place.
  */
 import { createReadStream } from "node:fs";
@@ -25,7 +25,7 @@ import type { TableState } from "../contract/table-state.ts";
 import type { HashKey } from "../contract/tenant-index.ts";
 import { signaturePurposes, type Verifier } from "../runtime/signing.ts";
 import { parseJson } from "./parse-json.ts";
-import { readSnapshot } from "./table-read.ts";
+import { readSnapshot } from "./read.ts";
 
 export type FileProblem = {
   readonly kind: "refused";
@@ -201,14 +201,11 @@ export class TableFile {
     if (fleet !== table.fleet) {
       return refused(
         "other-fleet",
-        `the file is of fleet ${table.fleet}, this router serves ${fleet}`,
+        `the file is of fleet ${table.fleet}, this process serves ${fleet}`,
       );
     }
     return table.revision < revision
-      ? refused(
-          "older",
-          `the file is at revision ${table.revision}, this router served ${revision}`,
-        )
+      ? refused("older", `the file is at revision ${table.revision}, ${revision} was served before`)
       : undefined;
   }
 

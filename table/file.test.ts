@@ -14,8 +14,8 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import type { TableState } from "../contract/table-state.ts";
 import { createVerifier } from "../runtime/signing.ts";
-import { deltaOf, keys, otherSigner, snapshotOf, tableOf } from "./fleet.fixture.ts";
-import { TableFile } from "./table-file.ts";
+import { TableFile } from "./file.ts";
+import { deltaOf, keys, otherSigner, snapshotOf, tableOf } from "./table.fixture.ts";
 
 // Real sockets and a real disk on a machine that may be busy: conditions are waited for, not times.
 vi.setConfig({ testTimeout: 30_000, hookTimeout: 30_000 });

@@ -1,7 +1,7 @@
 /**
  * Follows the control plane: one long-polled call at a time acknowledges the revision served and waits
  * for the next change; a snapshot is fetched at first start, on a gap, on drift, and when the journal
- * on disk has grown long. Every failure only delays: the router serves what it has.
+ * on disk has grown long. Every failure only delays: what is there is served.
  */
 import { Agent, request } from "undici";
 import { routerSyncResponseSchema } from "../contract/cell-protocol.ts";
@@ -11,35 +11,30 @@ import type { SignedDelta } from "../contract/routing-table.ts";
 import type { HashKey } from "../contract/tenant-index.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { createJsonClient, type JsonClient } from "../runtime/http-client.ts";
-import { errorFields, type Log } from "../runtime/log.ts";
 import { type Loop, startLoop } from "../runtime/loop.ts";
 import type { Random } from "../runtime/random.ts";
 import type { Verifier } from "../runtime/signing.ts";
-import type { CellTally } from "./cell-tally.ts";
-import type { RouterEvents } from "./events.ts";
-import type { RouterMetrics } from "./metrics.ts";
-import type { TableFile } from "./table-file.ts";
-import { readSnapshot } from "./table-read.ts";
-import type { TableStore } from "./table-store.ts";
+import type { SyncReport, TableEvent, TableRefusalReason } from "./events.ts";
+import type { TableFile } from "./file.ts";
+import { readSnapshot } from "./read.ts";
+import type { TableStore } from "./store.ts";
 
 export type TableSyncOptions = {
   readonly url: string;
+  readonly path: string;
   readonly token: string;
-  readonly routerId: string;
-  /** Where this router's admin port is reached, as the control plane tells others. */
-  readonly adminUrl: string;
+  readonly id: string;
+  readonly report: () => SyncReport;
   readonly clock: Clock;
   readonly random: Random;
-  readonly log: Log<RouterEvents>;
-  readonly metrics: RouterMetrics;
+  readonly onEvent: (event: TableEvent) => void;
   readonly store: TableStore;
   readonly file: TableFile;
   readonly verifier: Verifier;
   readonly hashKey: HashKey;
-  readonly tally: CellTally;
 };
 
-/** Below the time after which the control plane counts a silent router as gone. */
+/** Below the time after which the control plane counts a silent follower as gone. */
 const waitMs = 8000;
 const answerMs = 5000;
 const snapshotMs = 120_000;
@@ -118,36 +113,35 @@ export class TableSync {
 
   /** For the disk's sake only, so a failure must not keep changes from coming. */
   async #compact(signal: AbortSignal): Promise<void> {
-    const { clock, log } = this.#options;
+    const { clock, onEvent } = this.#options;
     if (clock.monotonicMs() < this.#compactAfterMs) return;
     this.#compactAfterMs = clock.monotonicMs() + compactEveryMs;
     try {
       await this.#fetchSnapshot(signal);
     } catch (error) {
-      log.event("table.not-written", errorFields(error), "warn");
+      onEvent({ kind: "not-compacted", error });
     }
   }
 
   async #ask(signal: AbortSignal) {
-    const { routerId, adminUrl, random, store, tally } = this.#options;
-    const table = store.view()?.table;
+    const { id, path, random, store, report } = this.#options;
+    const table = store.view();
     const nonce = random.hex(16);
     const { answer, nonce: echoed } = await this.#client.call({
       method: "POST",
-      path: "/v1/machine/router/sync",
+      path,
       body: {
-        router: routerId,
+        router: id,
         ...(table === undefined ? {} : { fleet: table.fleet }),
         instance: this.#instance,
         revision: table?.revision ?? 0,
         epochMax: table?.epochMax ?? 0,
         checksum: table?.checksum ?? "",
-        admin: adminUrl,
         release,
         nonce,
         // After a silence the first call comes back at once, so that the acknowledgement is known to be heard.
         waitMs: this.#connected === true ? waitMs : 0,
-        seen: tally.take(),
+        ...report(),
       },
       schema: routerSyncResponseSchema,
       timeoutMs: waitMs + answerMs,
@@ -160,27 +154,25 @@ export class TableSync {
   }
 
   async #applyDelta(delta: SignedDelta): Promise<"again"> {
-    const { store, verifier, file, metrics, log, clock } = this.#options;
+    const { store, verifier, file, onEvent, clock } = this.#options;
     const startedMs = clock.monotonicMs();
-    const from = store.view()?.table.revision ?? null;
+    const from = store.view()?.revision ?? null;
     const problem = store.apply(delta, verifier);
-    const table = store.view()?.table;
+    const table = store.view();
     if (problem !== undefined || table === undefined) {
       this.#refuse(problem ?? { reason: "gap", text: "there is no table" }, "delta");
       this.#wantsSnapshot = true;
       return "again";
     }
-    metrics.tableApplied.inc({ kind: "delta" });
-    const ms = Math.round(clock.monotonicMs() - startedMs);
-    const { revision, size } = table;
-    log.event("table.applied", { revision, from, kind: "delta", placements: size, ms }, "debug");
+    const ms = clock.monotonicMs() - startedMs;
+    onEvent({ kind: "applied", by: "delta", from, table, ms });
     // The next call acknowledges; what it acknowledges is on the disk, or the disk's trouble is told.
     await this.#toDisk(() => file.append(delta, table));
     return "again";
   }
 
   async #fetchSnapshot(signal: AbortSignal): Promise<void> {
-    const { url, token, verifier, hashKey, store, file, metrics, log, clock } = this.#options;
+    const { url, token, verifier, hashKey, store, file, onEvent, clock } = this.#options;
     const startedMs = clock.monotonicMs();
     const response = await request(`${url}/v1/machine/routing-table`, {
       dispatcher: this.#agent,
@@ -203,7 +195,7 @@ export class TableSync {
       this.#refuse(table, "snapshot");
       throw new CellError("CONTROL_PLANE_UNREACHABLE", `the snapshot was refused: ${table.text}`);
     }
-    const from = store.view()?.table.revision ?? null;
+    const from = store.view()?.revision ?? null;
     const problem = store.replace(table, file.fleet);
     if (problem !== undefined) {
       await copy?.discard();
@@ -211,14 +203,12 @@ export class TableSync {
       throw new CellError("CONTROL_PLANE_UNREACHABLE", `the snapshot was refused: ${problem.text}`);
     }
     this.#wantsSnapshot = false;
-    metrics.tableApplied.inc({ kind: "snapshot" });
-    const ms = Math.round(clock.monotonicMs() - startedMs);
-    const { revision, size } = table;
-    log.event("table.applied", { revision, from, kind: "snapshot", placements: size, ms });
+    const ms = clock.monotonicMs() - startedMs;
+    onEvent({ kind: "applied", by: "snapshot", from, table, ms });
     if (copy !== undefined) await this.#toDisk(() => copy.commit(table));
   }
 
-  /** Undefined when the disk does not take it: then the router serves on without a copy. */
+  /** Undefined when the disk does not take it: then the table is served without a copy. */
   async #openCopy(): Promise<Copy | undefined> {
     let copy: Copy | undefined;
     await this.#toDisk(async () => {
@@ -232,34 +222,29 @@ export class TableSync {
       await write();
     } catch (error) {
       // A full disk must not stop changes: the table in memory is newer and is served.
-      this.#options.log.event("table.not-written", errorFields(error), "error");
+      this.#options.onEvent({ kind: "not-written", error });
     }
   }
 
-  #refuse(problem: { readonly reason: string; readonly text: string }, where: string): void {
-    this.#options.metrics.tableRefused.inc({ reason: problem.reason });
-    const { reason, text } = problem;
-    this.#options.log.event("table.refused", { reason, text, where }, "error");
+  #refuse(
+    { reason, text }: { readonly reason: TableRefusalReason; readonly text: string },
+    where: string,
+  ): void {
+    this.#options.onEvent({ kind: "refused", reason, text, where });
   }
 
   #onAnswer(): void {
-    const { metrics, log, store, clock } = this.#options;
+    const { onEvent, clock } = this.#options;
     this.#answeredMs = clock.monotonicMs();
-    metrics.syncs.inc({ result: "ok" });
-    metrics.connected.set(1);
-    if (this.#connected === false) {
-      log.event("sync.recovered", { revision: store.view()?.table.revision ?? 0 });
-    }
+    const recovered = this.#connected === false;
     this.#connected = true;
+    onEvent({ kind: "synced", recovered });
   }
 
   #onError(error: unknown): void {
-    const { metrics, log } = this.#options;
-    metrics.syncs.inc({ result: "failed" });
-    metrics.connected.set(0);
-    // Once per outage; the counter has the rest.
-    if (this.#connected !== false) log.event("sync.failed", errorFields(error), "warn");
+    const first = this.#connected !== false;
     this.#connected = false;
+    this.#options.onEvent({ kind: "sync-failed", error, first });
   }
 }
 

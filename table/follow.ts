@@ -1,0 +1,116 @@
+/**
+ * The signed routing table, followed: from disk at once, so that it is there when the control plane is
+ * not; then from the control plane, for as long as it can be reached. The router serves requests from
+ * it, a cell's agent answers `/resolve`; neither is known here.
+ *
+ *   const followed = await followTable({ ... });  // what the disk had is there now
+ *   followed.start();                             // from now on the control plane is asked
+ *   followed.view()?.lookup(keyspace, tenant);
+ *   await followed.close();
+ *
+ * What must always be true: nothing is believed that the control plane did not sign, nothing goes back
+ * to an older revision, and no failure here ends the process: it serves what it has.
+ */
+import { readFile } from "node:fs/promises";
+import { CellError } from "../contract/errors.ts";
+import type { TableState } from "../contract/table-state.ts";
+import type { Clock } from "../runtime/clock.ts";
+import type { Random } from "../runtime/random.ts";
+import { createVerifier, publicKeysSchema, type Verifier } from "../runtime/signing.ts";
+import type { SyncReport, TableEvent } from "./events.ts";
+import { TableFile } from "./file.ts";
+import { TableStore } from "./store.ts";
+import { TableSync } from "./sync.ts";
+
+export type FollowTableOptions = {
+  /** Of the control plane, without a slash at its end. */
+  readonly url: string;
+  /** POSTed to, with the request and answer of a router's sync (`contract/cell-protocol.ts`). */
+  readonly path: string;
+  readonly token: string;
+  /** The router's id, or the cell's. */
+  readonly id: string;
+  /** A folder of this follower's own, made if it is not there. */
+  readonly stateDir: string;
+  readonly verifier: Verifier;
+  readonly clock: Clock;
+  readonly random: Random;
+  /** Read anew for each call; absent: there is nothing to report. */
+  readonly report?: () => SyncReport;
+  /** In the same turn as each change of the table, after it is complete. */
+  readonly onChange?: (table: TableState) => void;
+  /** For logs and metrics; must not throw. */
+  readonly onEvent?: (event: TableEvent) => void;
+};
+
+export type FollowedTable = {
+  /** Undefined until there is one. The same object moves on with each delta; a snapshot replaces it. */
+  readonly view: () => TableState | undefined;
+  /** Begins to ask the control plane; once. */
+  readonly start: () => void;
+  /** Since the control plane last said that nothing newer exists; undefined before `start`. */
+  readonly ageMs: () => number | undefined;
+  readonly close: () => Promise<void>;
+};
+
+/** Resolves when what the disk had is read, be it nothing. Throws what the disk says to a new folder. */
+export async function followTable(options: FollowTableOptions): Promise<FollowedTable> {
+  const { clock, random, verifier, stateDir } = options;
+  const onEvent = options.onEvent ?? (() => {});
+  // Nobody outside knows the key, so nobody can choose ids that all fall into one place.
+  const word = () => Number.parseInt(random.hex(4), 16) | 0;
+  const hashKey = [word(), word()] as const;
+  const file = new TableFile(stateDir, verifier, hashKey);
+  const store = new TableStore(options.onChange ?? (() => {}));
+  await restore({ file, store, onEvent, clock, stateDir });
+  let sync: TableSync | undefined;
+  return {
+    view: store.view,
+    start: () => {
+      const { url, path, token, id, report = () => ({ admin: "", seen: [] }) } = options;
+      sync ??= new TableSync({
+        ...{ url, path, token, id, report, clock, random },
+        ...{ onEvent, store, file, verifier, hashKey },
+      });
+      sync.start();
+    },
+    ageMs: () => sync?.ageMs,
+    close: async () => {
+      await sync?.close();
+      await file.close();
+    },
+  };
+}
+
+/** Throws CONFIG_INVALID; `setting` is what the path was given as. */
+export async function readTrustKeys(path: string, setting: string): Promise<Verifier> {
+  try {
+    return createVerifier(publicKeysSchema.parse(JSON.parse(await readFile(path, "utf8"))));
+  } catch (error) {
+    throw new CellError("CONFIG_INVALID", `${setting} ${path} is no list of public keys.`, {
+      cause: error,
+    });
+  }
+}
+
+/** From disk, before anybody is asked: the control plane may be gone. */
+async function restore(parts: {
+  readonly file: TableFile;
+  readonly store: TableStore;
+  readonly onEvent: (event: TableEvent) => void;
+  readonly clock: Clock;
+  readonly stateDir: string;
+}): Promise<void> {
+  const { file, store, onEvent, clock, stateDir } = parts;
+  const startedMs = clock.monotonicMs();
+  const restored = await file.restore();
+  if (restored.kind === "absent") return;
+  if (restored.kind === "refused") {
+    onEvent({ ...restored, where: stateDir });
+    return;
+  }
+  const { table } = restored;
+  store.replace(table, file.fleet);
+  const ms = clock.monotonicMs() - startedMs;
+  onEvent({ kind: "applied", by: "file", from: null, table, ms });
+}
