@@ -72,7 +72,10 @@ async function startCellAgent(cell: CellName): Promise<void> {
       listen: any,
       admin: any,
       // The control plane's own door answers `/livez`, which is all that is asked of an application here.
-      upstream: plane.url,
+      services: [{ name: "default", health: undefined, upstreams: [plane.url], replicas: [] }],
+      queryDatabaseUrl: undefined,
+      replicaLagMs: 1000,
+      table: undefined,
       controlPlane: plane.url,
       databaseUrl: "env:UNUSED",
       token: "env:UNUSED",

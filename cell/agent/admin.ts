@@ -7,13 +7,16 @@ import { type AgentStatus, ownershipStates } from "../../contract/cell-protocol.
 import { CellError } from "../../contract/errors.ts";
 import type { CellId } from "../../contract/ids.ts";
 import { revisionSchema } from "../../contract/ids.ts";
+import { type CellStage, defaultService } from "../../contract/routing-table.ts";
 import { type Counter, createMetrics, type Metrics } from "../../runtime/metrics.ts";
 import type { AppProbe } from "./app-probe.ts";
 import type { DatabaseSession } from "./database-session.ts";
 import type { Gate } from "./gate.ts";
 import type { LeaseKeeper } from "./lease-keeper.ts";
 import type { OwnershipCache } from "./ownership-cache.ts";
+import { passageCodes } from "./passage.ts";
 import { buildAnswer, sendAnswer } from "./refusal.ts";
+import type { StageKeeper } from "./stage-keeper.ts";
 import type { Sync } from "./sync.ts";
 
 /** Everything that can be asked about one agent. */
@@ -26,6 +29,7 @@ export type AgentParts = {
   readonly session: DatabaseSession;
   readonly sync: Sync;
   readonly probe: AppProbe;
+  readonly stage: StageKeeper;
   readonly isFresh: () => boolean;
   readonly isStopping: () => boolean;
 };
@@ -67,20 +71,35 @@ export function buildStatus(parts: AgentParts): AgentStatus {
     appliedRevision: revisionSchema.parse(parts.session.facts()?.appliedRevision ?? 0),
     keys: parts.cache.countByState(),
     inFlight: parts.gate.inFlight,
-    reason: findTrouble(parts) ?? "serving: lease, database and application are as they should be",
+    reason: findTrouble(parts) ?? servingWords[parts.stage.now],
   };
 }
+
+const servingWords: Readonly<Record<CellStage, string>> = {
+  enforce: "serving: lease, database and application are as they should be",
+  observe: "serving everything: stage observe counts what would be refused, and refuses nothing",
+  "pass-through": "serving everything: stage pass-through",
+};
 
 /** Why this agent passes nothing on, in one sentence; undefined while it serves. */
 function findTrouble(parts: AgentParts): string | undefined {
   if (parts.isStopping()) return "not serving: the agent is stopping";
+  const closed = parts.stage.now === "enforce" ? findClosure(parts) : undefined;
+  if (closed !== undefined) return closed;
+  const [silent] = parts.probe.silentServices();
+  if (silent === undefined) return undefined;
+  return silent === defaultService
+    ? "not serving: the application does not answer"
+    : `not serving: no instance of service ${silent} answers`;
+}
+
+function findClosure(parts: AgentParts): string | undefined {
   if (!parts.isFresh()) return "not serving: the cell's database is out of sight";
   if (parts.lease.remainingMs() <= 0) {
     return parts.sync.connected()
       ? "not serving: the control plane has granted no lease that is still valid"
       : "not serving: the lease is over and the control plane does not answer";
   }
-  if (!parts.probe.reachable()) return "not serving: the application does not answer";
   return undefined;
 }
 
@@ -88,10 +107,18 @@ export type AgentMetrics = {
   readonly metrics: Metrics;
   readonly requests: Counter;
   readonly refusals: Counter;
+  /** Let pass by a stage that refuses nothing. */
+  readonly passedOver: Counter;
 };
 
 const ownCodes = ["PLACEMENT_STALE", "LEASE_MISSING", "GATE_CLOSED", "GATE_HEADERS_MISSING"];
-const otherCodes = ["OUTCOME_UNKNOWN", "APP_UNREACHABLE", "CELL_TIMEOUT", "CELL_PROTOCOL"];
+const otherCodes = [
+  "SERVICE_UNKNOWN",
+  "OUTCOME_UNKNOWN",
+  "APP_UNREACHABLE",
+  "CELL_TIMEOUT",
+  "CELL_PROTOCOL",
+];
 
 export function createAgentMetrics(): AgentMetrics {
   const metrics = createMetrics();
@@ -106,6 +133,11 @@ export function createAgentMetrics(): AgentMetrics {
       "cellfleet_agent_refused_total",
       "Answers that the gate made itself, by code.",
       [...ownCodes, ...otherCodes].map((code) => ({ code })),
+    ),
+    passedOver: metrics.counter(
+      "cellfleet_cell_would_refuse_total",
+      "Requests that passed in this stage and would be refused in enforce, by code.",
+      passageCodes.map((reason) => ({ reason })),
     ),
   };
 }

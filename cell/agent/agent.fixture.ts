@@ -22,7 +22,8 @@ import { createLog } from "../../runtime/log.ts";
 import { systemRandom } from "../../runtime/random.ts";
 import { type CellStore, createCellStore, storeRoles } from "../../tests/cell-store.ts";
 import type { TestPostgres } from "../../tests/postgres.ts";
-import { type Agent, startAgent } from "./agent.ts";
+import { type Agent, type AgentOptions, startAgent } from "./agent.ts";
+import type { AgentConfig } from "./config.ts";
 import type { AgentEvents } from "./events.ts";
 
 export const waitMs = 20_000;
@@ -180,6 +181,7 @@ export async function startFakeApp(): Promise<FakeApp> {
   };
 }
 
+export type Secrets = Partial<Pick<AgentOptions, "queryDatabaseUrl" | "replicaDatabaseUrls">>;
 export type LogLine = { readonly event: string } & Readonly<Record<string, unknown>>;
 
 export async function startTestAgent(options: {
@@ -188,6 +190,8 @@ export async function startTestAgent(options: {
   readonly control: FakeControl;
   readonly app: { readonly url: string };
   readonly lines?: LogLine[];
+  readonly config?: Partial<AgentConfig>;
+  readonly secrets?: Secrets;
 }): Promise<Agent> {
   const any = { host: "127.0.0.1", port: 0 };
   return startAgent({
@@ -195,12 +199,19 @@ export async function startTestAgent(options: {
       cell: must(parseCellId(options.store.name), "cell id"),
       listen: any,
       admin: any,
-      upstream: options.app.url,
+      services: [
+        { name: "default", health: undefined, upstreams: [options.app.url], replicas: [] },
+      ],
+      queryDatabaseUrl: undefined,
+      replicaLagMs: 1000,
+      table: undefined,
       controlPlane: options.control.url,
       databaseUrl: "env:UNUSED",
       token: "env:UNUSED",
       endpoint: undefined,
+      ...options.config,
     },
+    ...options.secrets,
     databaseUrl: options.server.url(options.store.name, storeRoles.agentRole),
     token: "agent-token",
     clock: systemClock,
@@ -221,9 +232,9 @@ export type AgentBench = {
   readonly store: CellStore;
   readonly control: FakeControl;
   readonly app: FakeApp;
-  readonly start: () => Promise<Agent>;
+  readonly start: (config?: Partial<AgentConfig>, secrets?: Secrets) => Promise<Agent>;
   /** An agent that serves the tenant acme. */
-  readonly serving: () => Promise<Agent>;
+  readonly serving: (config?: Partial<AgentConfig>, secrets?: Secrets) => Promise<Agent>;
   readonly ask: (agent: Agent, more?: Partial<Asked>) => Promise<GateAnswer>;
   /** The control plane has been told that the revision is applied. */
   readonly applied: (revision: number) => Promise<void>;
@@ -242,8 +253,8 @@ export async function openBench(server: TestPostgres, cell: string): Promise<Age
   stops.push(() => control.close());
   const app = await startFakeApp();
   stops.push(() => app.close());
-  const start = async () => {
-    const agent = await startTestAgent({ server, store, control, app, lines });
+  const start: AgentBench["start"] = async (config = {}, secrets = {}) => {
+    const agent = await startTestAgent({ server, store, control, app, lines, config, secrets });
     stops.push(() => agent.close());
     return agent;
   };
@@ -253,8 +264,8 @@ export async function openBench(server: TestPostgres, cell: string): Promise<Age
     until(`revision ${revision} is acknowledged`, () => control.acknowledged() >= revision);
   return {
     ...{ store, control, app, start, ask, applied },
-    serving: async () => {
-      const agent = await start();
+    serving: async (config, secrets) => {
+      const agent = await start(config, secrets);
       await applied(control.own(acmeKey, "active"));
       await until("acme is served", async () => (await ask(agent)).status === 201);
       app.seen.length = 0;

@@ -5,7 +5,6 @@
 import type { Server } from "node:net";
 import pg from "pg";
 import type { Clock } from "../../runtime/clock.ts";
-import { createEndpoint } from "../../runtime/http/endpoint.ts";
 import { createJsonClient } from "../../runtime/http-client.ts";
 import { createLifecycle, type Lifecycle } from "../../runtime/lifecycle.ts";
 import { listenOn } from "../../runtime/listen.ts";
@@ -24,9 +23,12 @@ import { createIngress, type IngressOptions } from "./ingress.ts";
 import { LeaseKeeper } from "./lease-keeper.ts";
 import { OwnershipCache } from "./ownership-cache.ts";
 import { RequestMeter } from "./request-meter.ts";
+import { StageKeeper } from "./stage-keeper.ts";
 import { Sync } from "./sync.ts";
 import { TenantStats } from "./tenant-stats.ts";
 import { createTunnels, isWebSocketUpgrade } from "./tunnel.ts";
+import { Upstreams } from "./upstreams.ts";
+import { WouldRefuse } from "./would-refuse.ts";
 
 export type Agent = {
   /** As routers reach it. */
@@ -41,6 +43,10 @@ export type AgentOptions = {
   readonly config: AgentConfig;
   readonly databaseUrl: string;
   readonly token: string;
+  /** Of a login that may only read; absent: operators' questions are refused. */
+  readonly queryDatabaseUrl?: string;
+  /** By their references in the configuration. */
+  readonly replicaDatabaseUrls?: ReadonlyMap<string, string>;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: AgentLog;
@@ -77,6 +83,7 @@ async function assemble(options: AgentOptions, lifecycle: Lifecycle): Promise<Ag
   const cache = new OwnershipCache();
   const lease = new LeaseKeeper(clock, log);
   const gate = new Gate();
+  const stage = new StageKeeper();
   const meter = new RequestMeter(clock.monotonicMs());
   let sync: Sync | undefined;
   let stats: Stats | undefined;
@@ -97,17 +104,19 @@ async function assemble(options: AgentOptions, lifecycle: Lifecycle): Promise<Ag
   lifecycle.onClose("database session", () => session.close());
   stats = startStats({ options, pool, session, meter, lifecycle });
   const isFresh = () => cache.isFresh(clock.monotonicMs());
-  const upstream = createEndpoint({ url: config.upstream, clock });
-  lifecycle.onClose("upstream", upstream.close);
-  const probe = startAppProbe({ clock, random, log, upstream: config.upstream });
+  const upstreams = new Upstreams(clock, config.services);
+  lifecycle.onClose("upstreams", () => upstreams.close());
+  const probe = startAppProbe({ clock, random, log, upstreams });
   lifecycle.onClose("probe", probe.close);
 
-  const { metrics, requests, refusals } = createAgentMetrics();
+  const { metrics, requests, refusals, passedOver } = createAgentMetrics();
+  const wouldRefuse = new WouldRefuse(passedOver);
   const ingress: IngressOptions = {
-    ...{ clock, gate, upstream },
-    view: () => viewOf({ config, cache, lease, gate, isFresh }),
+    ...{ clock, gate, upstreams },
+    view: () => viewOf({ config, cache, lease, gate, stage, isFresh }),
     look: () => session.look(),
-    onAdmitted: ({ keyspace, tenant }) => meter.count(keyspace, tenant),
+    onAdmitted: (keyspace, tenant) => meter.count(keyspace, tenant),
+    onWouldRefuse: wouldRefuse.note,
     onDone: (status, code) => {
       requests.inc({ code_class: `${Math.floor(status / 100)}xx` });
       if (code !== undefined) refusals.inc({ code });
@@ -124,9 +133,10 @@ async function assemble(options: AgentOptions, lifecycle: Lifecycle): Promise<Ag
     stats: stats.numbers,
     lifecycle,
     appReachable: probe.reachable,
+    services: upstreams.services,
   });
   const parts: AgentParts = {
-    ...{ cell: config.cell, instance, gate, cache, lease, session, sync, probe, isFresh },
+    ...{ cell: config.cell, instance, gate, cache, lease, session, sync, probe, stage, isFresh },
     isStopping: () => stopping,
   };
   addGauges(metrics, parts);
@@ -151,10 +161,12 @@ function viewOf(known: {
   readonly cache: OwnershipCache;
   readonly lease: LeaseKeeper;
   readonly gate: Gate;
+  readonly stage: StageKeeper;
   readonly isFresh: () => boolean;
 }): GateView {
   return {
     cell: known.config.cell,
+    stage: known.stage.now,
     leaseRemainingMs: known.lease.remainingMs(),
     fresh: known.isFresh(),
     placement: (key) => known.cache.get(key),
@@ -187,7 +199,7 @@ async function openGate(
   onReview: () => void,
 ): Promise<string> {
   const { clock } = ingress;
-  const tunnels = createTunnels({ ...ingress, upstreamUrl: new URL(config.upstream) });
+  const tunnels = createTunnels(ingress);
   const server = createIngress(ingress, isWebSocketUpgrade);
   server.on("upgrade", tunnels.serve);
   const listening = await listen(server, config.listen);
@@ -256,6 +268,7 @@ function createSync(known: {
   readonly stats: TenantStats;
   readonly lifecycle: Lifecycle;
   readonly appReachable: () => boolean;
+  readonly services: readonly string[];
 }): Sync {
   const { options, lifecycle, ...rest } = known;
   const { config, clock, random, log, token } = options;

@@ -1,6 +1,7 @@
 /**
- * Does the application answer? Any HTTP answer below 500 counts: an adopted application may have no
- * `/livez` at all. Probing decides nothing about requests; it is what people and the control plane see.
+ * Do the application's instances answer? Any HTTP answer below 500 counts: an adopted application may
+ * have no `/livez` at all. A probe refuses no request; it says which instance to prefer, and what
+ * people and the control plane see.
  */
 import { Agent, request } from "undici";
 import type { Clock } from "../../runtime/clock.ts";
@@ -8,9 +9,13 @@ import { errorFields } from "../../runtime/log.ts";
 import { startLoop } from "../../runtime/loop.ts";
 import type { Random } from "../../runtime/random.ts";
 import type { AgentLog } from "./events.ts";
+import { type Instance, onPrimary, type Upstreams } from "./upstreams.ts";
 
 export type AppProbe = {
+  /** Each service has an instance that lives. */
   readonly reachable: () => boolean;
+  /** Services without one, in their order. */
+  readonly silentServices: () => readonly string[];
   readonly close: () => Promise<void>;
 };
 
@@ -21,26 +26,51 @@ export function startAppProbe(options: {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: AgentLog;
-  readonly upstream: string;
+  readonly upstreams: Upstreams;
 }): AppProbe {
-  const { upstream, log } = options;
+  const { upstreams } = options;
+  const lives = new Map<Instance, boolean>();
   const agent = new Agent({ connections: 1, connectTimeout: timeoutMs, allowH2: false });
-  const url = `${upstream.replace(/\/+$/, "")}/livez`;
-  let reachable: boolean | undefined;
+  const loops = upstreams.all().map((instance) => probeLoop(options, instance, agent, lives));
+  upstreams.probedBy((instance) => lives.get(instance) === false);
+  const silentServices = () =>
+    upstreams.services.filter(
+      (service) =>
+        // A service whose primaries are gone answers reads at best.
+        !upstreams
+          .all()
+          .some((one) => one.service === service && onPrimary(one) && lives.get(one) === true),
+    );
+  return {
+    reachable: () => silentServices().length === 0,
+    silentServices,
+    close: async () => {
+      await Promise.all(loops.map((loop) => loop.close()));
+      await agent.destroy();
+    },
+  };
+}
+
+function probeLoop(
+  options: { readonly clock: Clock; readonly random: Random; readonly log: AgentLog },
+  instance: Instance,
+  agent: Agent,
+  lives: Map<Instance, boolean>,
+) {
+  const { clock, random, log } = options;
+  const upstream = instance.endpoint.url;
+  const url = `${new URL(upstream).origin}${instance.endpoint.basePath}${instance.health}`;
 
   function note(now: boolean, reason: string): void {
-    if (now !== reachable) {
+    if (now !== lives.get(instance)) {
       if (now) log.event("app.found", { upstream });
       else log.event("app.lost", { upstream, reason }, "warn");
     }
-    reachable = now;
+    lives.set(instance, now);
   }
 
-  const loop = startLoop({
-    clock: options.clock,
-    random: options.random,
-    intervalMs,
-    backoffMaxMs: intervalMs,
+  return startLoop({
+    ...{ clock, random, intervalMs, backoffMaxMs: intervalMs },
     turn: async (signal) => {
       const response = await request(url, {
         dispatcher: agent,
@@ -54,11 +84,4 @@ export function startAppProbe(options: {
     },
     onError: (error) => note(false, String(errorFields(error)["error"])),
   });
-  return {
-    reachable: () => reachable === true,
-    close: async () => {
-      await loop.close();
-      await agent.destroy();
-    },
-  };
 }

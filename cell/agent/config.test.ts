@@ -19,6 +19,9 @@ test("are read", () => {
     listen: { host: "127.0.0.1", port: 0 },
     admin: { host: "::1", port: 9100 },
     endpoint: undefined,
+    services: [{ name: "default", upstreams: ["http://127.0.0.1:3000"], replicas: [] }],
+    replicaLagMs: 1000,
+    table: undefined,
   });
 });
 

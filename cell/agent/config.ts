@@ -3,21 +3,30 @@ import { z } from "zod";
 import { CellError } from "../../contract/errors.ts";
 import { type CellId, cellIdSchema } from "../../contract/ids.ts";
 import { parseSecretRef, secretRefRule } from "../../runtime/secret-ref.ts";
+import { parseServices, type ServiceConfig } from "./service-flags.ts";
 
 export type Address = { readonly host: string; readonly port: number };
 export type AgentConfig = {
   readonly cell: CellId;
   readonly listen: Address;
   readonly admin: Address;
-  /** The application. */
-  readonly upstream: string;
+  /** The application's services behind this agent; at least one. */
+  readonly services: readonly ServiceConfig[];
   /** References, not secrets. */
   readonly databaseUrl: string;
   readonly token: string;
   readonly controlPlane: string;
   /** As routers reach this agent; absent means as it listens. */
   readonly endpoint: string | undefined;
+  /** Reference to a login that may only read, for `cellctl query`. */
+  readonly queryDatabaseUrl: string | undefined;
+  /** A replica that is further behind is not used. */
+  readonly replicaLagMs: number;
+  /** Both, or neither: then the routing table is not followed and `GET /resolve` says so. */
+  readonly table: { readonly trustKeys: string; readonly stateDir: string } | undefined;
 };
+
+export const replicaLagMsDefault = 1000;
 
 const address = z.string().transform((raw, context): Address => {
   const [, host = "", portText = ""] = /^(\[[0-9a-fA-F:]+\]|[^:]+):(\d{1,5})$/.exec(raw) ?? [];
@@ -30,33 +39,71 @@ const origin = z.url({ protocol: /^https?$/ });
 const reference = z.string().refine((raw) => parseSecretRef(raw) !== undefined, {
   message: `must be ${secretRefRule}`,
 });
+/** Repeated on the command line; in the environment one text with spaces between. */
+const repeated = z
+  .union([z.array(z.string()), z.string().transform((raw) => raw.split(/\s+/).filter(Boolean))])
+  .default([]);
+const milliseconds = z
+  .union([z.number(), z.string().regex(/^\d{1,6}$/, "must be whole milliseconds")])
+  .transform(Number)
+  .default(replicaLagMsDefault);
 
 const flagsSchema = z.strictObject({
   cell: cellIdSchema,
   listen: address,
   admin: address,
-  // The application stands beside its agent: TLS between them would only be in the way.
-  upstream: z.url({ protocol: /^http$/ }),
+  upstream: repeated,
+  health: repeated,
+  replica: repeated,
+  replicaLagMs: milliseconds,
   databaseUrl: reference,
+  queryDatabaseUrl: reference.optional(),
   token: reference,
   controlPlane: origin,
   endpoint: origin.optional(),
+  trustKeys: z.string().min(1).optional(),
+  stateDir: z.string().min(1).optional(),
 });
 
 /** `flags` as the command line gives them: `listen`, `databaseUrl`, …. Throws CONFIG_INVALID. */
 export function parseAgentConfig(flags: unknown): AgentConfig {
   const parsed = flagsSchema.safeParse(flags);
-  if (parsed.success) return { ...parsed.data, endpoint: parsed.data.endpoint };
-  const problems = parsed.error.issues.map(
-    (issue) => `--${dashed(issue.path.join("."))}: ${issue.message}`,
-  );
-  throw new CellError(
-    "CONFIG_INVALID",
-    `Settings of the agent are wrong: ${problems.join("; ")}.`,
-    {
-      nextSteps: ["cellctl agent --help"],
-    },
-  );
+  const lists = z
+    .object({ upstream: repeated, health: repeated, replica: repeated })
+    .safeParse(flags).data;
+  const services = lists === undefined ? { problems: [] } : parseServices(lists);
+  const problems = [
+    ...(parsed.error?.issues ?? []).map(
+      (issue) => `--${dashed(issue.path.join("."))}: ${issue.message}`,
+    ),
+    ...("problems" in services ? services.problems : []),
+    ...relationProblems(parsed.data),
+  ];
+  if (!parsed.success || "problems" in services || problems.length > 0) {
+    throw new CellError(
+      "CONFIG_INVALID",
+      `Settings of the agent are wrong: ${problems.join("; ")}.`,
+      {
+        nextSteps: ["cellctl agent --help"],
+      },
+    );
+  }
+  const { upstream: _u, health: _h, replica: _r, trustKeys, stateDir, ...rest } = parsed.data;
+  return {
+    ...rest,
+    services: services.services,
+    endpoint: rest.endpoint,
+    queryDatabaseUrl: rest.queryDatabaseUrl,
+    table: trustKeys === undefined || stateDir === undefined ? undefined : { trustKeys, stateDir },
+  };
+}
+
+/** A table on disk that nobody signed, or a signature over a table that is nowhere, is of no use. */
+function relationProblems(flags: z.infer<typeof flagsSchema> | undefined): string[] {
+  if (flags === undefined || (flags.trustKeys === undefined) === (flags.stateDir === undefined)) {
+    return [];
+  }
+  return ["--trust-keys and --state-dir: need each other"];
 }
 
 const dashed = (name: string): string =>

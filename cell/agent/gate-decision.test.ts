@@ -29,6 +29,7 @@ const view = (
   keys: Readonly<Record<string, Placement>> = { "default/tenant/acme": active },
 ): GateView => ({
   cell: must(parseCellId("cell-01"), "cell id"),
+  stage: "enforce",
   leaseRemainingMs: 1000.9,
   fresh: true,
   placement: (key) => keys[key],

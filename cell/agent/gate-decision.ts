@@ -27,6 +27,7 @@ import {
   slotKey,
   tenantKey,
 } from "../../contract/placement-key.ts";
+import type { CellStage } from "../../contract/routing-table.ts";
 import { unreachable } from "../../runtime/assert.ts";
 import type { Placement } from "./placement.ts";
 
@@ -43,6 +44,8 @@ export type GateRequest = {
 /** What the gate knows at one instant. */
 export type GateView = {
   readonly cell: CellId;
+  /** `enforce` refuses; the others count and let pass (see `passage.ts`). */
+  readonly stage: CellStage;
   /** 0 when there is no live lease. */
   readonly leaseRemainingMs: number;
   /** False when ownership was last read longer ago than its bound. */
@@ -66,6 +69,11 @@ export type Admission =
 
 const noncePattern = /^[\x21-\x7e]{1,64}$/;
 
+export function parseNonce(valuesOf: (name: string) => readonly string[]): string | undefined {
+  const [value = "", second] = valuesOf(headers.nonce);
+  return second === undefined && noncePattern.test(value) ? value : undefined;
+}
+
 /**
  * Undefined when a header is absent, there twice, or not what a router would send; then the request
  * did not come through one. `valuesOf` takes a name in lower case.
@@ -83,14 +91,14 @@ export function parseGateRequest(
   const epochText = only(headers.epoch);
   const epoch = /^[1-9]\d{0,15}$/.test(epochText) ? parseEpoch(Number(epochText)) : undefined;
   const parts = parsePlacementKey(only(headers.key));
-  const nonce = only(headers.nonce);
+  const nonce = parseNonce(valuesOf);
   if (
     tenant === undefined ||
     keyspace === undefined ||
     cell === undefined ||
     epoch === undefined ||
     parts === undefined ||
-    !noncePattern.test(nonce)
+    nonce === undefined
   ) {
     return undefined;
   }
@@ -112,18 +120,24 @@ function keyOf(parts: KeyParts): PlacementKey {
   }
 }
 
-export function decideAdmission(request: GateRequest, view: GateView): Admission {
-  if (request.cell !== view.cell) {
-    return refuse("PLACEMENT_STALE", `this is ${view.cell}, not ${request.cell}`);
-  }
+/** May this cell serve anything at all now, and is it the one that is meant? */
+export function decideCell(cell: CellId, view: GateView): Admission {
+  if (cell !== view.cell) return refuse("PLACEMENT_STALE", `this is ${view.cell}, not ${cell}`);
   if (!view.fresh) {
     return refuse("GATE_CLOSED", "the cell's database has been out of sight for too long");
   }
+  return view.leaseRemainingMs > 0
+    ? { kind: "admitted" }
+    : refuse("LEASE_MISSING", "the cell holds no live lease");
+}
+
+export function decideAdmission(request: GateRequest, view: GateView): Admission {
+  const cell = decideCell(request.cell, view);
+  // What a router must know first is that it is mistaken; a lease comes and goes.
+  if (cell.kind === "refused" && cell.code !== "LEASE_MISSING") return cell;
   const stale = findStaleness(request, view);
   if (stale !== undefined) return stale;
-  if (view.leaseRemainingMs <= 0) {
-    return refuse("LEASE_MISSING", "the cell holds no live lease");
-  }
+  if (cell.kind === "refused") return cell;
   if (view.closed(request.key)) {
     return refuse("GATE_CLOSED", `the gate is closed for ${request.key} while it is being fenced`);
   }
@@ -141,12 +155,12 @@ export type Confirmation =
 export function decideConfirmation(request: GateRequest, view: GateView): Confirmation {
   const again = decideAdmission(request, { ...view, closed: () => false });
   if (again.kind === "refused") return { kind: "unknown", reason: again.reason };
-  const lease = Math.floor(view.leaseRemainingMs);
-  return {
-    kind: "confirmed",
-    header: `cell=${view.cell};epoch=${request.epoch};lease=${lease}`,
-  };
+  return { kind: "confirmed", header: confirmHeader(view, request.epoch) };
 }
+
+/** Epoch 0: of no placement, only of the cell. */
+export const confirmHeader = (view: GateView, epoch: number): string =>
+  `cell=${view.cell};epoch=${epoch};lease=${Math.floor(view.leaseRemainingMs)}`;
 
 function findStaleness(request: GateRequest, view: GateView): Admission | undefined {
   const known = view.placement(request.key);

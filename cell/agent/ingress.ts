@@ -1,47 +1,31 @@
 /**
  * The cell's entry: every request of every router comes through here, and the application behind it
- * sees only those the gate admitted.
+ * sees only those the gate let in (`entry.ts`).
  *
- * Always true: the gate's headers are set from what was checked, never passed through; what the
- * application says under `x-cellfleet-` is removed; an answer is confirmed by a second look when its
- * head is there (rule R2), or replaced by OUTCOME_UNKNOWN before the router sees a byte of it.
+ * Always true: a second instance is tried only if the first has certainly seen nothing; a position
+ * that goes out with the answer to a write was read after the application had answered.
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import { CellError } from "../../contract/errors.ts";
-import { headers, internalPrefix } from "../../contract/headers.ts";
-import { filterHeaders, headerValues, listElements } from "../../contract/raw-headers.ts";
+import { headerValues, listElements } from "../../contract/raw-headers.ts";
+import { must } from "../../runtime/assert.ts";
 import type { Clock } from "../../runtime/clock.ts";
-import type { Endpoint } from "../../runtime/http/endpoint.ts";
 import {
   type ForwardLimits,
   forward,
   forwardLimits,
-  type HeadVerdict,
   type HopFailure,
   type HopOutcome,
 } from "../../runtime/http/forward.ts";
-import { bodyFraming, stripRequestHeaders } from "../../runtime/http/hop-headers.ts";
+import { bodyFraming } from "../../runtime/http/hop-headers.ts";
 import { RequestBody } from "../../runtime/http/request-body.ts";
-import type { Gate } from "./gate.ts";
-import {
-  type Admission,
-  decideAdmission,
-  decideConfirmation,
-  type GateRequest,
-  type GateView,
-  parseGateRequest,
-} from "./gate-decision.ts";
+import { confirmHead, type Entered, type EntryOptions, enter } from "./entry.ts";
+import { nonceOf } from "./passage.ts";
 import { buildAnswer, sendAnswer } from "./refusal.ts";
+import { type Instance, onPrimary } from "./upstreams.ts";
 
-export type IngressOptions = {
+export type IngressOptions = EntryOptions & {
   readonly clock: Clock;
-  readonly gate: Gate;
-  readonly upstream: Endpoint;
-  /** What is known now; made anew for every look. */
-  readonly view: () => GateView;
-  /** Reads one key from the database, because the router seems to know more than this memory. */
-  readonly look: (key: string) => Promise<void>;
-  readonly onAdmitted: (request: GateRequest) => void;
   /** `code` is that of the gate's own answer; absent when the application's answer went out. */
   readonly onDone: (status: number, code: string | undefined) => void;
 };
@@ -88,23 +72,11 @@ async function serve(
   res: ServerResponse,
   expectsContinue: boolean,
 ): Promise<void> {
-  const request = parseGateRequest((name) => headerValues(req.rawHeaders, name));
-  if (request === undefined) {
-    answer(options, res, missingHeaders());
+  const entry = await enter(options, req);
+  if (entry.kind === "refused") {
+    answer(options, res, entry.error, entry.nonce);
     return;
   }
-  const prepared = prepareHeaders(req, request);
-  if (prepared instanceof CellError) {
-    answer(options, res, prepared, request.nonce);
-    return;
-  }
-  const admission = await admit(options, request);
-  if (admission.kind === "refused") {
-    answer(options, res, refusalError(admission), request.nonce);
-    return;
-  }
-  const ticket = options.gate.enter(request.key);
-  options.onAdmitted(request);
   const body = new RequestBody({
     source: req,
     framing: bodyFraming(req.rawHeaders),
@@ -115,89 +87,57 @@ async function serve(
     ...(expectsContinue ? { onFirstRead: () => res.writeContinue() } : {}),
   });
   try {
-    const outcome = await forward({
-      clock: options.clock,
-      endpoint: options.upstream,
-      method: req.method ?? "GET",
-      path: req.url ?? "/",
-      headers: prepared,
-      body,
-      client: { req, res },
-      limits,
-      trailers: listElements(headerValues(req.rawHeaders, "te")).includes("trailers"),
-      onResponseHead: (_status, raw) => confirm(options, request, raw),
-    });
-    finish(options, res, request, outcome);
+    finish(options, res, entry, await exchange(options, entry, { req, res }, body));
   } finally {
     body.release();
-    ticket.leave();
+    entry.ticket.leave();
   }
 }
 
-/** Both looks at the memory happen in one turn of the event loop with what follows them. */
-export async function admit(options: IngressOptions, request: GateRequest): Promise<Admission> {
-  const first = decideAdmission(request, options.view());
-  if (first.kind === "admitted" || !first.worthALook) return first;
-  await options.look(request.key);
-  return decideAdmission(request, options.view());
-}
-
-/** The request's headers for the application, or why it cannot be passed on. */
-export function prepareHeaders(
-  req: IncomingMessage,
-  request: GateRequest,
-): readonly string[] | CellError {
-  if (!(req.url ?? "").startsWith("/")) {
-    return new CellError("REQUEST_INVALID", "the request target is not a path");
+/** With one instance after the other, for as long as none of them has seen a byte. */
+async function exchange(
+  options: IngressOptions,
+  entry: Entered,
+  client: { readonly req: IncomingMessage; readonly res: ServerResponse },
+  body: RequestBody,
+): Promise<HopOutcome> {
+  const { req } = client;
+  const tried = new Set<Instance>();
+  for (;;) {
+    const instance = chooseInstance(options, entry, tried);
+    tried.add(instance);
+    const outcome = await forward({
+      clock: options.clock,
+      endpoint: instance.endpoint,
+      method: req.method ?? "GET",
+      path: req.url ?? "/",
+      headers: entry.headers,
+      body,
+      client,
+      limits,
+      trailers: listElements(headerValues(req.rawHeaders, "te")).includes("trailers"),
+      onResponseHead: (_status, raw) => confirmHead(options, entry, raw),
+    });
+    if (outcome.kind !== "failed" || outcome.reason !== "connect") return outcome;
+    options.upstreams.suspect(instance);
+    const another = options.upstreams.pick(entry.service, onPrimary, tried);
+    if (outcome.sent !== "nothing" || !body.replayable || another === undefined) return outcome;
   }
-  const stripped = stripRequestHeaders(req.rawHeaders);
-  if (stripped.kind === "refused") return new CellError("REQUEST_INVALID", stripped.reason);
-  const own = filterHeaders(
-    stripped.headers,
-    (name) => !name.startsWith(internalPrefix) && name !== "expect",
-  );
-  own.push(
-    ...[headers.tenant, request.tenant, headers.keyspace, request.keyspace],
-    ...[headers.key, request.key, headers.epoch, String(request.epoch)],
-    ...[headers.cell, request.cell],
-  );
-  return own;
 }
 
-function confirm(options: IngressOptions, request: GateRequest, raw: string[]): HeadVerdict {
-  const confirmation = decideConfirmation(request, options.view());
-  if (confirmation.kind === "unknown") {
-    return { kind: "replace", error: outcomeUnknown(confirmation.reason) };
-  }
-  const kept = filterHeaders(raw, (name) => !name.startsWith(internalPrefix));
-  kept.push(headers.confirm, confirmation.header);
-  return { kind: "pass", headers: kept };
-}
-
-export const outcomeUnknown = (reason: string): CellError =>
-  new CellError("OUTCOME_UNKNOWN", `The application answered, but ${reason}.`, {
-    nextSteps: ["Repeat the request with the same Idempotency-Key."],
-  });
-
-export const missingHeaders = (): CellError =>
-  new CellError(
-    "GATE_HEADERS_MISSING",
-    "The headers by which a router names tenant, key, epoch and cell are absent or malformed.",
-    { nextSteps: ["Send the request to a router of the fleet."] },
-  );
-
-export function refusalError(admission: Admission & { kind: "refused" }): CellError {
-  const { code, reason, known } = admission;
-  // As it is: a reason may begin with a placement key, and keys know upper from lower case.
-  return new CellError(code, `${reason}.`, {
-    ...(known === undefined ? {} : { details: { state: known.state, epoch: known.epoch } }),
-  });
+/** There is one: a service has at least one instance, and the caller asked whether one is left. */
+export function chooseInstance(
+  options: IngressOptions,
+  entry: Entered,
+  tried: ReadonlySet<Instance>,
+): Instance {
+  return must(options.upstreams.pick(entry.service, onPrimary, tried), "an instance to try");
 }
 
 function finish(
   options: IngressOptions,
   res: ServerResponse,
-  request: GateRequest,
+  entry: Entered,
   outcome: HopOutcome,
 ): void {
   if (outcome.kind === "answered" || outcome.kind === "broken") {
@@ -209,7 +149,7 @@ function finish(
     res.destroy();
     return;
   }
-  const untouched = outcome.sent === "nothing" ? request.nonce : undefined;
+  const untouched = outcome.sent === "nothing" ? nonceOf(entry.asked) : undefined;
   answer(options, res, error, untouched);
 }
 

@@ -11,16 +11,22 @@ import { parseAgentConfig } from "./config.ts";
 import type { AgentEvents } from "./events.ts";
 
 export type RunAgentOptions = {
-  /** As on the command line: `cell`, `listen`, `admin`, `upstream`, `databaseUrl`, `controlPlane`, `token`. */
+  /** As on the command line: `cell`, `listen`, `admin`, `upstream`, `databaseUrl`, …. */
   readonly flags: unknown;
   readonly env: Readonly<Record<string, string | undefined>>;
 };
 
 export async function runAgent(options: RunAgentOptions): Promise<number> {
   const config = parseAgentConfig(options.flags);
-  const [databaseUrl, token] = await Promise.all([
-    resolveSecret(config.databaseUrl, options.env),
-    resolveSecret(config.token, options.env),
+  const secret = (reference: string) => resolveSecret(reference, options.env);
+  const replicaRefs = config.services.flatMap(({ replicas }) =>
+    replicas.map((one) => one.database),
+  );
+  const [databaseUrl, token, queryDatabaseUrl, replicaDatabaseUrls] = await Promise.all([
+    secret(config.databaseUrl),
+    secret(config.token),
+    config.queryDatabaseUrl === undefined ? undefined : secret(config.queryDatabaseUrl),
+    Promise.all(replicaRefs.map(async (ref) => [ref, await secret(ref)] as const)),
   ]);
   const log = createLog<AgentEvents>({
     clock: systemClock,
@@ -34,6 +40,8 @@ export async function runAgent(options: RunAgentOptions): Promise<number> {
   });
   const agent = await startAgent({
     ...{ config, databaseUrl, token, log },
+    ...(queryDatabaseUrl === undefined ? {} : { queryDatabaseUrl }),
+    replicaDatabaseUrls: new Map(replicaDatabaseUrls),
     clock: systemClock,
     random: systemRandom,
   });

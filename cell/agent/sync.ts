@@ -43,6 +43,8 @@ export type SyncOptions = {
   readonly lease: LeaseKeeper;
   readonly stats: TenantStats;
   readonly appReachable: () => boolean;
+  /** Of the application, behind this agent. */
+  readonly services: readonly string[];
 };
 
 /** Below what proxies between here and the control plane cut. */
@@ -217,6 +219,7 @@ export class Sync {
       epochMax: facts.epochMax,
       refused: this.#refused,
       app: { reachable: appReachable() },
+      services: [...this.#options.services],
       wantLease,
       wantIdRanges: seen.lowRanges.map(({ sequence, floor }) => ({ sequence, floor })),
       idRangesHeld: [...seen.held],

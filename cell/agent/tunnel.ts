@@ -9,19 +9,13 @@ import { request as httpRequest, type IncomingMessage } from "node:http";
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { CellError } from "../../contract/errors.ts";
-import { headers, internalPrefix } from "../../contract/headers.ts";
-import { filterHeaders, headerValues, listElements } from "../../contract/raw-headers.ts";
+import { headerValues, listElements } from "../../contract/raw-headers.ts";
 import { stripResponseHeaders } from "../../runtime/http/hop-headers.ts";
-import { decideConfirmation, type GateRequest, parseGateRequest } from "./gate-decision.ts";
-import {
-  admit,
-  type IngressOptions,
-  missingHeaders,
-  outcomeUnknown,
-  prepareHeaders,
-  refusalError,
-} from "./ingress.ts";
+import { confirmHead, type Entered, enter, mayStay } from "./entry.ts";
+import { chooseInstance, type IngressOptions } from "./ingress.ts";
+import { nonceOf } from "./passage.ts";
 import { buildAnswer } from "./refusal.ts";
+import { type Instance, onPrimary } from "./upstreams.ts";
 
 export type Tunnels = {
   readonly serve: (req: IncomingMessage, socket: Duplex, head: Buffer) => void;
@@ -40,27 +34,20 @@ const lingerMs = 2000;
 export const isWebSocketUpgrade = (req: IncomingMessage): boolean =>
   listElements(headerValues(req.rawHeaders, "upgrade")).includes("websocket");
 
-export function createTunnels(options: IngressOptions & { readonly upstreamUrl: URL }): Tunnels {
-  const open = new Map<GateRequest, () => void>();
+export function createTunnels(options: IngressOptions): Tunnels {
+  const open = new Map<Entered, () => void>();
 
   async function serve(req: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
-    const request = parseGateRequest((name) => headerValues(req.rawHeaders, name));
-    if (request === undefined) return refuse(options, socket, missingHeaders());
-    const prepared = prepareHeaders(req, request);
-    if (prepared instanceof CellError) return refuse(options, socket, prepared, request.nonce);
-    const admission = await admit(options, request);
-    if (admission.kind === "refused") {
-      return refuse(options, socket, refusalError(admission), request.nonce);
-    }
     const cut = () => socket.destroy();
-    const ticket = options.gate.enter(request.key, cut);
-    open.set(request, cut);
+    const entry = await enter(options, req, cut);
+    if (entry.kind === "refused") return refuse(options, socket, entry.error, entry.nonce);
+    if (socket.destroyed) return entry.ticket.leave();
+    open.set(entry, cut);
     socket.once("close", () => {
-      open.delete(request);
-      ticket.leave();
+      open.delete(entry);
+      entry.ticket.leave();
     });
-    options.onAdmitted(request);
-    upgrade(options, request, prepared, req, socket, head);
+    upgrade({ options, entry, req, socket, head }, new Set());
   }
 
   return {
@@ -69,9 +56,7 @@ export function createTunnels(options: IngressOptions & { readonly upstreamUrl: 
       void serve(req, socket, head);
     },
     review: () => {
-      for (const [request, cut] of [...open]) {
-        if (decideConfirmation(request, options.view()).kind === "unknown") cut();
-      }
+      for (const [entry, cut] of [...open]) if (!mayStay(options, entry)) cut();
     },
     close: () => {
       for (const cut of [...open.values()]) cut();
@@ -79,21 +64,24 @@ export function createTunnels(options: IngressOptions & { readonly upstreamUrl: 
   };
 }
 
-function upgrade(
-  options: IngressOptions & { readonly upstreamUrl: URL },
-  request: GateRequest,
-  prepared: readonly string[],
-  req: IncomingMessage,
-  socket: Duplex,
-  head: Buffer,
-): void {
-  const { upstreamUrl } = options;
+type Upgrade = {
+  readonly options: IngressOptions;
+  readonly entry: Entered;
+  readonly req: IncomingMessage;
+  readonly socket: Duplex;
+  readonly head: Buffer;
+};
+
+function upgrade(wanted: Upgrade, tried: ReadonlySet<Instance>): void {
+  const { options, entry, req, socket, head } = wanted;
+  const instance = chooseInstance(options, entry, tried);
+  const url = new URL(instance.endpoint.url);
   const outgoing = httpRequest({
-    host: upstreamUrl.hostname.replace(/^\[|\]$/g, ""),
-    port: upstreamUrl.port === "" ? 80 : Number(upstreamUrl.port),
+    host: url.hostname.replace(/^\[|\]$/g, ""),
+    port: url.port === "" ? 80 : Number(url.port),
     method: req.method ?? "GET",
-    path: options.upstream.basePath + (req.url ?? "/"),
-    headers: [...prepared, "connection", "Upgrade", "upgrade", "websocket"],
+    path: instance.endpoint.basePath + (req.url ?? "/"),
+    headers: [...entry.headers, "connection", "Upgrade", "upgrade", "websocket"],
     agent: false,
     timeout: answerMs,
   });
@@ -106,19 +94,11 @@ function upgrade(
   socket.once("close", () => outgoing.destroy());
   outgoing.once("timeout", () => outgoing.destroy(new Error("no answer in time")));
   outgoing.once("error", () => {
-    // Before a connection nothing was sent, so the router may send it again.
-    refuse(
-      options,
-      socket,
-      new CellError(
-        connected ? "OUTCOME_UNKNOWN" : "APP_UNREACHABLE",
-        "The application did not answer.",
-      ),
-      connected ? undefined : request.nonce,
-    );
+    if (connected) fail(wanted, "OUTCOME_UNKNOWN", undefined);
+    else tryAnother(wanted, instance, tried);
   });
   outgoing.once("response", (response) => {
-    if (!passHead(options, request, response, socket)) return;
+    if (!passHead(wanted, response)) return;
     response.pipe(socket);
     response.once("end", () => linger(options, socket));
   });
@@ -126,7 +106,7 @@ function upgrade(
     appSocket.on("error", () => appSocket.destroy());
     socket.once("close", () => appSocket.destroy());
     appSocket.once("close", () => socket.destroy());
-    if (!passHead(options, request, response, socket)) return;
+    if (!passHead(wanted, response)) return;
     appSocket.setTimeout(idleMs, () => appSocket.destroy());
     if (appHead.length > 0) socket.write(appHead);
     if (head.length > 0) appSocket.write(head);
@@ -138,24 +118,33 @@ function upgrade(
   outgoing.end();
 }
 
+/** Before a connection nothing was sent, so another instance may have it, or the router send it again. */
+function tryAnother(wanted: Upgrade, refused: Instance, before: ReadonlySet<Instance>): void {
+  const { options, entry, socket } = wanted;
+  options.upstreams.suspect(refused);
+  const tried = new Set([...before, refused]);
+  if (socket.destroyed) return;
+  if (options.upstreams.pick(entry.service, onPrimary, tried) === undefined) {
+    fail(wanted, "APP_UNREACHABLE", nonceOf(entry.asked));
+  } else upgrade(wanted, tried);
+}
+
+const fail = (
+  { options, socket }: Upgrade,
+  code: "OUTCOME_UNKNOWN" | "APP_UNREACHABLE",
+  notAdmitted: string | undefined,
+): void =>
+  refuse(options, socket, new CellError(code, "The application did not answer."), notAdmitted);
+
 /** False: ownership or lease could not be confirmed, and that was answered instead. */
-function passHead(
-  options: IngressOptions,
-  request: GateRequest,
-  response: IncomingMessage,
-  socket: Duplex,
-): boolean {
-  const confirmation = decideConfirmation(request, options.view());
-  if (confirmation.kind === "unknown") {
-    refuse(options, socket, outcomeUnknown(confirmation.reason));
+function passHead({ options, entry, socket }: Upgrade, response: IncomingMessage): boolean {
+  const verdict = confirmHead(options, entry, stripResponseHeaders(response.rawHeaders));
+  if (verdict.kind === "replace") {
+    refuse(options, socket, verdict.error);
     return false;
   }
   const status = response.statusCode ?? 502;
-  const kept = filterHeaders(
-    stripResponseHeaders(response.rawHeaders),
-    (name) => !name.startsWith(internalPrefix),
-  );
-  kept.push(headers.confirm, confirmation.header);
+  const kept = [...verdict.headers];
   if (status === 101) kept.push("connection", "Upgrade", "upgrade", "websocket");
   else kept.push("connection", "close");
   writeHead(socket, status, response.statusMessage ?? "", kept);

@@ -1,5 +1,5 @@
 /** `cellctl agent`: the process in front of an application in a cell. */
-import type { Register } from "../grammar.ts";
+import { collect, type Register } from "../grammar.ts";
 import { rawFlags } from "../process-flags.ts";
 
 export const register: Register = (noun, bind) => {
@@ -7,11 +7,25 @@ export const register: Register = (noun, bind) => {
     .option("--cell <cell>", "the cell it belongs to")
     .option("--listen <host:port>", "where routers send requests")
     .option("--admin <host:port>", "health, metrics and status")
-    .option("--upstream <url>", "the application")
+    .option(
+      "--upstream <[name=]url>",
+      "an instance of the application, or of its service NAME; repeat for more",
+      collect,
+    )
+    .option("--health <[name=]path>", "what is asked of its instances (default: /livez)", collect)
     .option("--database-url <ref>", "the cell's PostgreSQL: env:NAME, file:PATH or exec:COMMAND")
     .option("--control-plane <url>", "where to ask for the lease")
     .option("--token <ref>", "its token for the control plane")
-    .option("--endpoint <url>", "as routers reach it (default: as it listens)");
+    .option("--endpoint <url>", "as routers reach it (default: as it listens)")
+    .option(
+      "--replica <[name=]url,ref>",
+      "an instance that reads from the replica whose database is REF; repeat for more",
+      collect,
+    )
+    .option("--replica-lag-ms <ms>", "a replica further behind is not used (default: 1000)")
+    .option("--query-database-url <ref>", "a login that may only read, for cellctl query")
+    .option("--trust-keys <file>", "public keys of the control plane: follow the routing table")
+    .option("--state-dir <dir>", "where the routing table is kept, with --trust-keys");
   bind(noun, async (session, _args, options) => {
     const { runAgentProcess } = await import("../processes.ts");
     return runAgentProcess(session, rawFlags(noun, options, session.io.env));

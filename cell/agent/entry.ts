@@ -1,0 +1,170 @@
+/**
+ * What every exchange at the gate has in common, plain or upgraded: it is parsed, judged, counted, and
+ * given the headers that the application may believe; its answer is confirmed when its head is there.
+ *
+ * Always true: the gate's headers are set from what was checked, never passed through; what the
+ * application says under `x-cellfleet-` is removed; an answer that cannot be confirmed is replaced by
+ * OUTCOME_UNKNOWN before the router sees a byte of it, unless the cell does not enforce.
+ */
+import type { IncomingMessage } from "node:http";
+import { CellError } from "../../contract/errors.ts";
+import { headers, internalPrefix } from "../../contract/headers.ts";
+import type { KeyspaceName, TenantId } from "../../contract/ids.ts";
+import { filterHeaders, headerValues } from "../../contract/raw-headers.ts";
+import type { HeadVerdict } from "../../runtime/http/forward.ts";
+import { stripRequestHeaders } from "../../runtime/http/hop-headers.ts";
+import type { Gate, Ticket } from "./gate.ts";
+import type { GateView } from "./gate-decision.ts";
+import {
+  type Asked,
+  decideConfirmationOf,
+  decidePassage,
+  nonceOf,
+  onlyValue,
+  type Passage,
+  type PassageCode,
+  parseAsked,
+  routeClassOf,
+  ticketKeyOf,
+  vouchedHeaders,
+} from "./passage.ts";
+import type { Upstreams } from "./upstreams.ts";
+
+export type EntryOptions = {
+  readonly gate: Gate;
+  readonly upstreams: Upstreams;
+  /** What is known now; made anew for every look. */
+  readonly view: () => GateView;
+  /** Reads one key from the database, because the router seems to know more than this memory. */
+  readonly look: (key: string) => Promise<void>;
+  readonly onAdmitted: (keyspace: KeyspaceName, tenant: TenantId) => void;
+  /** It passed in this stage, and would not have in `enforce`. */
+  readonly onWouldRefuse: (code: PassageCode | "OUTCOME_UNKNOWN") => void;
+};
+
+export type Entered = {
+  readonly kind: "entered";
+  readonly asked: Asked;
+  readonly service: string;
+  readonly routeClass: "tenant" | "read" | "fan-out";
+  readonly wouldRefuse: PassageCode | undefined;
+  /** It was let in by a stage that refuses nothing. */
+  readonly lenient: boolean;
+  /** For the application. */
+  readonly headers: readonly string[];
+  /** The caller leaves when the exchange is over. */
+  readonly ticket: Ticket;
+};
+export type Entry =
+  | Entered
+  /** `nonce`: the application has seen nothing of it, so that a router may send it again. */
+  | { readonly kind: "refused"; readonly error: CellError; readonly nonce: string | undefined };
+
+/** `cut` ends the exchange from outside: an upgraded connection would never end by itself. */
+export async function enter(
+  options: EntryOptions,
+  req: IncomingMessage,
+  cut?: () => void,
+): Promise<Entry> {
+  const valuesOf = (name: string) => headerValues(req.rawHeaders, name);
+  const asked = parseAsked(valuesOf);
+  const method = req.method ?? "GET";
+  // Whoever named no placement is no router of a fleet that enforces.
+  const nonce = asked.kind === "bare" ? undefined : nonceOf(asked);
+  let passage = decidePassage(asked, method, options.view());
+  if (passage.worthALook && asked.kind === "keyed") {
+    await options.look(asked.request.key);
+    passage = decidePassage(asked, method, options.view());
+  }
+  // Nothing is awaited from here to the ticket: a gate that closes must find who is inside.
+  if (passage.kind === "refused") return { kind: "refused", error: refusalError(passage), nonce };
+  const service = options.upstreams.resolve(onlyValue(valuesOf, headers.service));
+  if (service === undefined) {
+    return { kind: "refused", error: unknownService(options.upstreams.services), nonce };
+  }
+  const { wouldRefuse } = passage;
+  const { cell, stage } = options.view();
+  const prepared = prepareHeaders(req, [
+    ...vouchedHeaders(asked, wouldRefuse),
+    ...[headers.cell, cell],
+  ]);
+  if (prepared instanceof CellError) return { kind: "refused", error: prepared, nonce };
+  if (wouldRefuse !== undefined) options.onWouldRefuse(wouldRefuse);
+  const { tenant, keyspace } = asked.kind === "keyed" ? asked.request : nameOf(asked);
+  if (tenant !== undefined && keyspace !== undefined) options.onAdmitted(keyspace, tenant);
+  return {
+    kind: "entered",
+    ...{ asked, service, wouldRefuse },
+    routeClass: routeClassOf(valuesOf),
+    lenient: stage !== "enforce",
+    headers: prepared,
+    ticket: options.gate.enter(ticketKeyOf(asked), cut),
+  };
+}
+
+/** The answer's headers for the router, or the error that goes instead. */
+export function confirmHead(options: EntryOptions, entry: Entered, raw: string[]): HeadVerdict {
+  const confirmation = decideConfirmationOf(entry.asked, options.view());
+  const kept = filterHeaders(raw, (name) => !name.startsWith(internalPrefix));
+  if (confirmation.kind === "confirmed") {
+    kept.push(headers.confirm, confirmation.header);
+    return { kind: "pass", headers: kept };
+  }
+  if (!mustConfirm(options, entry)) {
+    // Counted once: what had no right to enter is in the counters already.
+    if (entry.wouldRefuse === undefined) options.onWouldRefuse("OUTCOME_UNKNOWN");
+    return { kind: "pass", headers: kept };
+  }
+  return { kind: "replace", error: outcomeUnknown(confirmation.reason) };
+}
+
+/** Let in, or answered, in a stage that refuses nothing: then nothing is refused at the end either. */
+export const mustConfirm = (options: EntryOptions, entry: Entered): boolean =>
+  !entry.lenient && options.view().stage === "enforce";
+
+/** A tunnel outlives stages: in `enforce` it may stay only while it would be confirmed. */
+export const mayStay = (options: EntryOptions, entry: Entered): boolean => {
+  const view = options.view();
+  return view.stage !== "enforce" || decideConfirmationOf(entry.asked, view).kind === "confirmed";
+};
+
+const nameOf = (asked: Asked) =>
+  asked.kind === "bare" ? asked : { tenant: undefined, keyspace: undefined };
+
+/** The request's headers for the application, or why it cannot be passed on. */
+function prepareHeaders(req: IncomingMessage, vouched: readonly string[]): string[] | CellError {
+  if (!(req.url ?? "").startsWith("/")) {
+    return new CellError("REQUEST_INVALID", "the request target is not a path");
+  }
+  const stripped = stripRequestHeaders(req.rawHeaders);
+  if (stripped.kind === "refused") return new CellError("REQUEST_INVALID", stripped.reason);
+  const own = filterHeaders(
+    stripped.headers,
+    (name) => !name.startsWith(internalPrefix) && name !== "expect",
+  );
+  own.push(...vouched);
+  return own;
+}
+
+export const outcomeUnknown = (reason: string): CellError =>
+  new CellError("OUTCOME_UNKNOWN", `The application answered, but ${reason}.`, {
+    nextSteps: ["Repeat the request with the same Idempotency-Key."],
+  });
+
+const unknownService = (services: readonly string[]): CellError =>
+  new CellError(
+    "SERVICE_UNKNOWN",
+    `No such service stands behind this agent; these do: ${services.join(", ")}.`,
+    { nextSteps: ["Start the agent with --upstream NAME=URL for this service too."] },
+  );
+
+function refusalError(passage: Passage & { kind: "refused" }): CellError {
+  const { code, reason, known } = passage;
+  // As it is: a reason may begin with a placement key, and keys know upper from lower case.
+  return new CellError(code, `${reason}.`, {
+    ...(known === undefined ? {} : { details: { state: known.state, epoch: known.epoch } }),
+    ...(code === "GATE_HEADERS_MISSING"
+      ? { nextSteps: ["Send the request to a router of the fleet."] }
+      : {}),
+  });
+}
