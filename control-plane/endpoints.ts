@@ -1,6 +1,7 @@
 /** Every endpoint of the control plane, in the order in which `/docs` lists them. */
 import { auditEndpoints } from "./api/audit.ts";
 import { cellEndpoints } from "./api/cells.ts";
+import { claimEndpoints } from "./api/claims.ts";
 import type { ApiContext } from "./api/context.ts";
 import type { Endpoint } from "./api/endpoint.ts";
 import { keyspaceEndpoints } from "./api/keyspaces.ts";
@@ -24,6 +25,7 @@ export const controlEndpoints = (context: ApiContext, feed: RoutingFeed): readon
   ...keyspaceEndpoints(context),
   ...overrideEndpoints(context),
   ...routingEndpoints(context),
+  ...claimEndpoints(context),
   ...opEndpoints(context),
   ...auditEndpoints(context),
   ...tokenEndpoints(context),

@@ -7,7 +7,7 @@ import { z } from "zod";
 import type { Role } from "../../contract/control-api.ts";
 import { CellError, errorBodySchema } from "../../contract/errors.ts";
 import type { Caller } from "./auth.ts";
-import { hostileText, readJsonBody } from "./json-body.ts";
+import { hostileText, onOneLine, readJsonBody } from "./json-body.ts";
 
 export type Answer = {
   readonly status: 200 | 201 | 202;
@@ -28,6 +28,8 @@ export type Endpoint = {
   /** OpenAPI form: `/v1/cells/{id}`. */
   readonly path: string;
   readonly role: Role;
+  /** A machine role that may use it too: machine roles are on no ladder. */
+  readonly alsoFor?: Role;
   readonly openapi: RouteConfig;
   /** Refusals of this endpoint are audited under this action; absent for reads. */
   readonly audit?: { readonly action: string; readonly object: (incoming: Incoming) => string };
@@ -50,6 +52,7 @@ export type EndpointSpec<P extends Shape, Q extends Shape, B extends z.ZodType> 
   readonly method: Endpoint["method"];
   readonly path: string;
   readonly role: Role;
+  readonly alsoFor?: Role;
   readonly tag: string;
   readonly summary: string;
   readonly params?: P;
@@ -57,6 +60,10 @@ export type EndpointSpec<P extends Shape, Q extends Shape, B extends z.ZodType> 
   readonly body?: B;
   /** Of the JSON body, where a megabyte is not enough. */
   readonly bodyBytesMax?: number;
+  /** Members of the body that may be written on several lines. */
+  readonly lines?: readonly string[];
+  /** The body holds what strangers wrote (rows of tenants): `serve` sees to what is kept of it. */
+  readonly verbatim?: boolean;
   /** True: `serve` reads `request.body` itself, as a stream. */
   readonly streams?: boolean;
   readonly headers?: z.ZodObject;
@@ -79,6 +86,7 @@ export function endpoint<
     method: spec.method,
     path: spec.path,
     role: spec.role,
+    ...(spec.alsoFor === undefined ? {} : { alsoFor: spec.alsoFor }),
     openapi: describe(spec),
     ...(spec.audit === undefined ? {} : { audit: spec.audit }),
     ...(spec.queues === undefined ? {} : { queues: spec.queues }),
@@ -89,7 +97,7 @@ export function endpoint<
         spec.body === undefined
           ? undefined
           : await readJsonBody(incoming.request, spec.bodyBytesMax);
-      const body = parse(spec.body ?? nothing, raw, "body");
+      const body = checkedBody(spec, raw);
       return spec.serve({
         ...incoming,
         // The generic object has exactly the shape's members; zod's output type does not reduce for an open P.
@@ -101,10 +109,41 @@ export function endpoint<
   };
 }
 
+function checkedBody(
+  spec: {
+    readonly body?: z.ZodType;
+    readonly lines?: readonly string[];
+    readonly verbatim?: boolean;
+  },
+  raw: unknown,
+): unknown {
+  const schema = spec.body ?? nothing;
+  if (spec.verbatim === true) return readAs(schema, raw, "body");
+  refuseHostile(flattened(raw, spec.lines ?? []), "body");
+  return readAs(schema, raw, "body");
+}
+
+function flattened(raw: unknown, lines: readonly string[]): unknown {
+  if (lines.length === 0 || typeof raw !== "object" || raw === null) return raw;
+  const flat = Object.entries(raw).map(([name, value]: [string, unknown]) => [
+    name,
+    lines.includes(name) && typeof value === "string" ? onOneLine(value) : value,
+  ]);
+  return Object.fromEntries(flat);
+}
+
 /** Throws VALIDATION_FAILED, listing every problem as `path: message`. */
 export function parse<T extends z.ZodType>(schema: T, raw: unknown, part: string): z.output<T> {
+  refuseHostile(raw, part);
+  return readAs(schema, raw, part);
+}
+
+function refuseHostile(raw: unknown, part: string): void {
   const bad = hostileText(raw, part);
   if (bad !== undefined) throw new CellError("VALIDATION_FAILED", bad, { details: { part } });
+}
+
+function readAs<T extends z.ZodType>(schema: T, raw: unknown, part: string): z.output<T> {
   const result = schema.safeParse(raw);
   if (result.success) return result.data;
   const problems = result.error.issues.map((issue) => {

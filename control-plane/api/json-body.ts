@@ -120,6 +120,9 @@ const isHostile = (text: string): boolean => hostile.test(text) || !text.isWellF
 
 const depthMax = 32;
 
+/** The same text on one line: for what people write on several, such as SQL. */
+export const onOneLine = (text: string): string => text.replace(/[\t\r\n]/g, " ");
+
 /** Says what is wrong with the first text, key or value, that must not come in; undefined when all is well. */
 export function hostileText(value: unknown, path: string, depth = 0): string | undefined {
   if (typeof value === "string") return isHostile(value) ? hostileProblem(path) : undefined;

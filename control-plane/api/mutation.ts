@@ -40,6 +40,13 @@ export type MutationSpec<P extends Shape, B extends z.ZodType> = Omit<
   readonly action: string;
   readonly object: (asked: Asked<P, Record<never, never>, B>) => string;
   readonly body: B;
+  /**
+   * Takes out of the body what must be recorded nowhere, before it is audited, hashed for its
+   * Idempotency-Key or looked at otherwise.
+   */
+  readonly conceal?: (body: z.output<B>) => Promise<z.output<B>>;
+  /** What the entry of a refusal shows of the body, where that is not all of it. */
+  readonly recorded?: (body: z.output<B>) => unknown;
   /** Runs again when the transaction lost a race: does nothing but talk to the database. */
   readonly apply: (work: Work, asked: Asked<P, Record<never, never>, B>) => Promise<Answer>;
   /** The answer to keep for replay, where the real one holds a secret. */
@@ -68,7 +75,10 @@ export function mutation<P extends Shape, B extends z.ZodType>(
     ...spec,
     headers: keyHeaderSchema,
     audit: { action: spec.action, object: (incoming) => Object.values(incoming.params).join("/") },
-    serve: (asked) => runMutation(context, spec, asked),
+    serve: async (asked) => {
+      const body = (await spec.conceal?.(asked.body)) ?? asked.body;
+      return runMutation(context, spec, { ...asked, body });
+    },
   });
   return declared;
 }
@@ -120,7 +130,7 @@ async function runMutation<P extends Shape, B extends z.ZodType>(
     if (error instanceof CellError && !intent.dryRun) {
       await auditRefusal(context, { action: spec.action, object, caller: asked.caller }, error, {
         reason: intent.reason,
-        after: asked.body,
+        after: spec.recorded === undefined ? asked.body : spec.recorded(asked.body),
       });
     }
     throw error;

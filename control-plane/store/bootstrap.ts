@@ -1,11 +1,13 @@
 /**
- * What a fleet is born with: its own id, the keyspace `default`, a vacant leader's seat. Repeating
- * it changes nothing: a fleet keeps its id for ever.
+ * What a fleet is born with: its own id, the keyspace `default`, kinds of names, a vacant leader's
+ * seat. Repeating it changes nothing: a fleet keeps its id for ever.
  */
 import { defaultKeyspace } from "../../contract/ids.ts";
 import type { TenantSource } from "../../contract/routing-table.ts";
 import type { Random } from "../../runtime/random.ts";
+import { insertFirstNamespaces } from "./claim-namespaces.ts";
 import type { Tx } from "./database.ts";
+import { changeRouting } from "./routing-change.ts";
 import { fleet, keyspace, leader } from "./schema.ts";
 
 /** A header, then a subdomain; `PUT /v1/routing` says otherwise. */
@@ -15,17 +17,22 @@ const defaultTenantSources: readonly TenantSource[] = [
 ];
 
 export async function bootstrapFleet(tx: Tx, random: Random): Promise<void> {
-  await tx
+  const born = await tx
     .insert(fleet)
     .values({
       id: `fleet-${random.hex(8)}`,
       tenantSources: defaultTenantSources,
       serviceRoutes: [],
     })
-    .onConflictDoNothing();
+    .onConflictDoNothing()
+    .returning({ id: fleet.id });
   await tx.insert(leader).values({}).onConflictDoNothing();
   await tx
     .insert(keyspace)
     .values({ name: defaultKeyspace, strategy: "directory", guardMode: "strict" })
     .onConflictDoNothing();
+  // Routers of a fleet that is older than names learn how names are hashed.
+  if ((await insertFirstNamespaces(tx)) && born.length === 0) {
+    await changeRouting(tx, { config: true });
+  }
 }
