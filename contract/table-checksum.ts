@@ -9,6 +9,8 @@
  */
 import { z } from "zod";
 import {
+  aliasingSchema,
+  globalServicesSchema,
   routedCellSchema,
   routedKeyspaceSchema,
   type SnapshotHead,
@@ -64,7 +66,7 @@ function mixB(start: number, text: string): number {
 /** The lists of a table that always travel whole. */
 export type TableLists = Pick<
   SnapshotHead,
-  "tenantSources" | "serviceRoutes" | "keyspaces" | "cells"
+  "tenantSources" | "serviceRoutes" | "keyspaces" | "cells" | "globalServices" | "aliasing"
 >;
 
 const listsSchema = z.object({
@@ -72,6 +74,8 @@ const listsSchema = z.object({
   serviceRoutes: z.array(serviceRouteSchema),
   keyspaces: z.array(routedKeyspaceSchema),
   cells: z.array(routedCellSchema),
+  globalServices: globalServicesSchema.optional(),
+  aliasing: aliasingSchema.optional(),
 });
 
 /**
@@ -80,8 +84,11 @@ const listsSchema = z.object({
  */
 export function mixLists(lists: TableLists): Sum {
   const parsed = listsSchema.parse(lists);
+  const { globalServices = {}, ...rest } = parsed;
   const byName = {
-    ...parsed,
+    ...rest,
+    // None is as good as an empty list: tables from before there were any keep their sum.
+    ...(Object.keys(globalServices).length === 0 ? {} : { globalServices }),
     keyspaces: [...parsed.keyspaces].sort((a, b) => compare(a.name, b.name)),
     cells: [...parsed.cells].sort((a, b) => compare(a.id, b.id)),
   };

@@ -9,7 +9,8 @@ import type { TableLists } from "./table-checksum.ts";
 
 /** Undefined route: a tombstone. */
 export type Edit = KeyAt & { readonly route: Route | undefined };
-export function listsProblem({ keyspaces, cells }: TableLists): string | undefined {
+
+export function listsProblem({ keyspaces, cells, aliasing }: TableLists): string | undefined {
   const names = new Set<string>();
   for (const { name, strategy, slotCount } of keyspaces) {
     if (names.has(name)) return `keyspace ${name} is listed twice`;
@@ -23,6 +24,11 @@ export function listsProblem({ keyspaces, cells }: TableLists): string | undefin
   for (const { id } of cells) {
     if (ids.has(id)) return `cell ${id} is listed twice`;
     ids.add(id);
+  }
+  const spaces = new Set<string>();
+  for (const { name } of aliasing?.namespaces ?? []) {
+    if (spaces.has(name)) return `namespace ${name} is listed twice`;
+    spaces.add(name);
   }
   return undefined;
 }

@@ -6,9 +6,12 @@
  *   anything is touched, then applied in one synchronous run that cannot fail.
  * - A refused delta leaves the table exactly as it was.
  * - A tenant's own placement stands above the slot or range that contains it.
+ * - Names of tenants change together with the placements, and the checksum covers them.
  *
  * Routers and the control plane's publisher use the same code, so that both mean the same table.
  */
+import { hashAlias, normaliseAlias } from "./alias.ts";
+import { AliasIndex, type AliasPlan, type AliasTarget } from "./alias-index.ts";
 import type { CellId, KeyspaceName, Revision, TenantId } from "./ids.ts";
 import {
   emptyRoutes,
@@ -23,6 +26,7 @@ import {
 } from "./keyspace-routes.ts";
 import type { KeyKind, PlacementKey } from "./placement-key.ts";
 import type {
+  AliasGroup,
   DeltaBody,
   PlacementGroup,
   RoutedCell,
@@ -42,7 +46,7 @@ import {
 import { type Edit, groupProblem, listsProblem, wantedEdits } from "./table-problems.ts";
 import type { HashKey } from "./tenant-index.ts";
 
-export type TableHead = Omit<SnapshotHead, "kind" | "version" | "placements">;
+export type TableHead = Omit<SnapshotHead, "kind" | "version" | "placements" | "aliases">;
 
 export const tableRefusals = ["other-fleet", "gap", "invalid", "drift"] as const;
 export type TableRefusalReason = (typeof tableRefusals)[number];
@@ -75,13 +79,14 @@ export class TableState {
   readonly #keyspaces = new Map<KeyspaceName, KeyspaceRoutes>();
   #cells: ReadonlyMap<CellId, RoutedCell>;
   readonly #hashKey: HashKey;
+  readonly #aliases = new AliasIndex();
 
   /** Made by `startTable`, which has checked the lists. */
   constructor(head: TableHead, hashKey: HashKey) {
     const { fleet, revision, tenantSources, serviceRoutes, keyspaces, cells } = head;
     this.fleet = fleet;
     this.#revision = revision;
-    this.#lists = { tenantSources, serviceRoutes, keyspaces, cells };
+    this.#lists = { tenantSources, serviceRoutes, keyspaces, cells, ...optionalLists(head) };
     this.#listsSum = mixLists(this.#lists);
     this.#cells = cellMap(cells);
     for (const keyspace of keyspaces)
@@ -92,7 +97,7 @@ export class TableState {
   get revision(): Revision {
     return this.#revision;
   }
-  /** Tenant sources, service routes, keyspaces and cells; a new object after each change of one. */
+  /** All that travels whole: sources, routes, keyspaces, cells; a new object after each change of one. */
   get lists(): TableLists {
     return this.#lists;
   }
@@ -100,13 +105,17 @@ export class TableState {
   get size(): number {
     return this.#size;
   }
+  /** Names of tenants: pairs of name and tenant. */
+  get aliasCount(): number {
+    return this.#aliases.size;
+  }
   /** The highest epoch this table has ever held; 0 while it is empty. */
   get epochMax(): number {
     return this.#epochMax;
   }
   /** 16 hex digits. */
   get checksum(): string {
-    return sumText(addSums(this.#listsSum, this.#sum));
+    return sumText(addSums(addSums(this.#listsSum, this.#sum), this.#aliases.sum));
   }
 
   cell(id: CellId): RoutedCell | undefined {
@@ -121,6 +130,17 @@ export class TableState {
   lookup(keyspace: KeyspaceName, tenant: TenantId): FoundRoute | undefined {
     const routes = this.#keyspaces.get(keyspace);
     return routes && lookupIn(routes, tenant);
+  }
+
+  /** The tenants that a name stands for; none where namespace or name are unknown. */
+  resolve(namespace: string, name: string): readonly AliasTarget[] {
+    const { aliasing } = this.#lists;
+    const space = aliasing?.namespaces.find((one) => one.name === namespace);
+    if (aliasing === undefined || space === undefined || this.#aliases.size === 0) return [];
+    const spelled = normaliseAlias(name, space.fold);
+    return spelled === undefined
+      ? []
+      : this.#aliases.lookup(namespace, hashAlias(aliasing.salt, namespace, spelled));
   }
 
   /** The placement of exactly this key, whatever contains it. */
@@ -138,6 +158,11 @@ export class TableState {
         yield* groupsOf(keyspace, kind, routes.byKind[kind], valuesMax);
       }
     }
+  }
+
+  /** All names in bulk, as a snapshot carries them, in any order. */
+  aliasGroups(namesMax = 10_000): Generator<AliasGroup> {
+    return this.#aliases.groups(namesMax);
   }
 
   /** The checksum that the table would have after the change; for a publisher that writes the delta. */
@@ -161,10 +186,14 @@ export class TableState {
   }
 
   /**
-   * Adds placements while the table is being built. A key that is there already is refused, and the
+   * Adds placements or names while the table is being built. What is there already is refused, and the
    * table is of no use then.
    */
-  load(group: PlacementGroup): TableRefusal | undefined {
+  load(group: PlacementGroup | AliasGroup): TableRefusal | undefined {
+    if ("alias" in group) {
+      const trouble = this.#aliases.load(group);
+      return trouble === undefined ? undefined : refused("invalid", trouble);
+    }
     const problem = groupProblem(group, this.#keyspaces.get(group.keyspace)?.keyspace);
     if (problem !== undefined) return refused("invalid", problem);
     const { keyspace, kind, cell, epoch, state } = group;
@@ -194,6 +223,9 @@ export class TableState {
     if (problem !== undefined) return refused("invalid", problem);
     const edits = this.#edits(change, lists);
     if ("kind" in edits) return edits;
+    const { aliasDeletes: deletes = [], aliasUpserts: upserts = [] } = change;
+    const aliases = this.#aliases.plan({ deletes, upserts });
+    if (typeof aliases === "string") return refused("invalid", aliases);
     const listsSum = same ? this.#listsSum : mixLists(lists);
     return {
       to: change.to,
@@ -201,18 +233,22 @@ export class TableState {
       listsSum,
       edits: edits.edits,
       sum: edits.sum,
-      checksum: sumText(addSums(listsSum, edits.sum)),
+      aliases,
+      checksum: sumText(addSums(addSums(listsSum, edits.sum), aliases.sum)),
     };
   }
 
   /** The same object when the change brings no list. */
   #listsAfter(change: TableChange): TableLists {
     const { tenantSources, serviceRoutes, keyspaces, cells } = change;
+    const optional = optionalLists(change);
     const none = [tenantSources, serviceRoutes, keyspaces, cells].every(
       (list) => list === undefined,
     );
-    if (none) return this.#lists;
+    if (none && Object.keys(optional).length === 0) return this.#lists;
     return {
+      ...this.#lists,
+      ...optional,
       tenantSources: tenantSources ?? this.#lists.tenantSources,
       serviceRoutes: serviceRoutes ?? this.#lists.serviceRoutes,
       keyspaces: keyspaces ?? this.#lists.keyspaces,
@@ -260,6 +296,7 @@ export class TableState {
       else this.#put(edit, edit.route);
     }
     this.#sum = plan.sum;
+    this.#aliases.commit(plan.aliases);
     this.#revision = plan.to;
   }
 
@@ -307,6 +344,7 @@ type Plan = {
   readonly listsSum: Sum;
   readonly edits: readonly Edit[];
   readonly sum: Sum;
+  readonly aliases: AliasPlan;
   readonly checksum: string;
 };
 
@@ -322,7 +360,7 @@ export function startTable(head: TableHead, hashKey: HashKey = [0, 0]): TableSta
 /** A whole table at once. */
 export function buildTable(
   head: TableHead,
-  groups: Iterable<PlacementGroup>,
+  groups: Iterable<PlacementGroup | AliasGroup>,
 ): TableState | TableRefusal {
   const table = startTable(head);
   if ("kind" in table) return table;
@@ -337,6 +375,15 @@ const mixerOf = (keyspace: KeyspaceName, kind: KeyKind, { cell, epoch, state }: 
   createMixer(`${cell} ${epoch} ${state} ${keyspace}/${kind}/`);
 
 const mixRoute = (at: KeyAt, route: Route): Sum => mixerOf(at.keyspace, at.kind, route)(at.value);
+
+/** Those that a table may do without; absent stays absent. */
+const optionalLists = ({
+  globalServices,
+  aliasing,
+}: Pick<TableChange, "globalServices" | "aliasing">): Partial<TableLists> => ({
+  ...(globalServices === undefined ? {} : { globalServices }),
+  ...(aliasing === undefined ? {} : { aliasing }),
+});
 
 const cellMap = (cells: readonly RoutedCell[]): ReadonlyMap<CellId, RoutedCell> =>
   new Map(cells.map((cell) => [cell.id, cell]));

@@ -12,9 +12,14 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { hashAlias } from "../contract/alias.ts";
+import { defaultKeyspace, parseTenantId } from "../contract/ids.ts";
+import type { AliasGroup } from "../contract/routing-table.ts";
 import type { TableState } from "../contract/table-state.ts";
+import { must } from "../runtime/assert.ts";
 import { createVerifier } from "../runtime/signing.ts";
 import { TableFile } from "./file.ts";
+import { readSnapshot } from "./read.ts";
 import { deltaOf, keys, otherSigner, snapshotOf, tableOf } from "./table.fixture.ts";
 
 // Real sockets and a real disk on a machine that may be busy: conditions are waited for, not times.
@@ -50,6 +55,10 @@ async function writeSeven(): Promise<TableState> {
   return table;
 }
 
+async function* from(bytes: Buffer) {
+  yield bytes;
+}
+
 const restore = () => new TableFile(dir, verifier, [1, 2]).restore();
 
 describe("after a restart", () => {
@@ -60,6 +69,50 @@ describe("after a restart", () => {
     if (restored.kind !== "restored") return;
     expect(restored.table.revision).toBe(7);
     expect(restored.table.checksum).toBe(table.checksum);
+  });
+
+  test("names of tenants come back with snapshot and journal", async () => {
+    const aliasing = { salt: "00".repeat(16), namespaces: [{ name: "email", fold: true }] };
+    const table = tableOf(5, { acme: "a 1" }, {}, "fleet-1", { aliasing });
+    const named = (name: string) => [
+      {
+        alias: "email",
+        keyspace: defaultKeyspace,
+        names: [[hashAlias(aliasing.salt, "email", name), must(parseTenantId("acme"), "id")]],
+      } satisfies AliasGroup,
+    ];
+    for (const group of named("ann@example.com")) expect(table.load(group)).toBeUndefined();
+    const file = await write(table);
+    const change = {
+      aliasUpserts: named("bob@example.com"),
+      aliasDeletes: named("ann@example.com"),
+    };
+    const delta = deltaOf(table, {}, [], undefined, change);
+    const restoredBefore = await restore();
+    expect(table.apply(JSON.parse(delta.body))).toBeUndefined();
+    await file.append(delta, table);
+    await file.close();
+    const restoredAfter = await restore();
+    if (restoredBefore.kind !== "restored" || restoredAfter.kind !== "restored") {
+      throw new Error(JSON.stringify([restoredBefore, restoredAfter]));
+    }
+    expect(restoredBefore.table.resolve("email", "ANN@example.com")).toHaveLength(1);
+    expect(restoredAfter.table.resolve("email", "ann@example.com")).toEqual([]);
+    expect(restoredAfter.table.resolve("email", "bob@example.com")).toHaveLength(1);
+    expect(restoredAfter.table.checksum).toBe(table.checksum);
+  });
+
+  test("a snapshot that lost its names is refused", async () => {
+    const aliasing = { salt: "00".repeat(16), namespaces: [{ name: "email", fold: true }] };
+    const table = tableOf(5, { acme: "a 1" }, {}, "fleet-1", { aliasing });
+    const names: AliasGroup["names"] = [["A".repeat(22), must(parseTenantId("acme"), "id")]];
+    const group = { alias: "email", keyspace: defaultKeyspace, names };
+    // What the head promises and what follows are signed together, so this is the publisher's fault.
+    const lying = snapshotOf(table, undefined, { aliases: 1 });
+    expect(await readSnapshot(from(lying), verifier, [1, 2])).toMatchObject({ reason: "corrupt" });
+    expect(table.load(group)).toBeUndefined();
+    const whole = await readSnapshot(from(snapshotOf(table)), verifier, [1, 2]);
+    expect(whole).toMatchObject({ aliasCount: 1, checksum: table.checksum });
   });
 
   test("an empty folder is no mistake", async () => {

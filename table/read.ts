@@ -1,10 +1,11 @@
 /**
  * Reads a routing table from its wire form, line by line, whether it comes from the control plane or
  * from disk. Nothing is believed before the tail: digest over every byte, signature over the digest,
- * number of placements, checksum of what was built.
+ * number of placements and names, checksum of what was built.
  */
 import { createHash } from "node:crypto";
 import {
+  aliasGroupSchema,
   placementGroupSchema,
   snapshotHeadSchema,
   snapshotTailSchema,
@@ -54,7 +55,7 @@ class SnapshotReader {
   readonly #hashKey: HashKey;
   readonly #hash = createHash("sha256");
   #table: TableState | undefined;
-  #promised = 0;
+  #promised = { placements: 0, aliases: 0 };
   #done: boolean = false;
 
   constructor(verifier: Verifier, hashKey: HashKey) {
@@ -66,7 +67,8 @@ class SnapshotReader {
     if (this.#done) return refused("corrupt", "there is more after the tail");
     const json = parseJson(bytes.toString("utf8"));
     if (this.#table === undefined) return this.#head(bytes, json);
-    const group = placementGroupSchema.safeParse(json);
+    const isNames = typeof json === "object" && json !== null && "alias" in json;
+    const group = (isNames ? aliasGroupSchema : placementGroupSchema).safeParse(json);
     if (!group.success) return this.#tail(json, this.#table);
     this.#hash.update(bytes);
     const problem = this.#table.load(group.data);
@@ -85,20 +87,24 @@ class SnapshotReader {
     const table = startTable(head.data, this.#hashKey);
     if (isTableRefusal(table)) return refused("invalid", table.text);
     this.#table = table;
-    this.#promised = head.data.placements;
+    const { placements, aliases = 0 } = head.data;
+    this.#promised = { placements, aliases };
     return undefined;
   }
 
   #tail(json: unknown, table: TableState): TableProblem | undefined {
     const tail = snapshotTailSchema.safeParse(json);
-    if (!tail.success) return refused("corrupt", "a line is neither placements nor tail");
+    if (!tail.success) return refused("corrupt", "a line is neither placements nor names nor tail");
     const { digest, checksum, keyId, signature } = tail.data;
     if (this.#hash.digest("hex") !== digest) return refused("corrupt", "the digest does not fit");
     if (!this.#verifier.verify(signaturePurposes.routingTable, digest, keyId, signature)) {
       return refused("unsigned", `no trusted key ${keyId} has signed this table`);
     }
-    if (table.size !== this.#promised || table.checksum !== checksum) {
-      return refused("corrupt", "the placements are not those that the head and the tail speak of");
+    const { placements, aliases } = this.#promised;
+    const isWhole = table.size === placements && table.aliasCount === aliases;
+    if (!isWhole || table.checksum !== checksum) {
+      const text = "the placements and names are not those that the head and the tail speak of";
+      return refused("corrupt", text);
     }
     this.#done = true;
     return undefined;

@@ -4,7 +4,13 @@ import { createServer, type IncomingMessage, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { type RouterSyncRequest, routerSyncRequestSchema } from "../contract/cell-protocol.ts";
 import { defaultKeyspace, parseCellId, parseEpoch, parseRevision } from "../contract/ids.ts";
-import type { PlacementGroup, RouteState, SignedDelta } from "../contract/routing-table.ts";
+import type {
+  DeltaBody,
+  PlacementGroup,
+  RouteState,
+  SignedDelta,
+  SnapshotHead,
+} from "../contract/routing-table.ts";
 import { buildTable, isTableRefusal, type TableState } from "../contract/table-state.ts";
 import { must } from "../runtime/assert.ts";
 import { createSigner, generateKey, type Signer, signaturePurposes } from "../runtime/signing.ts";
@@ -34,9 +40,11 @@ export function tableOf(
   placements: Placements,
   cells: Readonly<Record<string, readonly string[]>> = {},
   fleet: string = "fleet-1",
+  lists: Pick<SnapshotHead, "aliasing" | "globalServices"> = {},
 ): TableState {
   const table = buildTable(
     {
+      ...lists,
       fleet,
       revision: must(parseRevision(revision), "revision"),
       tenantSources: [{ header: "x-tenant-id" }],
@@ -54,7 +62,7 @@ export function tableOf(
 }
 
 /** The signed snapshot, as its bytes. */
-export function snapshotOf(table: TableState, by: Signer = signer): Buffer {
+export function snapshotOf(table: TableState, by: Signer = signer, more: object = {}): Buffer {
   const head = {
     ...{
       kind: "cellfleet.routing-table",
@@ -64,8 +72,12 @@ export function snapshotOf(table: TableState, by: Signer = signer): Buffer {
     },
     ...table.lists,
     placements: table.size,
+    ...(table.aliasCount === 0 ? {} : { aliases: table.aliasCount }),
+    ...more,
   };
-  const lines = [head, ...table.groups()].map((line) => `${JSON.stringify(line)}\n`).join("");
+  const lines = [head, ...table.groups(), ...table.aliasGroups()]
+    .map((line) => `${JSON.stringify(line)}\n`)
+    .join("");
   const digest = createHash("sha256").update(lines).digest("hex");
   const signature = by.sign(signaturePurposes.routingTable, digest);
   const tail = { digest, checksum: table.checksum, keyId: by.keyId, signature };
@@ -78,8 +90,10 @@ export function deltaOf(
   upserts: Placements,
   deletes: readonly string[] = [],
   by: Signer = signer,
+  more: Partial<DeltaBody> = {},
 ): SignedDelta {
   const change = {
+    ...more,
     fleet: table.fleet,
     from: table.revision,
     to: must(parseRevision(table.revision + 1), "revision"),
