@@ -1,7 +1,7 @@
 /** `cellctl check`: one line per check, √ or ×, and how to mend what is not well. */
 import { runChecks } from "../checks.ts";
-import { CliError } from "../failures.ts";
-import type { Register } from "../grammar.ts";
+import { CliError, usage } from "../failures.ts";
+import { type Register, text } from "../grammar.ts";
 import type { View } from "../render/output.ts";
 import type { Check } from "../shapes.ts";
 
@@ -17,7 +17,18 @@ export const checkView: View<Check> = {
 };
 
 export const register: Register = (noun, bind) => {
-  bind(noun, async (session) => {
+  noun
+    .option("--database-url <reference>", "is this database fit to be a cell's: env:, file:, exec:")
+    .option("--role <role>", "what the URL's role is for: owner (default), agent, mover or app")
+    .option("--app-role <role>", "the role that the application logs in as");
+  bind(noun, async (session, _args, options) => {
+    const reference = text(options, "databaseUrl");
+    if (reference !== undefined) {
+      const { checkDatabase } = await import("./check-database.ts");
+      return checkDatabase(session, reference, options);
+    }
+    const stray = ["role", "appRole"].find((name) => text(options, name) !== undefined);
+    if (stray !== undefined) throw usage("--role and --app-role go with --database-url");
     const items = await runChecks(session);
     await session.out.list(onePage(items), checkView);
     const failed = items.filter(({ state }) => state === "failed");

@@ -1,0 +1,61 @@
+/**
+ * The one door from the CLI to the room `adoption/`: what works on the user's own databases and
+ * files. Each operation is loaded when it is asked for. Addresses of databases are secrets, so they
+ * come as references and are resolved here, at the edge.
+ */
+import { CellError } from "../contract/errors.ts";
+import { parseSecretRef, resolveSecret, secretRefRule } from "../runtime/secret-ref.ts";
+import { usage } from "./failures.ts";
+import { type Options, text } from "./grammar.ts";
+import type { Session } from "./session.ts";
+
+export type { SchemaFinding, SchemaVerdict } from "../adoption/schema/check.ts";
+export type { Database } from "../adoption/schema/database.ts";
+export type { Plan, Step, StepEvent } from "../adoption/schema/step.ts";
+
+/** The address behind `--database-url REF`. */
+export async function databaseUrl(session: Session, options: Options): Promise<string> {
+  const raw = text(options, "databaseUrl");
+  if (raw === undefined) throw usage(`--database-url is missing: ${secretRefRule}`);
+  return resolveDatabaseUrl(session, raw);
+}
+
+/** Throws USAGE for an address written out: everybody on the machine would see it in `ps`. */
+export async function resolveDatabaseUrl(session: Session, raw: string): Promise<string> {
+  if (parseSecretRef(raw) === undefined) {
+    const why = /^postgres(ql)?:/i.test(raw)
+      ? "an address with its password would stand in the process list and in the shell's history"
+      : "it is no reference";
+    throw usage(
+      `--database-url: must be ${secretRefRule}; ${why}`,
+      "export DATABASE_URL=postgres://… and pass --database-url env:DATABASE_URL",
+      "or put the address into a file that only you can read, and pass --database-url file:PATH",
+    );
+  }
+  const url = await resolveSecret(raw, session.io.env);
+  if (/^postgres(ql)?:\/\//i.test(url)) return url;
+  throw new CellError("CONFIG_INVALID", `What ${raw} holds is not an address of PostgreSQL`, {
+    nextSteps: ["it looks like postgres://ROLE:PASSWORD@HOST:5432/DATABASE"],
+  });
+}
+
+/** Opens a database for the time of `work`. */
+export async function withDatabase<T>(
+  url: string,
+  work: (database: import("../adoption/schema/database.ts").Database) => Promise<T>,
+): Promise<T> {
+  const { openDatabase } = await import("../adoption/schema/database.ts");
+  const database = await openDatabase(url);
+  try {
+    return await work(database);
+  } finally {
+    await database.close();
+  }
+}
+
+export const loadManifest = () => import("../adoption/schema/manifest-file.ts");
+export const loadSchemaInit = () => import("../adoption/schema/init.ts");
+export const loadSchemaCheck = () => import("../adoption/schema/check.ts");
+export const loadSchemaInstall = () => import("../adoption/schema/install.ts");
+export const loadSchemaUninstall = () => import("../adoption/schema/uninstall.ts");
+export const loadSchemaScript = () => import("../adoption/schema/plan-script.ts");
