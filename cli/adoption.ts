@@ -9,6 +9,7 @@ import { usage } from "./failures.ts";
 import { type Options, text } from "./grammar.ts";
 import type { Session } from "./session.ts";
 
+export type { PreflightItem } from "../adoption/preflight/item.ts";
 export type { SchemaFinding, SchemaVerdict } from "../adoption/schema/check.ts";
 export type { Database } from "../adoption/schema/database.ts";
 export type { Plan, Step, StepEvent } from "../adoption/schema/step.ts";
@@ -59,3 +60,11 @@ export const loadSchemaCheck = () => import("../adoption/schema/check.ts");
 export const loadSchemaInstall = () => import("../adoption/schema/install.ts");
 export const loadSchemaUninstall = () => import("../adoption/schema/uninstall.ts");
 export const loadSchemaScript = () => import("../adoption/schema/plan-script.ts");
+
+type PreflightQuestion = import("../adoption/preflight/check.ts").PreflightQuestion;
+export async function checkUserDatabase(question: PreflightQuestion) {
+  return (await import("../adoption/preflight/check.ts")).checkUserDatabase(question);
+}
+export async function exposesPassword(reference: string): Promise<boolean> {
+  return (await import("../adoption/connection.ts")).exposesPassword(reference);
+}

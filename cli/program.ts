@@ -52,6 +52,12 @@ export const nouns: readonly Noun[] = [
     "sets of tenants with one mapping strategy",
     () => import("./commands/keyspace.ts"),
   ),
+  noun(
+    "schema",
+    fleet,
+    "your own database: check its schema, install the guard, take it off",
+    () => import("./commands/schema.ts"),
+  ),
   noun("route", fleet, "where a request goes, and overrides", () => import("./commands/route.ts")),
   noun(
     "routing",

@@ -1,0 +1,149 @@
+/**
+ * `schema install`: reads the catalog, plans, and runs the plan; and reads the catalog again, because
+ * an installation is finished when planning anew leaves nothing to do.
+ */
+import { createHash } from "node:crypto";
+import { escapeLiteral } from "pg";
+import {
+  installPack,
+  type PackRoles,
+  packContent,
+  packOwnerRole,
+} from "../../cell/store/install.ts";
+import type { Manifest } from "../../cell/store/manifest.ts";
+import type { Queryable } from "../../cell/store/queryable.ts";
+import { CellError } from "../../contract/errors.ts";
+import type { Clock } from "../../runtime/clock.ts";
+import type { Random } from "../../runtime/random.ts";
+import { readAppCatalog } from "./app-catalog.ts";
+import type { Database } from "./database.ts";
+import { type LockLimits, lockLimitsDefault } from "./lock-bounded.ts";
+import { type InstallStage, planInstall, tenantTables } from "./plan-install.ts";
+import { runPlan } from "./run-plan.ts";
+import type { Plan, StepEvent } from "./step.ts";
+
+export type InstallOptions = {
+  readonly database: Database;
+  readonly manifest: Manifest;
+  readonly cell: string;
+  readonly stage: InstallStage;
+  readonly roles: PackRoles;
+  readonly replaceUnique: readonly string[] | "all";
+};
+
+export type InstallRun = InstallOptions & {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly limits?: LockLimits;
+  readonly emit: (event: StepEvent) => Promise<void> | void;
+  readonly signal: AbortSignal;
+};
+
+/** A plan may hold more after the first run: what is found only where the rows have been filled. */
+const passesMax = 3;
+
+export async function planInstallation(options: InstallOptions): Promise<Plan> {
+  const catalog = await readAppCatalog(options.database.client);
+  const { cell } = catalog.pack;
+  if (cell !== null && cell !== options.cell) {
+    throw new CellError(
+      "CONFIG_INVALID",
+      `The database belongs to the cell ${cell}, not to ${options.cell}`,
+      {
+        nextSteps: [`cellctl schema install --cell ${cell} …`],
+      },
+    );
+  }
+  return planInstall(catalog, options.manifest, { ...options, packDigest: packDigest() });
+}
+
+/** As the installer of the pack records it. */
+const packDigest = (): string => createHash("sha256").update(packContent()).digest("hex");
+
+/** The pack as text, as the installer runs it. */
+export function packScript({ roles, cell, stage }: InstallOptions): string {
+  const settings = Object.entries({
+    app_role: roles.appRole,
+    app_owner_role: roles.appOwnerRole,
+    agent_role: roles.agentRole,
+    stage,
+  }).map(
+    ([name, value]) =>
+      `select set_config('cellfleet_install.${name}', ${escapeLiteral(value)}, true);`,
+  );
+  return [
+    "-- As a role that may create roles, or with the roles there. Missing roles are made:",
+    `-- ${packOwnerRole} (nologin), ${roles.appOwnerRole} (nologin), ${roles.appRole}, ${roles.agentRole}`,
+    "begin;",
+    `create schema if not exists cellfleet authorization ${packOwnerRole};`,
+    `set local role ${packOwnerRole};`,
+    "set local search_path = pg_catalog, pg_temp;",
+    ...settings,
+    packContent(),
+    `update cellfleet.progress set cell = ${escapeLiteral(cell)} where cell is null;`,
+    "commit;",
+  ].join("\n");
+}
+
+/** Names that were not given: the owner of the tenants' tables is a fact, not a wish. */
+export async function chooseRoles(
+  client: Queryable,
+  manifest: Manifest,
+  wish: { readonly [Name in keyof PackRoles]: string | undefined } & {
+    readonly readerRole: string | undefined;
+  },
+): Promise<PackRoles> {
+  const tables = tenantTables(await readAppCatalog(client), manifest);
+  const owners = [...new Set(tables.map(({ facts }) => facts.owner))];
+  const [owner] = owners;
+  if (wish.appOwnerRole === undefined && owners.length > 1) {
+    throw new CellError(
+      "CONFIG_INVALID",
+      `The tenants' tables have several owners: ${owners.join(", ")}`,
+      {
+        nextSteps: ["name the one that may make triggers on all of them: --app-owner-role ROLE"],
+      },
+    );
+  }
+  const appOwnerRole = wish.appOwnerRole ?? owner;
+  if (appOwnerRole === undefined) {
+    throw new CellError(
+      "SCHEMA_UNFIT",
+      "No table of a tenant stands both in manifest and database",
+      {
+        nextSteps: ["cellctl schema init --database-url REF proposes a manifest"],
+      },
+    );
+  }
+  return {
+    appOwnerRole,
+    // Whoever owns the tables is what most applications log in as; schema check says what that costs.
+    appRole: wish.appRole ?? appOwnerRole,
+    agentRole: wish.agentRole ?? "cellfleet_agent",
+  };
+}
+
+/** Returns the advice: what a person has to decide. */
+export async function runInstallation(run: InstallRun): Promise<Plan["advice"]> {
+  const { database, clock, random, emit, signal } = run;
+  const watcher = await database.open();
+  const context = {
+    client: database.client,
+    watcher,
+    clock,
+    random,
+    emit,
+    signal,
+    limits: run.limits ?? lockLimitsDefault,
+    installPack: () => installPack(database.client, { ...run.roles, cellId: run.cell }),
+  };
+  for (let pass = 1; ; pass += 1) {
+    const plan = await planInstallation(run);
+    if (plan.steps.length === 0) return plan.advice;
+    if (pass > passesMax) {
+      const left = plan.steps.map(({ id }) => id).join(", ");
+      throw new CellError("OP_FAILED", `These steps ran and are not done: ${left}`);
+    }
+    await runPlan(context, plan);
+  }
+}

@@ -1,0 +1,60 @@
+/**
+ * `schema uninstall`: takes guard, visibility and leased ids off, then the schema `cellfleet`. Refused
+ * while the cell is more than passed through: the routers would go on to believe in a fence.
+ */
+import { CellError } from "../../contract/errors.ts";
+import type { Clock } from "../../runtime/clock.ts";
+import type { Random } from "../../runtime/random.ts";
+import { readAppCatalog } from "./app-catalog.ts";
+import type { Database } from "./database.ts";
+import { type LockLimits, lockLimitsDefault } from "./lock-bounded.ts";
+import { planUninstall, type UninstallPlan } from "./plan-uninstall.ts";
+import { runPlan } from "./run-plan.ts";
+import type { StepEvent } from "./step.ts";
+
+export type UninstallOptions = {
+  readonly database: Database;
+  readonly dropAdded: boolean;
+  readonly force: boolean;
+};
+
+export type UninstallRun = UninstallOptions & {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly limits?: LockLimits;
+  readonly emit: (event: StepEvent) => Promise<void> | void;
+  readonly signal: AbortSignal;
+};
+
+/** Throws SAFETY_RULE while the cell is in another stage than pass-through, unless forced. */
+export async function planRemoval(options: UninstallOptions): Promise<UninstallPlan> {
+  const { client } = options.database;
+  const catalog = await readAppCatalog(client);
+  const { stage, cell } = catalog.pack;
+  if (!options.force && catalog.pack.schema && stage !== null && stage !== "pass-through") {
+    throw new CellError(
+      "SAFETY_RULE",
+      `The cell ${cell ?? ""} is in stage ${stage}: its routers and agents count on the guard`,
+      {
+        nextSteps: [
+          `cellctl cell stage ${cell ?? "CELL"} pass-through`,
+          "or --force, when no fleet knows this database any more",
+        ],
+      },
+    );
+  }
+  return planUninstall(catalog, options);
+}
+
+export async function runRemoval(run: UninstallRun): Promise<UninstallPlan["stays"]> {
+  const { database, clock, random, emit, signal } = run;
+  const plan = await planRemoval(run);
+  const watcher = await database.open();
+  const limits = run.limits ?? lockLimitsDefault;
+  const installPack = () => Promise.reject(new Error("nothing is installed here"));
+  await runPlan(
+    { client: database.client, watcher, clock, random, emit, signal, limits, installPack },
+    { steps: plan.steps, advice: [] },
+  );
+  return plan.stays;
+}
