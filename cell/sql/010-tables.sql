@@ -23,6 +23,40 @@ create table if not exists cellfleet.progress (
   epoch_max        bigint not null default 0
 );
 insert into cellfleet.progress default values on conflict do nothing;
+-- Stands in for the server's own number where a provider hides that (see 095). Asked first, because
+-- even ADD COLUMN IF NOT EXISTS would lock readers out.
+do $$ begin
+  perform from pg_attribute a
+    where a.attrelid = 'cellfleet.progress'::regclass and a.attname = 'identity' and not a.attisdropped;
+  if not found then
+    alter table cellfleet.progress add column identity bigint not null
+      default ('x' || left(md5(gen_random_uuid()::text), 15))::bit(60)::bigint;
+  end if;
+end $$;
+
+-- How far the adoption of this cell has come. `enforce`: what is not this cell's is refused. In the
+-- other two it is counted and let pass. Exactly one row, and a table of its own: set_stage() locks it
+-- against all who write by leave of the stage, and nothing else ever locks it. Only the first
+-- installation into a database chooses.
+create table if not exists cellfleet.stage (
+  one   boolean primary key default true check (one),
+  stage text not null check (stage in ('pass-through', 'observe', 'enforce'))
+);
+insert into cellfleet.stage (stage)
+values (coalesce(nullif(current_setting('cellfleet_install.stage', true), ''), 'enforce'))
+on conflict do nothing;
+
+-- What `observe` let pass, per SQLSTATE. Sequences: they keep counting through rollbacks, nobody waits
+-- for anybody, and a crash may only make them jump ahead (by at most 32).
+create sequence if not exists cellfleet.would_refuse_cf001;
+create sequence if not exists cellfleet.would_refuse_cf002;
+create sequence if not exists cellfleet.would_refuse_cf003;
+create sequence if not exists cellfleet.would_refuse_cf004;
+create sequence if not exists cellfleet.would_refuse_cf005;
+create sequence if not exists cellfleet.would_refuse_cf006;
+create sequence if not exists cellfleet.would_refuse_cf007;
+create sequence if not exists cellfleet.would_refuse_cf009;
+create sequence if not exists cellfleet.would_refuse_cf010;
 
 create table if not exists cellfleet.keyspace (
   name         text collate "C" primary key,
@@ -34,6 +68,16 @@ create table if not exists cellfleet.keyspace (
   range_starts text[] not null default '{}',
   check ((strategy = 'slots') = (slot_count is not null))
 );
+-- A copy of cellfleet.stage, which set_stage() keeps: who reads this row needs no second table.
+-- Asked first, because even ADD COLUMN IF NOT EXISTS would lock every writer out.
+do $$ begin
+  perform from pg_attribute a
+    where a.attrelid = 'cellfleet.keyspace'::regclass and a.attname = 'stage' and not a.attisdropped;
+  if not found then
+    alter table cellfleet.keyspace add column stage text not null default 'enforce'
+      check (stage in ('pass-through', 'observe', 'enforce'));
+  end if;
+end $$;
 
 -- Text is compared in byte order everywhere, so that PostgreSQL and JavaScript agree.
 create table if not exists cellfleet.ownership (
@@ -84,6 +128,27 @@ create table if not exists cellfleet.guarded_table (
   key_column  text not null,
   keyspace    text not null,
   primary key (schema_name, table_name)
+);
+
+-- A purge under way: deletes of rows of this key pass the guard in this one transaction. Only
+-- purge_rows() writes here.
+create table if not exists cellfleet.purging (
+  key text collate "C" primary key,
+  xid xid8 not null
+);
+
+-- What the application's own migrations have come to, told by those who run them.
+create table if not exists cellfleet.store_version (
+  number     bigint generated always as identity primary key,
+  version    text not null check (version <> ''),
+  applied_at timestamptz not null default now(),
+  actor      text not null
+);
+
+-- Roles that the installation named and that tables are opened to when they are protected.
+create table if not exists cellfleet.pack_role (
+  purpose   text primary key check (purpose in ('app', 'app_owner', 'agent', 'reader')),
+  role_name text not null
 );
 
 -- One sequence whose ids are leased. `register` holds the last id of the range in use (see 070).

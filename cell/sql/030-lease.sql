@@ -73,30 +73,3 @@ begin
   update cellfleet.lease set expires_at = '-infinity';
   return true;
 end $$;
-
--- All that an agent presents to the control plane, of one moment. `clock` is read here, before the
--- request for a lease is sent: the lease counts from it.
-create or replace function cellfleet.facts() returns table (
-    cell text, system_identifier text, timeline integer, boot timestamptz, clock timestamptz,
-    grant_seen bigint, lease_grant bigint, lease_expires_at timestamptz, lease_live boolean,
-    lease_remaining_ms double precision, epoch_max bigint, applied_revision bigint, in_recovery boolean)
-  language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
-declare
-  v_clock timestamptz := cellfleet.clock();
-begin
-  return query
-  select p.cell, c.system_identifier::text,
-         case when pg_is_in_recovery() then k.timeline_id
-              else ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::integer
-         end,
-         pg_postmaster_start_time(), v_clock, s.lease_grant,
-         l.lease_grant, l.expires_at, cellfleet.lease_live(),
-         case when cellfleet.lease_live()
-              then extract(epoch from l.expires_at - v_clock)::double precision * 1000 else 0 end,
-         p.epoch_max, p.applied_revision, pg_is_in_recovery()
-    from cellfleet.progress p
-   cross join cellfleet.grant_seen s
-   cross join pg_control_system() c
-   cross join pg_control_checkpoint() k
-    left join cellfleet.lease l on true;
-end $$;

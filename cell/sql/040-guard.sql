@@ -9,9 +9,65 @@
 --
 -- Nothing that a session can SET is trusted: search_path is fixed, no backslash and no date text is
 -- used, and cellfleet.entered can only narrow what is allowed.
+--
+-- What is not in order goes to refuse(), which alone knows of stages: what is in order never asks.
 
--- True, or an error of class CF. Called from guard functions only, as their owner. The common case
--- comes first and in few expressions: each costs a microsecond once per transaction.
+-- Is this cell still being adopted, so that refusals are only counted? A transaction that writes and
+-- hears yes keeps set_stage('enforce') waiting until it has ended: a table's lock, because an
+-- application can hold advisory ones. Lock and read are two statements for the reason above; an old
+-- snapshot stumbles over the row (40001).
+create or replace function cellfleet.is_observing() returns boolean
+  language plpgsql volatile as $$
+declare
+  v_stage text;
+begin
+  if current_setting('transaction_read_only') = 'on' then
+    select s.stage into v_stage from cellfleet.stage s;
+    return v_stage <> 'enforce';
+  end if;
+  lock table cellfleet.stage in row share mode;
+  if current_setting('transaction_isolation') = 'read committed' then
+    select s.stage into v_stage from cellfleet.stage s;
+  else
+    select s.stage into v_stage from cellfleet.stage s for share;
+  end if;
+  return v_stage <> 'enforce';
+end $$;
+
+-- A replica and a transaction that only reads cannot count, and need not.
+create or replace function cellfleet.count_refusal(p_code text) returns void
+  language plpgsql volatile as $$
+begin
+  if current_setting('transaction_read_only') = 'off' then
+    perform nextval(('cellfleet.would_refuse_' || lower(p_code))::regclass);
+  end if;
+end $$;
+
+-- An error of class CF, or leave to go on: true while the cell is only observed, false while this
+-- very transaction purges the key. p_own is the tenant's own key, p_key the one that it resolves to.
+create or replace function cellfleet.refuse(
+    p_code text, p_message text, p_hint text, p_detail text default null,
+    p_own text default null, p_key text default null) returns boolean
+  language plpgsql volatile as $$
+begin
+  if p_own is not null or p_code = 'CF004' then
+    perform from cellfleet.purging p
+      where p.xid = pg_current_xact_id_if_assigned() and (p_own is null or p.key in (p_own, p_key));
+    if found then
+      return false;
+    end if;
+  end if;
+  if cellfleet.is_observing() then
+    perform cellfleet.count_refusal(p_code);
+    return true;
+  elsif p_detail is null then
+    raise exception using errcode = p_code, message = p_message, hint = p_hint;
+  end if;
+  raise exception using errcode = p_code, message = p_message, hint = p_hint, detail = p_detail;
+end $$;
+
+-- True, or as refuse(). Called from guard functions only, as their owner. The common case comes
+-- first and in few expressions: each costs a microsecond once per transaction.
 create or replace function cellfleet.check_write(p_keyspace text, p_tenant text) returns boolean
   language plpgsql volatile as $$
 declare
@@ -37,10 +93,11 @@ begin
     if v_mode = 'row' then
       return true;
     end if;
-    return cellfleet.check_entered(v_key, v_epoch);
+    return cellfleet.check_entered(v_key, v_key, v_epoch);
   end if;
   return cellfleet.check_further(p_keyspace, p_tenant, v_key, v_strategy, v_mode, v_state, v_epoch);
 end $$;
+drop function if exists cellfleet.check_entered(text, bigint);
 
 -- What check_write did not find in order at first sight. It has locked the tenant's own key.
 create or replace function cellfleet.check_further(
@@ -48,15 +105,19 @@ create or replace function cellfleet.check_further(
   returns boolean
   language plpgsql volatile as $$
 declare
+  v_own text := p_key;
   v_locked text;
+  v_elsewhere text := 'Resolve the tenant''s cell anew and repeat the transaction there.';
 begin
   if p_key is null or p_tenant = '' then
-    raise exception 'a row''s placement key must not be empty' using errcode = 'CF009';
+    return cellfleet.refuse('CF009', 'a row''s placement key must not be empty',
+                            'Give the row the id of its tenant.');
   end if;
   if p_strategy <> 'directory' then
     p_key := cellfleet.placement_key(p_keyspace, p_tenant);
     v_locked := pg_advisory_xact_lock_shared(cellfleet.lock_key(p_key));
-    if p_key is distinct from cellfleet.placement_key(p_keyspace, p_tenant) then
+    if p_key is distinct from cellfleet.placement_key(p_keyspace, p_tenant)
+       and not cellfleet.is_observing() then
       raise exception 'the placement key of % changed while it was being locked', p_tenant
         using errcode = '40001';
     end if;
@@ -64,25 +125,35 @@ begin
     select o.state, o.epoch into p_state, p_epoch
       from cellfleet.ownership o where o.key = p_key collate "C";
   end if;
-  if current_setting('transaction_isolation') <> 'read committed' then
+  -- While the cell is only observed, 40001 would be a refusal too.
+  if current_setting('transaction_isolation') <> 'read committed' and not cellfleet.was_observed(p_keyspace) then
     p_state := null;
     select o.state, o.epoch into p_state, p_epoch
       from cellfleet.ownership o where o.key = p_key collate "C" for share;
   end if;
   if p_state is distinct from 'active' then
-    raise exception 'placement key % is % in this cell', p_key, coalesce(p_state, 'absent')
-      using errcode = 'CF001', detail = format('epoch %s', coalesce(p_epoch, 0)),
-            hint = 'Resolve the tenant''s cell anew and repeat the transaction there.';
+    return cellfleet.refuse('CF001',
+      format('placement key %s is %s in this cell', p_key, coalesce(p_state, 'absent')), v_elsewhere,
+      format('epoch %s', coalesce(p_epoch, 0)), v_own, p_key);
   end if;
   if cellfleet.is_lease_live() is not true then
-    raise exception 'this cell holds no valid lease' using errcode = 'CF004',
-      hint = 'Resolve the tenant''s cell anew and repeat the transaction there.';
+    return cellfleet.refuse('CF004', 'this cell holds no valid lease', v_elsewhere, null, v_own, p_key);
   end if;
-  return p_mode = 'row' or cellfleet.check_entered(p_key, p_epoch);
+  return p_mode = 'row' or cellfleet.check_entered(v_own, p_key, p_epoch);
+end $$;
+
+-- For snapshots that are kept: where they say `enforce`, the stage itself need not be locked.
+create or replace function cellfleet.was_observed(p_keyspace text) returns boolean
+  language plpgsql volatile as $$
+declare
+  v_stage text;
+begin
+  select k.stage into v_stage from cellfleet.keyspace k where k.name = p_keyspace collate "C";
+  return v_stage is distinct from 'enforce' and cellfleet.is_observing();
 end $$;
 
 -- Strict mode: enter() was called in this transaction, for this key, with the epoch it has.
-create or replace function cellfleet.check_entered(p_key text, p_epoch bigint) returns boolean
+create or replace function cellfleet.check_entered(p_own text, p_key text, p_epoch bigint) returns boolean
   language plpgsql stable as $$
 declare
   v_entered text := current_setting('cellfleet.entered', true);
@@ -90,18 +161,19 @@ begin
   -- What a session was left with from an earlier transaction (SET, set_config(.., false), a pooled
   -- connection) bears another transaction's stamp.
   if v_entered is null or not starts_with(v_entered, cellfleet.transaction_stamp()) then
-    raise exception 'cellfleet.enter() was not called in this transaction' using errcode = 'CF003',
-      hint = 'select cellfleet.enter(key, epoch) first, with the two values of the request.';
+    return cellfleet.refuse('CF003', 'cellfleet.enter() was not called in this transaction',
+      'select cellfleet.enter(key, epoch) first, with the two values of the request.', null, p_own, p_key);
   end if;
   if strpos(v_entered, ' ' || p_key || '=' || p_epoch || ' ') > 0 then
     return true;
   end if;
   if strpos(v_entered, ' ' || p_key || '=') > 0 then
-    raise exception 'placement key % has epoch %, not the one that was entered', p_key, p_epoch
-      using errcode = 'CF006',
-            hint = 'Resolve the tenant''s cell anew and repeat the transaction there.';
+    return cellfleet.refuse('CF006',
+      format('placement key %s has epoch %s, not the one that was entered', p_key, p_epoch),
+      'Resolve the tenant''s cell anew and repeat the transaction there.', null, p_own, p_key);
   end if;
-  raise exception 'the row belongs to %, which was not entered', p_key using errcode = 'CF007';
+  return cellfleet.refuse('CF007', format('the row belongs to %s, which was not entered', p_key),
+    'Enter every key that the transaction writes for: cellfleet.enter_all(keys, epochs).', null, p_own, p_key);
 end $$;
 
 -- The microsecond in which the transaction began: no two messages of one session share it (several
@@ -122,6 +194,8 @@ declare
   v_stamp text := cellfleet.transaction_stamp();
   v_entered text := current_setting('cellfleet.entered', true);
   v_pair record;
+  v_passed boolean;
+  v_elsewhere text := 'Resolve the tenant''s cell anew and repeat the transaction there.';
 begin
   if cardinality(p_keys) is distinct from cardinality(p_epochs)
      or cardinality(p_keys) not between 1 and 1000 then
@@ -136,19 +210,21 @@ begin
       left join cellfleet.ownership o on o.key = e.key collate "C"
   loop
     if v_pair.key is null or v_pair.epoch is null or strpos(v_pair.key, ' ') > 0 then
-      raise exception 'not a placement key and epoch: % %', v_pair.key, v_pair.epoch
-        using errcode = 'CF009';
+      v_passed := cellfleet.refuse('CF009',
+        format('not a placement key and epoch: %s %s', v_pair.key, v_pair.epoch),
+        'enter() takes the two values of the request: key and epoch.');
+      continue;
     elsif v_pair.state is distinct from 'active' then
-      raise exception 'placement key % is % in this cell', v_pair.key,
-        coalesce(v_pair.state, 'absent') using errcode = 'CF001';
+      v_passed := cellfleet.refuse('CF001',
+        format('placement key %s is %s in this cell', v_pair.key, coalesce(v_pair.state, 'absent')), v_elsewhere);
     elsif v_pair.own <> v_pair.epoch then
-      raise exception 'placement key % has epoch %, not %', v_pair.key, v_pair.own, v_pair.epoch
-        using errcode = 'CF006';
+      v_passed := cellfleet.refuse('CF006',
+        format('placement key %s has epoch %s, not %s', v_pair.key, v_pair.own, v_pair.epoch), v_elsewhere);
     end if;
     v_entered := v_entered || ' ' || v_pair.key || '=' || v_pair.epoch || ' ';
   end loop;
-  if cellfleet.is_lease_live() is not true then
-    raise exception 'this cell holds no valid lease' using errcode = 'CF004';
+  if not pg_is_in_recovery() and cellfleet.is_lease_live() is not true then
+    v_passed := cellfleet.refuse('CF004', 'this cell holds no valid lease', v_elsewhere);
   end if;
   perform set_config('cellfleet.entered', v_entered, true);
 end $$;
@@ -163,7 +239,7 @@ declare
 begin
   select o.state, o.epoch into v_state, v_epoch
     from cellfleet.ownership o where o.key = p_key collate "C";
-  if v_state = 'active' and v_epoch = p_epoch and cellfleet.is_lease_live()
+  if v_state = 'active' and v_epoch = p_epoch and not pg_is_in_recovery() and cellfleet.is_lease_live()
      and strpos(coalesce(current_setting('cellfleet.entered', true), ''), cellfleet.transaction_stamp()) <> 1
      and set_config('cellfleet.entered',
                     cellfleet.transaction_stamp() || ' ' || p_key || '=' || p_epoch || ' ', true) <> '' then
@@ -183,27 +259,38 @@ end $$;
 -- arrives (rule R2).
 create or replace function cellfleet.check_commit() returns trigger
   language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  v_passed boolean;
 begin
   if cellfleet.is_lease_live() is not true then
-    raise exception 'the cell''s lease ended before the commit' using errcode = 'CF004',
-      hint = 'Resolve the tenant''s cell anew and repeat the transaction there.';
+    v_passed := cellfleet.refuse('CF004', 'the cell''s lease ended before the commit',
+      'Resolve the tenant''s cell anew and repeat the transaction there.');
   end if;
   return null;
 end $$;
 
 create or replace function cellfleet.refuse_truncate() returns trigger
   language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  v_passed boolean;
 begin
-  raise exception 'TRUNCATE of % would remove rows of every tenant', tg_relid::regclass
-    using errcode = 'CF005', hint = 'DELETE the rows of one tenant.';
+  v_passed := cellfleet.refuse('CF005', format('TRUNCATE of %s would remove rows of every tenant', tg_relid::regclass),
+                               'DELETE the rows of one tenant.');
+  return null;
 end $$;
+
+create or replace function cellfleet.guard_name(p_column text) returns text
+  language sql immutable parallel safe
+  begin atomic
+    select 'guard_' || case when p_column ~ '^[a-z0-9_]{1,40}$' then p_column else md5(p_column) end;
+  end;
 
 -- The trigger function of one key column. A record's field can be read by a fixed name only: reading
 -- it through to_jsonb(new) would cost a copy of the whole row, large values included.
 create or replace function cellfleet.guard_for(p_column text) returns text
   language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $guard$
 declare
-  v_name text := 'guard_' || case when p_column ~ '^[a-z0-9_]{1,40}$' then p_column else md5(p_column) end;
+  v_name text := cellfleet.guard_name(p_column);
 begin
   execute replace(replace($template$
     create or replace function cellfleet.NAME() returns trigger
@@ -213,13 +300,17 @@ begin
     begin
       if tg_op = 'INSERT' then
         v_ok := cellfleet.check_write(tg_argv[0], new.COLUMN::text);
-        return new;
+        if v_ok then
+          return new;
+        end if;
+        -- What a trigger of the application's writes about rows that are being purged goes with them.
+        return null;
       elsif tg_op = 'DELETE' then
         v_ok := cellfleet.check_write(tg_argv[0], old.COLUMN::text);
         return old;
       elsif new.COLUMN is distinct from old.COLUMN then
-        raise exception 'the key column of % must not change', tg_relid::regclass
-          using errcode = 'CF002';
+        v_ok := cellfleet.refuse('CF002', format('the key column of %s must not change', tg_relid::regclass),
+                                 'Insert the row anew for the other tenant, and delete this one.');
       end if;
       v_ok := cellfleet.check_write(tg_argv[0], new.COLUMN::text);
       return new;

@@ -7,7 +7,9 @@ create or replace view cellfleet.owned_keys as
    where o.state = 'active';
 
 -- Asked once per query (an InitPlan of the policy): how the keyspace maps tenants to keys, or CF004.
--- `all` is for what runs as the pack's owner: counting rows, and later copying them.
+-- `all` is for what runs as the pack's owner (counting rows, purging them) and for a cell that is only
+-- observed; nothing is counted here, for a query that runs in parallel cannot. On a replica the lease
+-- cannot be read: the ownership that is replicated decides, and the agent's gate looks at the lease.
 create or replace function cellfleet.reader(p_keyspace text, p_user name) returns text
   language plpgsql stable parallel safe security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -16,11 +18,15 @@ begin
   if p_user = 'cellfleet_owner' then
     return 'all';
   end if;
-  if cellfleet.is_lease_live() is not true then
+  select case k.stage when 'enforce' then k.strategy else 'all' end into v_strategy
+    from cellfleet.keyspace k where k.name = p_keyspace collate "C";
+  if v_strategy is null and (select s.stage <> 'enforce' from cellfleet.stage s) then
+    return 'all';
+  end if;
+  if v_strategy is distinct from 'all' and not pg_is_in_recovery() and cellfleet.is_lease_live() is not true then
     raise exception 'this cell holds no valid lease' using errcode = 'CF004',
       hint = 'Resolve the tenant''s cell anew and read there.';
   end if;
-  select k.strategy into v_strategy from cellfleet.keyspace k where k.name = p_keyspace collate "C";
   return coalesce(v_strategy, 'none');
 end $$;
 

@@ -182,8 +182,9 @@ begin
               (select unnest(v_new.old_ranges) except select unnest(v_new.ranges))) d(start)) b
      where b.key is not null;
     perform cellfleet.lock_keys(v_moved);
-    insert into cellfleet.keyspace as k (name, strategy, slot_count, guard_mode, range_starts)
-    values (v_new.name, v_new.strategy, v_new.slot_count, v_new.guard_mode, v_new.ranges)
+    insert into cellfleet.keyspace as k (name, strategy, slot_count, guard_mode, range_starts, stage)
+    values (v_new.name, v_new.strategy, v_new.slot_count, v_new.guard_mode, v_new.ranges,
+            (select s.stage from cellfleet.stage s))
     on conflict (name) do update
       set strategy = excluded.strategy, slot_count = excluded.slot_count,
           guard_mode = excluded.guard_mode, range_starts = excluded.range_starts
@@ -192,4 +193,28 @@ begin
     update cellfleet.ownership o set change = nextval('cellfleet.change_number')
      where o.key = any (v_moved);
   end loop;
+end $$;
+
+-- The stage of this cell's adoption. When it has become `enforce`, no transaction is left that wrote by
+-- leave of an earlier stage: each holds a lock on cellfleet.stage, and all who come later read anew.
+-- 55P03: one of them was not done within the timeout; nothing was changed.
+create or replace function cellfleet.set_stage(p_stage text, p_lock_timeout_ms integer default 1000) returns void
+  language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+begin
+  if p_stage is null or p_stage not in ('pass-through', 'observe', 'enforce') then
+    raise exception 'a stage is pass-through, observe or enforce, not %', p_stage using errcode = '22023';
+  end if;
+  perform set_config('synchronous_commit', 'on', true);
+  perform set_config('lock_timeout', p_lock_timeout_ms::text, true);
+  -- One call at a time, also with set_keyspaces, which copies the stage.
+  perform from cellfleet.progress for update;
+  perform from cellfleet.stage s where s.stage = p_stage;
+  if found then
+    return;
+  end if;
+  if p_stage = 'enforce' then
+    lock table cellfleet.stage in exclusive mode;
+  end if;
+  update cellfleet.stage set stage = p_stage;
+  update cellfleet.keyspace set stage = p_stage;
 end $$;

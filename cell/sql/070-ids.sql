@@ -8,6 +8,12 @@
 -- the new register finds the sequence already inside the range; whoever read the old one throws
 -- away any number of the new range; and ranges only grow. A rollback undoes none of it. After a
 -- crash the write-ahead log holds both settings in that order, before any commit that used them.
+-- No id above the register was ever given, except by plain nextval() before the default was changed.
+-- The register is 0 until a range was entered since then, and the first one is entered above whatever
+-- the sequence has come to.
+--
+-- A cell that is only observed is alone: with no range left it takes the sequence's next number, one at
+-- a time under that same lock, and moves the register along with it.
 
 create or replace function cellfleet.next_id(p_sequence regclass) returns bigint
   language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
@@ -15,10 +21,13 @@ declare
   v_register regclass;
   v_last bigint;
   v_id bigint;
+  v_passed boolean;
 begin
   select s.register into v_register from cellfleet.id_sequence s where s.sequence = p_sequence;
   if v_register is null then
-    raise exception 'the ids of % are not leased', p_sequence using errcode = 'CF010';
+    v_passed := cellfleet.refuse('CF010', format('the ids of %s are not leased', p_sequence),
+                                 'Put the table under the guard: cellfleet.protect_table().');
+    return nextval(p_sequence);
   end if;
   loop
     v_last := pg_sequence_last_value(v_register);
@@ -26,7 +35,10 @@ begin
     if v_id <= v_last then
       return v_id;
     end if;
-    perform cellfleet.open_id_range(p_sequence, v_register, v_last);
+    v_id := cellfleet.open_id_range(p_sequence, v_register, v_last, v_id);
+    if v_id is not null then
+      return v_id;
+    end if;
   end loop;
 end $$;
 
@@ -37,33 +49,64 @@ begin
   return cellfleet.next_id(p_sequence::regclass);
 end $$;
 
--- Opens the next leased range, unless another session did since the caller looked.
-create or replace function cellfleet.open_id_range(p_sequence regclass, p_register regclass, p_seen bigint)
-  returns void
+-- For a caller that saw the register at p_seen and drew a number beyond it: opens the next leased
+-- range, unless another session did meanwhile. An id, or null: draw again.
+drop function if exists cellfleet.open_id_range(regclass, regclass, bigint);
+create or replace function cellfleet.open_id_range(
+    p_sequence regclass, p_register regclass, p_seen bigint, p_drawn bigint) returns bigint
   language plpgsql volatile as $$
 declare
-  v_name text := 'cellfleet/id/' || p_sequence::oid;
-  v_range cellfleet.id_range;
+  v_lock bigint := cellfleet.lock_key('cellfleet/id/' || p_sequence::oid);
+  v_last bigint;
+  v_id bigint := p_drawn;
 begin
   -- Of the session, not the transaction: other transactions wait for the switch, not for this one's end.
-  perform pg_advisory_lock(cellfleet.lock_key(v_name));
+  perform pg_advisory_lock(v_lock);
   begin
-    if pg_sequence_last_value(p_register) = p_seen then
-      select r.* into v_range from cellfleet.id_sequence s
-        join cellfleet.id_range r on r.sequence = s.name
-       where s.sequence = p_sequence and r.lo > p_seen order by r.lo limit 1;
-      if v_range.lo is null then
-        raise exception 'no leased id range is left for %', p_sequence using errcode = 'CF010',
-          hint = 'The cell''s agent leases ranges ahead; repeat the transaction when it has.';
-      end if;
-      perform setval(p_sequence, v_range.lo, false);
-      perform setval(p_register, v_range.hi, true);
+    v_last := pg_sequence_last_value(p_register);
+    -- Only who holds the lock moves the register, so a number drawn now lies in the range that it names.
+    if v_last <> p_seen then
+      v_id := nextval(p_sequence);
     end if;
-    perform pg_advisory_unlock(cellfleet.lock_key(v_name));
+    if v_id > v_last then
+      v_id := cellfleet.next_id_range(p_sequence, p_register, v_last, v_id);
+    end if;
+    perform pg_advisory_unlock(v_lock);
   exception when query_canceled or assert_failure or others then
-    perform pg_advisory_unlock(cellfleet.lock_key(v_name));
+    perform pg_advisory_unlock(v_lock);
     raise;
   end;
+  return v_id;
+end $$;
+
+-- Called under the lock.
+create or replace function cellfleet.next_id_range(
+    p_sequence regclass, p_register regclass, p_last bigint, p_drawn bigint) returns bigint
+  language plpgsql volatile as $$
+declare
+  v_range cellfleet.id_range;
+  v_floor bigint := 0;
+  v_passed boolean;
+begin
+  if p_last = 0 then
+    select s.floor into v_floor from cellfleet.id_sequence s where s.sequence = p_sequence;
+  end if;
+  select r.* into v_range from cellfleet.id_sequence s
+    join cellfleet.id_range r on r.sequence = s.name
+   where s.sequence = p_sequence and r.lo > p_last
+     and (p_last > 0 or r.hi > greatest(v_floor, pg_sequence_last_value(p_sequence)))
+   order by r.lo limit 1;
+  if v_range.lo is null then
+    v_passed := cellfleet.refuse('CF010', format('no leased id range is left for %s', p_sequence),
+      'The cell''s agent leases ranges ahead; repeat the transaction when it has.');
+    perform setval(p_register, p_drawn, true);
+    return p_drawn;
+  end if;
+  perform setval(p_sequence,
+    case when p_last > 0 then v_range.lo
+         else greatest(v_range.lo, v_floor + 1, pg_sequence_last_value(p_sequence) + 1) end, false);
+  perform setval(p_register, v_range.hi, true);
+  return case when p_last = 0 and p_drawn > v_floor and p_drawn between v_range.lo and v_range.hi then p_drawn end;
 end $$;
 
 -- Takes a leased range: `added`, `same`, or `refused`, when it does not lie above all ids and ranges
@@ -81,7 +124,8 @@ begin
   end if;
   if v_sequence.name is null or p_hi < p_lo or p_hi >= 9007199254740992
      or p_hi > (select q.seqmax from pg_sequence q where q.seqrelid = v_sequence.sequence)
-     or p_lo <= (select greatest(v_sequence.floor, max(r.hi)) from cellfleet.id_range r where r.sequence = p_sequence)
+     or p_lo <= (select greatest(v_sequence.floor, pg_sequence_last_value(v_sequence.register), max(r.hi))
+                   from cellfleet.id_range r where r.sequence = p_sequence)
   then
     return 'refused';
   end if;
@@ -95,10 +139,20 @@ end $$;
 -- Sequences without an untouched range in stock; a new range must begin above `floor`.
 create or replace function cellfleet.low_ranges() returns table (sequence text, floor bigint)
   language sql stable security definer set search_path = pg_catalog, pg_temp as $$
-  select s.name, greatest(s.floor, (select max(r.hi) from cellfleet.id_range r where r.sequence = s.name))
+  select s.name, greatest(s.floor, pg_sequence_last_value(s.register),
+                          (select max(r.hi) from cellfleet.id_range r where r.sequence = s.name))
     from cellfleet.id_sequence s
    where not exists (select from cellfleet.id_range r
                       where r.sequence = s.name and r.lo > pg_sequence_last_value(s.register))
+   order by s.name
+$$;
+
+-- The highest id that this cell has, or may give, per sequence.
+create or replace function cellfleet.held_ranges() returns table (sequence text, max bigint)
+  language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+  select s.name, greatest(s.floor, pg_sequence_last_value(s.register),
+                          (select max(r.hi) from cellfleet.id_range r where r.sequence = s.name))
+    from cellfleet.id_sequence s
    order by s.name
 $$;
 
@@ -106,26 +160,30 @@ $$;
 create or replace function cellfleet.lease_sequence(p_sequence regclass, p_floor bigint) returns void
   language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 declare
+  v_lock bigint := cellfleet.lock_key('cellfleet/id/' || p_sequence::oid);
   v_name text;
   v_register text;
+  v_known cellfleet.id_sequence;
 begin
-  perform from cellfleet.id_sequence s where s.sequence = p_sequence;
-  if found then
-    return;
-  end if;
   select format('%I.%I', n.nspname, c.relname) into v_name
     from pg_class c join pg_namespace n on n.oid = c.relnamespace
    where c.oid = p_sequence and c.relkind = 'S';
   v_register := format('cellfleet.%I', 'id_' || left(md5(v_name), 16));
-  -- What was dropped and made anew under the same name starts where the old one had come to.
-  perform from cellfleet.id_sequence s where s.name = v_name;
-  if found then
+  -- Also what was dropped and made anew under the same name: it starts where the old one had come to.
+  select * into v_known from cellfleet.id_sequence s where s.name = v_name or s.sequence = p_sequence
+   order by s.sequence = p_sequence desc limit 1;
+  if v_known.name is null then
+    execute format('create sequence if not exists %s minvalue 0 start 0', v_register);
+    perform setval(v_register::regclass, 0, true);
+    insert into cellfleet.id_sequence (sequence, name, register, floor)
+    values (p_sequence, v_name, v_register::regclass, p_floor);
+  elsif v_known.sequence <> p_sequence then
     update cellfleet.id_sequence s set sequence = p_sequence, floor = greatest(s.floor, p_floor)
      where s.name = v_name;
-    return;
+  elsif p_floor > v_known.floor then
+    -- Plain nextval() may have gone past the range in use meanwhile: it is entered anew, from there.
+    perform pg_advisory_xact_lock(v_lock);
+    update cellfleet.id_sequence s set floor = p_floor where s.name = v_name;
+    perform setval(v_known.register, 0, true);
   end if;
-  execute format('create sequence if not exists %s minvalue 0 start 0', v_register);
-  perform setval(v_register::regclass, 0, true);
-  insert into cellfleet.id_sequence (sequence, name, register, floor)
-  values (p_sequence, v_name, v_register::regclass, p_floor);
 end $$;

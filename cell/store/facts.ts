@@ -3,6 +3,7 @@
  * moment, read before a lease is asked for.
  */
 import { z } from "zod";
+import { type CellStage, cellStages } from "../../contract/routing-table.ts";
 import type { Queryable } from "./queryable.ts";
 
 const factsSchema = z.object({
@@ -25,6 +26,15 @@ const factsSchema = z.object({
   }),
   epochMax: z.number(),
   appliedRevision: z.number(),
+  /** A replica: nothing can be written, and there is no lease to be read. */
+  inRecovery: z.boolean(),
+  /** Durable in this database. */
+  stage: z.enum(cellStages),
+  /** What was let pass in an earlier stage than `enforce`, by SQLSTATE, since the pack was installed. */
+  wouldRefuse: z.record(z.string(), z.number()),
+  guardedTables: z.number(),
+  /** Of the application's tables, as last told; null if never. */
+  schemaVersion: z.string().nullable(),
 });
 export type DatabaseFacts = z.infer<typeof factsSchema>;
 
@@ -35,8 +45,27 @@ export async function readFacts(client: Queryable): Promise<DatabaseFacts> {
        'boot', f.boot, 'clock', f.clock, 'grant', f.grant_seen,
        'lease', jsonb_build_object('live', f.lease_live, 'remainingMs', f.lease_remaining_ms,
                                    'grant', coalesce(f.lease_grant, 0)),
-       'epochMax', f.epoch_max, 'appliedRevision', f.applied_revision) as facts
+       'epochMax', f.epoch_max, 'appliedRevision', f.applied_revision,
+       'inRecovery', f.in_recovery, 'stage', f.stage, 'wouldRefuse', f.would_refuse,
+       'guardedTables', f.guarded_tables, 'schemaVersion', f.schema_version) as facts
      from cellfleet.facts() f`,
   );
   return factsSchema.parse(rows[0]?.facts);
+}
+
+/**
+ * Idempotent. After `enforce` no transaction is left that wrote by leave of an earlier stage; throws
+ * 55P03 when one was not done within `lockTimeoutMs`: nothing was changed, repeat.
+ */
+export async function setStage(
+  client: Queryable,
+  stage: CellStage,
+  lockTimeoutMs = 1000,
+): Promise<void> {
+  await client.query("select cellfleet.set_stage($1, $2)", [stage, lockTimeoutMs]);
+}
+
+/** As the owner of the application's tables, when their migrations have run. */
+export async function setSchemaVersion(client: Queryable, version: string): Promise<void> {
+  await client.query("select cellfleet.set_schema_version($1)", [version]);
 }

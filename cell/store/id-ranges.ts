@@ -22,12 +22,10 @@ export async function readLowRanges(client: Queryable): Promise<LowRange[]> {
 }
 
 const heldSchema = z.object({ sequence: z.string(), max: z.number() });
-/** The highest id of all ranges held, per sequence, so that a restored control plane hands none out again. */
+/** The highest id given or held, per sequence, so that a restored control plane hands none out again. */
 export async function readHeldRanges(client: Queryable): Promise<z.infer<typeof heldSchema>[]> {
   const { rows } = await client.query<{ held: unknown }>(
-    `select jsonb_build_object('sequence', s.name, 'max', greatest(s.floor, max(r.hi))) as held
-       from cellfleet.id_sequence s left join cellfleet.id_range r on r.sequence = s.name
-      group by s.name, s.floor order by s.name`,
+    "select to_jsonb(h) as held from cellfleet.held_ranges() h",
   );
   return rows.map((row) => heldSchema.parse(row.held));
 }

@@ -9,10 +9,11 @@ import { createHash } from "node:crypto";
 import { readdirSync, readFileSync } from "node:fs";
 import pg from "pg";
 import { CellError } from "../../contract/errors.ts";
+import type { CellStage } from "../../contract/routing-table.ts";
 import type { Queryable } from "./queryable.ts";
 
 /** Grows when a file of the pack changes in a way that an older agent must not undo. */
-export const packVersion = 1;
+export const packVersion = 2;
 export const packOwnerRole = "cellfleet_owner";
 
 export type PackRoles = {
@@ -21,11 +22,15 @@ export type PackRoles = {
   /** Owns the application's tables; runs `protectTables`. */
   readonly appOwnerRole: string;
   readonly agentRole: string;
+  /** Logs in for operators' questions: may read guarded tables, and sees what the application sees. */
+  readonly readerRole?: string;
 };
 
 export type PackOptions = PackRoles & {
   /** Absent in a template. A database that is another cell's is refused. */
   readonly cellId?: string;
+  /** Of a database that has no pack yet; one that has keeps its stage. Absent: `enforce`. */
+  readonly stage?: CellStage;
 };
 
 const folder = new URL("../sql/", import.meta.url);
@@ -55,6 +60,7 @@ export async function installPack(client: Queryable, options: PackOptions): Prom
     await client.query("select pg_advisory_xact_lock($1)", [installLock]);
     await checkServer(client);
     await createRoles(client, options);
+    const fresh = !(await isInstalled(client));
     await client.query(`create schema if not exists cellfleet authorization ${packOwnerRole}`);
     await client.query(`set local role ${packOwnerRole}`);
     await refuseNewer(client);
@@ -62,6 +68,8 @@ export async function installPack(client: Queryable, options: PackOptions): Prom
     await setInstallVariable(client, "app_role", options.appRole);
     await setInstallVariable(client, "app_owner_role", options.appOwnerRole);
     await setInstallVariable(client, "agent_role", options.agentRole);
+    await setInstallVariable(client, "reader_role", options.readerRole ?? "");
+    await setInstallVariable(client, "stage", fresh ? (options.stage ?? "enforce") : "enforce");
     const files = packFiles();
     for (const file of files) await client.query(file);
     await record(client, files, options.cellId);
@@ -89,6 +97,7 @@ async function createRoles(client: Queryable, roles: PackRoles): Promise<void> {
     { name: roles.appOwnerRole, login: "nologin" },
     { name: roles.appRole, login: "login" },
     { name: roles.agentRole, login: "login" },
+    ...(roles.readerRole === undefined ? [] : [{ name: roles.readerRole, login: "login" }]),
   ];
   for (const { name, login } of wanted) {
     const { rows } = await client.query("select from pg_roles where rolname = $1", [name]);
@@ -107,11 +116,13 @@ async function createRoles(client: Queryable, roles: PackRoles): Promise<void> {
   end $$`);
 }
 
+async function isInstalled(client: Queryable): Promise<boolean> {
+  const { rows } = await client.query("select where to_regclass('cellfleet.pack') is not null");
+  return rows.length > 0;
+}
+
 async function refuseNewer(client: Queryable): Promise<void> {
-  const { rows: found } = await client.query(
-    "select where to_regclass('cellfleet.pack') is not null",
-  );
-  if (found.length === 0) return;
+  if (!(await isInstalled(client))) return;
   const { rows } = await client.query<{ version: number }>(
     "select coalesce(max(version), 0) as version from cellfleet.pack",
   );
