@@ -4,10 +4,17 @@
  */
 
 import type { PlacementState } from "../../contract/control-api.ts";
-import { type CellId, parseCellId, parseEpoch, parseKeyspaceName } from "../../contract/ids.ts";
+import {
+  type CellId,
+  parseCellId,
+  parseEpoch,
+  parseKeyspaceName,
+  parseTenantId,
+} from "../../contract/ids.ts";
 import type { KeyKind } from "../../contract/placement-key.ts";
 import {
-  defaultService,
+  type AliasGroup,
+  type CellStage,
   type PlacementGroup,
   type RoutedCell,
   type RouteState,
@@ -97,36 +104,138 @@ function newGroup(row: PlacementRow, state: RouteState): PlacementGroup {
   };
 }
 
+/** A name of a tenant, as a hash; of the log of what routers were told. */
+export type NameRow = {
+  readonly namespace: string;
+  readonly hash: string;
+  readonly keyspace: string;
+  readonly tenant: string;
+  /** Committed; all else is a tombstone to routers. */
+  readonly live: boolean;
+  readonly revision: number;
+};
+
+/** What changed at one revision: a placement or a name. */
+export type ChangeRow = PlacementRow | NameRow;
+
+export const isName = (row: ChangeRow): row is NameRow => "hash" in row;
+
+/** The same for all changes of one thing, so that the last one stands for all. */
+export const identityOf = (row: ChangeRow): string =>
+  isName(row) ? `${row.namespace}:${row.hash} ${row.keyspace}/${row.tenant}` : row.key;
+
+export function groupNames(
+  rows: Iterable<NameRow>,
+  namesMax = 10_000,
+): { readonly aliasUpserts: AliasGroup[]; readonly aliasDeletes: AliasGroup[] } {
+  const upserts = createGrouping(namesMax);
+  const deletes = createGrouping(namesMax);
+  for (const row of rows) (row.live ? upserts : deletes).add(row);
+  return { aliasUpserts: upserts.groups, aliasDeletes: deletes.groups };
+}
+
+function createGrouping(namesMax: number) {
+  const groups: AliasGroup[] = [];
+  const open = new Map<string, AliasGroup>();
+  return {
+    groups,
+    add: (row: NameRow): void => {
+      const scope = `${row.namespace} ${row.keyspace}`;
+      let group = open.get(scope);
+      if (group === undefined) {
+        group = toNames(row, []);
+        open.set(scope, group);
+        groups.push(group);
+      }
+      const tenant = must(parseTenantId(row.tenant), `tenant of a name of ${row.namespace}`);
+      group.names.push([row.hash, tenant]);
+      if (group.names.length >= namesMax) open.delete(scope);
+    },
+  };
+}
+
+/** Names that the database has put together already. */
+export function toNames(
+  row: Pick<NameRow, "namespace" | "keyspace">,
+  pairs: ReadonlyArray<readonly [string, string]>,
+): AliasGroup {
+  return {
+    alias: row.namespace,
+    keyspace: must(parseKeyspaceName(row.keyspace), `keyspace of names of ${row.namespace}`),
+    names: pairs.map(([hash, tenant]) => [
+      hash,
+      must(parseTenantId(tenant), `tenant of a name of ${row.namespace}`),
+    ]),
+  };
+}
+
+/** All that routers are told of some rows. */
+export function groupChanges(rows: readonly ChangeRow[]) {
+  const names = rows.filter(isName);
+  const placements = rows.filter((row): row is PlacementRow => !isName(row));
+  return {
+    ...groupRows(placements),
+    // Absent where there are none, as in deltas from before there were names.
+    ...(names.length === 0 ? {} : groupNames(names)),
+  };
+}
+
 export type CellRow = {
   readonly id: string;
   readonly region: string;
   readonly services: unknown;
+  readonly stage: CellStage;
 };
-export type AgentRow = { readonly cell: string; readonly endpoint: string };
+export type AgentRow = {
+  readonly cell: string;
+  readonly endpoint: string;
+  readonly services: readonly string[];
+};
+
+/** By cell, then by service. */
+type Gates = ReadonlyMap<string, ReadonlyMap<string, ReadonlySet<string>>>;
 
 /**
- * A cell with agents is reached through their gates; until an agent has reported, as registered.
- * Endpoints are sorted: the same agents are the same table, whoever called last.
+ * A cell with agents is reached through their gates and in no other way: a service that no agent stands
+ * in front of would be a way around the fence, so it is left out. Until an agent has reported, and in
+ * stage pass-through, as registered. Endpoints are sorted: the same agents are the same table, whoever
+ * called last.
  */
 export function routedCells(
   cells: readonly CellRow[],
   agents: readonly AgentRow[],
 ): readonly RoutedCell[] {
-  const gates = new Map<string, Set<string>>();
-  for (const { cell, endpoint } of agents) {
-    const known = gates.get(cell) ?? new Set();
-    gates.set(cell, known.add(endpoint));
-  }
-  return cells.map(({ id, region, services }): RoutedCell => {
-    const endpoints = [...(gates.get(id) ?? [])].sort(byText).slice(0, 64);
-    const registered = readServices(services);
+  const gates = gatesOf(agents);
+  return cells.map(({ id, region, services, stage }): RoutedCell => {
+    const fronted = stage === "pass-through" ? undefined : gates.get(id);
     return {
       id: must<CellId>(parseCellId(id), "cell id"),
       region,
-      services:
-        endpoints.length === 0 ? registered : { ...registered, [defaultService]: { endpoints } },
+      services: fronted === undefined ? readServices(services) : gateServices(fronted),
+      ...(stage === "enforce" ? {} : { stage }),
     };
   });
+}
+
+function gatesOf(agents: readonly AgentRow[]): Gates {
+  const gates = new Map<string, Map<string, Set<string>>>();
+  for (const { cell, endpoint, services } of agents) {
+    const byService = gates.get(cell) ?? new Map<string, Set<string>>();
+    gates.set(cell, byService);
+    for (const service of services) {
+      const endpoints = byService.get(service) ?? new Set<string>();
+      byService.set(service, endpoints.add(endpoint));
+    }
+  }
+  return gates;
+}
+
+function gateServices(byService: ReadonlyMap<string, ReadonlySet<string>>): RoutedCell["services"] {
+  const services = [...byService].map(([name, endpoints]): [string, { endpoints: string[] }] => [
+    name,
+    { endpoints: [...endpoints].sort(byText).slice(0, 64) },
+  ]);
+  return Object.fromEntries(services.sort(([a], [b]) => byText(a, b)));
 }
 
 const byText = (a: string, b: string): number => Number(a > b) - Number(a < b);

@@ -3,25 +3,19 @@
  * and in order of revision, through a cursor: a million rows are never in memory at once.
  */
 import type pg from "pg";
-import { z } from "zod";
-import { keyspaceNameSchema, parseRevision, type Revision } from "../../contract/ids.ts";
-import {
-  guardModes,
-  type PlacementGroup,
-  serviceRouteSchema,
-  strategies,
-  tenantSourceSchema,
-} from "../../contract/routing-table.ts";
+import { parseRevision, type Revision } from "../../contract/ids.ts";
+import type { AliasGroup, PlacementGroup } from "../../contract/routing-table.ts";
 import type { TableLists } from "../../contract/table-checksum.ts";
 import { must } from "../../runtime/assert.ts";
 import {
-  type AgentRow,
-  type CellRow,
+  type ChangeRow,
+  type NameRow,
   type PlacementRow,
-  routedCells,
   toGroup,
+  toNames,
 } from "../core/routing-view.ts";
 import type { Database } from "./database.ts";
+import { readLists } from "./routing-lists.ts";
 
 export type RoutingHead = {
   readonly fleet: string;
@@ -37,17 +31,14 @@ export type RoutingReading = {
   readonly lists: () => Promise<TableLists>;
   /** Of all placements, also the deleted ones. A scan of the whole table: once, when loading it. */
   readonly epochMax: () => Promise<number>;
-  /** Placements that routers know. */
-  readonly countAll: () => Promise<number>;
+  /** Placements and names that routers know. */
+  readonly countAll: () => Promise<{ readonly placements: number; readonly aliases: number }>;
   /** Rows that will come, counted up to `limit` + 1. */
   readonly countChanges: (above: number, limit: number) => Promise<number>;
   /** The rows above a revision, in order of revision, without what routers never see. */
-  readonly rowsAbove: (
-    revision: number,
-    onBatch: (rows: readonly PlacementRow[]) => void,
-  ) => Promise<void>;
-  /** The whole table in bulk, as routers know it. */
-  readonly groups: (onGroup: (group: PlacementGroup) => void) => Promise<void>;
+  readonly rowsAbove: (revision: number) => Promise<readonly ChangeRow[]>;
+  /** The whole table in bulk, as routers know it: placements, then names. */
+  readonly groups: (onGroup: (group: PlacementGroup | AliasGroup) => void) => Promise<void>;
 };
 
 /** Changes that are read with one question; more are read through the cursor. */
@@ -61,27 +52,65 @@ const columns =
 /** What was never served is no news: a bulk of new tenants costs the publisher nothing until it is active. */
 const unseen = "state = 'pending' and epoch = 1 and not deleted";
 const table = "cellfleet_control.placement";
+const names = "cellfleet_control.claim";
+/** Rows that routers were ever told of have a revision; all but the committed ones are tombstones. */
+const nameColumns =
+  "namespace, hash, keyspace, tenant, state = 'committed' as live, revision::float8 as revision";
+/** A name in the columns of a placement, so that one question brings both. */
+const nameAsPlacement = `null as key, keyspace, 'tenant' as kind, tenant as value, '' as cell,
+  0::float8 as epoch, 'active' as state, state <> 'committed' as deleted,
+  revision::float8 as revision, namespace, hash`;
 
-export type RoutingPeek = { readonly head: RoutingHead; readonly rows: readonly PlacementRow[] };
+export type RoutingPeek = { readonly head: RoutingHead; readonly rows: readonly ChangeRow[] };
+type PeekRow = HeadRow & {
+  readonly [name in keyof PlacementRow]: PlacementRow[name] | null;
+} & { readonly namespace: string | null; readonly hash: string | null };
 
 /**
- * The usual case in one question, which is one snapshot too: a few placements changed since. Undefined:
- * more than a few, so that they must be read at leisure.
+ * The usual case in one question, which is one snapshot too: a few placements and names changed since.
+ * Undefined: more than a few, so that they must be read at leisure.
  */
 export async function peekRouting(
   database: Database,
   above: number,
 ): Promise<RoutingPeek | undefined> {
-  const { rows } = await database.pool.query<HeadRow & { key: string | null }>(
+  const limit = peekRowsMax + 1;
+  const { rows } = await database.pool.query<PeekRow>(
     `select ${headColumns}, c.* from cellfleet_control.fleet as f
      left join lateral (
-       select ${columns} from ${table} where revision > $1 and not (${unseen})
-        order by revision limit ${peekRowsMax + 1}) as c on true`,
+       (select ${columns}, null as namespace, null as hash from ${table}
+         where revision > $1 and not (${unseen}) order by revision limit ${limit})
+       union all
+       (select ${nameAsPlacement} from ${names} where revision > $1
+         order by revision limit ${limit})) as c on true`,
     [above],
   );
   const head = toHead(must(rows[0], "fleet row"));
   if (rows.length > peekRowsMax) return undefined;
-  return { head, rows: rows.filter((row): row is HeadRow & PlacementRow => row.key !== null) };
+  return { head, rows: rows.flatMap(toChange).sort(byRevision) };
+}
+
+const byRevision = (a: ChangeRow, b: ChangeRow): number => a.revision - b.revision;
+
+/** None for the row of a fleet in which nothing has changed. */
+function toChange(row: PeekRow): ChangeRow[] {
+  const { key, keyspace, kind, value, cell, epoch, state, deleted, revision } = row;
+  if (keyspace === null || value === null || revision === null) return [];
+  if (row.namespace !== null && row.hash !== null) {
+    const { namespace, hash } = row;
+    return [{ namespace, hash, keyspace, tenant: value, live: deleted === false, revision }];
+  }
+  return [
+    {
+      ...{ keyspace, value, revision },
+      key: must(key ?? undefined, "key of a placement"),
+      kind: must(kind ?? undefined, "kind of a placement"),
+      cell: must(cell ?? undefined, "cell of a placement"),
+      epoch: must(epoch ?? undefined, "epoch of a placement"),
+      state: must(state ?? undefined, "state of a placement"),
+      deleted: deleted === true,
+    },
+  ];
 }
 
 export async function readRouting<T>(
@@ -102,20 +131,26 @@ export async function readRouting<T>(
         return rows[0]?.epoch ?? 0;
       },
       countAll: async () => {
-        const { rows } = await client.query<{ n: number }>(
-          `select count(*)::int as n from ${table} where not deleted and not (${unseen})`,
+        const { rows } = await client.query<{ placements: number; aliases: number }>(
+          `select (select count(*)::int from ${table} where not deleted and not (${unseen})) as placements,
+                  (select count(*)::int from ${names} where ${routed}) as aliases`,
         );
-        return rows[0]?.n ?? 0;
+        return must(rows[0], "counts");
       },
       countChanges: async (above, limit) => {
         const { rows } = await client.query<{ n: number }>(
-          `select count(*)::int as n from (select 1 from ${table} where revision > $1 and not (${unseen}) limit $2) as counted`,
+          `select count(*)::int as n from (
+             (select 1 from ${table} where revision > $1 and not (${unseen}) limit $2)
+             union all (select 1 from ${names} where revision > $1 limit $2)) as counted`,
           [above, limit + 1],
         );
         return rows[0]?.n ?? 0;
       },
-      rowsAbove: (revision, onBatch) => readRowsAbove(client, revision, onBatch),
-      groups: (onGroup) => readGroups(client, onGroup),
+      rowsAbove: (revision) => readRowsAbove(client, revision),
+      groups: async (onGroup) => {
+        await readGroups(client, onGroup);
+        await readNames(client, onGroup);
+      },
     });
     await client.query("commit");
     return result;
@@ -153,59 +188,20 @@ const toHead = (row: HeadRow): RoutingHead => ({
   epochMaxSeen: row.epoch_max_seen,
 });
 
-const fleetListsSchema = z.object({
-  tenant_sources: z.array(tenantSourceSchema),
-  service_routes: z.array(serviceRouteSchema),
-});
-const keyspacesSchema = z.array(
-  z
-    .object({
-      name: keyspaceNameSchema,
-      strategy: z.enum(strategies),
-      slot_count: z.number().nullable(),
-      guard_mode: z.enum(guardModes),
-    })
-    .transform(({ name, strategy, slot_count, guard_mode }) => ({
-      name,
-      strategy,
-      guardMode: guard_mode,
-      ...(slot_count === null ? {} : { slotCount: slot_count }),
-    })),
-);
-
-async function readLists(client: pg.PoolClient): Promise<TableLists> {
-  const fleet = await client.query(
-    "select tenant_sources, service_routes from cellfleet_control.fleet",
-  );
-  const keyspaces = await client.query(
-    "select name, strategy, slot_count, guard_mode from cellfleet_control.keyspace order by name",
-  );
-  const cells = await client.query<CellRow>(
-    "select id, region, services from cellfleet_control.cell where state <> 'retired' order by id",
-  );
-  const agents = await client.query<AgentRow>(
-    "select cell, endpoint from cellfleet_control.agent order by cell, instance",
-  );
-  const { tenant_sources, service_routes } = fleetListsSchema.parse(fleet.rows[0]);
-  return {
-    tenantSources: tenant_sources,
-    serviceRoutes: service_routes,
-    keyspaces: keyspacesSchema.parse(keyspaces.rows),
-    cells: [...routedCells(cells.rows, agents.rows)],
-  };
-}
-
-async function readRowsAbove(
-  client: pg.PoolClient,
-  revision: number,
-  onBatch: (rows: readonly PlacementRow[]) => void,
-): Promise<void> {
+async function readRowsAbove(client: pg.PoolClient, revision: number): Promise<ChangeRow[]> {
+  const rows: ChangeRow[] = [];
   await client.query(
     `declare changed no scroll cursor for select ${columns} from ${table}
-      where revision > $1 and not (${unseen}) order by revision`,
+      where revision > $1 and not (${unseen})`,
     [revision],
   );
-  await fetchAll<PlacementRow>(client, "changed", fetchRows, onBatch);
+  await fetchAll<PlacementRow>(client, "changed", fetchRows, (batch) => rows.push(...batch));
+  await client.query(
+    `declare named no scroll cursor for select ${nameColumns} from ${names} where revision > $1`,
+    [revision],
+  );
+  await fetchAll<NameRow>(client, "named", fetchRows, (batch) => rows.push(...batch));
+  return rows.sort(byRevision);
 }
 
 type GroupRow = Omit<PlacementRow, "key" | "value" | "revision"> & { readonly values: string[] };
@@ -231,6 +227,29 @@ async function readGroups(
       const group = toGroup(row, values);
       if (group !== undefined) onGroup(group);
     }
+  });
+}
+
+const routed = "state = 'committed' and revision is not null";
+type NamesRow = {
+  readonly namespace: string;
+  readonly keyspace: string;
+  readonly pairs: ReadonlyArray<readonly [string, string]>;
+};
+
+async function readNames(
+  client: pg.PoolClient,
+  onGroup: (group: AliasGroup) => void,
+): Promise<void> {
+  await client.query(
+    `declare names no scroll cursor for
+      select namespace, keyspace, json_agg(json_build_array(hash, tenant)) as pairs
+        from (select *, (row_number() over () - 1) / ${groupValuesMax} as part
+                from ${names} where ${routed}) as numbered
+       group by part, namespace, keyspace`,
+  );
+  await fetchAll<NamesRow>(client, "names", fetchGroups, (rows) => {
+    for (const { pairs, ...row } of rows) onGroup(toNames(row, pairs));
   });
 }
 

@@ -2,13 +2,13 @@
  * The recent past of the routing log, bounded: from it a router that is a little behind gets one
  * delta. Who is further behind than the window reaches takes a snapshot.
  */
-import type { PlacementRow } from "../core/routing-view.ts";
+import { type ChangeRow, identityOf } from "../core/routing-view.ts";
 
 export type DeltaWindow = {
   /** Rows must come in order of revision. */
-  readonly add: (rows: readonly PlacementRow[]) => void;
-  /** The last row of each key above `revision`; undefined when the window does not reach back there. */
-  readonly since: (revision: number) => readonly PlacementRow[] | undefined;
+  readonly add: (rows: readonly ChangeRow[]) => void;
+  /** The last row of each key and name above `revision`; undefined when the window does not reach back there. */
+  readonly since: (revision: number) => readonly ChangeRow[] | undefined;
   /** Rows above `revision`; undefined when the window does not reach back there. */
   readonly countSince: (revision: number) => number | undefined;
   /** Forgets everything: deltas begin at `revision`. */
@@ -16,7 +16,7 @@ export type DeltaWindow = {
 };
 
 export function createDeltaWindow(rowsMax: number): DeltaWindow {
-  let rows: PlacementRow[] = [];
+  let rows: ChangeRow[] = [];
   /** Every change above this revision is in `rows`. */
   let floor = Number.POSITIVE_INFINITY;
 
@@ -38,10 +38,10 @@ export function createDeltaWindow(rowsMax: number): DeltaWindow {
     },
     since: (revision) => {
       if (revision < floor) return undefined;
-      const byKey = new Map<string, PlacementRow>();
+      const byKey = new Map<string, ChangeRow>();
       for (let index = firstAbove(rows, revision); index < rows.length; index += 1) {
         const row = rows[index];
-        if (row !== undefined) byKey.set(row.key, row);
+        if (row !== undefined) byKey.set(identityOf(row), row);
       }
       return [...byKey.values()];
     },
@@ -54,7 +54,7 @@ export function createDeltaWindow(rowsMax: number): DeltaWindow {
   };
 }
 
-function firstAbove(rows: readonly PlacementRow[], revision: number): number {
+function firstAbove(rows: readonly ChangeRow[], revision: number): number {
   let low = 0;
   let high = rows.length;
   while (low < high) {

@@ -8,6 +8,7 @@
 import type { RouterSyncResponse } from "../../contract/cell-protocol.ts";
 import { parseRevision, type Revision } from "../../contract/ids.ts";
 import {
+  type AliasGroup,
   type DeltaBody,
   deltaBodySchema,
   type PlacementGroup,
@@ -24,7 +25,7 @@ import type { HashKey } from "../../contract/tenant-index.ts";
 import { must } from "../../runtime/assert.ts";
 import { type Signer, signaturePurposes } from "../../runtime/signing.ts";
 import type { TableSnapshot } from "../api/routing-feed.ts";
-import { groupRows, type PlacementRow } from "../core/routing-view.ts";
+import { type ChangeRow, groupChanges, identityOf, isName } from "../core/routing-view.ts";
 import type { RoutingHead, RoutingPeek, RoutingReading } from "../store/routing-read.ts";
 import { createDeltaWindow, type DeltaWindow } from "./delta-window.ts";
 import { buildSnapshot, createSnapshotWriter, snapshotHead } from "./snapshot.ts";
@@ -32,7 +33,7 @@ import { buildSnapshot, createSnapshotWriter, snapshotHead } from "./snapshot.ts
 /** More changed rows than this in one reading: the table is read anew, which is cheaper. */
 const deltaRowsMax = 100_000;
 const deltasCachedMax = 64;
-/** A snapshot of up to this many placements is made in milliseconds, so every reader gets the present. */
+/** A snapshot of up to this many placements and names is made in milliseconds, so every reader gets the present. */
 const buildAtOnceMax = 20_000;
 /** A snapshot of a large table is reused while the delta from it to the present is small. */
 const reuseRowsMax = 10_000;
@@ -46,7 +47,7 @@ export type RoutingImage = {
   readonly epochMax: () => number;
   /** Takes in everything up to the revision of the reading; the number of changed rows. */
   readonly follow: (log: RoutingReading) => Promise<number>;
-  /** Takes in a few changed placements at once; false: this takes a whole reading. */
+  /** Takes in a few changed placements and names at once; false: this takes a whole reading. */
   readonly take: (peek: RoutingPeek) => boolean;
   /** What is known may not lead to what comes next (a restore): the next reading begins anew. */
   readonly distrust: () => void;
@@ -72,7 +73,7 @@ export function createRoutingImage(
   let isTrusted = true;
 
   const leadsOn = ({ revision }: TableSnapshot): boolean =>
-    (image?.table.size ?? 0) > buildAtOnceMax &&
+    weightOf(image?.table) > buildAtOnceMax &&
     (window.countSince(revision) ?? Number.POSITIVE_INFINITY) <= reuseRowsMax;
 
   async function load(log: RoutingReading): Promise<number> {
@@ -90,13 +91,13 @@ export function createRoutingImage(
   function move(
     { table }: Image,
     head: RoutingHead,
-    rows: readonly PlacementRow[],
+    rows: readonly ChangeRow[],
     lists: TableLists | undefined,
   ): boolean {
-    const last = [...new Map(rows.map((row) => [row.key, row])).values()];
+    const last = [...new Map(rows.map((row) => [identityOf(row), row])).values()];
     const span = { fleet: head.fleet, from: table.revision, to: head.revision };
-    if (!applyChange(table, { ...span, ...lists, ...groupRows(last) })) return false;
-    for (const { epoch } of rows) epochMax = Math.max(epochMax, epoch);
+    if (!applyChange(table, { ...span, ...lists, ...groupChanges(last) })) return false;
+    for (const row of rows) if (!isName(row)) epochMax = Math.max(epochMax, row.epoch);
     image = { table, configRevision: head.configRevision };
     window.add(rows);
     return true;
@@ -106,8 +107,7 @@ export function createRoutingImage(
     const { head } = log;
     const from = current.table.revision;
     if ((await log.countChanges(from, deltaRowsMax)) > deltaRowsMax) return load(log);
-    const rows: PlacementRow[] = [];
-    await log.rowsAbove(from, (batch) => rows.push(...batch));
+    const rows = await log.rowsAbove(from);
     const lists = head.configRevision > current.configRevision ? await log.lists() : undefined;
     return move(current, head, rows, lists) ? rows.length : load(log);
   }
@@ -137,7 +137,7 @@ export function createRoutingImage(
       const { table } = must(image, "routing table has been read");
       const isCurrent = snapshot?.revision === table.revision;
       if (snapshot !== undefined && (isCurrent || leadsOn(snapshot))) return snapshot;
-      if (table.size > buildAtOnceMax) return undefined;
+      if (weightOf(table) > buildAtOnceMax) return undefined;
       snapshot = buildSnapshot(table, signer);
       return snapshot;
     },
@@ -152,11 +152,15 @@ export function createRoutingImage(
   };
 }
 
+/** What a snapshot consists of. */
+const weightOf = (table: TableState | undefined): number =>
+  (table?.size ?? 0) + (table?.aliasCount ?? 0);
+
 /** Batch by batch, so that a million placements keep nobody else waiting. */
 async function loadAll(
   log: RoutingReading,
   table: TableState,
-  onGroup: (group: PlacementGroup) => void,
+  onGroup: (group: PlacementGroup | AliasGroup) => void,
 ): Promise<void> {
   await log.groups((group) => {
     const problem = table.load(group);
@@ -205,7 +209,7 @@ function createDeltas(signer: Signer, window: DeltaWindow): Deltas {
         from,
         to: table.revision,
         ...(configRevision > from ? table.lists : {}),
-        ...groupRows(rows),
+        ...groupChanges(rows),
         checksum: table.checksum,
       });
       const text = JSON.stringify(body);

@@ -1,6 +1,6 @@
 /**
- * The routing table as a router reads it at first start: head, placements in bulk, signed tail; and
- * shared by all readers until the log has moved on too far.
+ * The routing table as a router reads it at first start: head, placements and names in bulk, signed
+ * tail; and shared by all readers until the log has moved on too far.
  */
 import { createHash } from "node:crypto";
 import type { SnapshotHead, SnapshotTail } from "../../contract/routing-table.ts";
@@ -42,19 +42,25 @@ export function createSnapshotWriter(signer: Signer): SnapshotWriter {
   };
 }
 
-export const snapshotHead = (table: TableState, placements: number): SnapshotHead => ({
+export const snapshotHead = (
+  table: TableState,
+  counts: { readonly placements: number; readonly aliases: number },
+): SnapshotHead => ({
   kind: "cellfleet.routing-table",
   version: 1,
   fleet: table.fleet,
   revision: table.revision,
   ...table.lists,
-  placements,
+  placements: counts.placements,
+  // Absent where there are none, as in tables from before there were names.
+  ...(counts.aliases === 0 ? {} : { aliases: counts.aliases }),
 });
 
 /** In one synchronous run, so that no change can come in between: for tables that are not large. */
 export function buildSnapshot(table: TableState, signer: Signer): TableSnapshot {
   const writer = createSnapshotWriter(signer);
-  writer.line(snapshotHead(table, table.size));
+  writer.line(snapshotHead(table, { placements: table.size, aliases: table.aliasCount }));
   for (const group of table.groups()) writer.line(group);
+  for (const group of table.aliasGroups()) writer.line(group);
   return writer.end(table);
 }

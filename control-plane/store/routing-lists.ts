@@ -1,0 +1,68 @@
+/**
+ * What of the routing table always travels whole: where requests name their tenant, keyspaces, cells
+ * and their services, how names are hashed.
+ */
+import type pg from "pg";
+import { z } from "zod";
+import { keyspaceNameSchema } from "../../contract/ids.ts";
+import {
+  globalServicesSchema,
+  guardModes,
+  serviceRouteSchema,
+  strategies,
+  tenantSourceSchema,
+} from "../../contract/routing-table.ts";
+import type { TableLists } from "../../contract/table-checksum.ts";
+import { type AgentRow, type CellRow, routedCells } from "../core/routing-view.ts";
+
+const fleetListsSchema = z.object({
+  tenant_sources: z.array(tenantSourceSchema),
+  service_routes: z.array(serviceRouteSchema),
+  global_services: globalServicesSchema,
+  alias_salt: z.string(),
+});
+const keyspacesSchema = z.array(
+  z
+    .object({
+      name: keyspaceNameSchema,
+      strategy: z.enum(strategies),
+      slot_count: z.number().nullable(),
+      guard_mode: z.enum(guardModes),
+    })
+    .transform(({ name, strategy, slot_count, guard_mode }) => ({
+      name,
+      strategy,
+      guardMode: guard_mode,
+      ...(slot_count === null ? {} : { slotCount: slot_count }),
+    })),
+);
+
+export async function readLists(client: pg.PoolClient): Promise<TableLists> {
+  const fleet = await client.query(
+    "select tenant_sources, service_routes, global_services, alias_salt from cellfleet_control.fleet",
+  );
+  const keyspaces = await client.query(
+    "select name, strategy, slot_count, guard_mode from cellfleet_control.keyspace order by name",
+  );
+  const cells = await client.query<CellRow>(
+    "select id, region, services, stage from cellfleet_control.cell where state <> 'retired' order by id",
+  );
+  const agents = await client.query<AgentRow>(
+    "select cell, endpoint, services from cellfleet_control.agent order by cell, instance",
+  );
+  const namespaces = await client.query<{ name: string; fold: boolean }>(
+    "select name, fold from cellfleet_control.claim_namespace where routed order by name",
+  );
+  const { tenant_sources, service_routes, global_services, alias_salt } = fleetListsSchema.parse(
+    fleet.rows[0],
+  );
+  return {
+    tenantSources: tenant_sources,
+    serviceRoutes: service_routes,
+    keyspaces: keyspacesSchema.parse(keyspaces.rows),
+    cells: [...routedCells(cells.rows, agents.rows)],
+    // Also when it is empty: that is how a delta says that the last one is gone.
+    globalServices: global_services,
+    aliasing: { salt: alias_salt, namespaces: namespaces.rows },
+  };
+}
