@@ -61,10 +61,6 @@ export const loadSchemaInstall = () => import("../adoption/schema/install.ts");
 export const loadSchemaUninstall = () => import("../adoption/schema/uninstall.ts");
 export const loadSchemaScript = () => import("../adoption/schema/plan-script.ts");
 
-type PreflightQuestion = import("../adoption/preflight/check.ts").PreflightQuestion;
-export async function checkUserDatabase(question: PreflightQuestion) {
-  return (await import("../adoption/preflight/check.ts")).checkUserDatabase(question);
-}
-export async function exposesPassword(reference: string): Promise<boolean> {
-  return (await import("../adoption/connection.ts")).exposesPassword(reference);
-}
+export const loadConnection = () => import("../adoption/connection.ts");
+export const loadPreflight = () => import("../adoption/preflight/check.ts");
+export const loadTenantQuery = () => import("../adoption/tenants-from-query.ts");

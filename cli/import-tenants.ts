@@ -22,6 +22,7 @@ import { upload } from "./upload.ts";
 type ImportResult = z.infer<typeof importResultSchema>;
 type Source = {
   readonly stream: Readable;
+  /** Of a file; what is shown while it is sent. */
   readonly name: string;
   readonly size: number | undefined;
 };
@@ -55,6 +56,16 @@ export async function importTenants(
 ): Promise<number> {
   const format = formatOf(file, text(options, "format"));
   const source = await open(session, file);
+  return importSource(session, source, format, options);
+}
+
+/** Lines from wherever they come. When the source fails, its own error is the one that is told. */
+export async function importSource(
+  session: Session,
+  source: Source,
+  format: FileFormat,
+  options: Options,
+): Promise<number> {
   const result = await send(session, source, format, options);
   if (result.accepted === 0 && result.badLines.length > 0) throw nothingApplied(result);
   return conclude(session, options, result);
@@ -90,8 +101,12 @@ async function send(
   const reason = text(options, "reason");
   const key = text(options, "idempotencyKey") ?? session.io.random.uuid();
   const counted = countBytes(session, source);
-  // The pipeline's error reaches the request through the stream itself, which then fails.
+  // An error of the source reaches the request through the stream itself, which then fails.
+  let broken: unknown;
   const feeding = pipeline(source.stream, counted).catch(() => undefined);
+  source.stream.once("error", (error) => {
+    broken = error;
+  });
   const result = await upload({
     fleet: api.fleet,
     path: "/v1/tenants/import",
@@ -105,7 +120,7 @@ async function send(
     schema: importResultSchema,
     signal: session.interrupted(),
   }).catch((error: unknown) => {
-    throw withKey(error, session, source, key);
+    throw broken instanceof CellError ? broken : withKey(error, session, source, key);
   });
   await feeding;
   await session.progress.clear();

@@ -1,6 +1,6 @@
 /** `cellctl check --database-url`: is a database fit to be a cell's, item by item, each with its fix. */
 import { CellError } from "../../contract/errors.ts";
-import { checkUserDatabase, type PreflightItem } from "../adoption.ts";
+import { loadPreflight, type PreflightItem } from "../adoption.ts";
 import { noteExposedPassword } from "../database-reference.ts";
 import { usage } from "../failures.ts";
 import { type Options, text } from "../grammar.ts";
@@ -36,6 +36,7 @@ export async function checkDatabase(
   const role = text(options, "role") ?? "owner";
   if (!isRole(role)) throw usage(`--role "${role}": must be one of ${roles.join(", ")}`);
   await noteExposedPassword(session, reference);
+  const { checkUserDatabase } = await loadPreflight();
   const items = await checkUserDatabase({
     database: { reference, env: session.io.env, signal: session.interrupted() },
     role,

@@ -10,6 +10,12 @@ import { locate } from "../locate.ts";
 import { mutate } from "../mutate.ts";
 import { resolutionView, tenantView } from "../render/views.ts";
 import type { Session } from "../session.ts";
+import {
+  fromQueryHelp,
+  fromQueryOptions,
+  importFromQuery,
+  isFromQuery,
+} from "./tenant-from-query.ts";
 
 export const register: Register = (noun, bind) => {
   bind(
@@ -49,6 +55,7 @@ export const register: Register = (noun, bind) => {
   );
   bind(mutation(createCommand(noun)), create);
   bind(importCommand(noun), async (session, args, options) => {
+    if (isFromQuery(args[0], options)) return importFromQuery(session, options);
     const { importTenants } = await import("../import-tenants.ts");
     return importTenants(session, args[0] ?? "", options);
   });
@@ -101,9 +108,8 @@ function parseLabel(raw: string): [string, string] {
 }
 
 const importCommand = (noun: Command): Command =>
-  noun
-    .command("import <file>")
-    .description("create many tenants from CSV or NDJSON (- reads standard input)")
+  fromQueryOptions(noun.command("import [file]"))
+    .description("create many tenants from CSV, NDJSON (- reads standard input) or a query")
     .option("--format <format>", "csv or ndjson (default: by the file's name)")
     .option("--skip-bad-lines", "apply the good lines; without it one bad line stops all")
     .option("--reason <text>", "why; goes to the audit log")
@@ -111,7 +117,8 @@ const importCommand = (noun: Command): Command =>
     .option("--idempotency-key <key>", "repeat a request without doing it twice")
     .option("--wait", "wait until the operation is done (the default)")
     .option("--no-wait", "return as soon as the operation is recorded")
-    .addHelpText("after", importHelp);
+    .addHelpText("after", importHelp)
+    .addHelpText("after", fromQueryHelp);
 
 const importHelp = `
 Columns of a CSV file, named by its first line; only id is needed:
