@@ -31,10 +31,10 @@ const mendingSteps: Partial<Record<FindingCode, readonly StepKind[]>> = {
   KEY_COLUMN_MISSING: ["add-key-column"],
   KEY_COLUMN_NULLABLE: ["key-not-null"],
   KEY_NOT_IN_IDENTITY: ["replica-identity"],
-  GUARD_MISSING: ["guard"],
-  GUARD_DIFFERENT: ["guard"],
-  VISIBILITY_MISSING: ["visibility"],
-  IDS_NOT_LEASED: ["lease-ids"],
+  GUARD_MISSING: ["protect"],
+  GUARD_DIFFERENT: ["protect"],
+  VISIBILITY_MISSING: ["protect"],
+  IDS_NOT_LEASED: ["protect"],
 };
 /** Of the application's role: judged only when it is named. */
 const aboutRole: readonly FindingCode[] = ["ROLE_TOO_STRONG"];
@@ -50,12 +50,8 @@ export async function checkSchema(
   const gaps = findGaps(manifest, await readStoreCatalog(client, role), role).filter(
     ({ code }) => appRole !== undefined || !aboutRole.includes(code),
   );
-  const plan = planInstall(app, manifest, {
-    cell: app.pack.cell ?? "",
-    stage: "observe",
-    replaceUnique: [],
-    packDigest: "",
-  });
+  const wish = { cell: "", stage: "observe", replaceUnique: [], packDigest: "" } as const;
+  const plan = planInstall(app, manifest, wish, new Map());
   return {
     items: withIds(gaps.map((gap) => ({ ...gap, mendedBy: mendedBy(gap, plan) }))),
     installed: app.pack.schema,

@@ -11,14 +11,16 @@ import {
   packOwnerRole,
 } from "../../cell/store/install.ts";
 import type { Manifest } from "../../cell/store/manifest.ts";
+import { type ProtectStep, protectSteps } from "../../cell/store/protect.ts";
 import type { Queryable } from "../../cell/store/queryable.ts";
 import { CellError } from "../../contract/errors.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import type { Random } from "../../runtime/random.ts";
-import { readAppCatalog } from "./app-catalog.ts";
+import { type AppCatalog, columnOf, readAppCatalog } from "./app-catalog.ts";
 import type { Database } from "./database.ts";
 import { type LockLimits, lockLimitsDefault } from "./lock-bounded.ts";
-import { type InstallStage, planInstall, tenantTables } from "./plan-install.ts";
+import { isLater } from "./plan-guard.ts";
+import { type InstallStage, type ProtectLists, planInstall, tenantTables } from "./plan-install.ts";
 import { runPlan } from "./run-plan.ts";
 import type { Plan, StepEvent } from "./step.ts";
 
@@ -43,7 +45,8 @@ export type InstallRun = InstallOptions & {
 const passesMax = 3;
 
 export async function planInstallation(options: InstallOptions): Promise<Plan> {
-  const catalog = await readAppCatalog(options.database.client);
+  const { client } = options.database;
+  const catalog = await readAppCatalog(client);
   const { cell } = catalog.pack;
   if (cell !== null && cell !== options.cell) {
     throw new CellError(
@@ -54,7 +57,29 @@ export async function planInstallation(options: InstallOptions): Promise<Plan> {
       },
     );
   }
-  return planInstall(catalog, options.manifest, { ...options, packDigest: packDigest() });
+  const wish = { ...options, packDigest: packDigest() };
+  return planInstall(
+    catalog,
+    options.manifest,
+    wish,
+    await readProtectLists(client, catalog, wish),
+  );
+}
+
+/** Of tables that have their column, where the pack is the one that this release brings. */
+async function readProtectLists(
+  client: Queryable,
+  catalog: AppCatalog,
+  { manifest, packDigest: digest }: InstallOptions & { readonly packDigest: string },
+): Promise<ProtectLists> {
+  const lists = new Map<string, readonly ProtectStep[]>();
+  if (catalog.pack.digest !== digest) return lists;
+  for (const { facts, keyColumn, keyspace } of tenantTables(catalog, manifest)) {
+    if (columnOf(facts, keyColumn) === undefined) continue;
+    const { schema, table } = facts;
+    lists.set(facts.name, await protectSteps(client, { schema, table, keyColumn, keyspace }));
+  }
+  return lists;
 }
 
 /** As the installer of the pack records it. */
@@ -66,6 +91,7 @@ export function packScript({ roles, cell, stage }: InstallOptions): string {
     app_role: roles.appRole,
     app_owner_role: roles.appOwnerRole,
     agent_role: roles.agentRole,
+    reader_role: roles.readerRole ?? "",
     stage,
   }).map(
     ([name, value]) =>
@@ -85,13 +111,18 @@ export function packScript({ roles, cell, stage }: InstallOptions): string {
   ].join("\n");
 }
 
+export type RoleWish = {
+  readonly appRole: string | undefined;
+  readonly appOwnerRole: string | undefined;
+  readonly agentRole: string | undefined;
+  readonly readerRole: string | undefined;
+};
+
 /** Names that were not given: the owner of the tenants' tables is a fact, not a wish. */
 export async function chooseRoles(
   client: Queryable,
   manifest: Manifest,
-  wish: { readonly [Name in keyof PackRoles]: string | undefined } & {
-    readonly readerRole: string | undefined;
-  },
+  wish: RoleWish,
 ): Promise<PackRoles> {
   const tables = tenantTables(await readAppCatalog(client), manifest);
   const owners = [...new Set(tables.map(({ facts }) => facts.owner))];
@@ -120,6 +151,7 @@ export async function chooseRoles(
     // Whoever owns the tables is what most applications log in as; schema check says what that costs.
     appRole: wish.appRole ?? appOwnerRole,
     agentRole: wish.agentRole ?? "cellfleet_agent",
+    readerRole: wish.readerRole ?? "cellfleet_reader",
   };
 }
 
@@ -135,11 +167,14 @@ export async function runInstallation(run: InstallRun): Promise<Plan["advice"]> 
     emit,
     signal,
     limits: run.limits ?? lockLimitsDefault,
-    installPack: () => installPack(database.client, { ...run.roles, cellId: run.cell }),
+    installPack: () =>
+      installPack(database.client, { ...run.roles, cellId: run.cell, stage: run.stage }),
   };
   for (let pass = 1; ; pass += 1) {
-    const plan = await planInstallation(run);
-    if (plan.steps.length === 0) return plan.advice;
+    const whole = await planInstallation(run);
+    // What the pack could not tell yet is asked again when the others are done.
+    const plan = { ...whole, steps: whole.steps.filter((step) => !isLater(step)) };
+    if (whole.steps.length === 0) return plan.advice;
     if (pass > passesMax) {
       const left = plan.steps.map(({ id }) => id).join(", ");
       throw new CellError("OP_FAILED", `These steps ran and are not done: ${left}`);

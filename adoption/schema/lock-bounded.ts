@@ -90,7 +90,9 @@ export function lockedText(step: Step, limits: LockLimits): string {
     `set local lock_timeout = '${limits.lockTimeoutMs}ms';`,
     `set local statement_timeout = '${limits.heldStatementMs}ms';`,
     readClock,
-    ...(step.hold === undefined ? [] : [`lock table ${step.hold} in access exclusive mode;`]),
+    ...(step.hold === undefined
+      ? []
+      : [`lock table only ${step.hold} in ${step.holdMode ?? "access exclusive"} mode;`]),
     readClock,
     ...step.sql,
     readClock,

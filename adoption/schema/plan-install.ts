@@ -5,10 +5,11 @@
  */
 import { escapeLiteral } from "pg";
 import type { Manifest } from "../../cell/store/manifest.ts";
+import type { ProtectStep } from "../../cell/store/protect.ts";
 import type { AppCatalog, AppTable } from "./app-catalog.ts";
 import { columnOf } from "./app-catalog.ts";
 import { findKeySources, type KeySource } from "./key-path.ts";
-import { guardSteps } from "./plan-guard.ts";
+import { guardSteps, laterStep } from "./plan-guard.ts";
 import { identitySteps } from "./plan-identity.ts";
 import { keySteps } from "./plan-key.ts";
 import { uniqueSteps } from "./plan-unique.ts";
@@ -24,6 +25,9 @@ export type InstallWish = {
   readonly packDigest: string;
 };
 
+/** The pack's own list of what is left for a table; absent where it could not be asked yet. */
+export type ProtectLists = ReadonlyMap<string, readonly ProtectStep[]>;
+
 export type TenantTable = {
   readonly facts: AppTable;
   /** It and its partitions down to the leaves; of an ordinary table, itself alone. */
@@ -34,22 +38,30 @@ export type TenantTable = {
   readonly source: KeySource | undefined;
 };
 
-export function planInstall(catalog: AppCatalog, manifest: Manifest, wish: InstallWish): Plan {
+export function planInstall(
+  catalog: AppCatalog,
+  manifest: Manifest,
+  wish: InstallWish,
+  protect: ProtectLists,
+): Plan {
   const tables = tenantTables(catalog, manifest);
-  const ready = tables.filter(({ facts, keyColumn, source }) => {
-    return columnOf(facts, keyColumn) !== undefined || source !== undefined;
-  });
+  const ready = tables.filter(isReady);
   const unique = tables.map((table) => uniqueSteps(table, tables, wish.replaceUnique));
   const steps = [
     ...packSteps(catalog, wish),
     ...ready.flatMap((table) => keySteps(table)),
     ...ready.flatMap((table) => table.leaves.flatMap((leaf) => identitySteps(table, leaf))),
     ...unique.flatMap((one) => one.steps),
-    // Ids before the guard: from the guard on a table counts as a tenant's.
-    ...ready.flatMap((table) => guardSteps(table, catalog)),
+    ...ready.flatMap((table) => {
+      const list = protect.get(table.facts.name);
+      return list === undefined ? [laterStep(table)] : guardSteps(table.facts, list, "on");
+    }),
   ];
   return { steps, advice: [...unkeyed(tables), ...unique.flatMap((one) => one.advice)] };
 }
+
+export const isReady = ({ facts, keyColumn, source }: TenantTable): boolean =>
+  columnOf(facts, keyColumn) !== undefined || source !== undefined;
 
 /** Parents before the children that are filled from them. */
 export function tenantTables(catalog: AppCatalog, manifest: Manifest): TenantTable[] {
@@ -117,10 +129,7 @@ function leavesOf(table: AppTable, all: readonly AppTable[]): AppTable[] {
 
 function unkeyed(tables: readonly TenantTable[]): Advice[] {
   return tables
-    .filter(
-      ({ facts, keyColumn, source }) =>
-        columnOf(facts, keyColumn) === undefined && source === undefined,
-    )
+    .filter((table) => !isReady(table))
     .map(({ facts, keyColumn }) => ({
       object: facts.name,
       text: `has no column ${keyColumn}, and no foreign key leads to a table that has one: add the column and fill it, or class the table otherwise`,

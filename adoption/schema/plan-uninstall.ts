@@ -4,7 +4,8 @@
  * is filled harms nobody, and dropping it cannot be taken back.
  */
 import type { AppCatalog, AppTable } from "./app-catalog.ts";
-import { unguardSteps } from "./plan-guard.ts";
+import { guardSteps } from "./plan-guard.ts";
+import type { ProtectLists } from "./plan-install.ts";
 import { fillFunction, fillTrigger } from "./plan-key.ts";
 import type { Step } from "./step.ts";
 import { column, ownName, sqlName } from "./table-name.ts";
@@ -18,11 +19,12 @@ export type UninstallPlan = {
 export function planUninstall(
   catalog: AppCatalog,
   options: { readonly dropAdded: boolean },
+  protect: ProtectLists,
 ): UninstallPlan {
   const added = catalog.tables.map(addedTo);
   return {
     steps: [
-      ...catalog.tables.flatMap(unguardSteps),
+      ...catalog.tables.flatMap((table) => guardSteps(table, protect.get(table.name) ?? [], "off")),
       ...(catalog.pack.schema ? [dropPack] : []),
       ...(options.dropAdded ? added.flatMap(({ steps }) => steps) : []),
     ],

@@ -34,6 +34,7 @@ export async function runPlan(context: RunContext, plan: Plan): Promise<void> {
 
 async function runStep(context: RunContext, step: Step): Promise<void> {
   if (step.kind === "install-pack") return context.installPack();
+  if (step.waitFor !== undefined) await waitFor(context, step, step.waitFor);
   switch (step.way) {
     case "locked":
       return runLocked(context, step);
@@ -46,6 +47,28 @@ async function runStep(context: RunContext, step: Step): Promise<void> {
       return;
     default:
       unreachable(step.way);
+  }
+}
+
+/** In stage `enforce` ids must be leased before the default takes them from leased ranges. */
+async function waitFor(context: RunContext, step: Step, query: string): Promise<void> {
+  const { client, clock, signal, limits, emit } = context;
+  const began = clock.monotonicMs();
+  for (;;) {
+    signal.throwIfAborted();
+    const { rows } = await client.query<Record<string, unknown>>(query);
+    if (Object.values(rows[0] ?? {})[0] === true) return;
+    if (clock.monotonicMs() - began > limits.giveUpMs) {
+      throw new CellError("STATE_CONFLICT", `${step.id}: no id range was leased`, {
+        nextSteps: ["start the cell's agent, then run the same command again: it goes on here"],
+      });
+    }
+    await emit({
+      kind: "step.waiting",
+      step: step.id,
+      text: "waits for the cell's agent to lease ids",
+    });
+    await clock.sleep(watchMs, signal);
   }
 }
 

@@ -15,7 +15,6 @@ export type StepWay = "locked" | "concurrent" | "batches" | "ours";
 
 export const stepKinds = [
   "install-pack",
-  "set-stage",
   "add-key-column",
   "backfill",
   "key-not-null-check",
@@ -23,16 +22,11 @@ export const stepKinds = [
   "key-not-null",
   "drop-invalid-index",
   "identity-index",
-  "identity-partition",
   "replica-identity",
   "unique-index",
   "unique-swap",
-  "lease-ids",
-  "guard",
-  "visibility",
-  "register",
-  "unguard",
-  "unlease-ids",
+  "protect",
+  "unprotect",
   "drop-added",
   "drop-pack",
 ] as const;
@@ -54,6 +48,9 @@ export type Step = {
   readonly sql: readonly string[];
   /** `locked`: the table to be held, as SQL, before the first statement runs. */
   readonly hold?: string;
+  readonly holdMode?: "share row exclusive" | "access exclusive";
+  /** A query that must answer true before it may run. */
+  readonly waitFor?: string;
   /** `batches`: what is filled. */
   readonly backfill?: Backfill;
 };
@@ -117,4 +114,5 @@ export type StepEvent =
       readonly total: number;
       readonly etaMs: number | undefined;
     }
+  | { readonly kind: "step.waiting"; readonly step: string; readonly text: string }
   | { readonly kind: "step.done"; readonly step: Step; readonly tookMs: number };

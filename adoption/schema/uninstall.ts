@@ -2,12 +2,15 @@
  * `schema uninstall`: takes guard, visibility and leased ids off, then the schema `cellfleet`. Refused
  * while the cell is more than passed through: the routers would go on to believe in a fence.
  */
+
+import { type ProtectStep, unprotectSteps } from "../../cell/store/protect.ts";
 import { CellError } from "../../contract/errors.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import type { Random } from "../../runtime/random.ts";
 import { readAppCatalog } from "./app-catalog.ts";
 import type { Database } from "./database.ts";
 import { type LockLimits, lockLimitsDefault } from "./lock-bounded.ts";
+import { bearsTraces } from "./plan-guard.ts";
 import { planUninstall, type UninstallPlan } from "./plan-uninstall.ts";
 import { runPlan } from "./run-plan.ts";
 import type { StepEvent } from "./step.ts";
@@ -43,7 +46,11 @@ export async function planRemoval(options: UninstallOptions): Promise<UninstallP
       },
     );
   }
-  return planUninstall(catalog, options);
+  const lists = new Map<string, readonly ProtectStep[]>();
+  for (const { name, schema, table } of catalog.tables.filter(bearsTraces)) {
+    lists.set(name, await unprotectSteps(client, schema, table));
+  }
+  return planUninstall(catalog, options, lists);
 }
 
 export async function runRemoval(run: UninstallRun): Promise<UninstallPlan["stays"]> {

@@ -73,6 +73,8 @@ export function tellSteps(progress: Progress): (event: StepEvent) => Promise<voi
         const eta = event.etaMs === undefined ? "" : `, ${duration(event.etaMs)} to go`;
         return progress.now(`${place} ${event.step}: ${event.text}${share}${eta}`);
       }
+      case "step.waiting":
+        return progress.now(`${place} ${event.step}: ${event.text}`);
       case "lock.blocked":
         return progress.done("note", blockedText(event));
       case "step.done":

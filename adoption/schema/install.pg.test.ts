@@ -1,0 +1,65 @@
+/** `schema install` on a real database: what stands there afterwards, resumed after every step, taken off again. */
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { startTestPostgres, type TestPostgres } from "../../tests/postgres.ts";
+import { readAppCatalog } from "./app-catalog.ts";
+import { checkSchema } from "./check.ts";
+import { planInstallation, runInstallation } from "./install.ts";
+import { createShop, installRun, type Shop, shopManifest } from "./shop.fixture.ts";
+import { runRemoval } from "./uninstall.ts";
+
+let server: TestPostgres;
+let shop: Shop;
+
+beforeAll(async () => {
+  server = await startTestPostgres();
+  shop = await createShop(server, "shop", { accounts: 20, orders: 400, items: 2000 });
+});
+afterAll(async () => {
+  await shop.close();
+  await server.stop();
+});
+
+test("a shop that knows nothing of cells is installed, works on, and nothing is left to do", async () => {
+  const { run, database } = await installRun(shop.url);
+  const advice = await runInstallation(run);
+  expect((await planInstallation(run)).steps).toEqual([]);
+  expect(advice.map(({ object }) => object)).toEqual(["public.users.users_email_key"]);
+
+  const app = await shop.app();
+  await app.query("insert into order_items (order_id, product) values (3, 'new')");
+  const { rows } = await app.query(
+    "select i.account_id, o.account_id as owner from order_items i join orders o on o.id = i.order_id where product = 'new'",
+  );
+  expect(rows).toEqual([{ account_id: "4", owner: "4" }]);
+  const { rows: wrong } = await shop.admin.query(
+    `select count(*)::integer as n from order_items i join orders o on o.id = i.order_id
+      where i.account_id is distinct from o.account_id`,
+  );
+  expect(wrong).toEqual([{ n: 0 }]);
+
+  const verdict = await checkSchema(database.client, shopManifest, undefined);
+  expect(verdict.items.filter(({ mendedBy }) => mendedBy === "install")).toEqual([]);
+  await database.close();
+});
+
+test("and taken off again: the application works as before, what was added stays and is named", async () => {
+  const { run, database } = await installRun(shop.url);
+  const stays = await runRemoval({ ...run, dropAdded: false, force: true });
+  expect(stays.join("\n")).toContain("public.order_items: the column account_id");
+  const catalog = await readAppCatalog(shop.admin);
+  expect(catalog.pack.schema).toBe(false);
+  expect(
+    catalog.tables.flatMap(({ triggers }) => triggers.map(({ name }) => name)).toSorted(),
+  ).toEqual(["yy_cellfleet_fill_key", "yy_cellfleet_fill_key"]);
+  expect(catalog.tables.flatMap(({ policies }) => policies)).toEqual([]);
+  const app = await shop.app();
+  await app.query("insert into orders (account_id) values (7)");
+  await app.query("insert into order_items (order_id, product) values (3, 'after')");
+
+  await runRemoval({ ...run, dropAdded: true, force: true });
+  const bare = await readAppCatalog(shop.admin);
+  const items = bare.tables.find(({ name }) => name === "public.order_items");
+  expect(items?.columns.map(({ name }) => name)).toEqual(["id", "order_id", "product"]);
+  await app.query("insert into order_items (order_id, product) values (3, 'bare')");
+  await database.close();
+});
