@@ -106,6 +106,11 @@ export const cellSchema = z.object({
   schemaVersion: z.string(),
   /** See `cellStages`. */
   stage: z.enum(cellStages),
+  /** Adopted in place; what its agent and the routers counted as refusable, by code. */
+  adopted: z.boolean().optional(),
+  wouldRefuse: z.record(z.string(), z.number()).optional(),
+  /** Tables of tenants under the guard, as the agent reports. */
+  guardedTables: z.number().optional(),
   lease: z.object({
     grant: z.number(),
     /** Longest time that a grant now outstanding can still be valid, in milliseconds. */
@@ -206,6 +211,9 @@ export const createKeyspaceSchema = z.strictObject({
   ...intent,
 });
 
+/** Only while nothing is placed in the keyspace: an application that serves would meet it unprepared. */
+export const changeKeyspaceSchema = z.strictObject({ guardMode: z.enum(guardModes), ...intent });
+
 /** A tenant of a slots or range keyspace that is placed on its own, above its container. */
 export const overrideSchema = z.object({
   id: placementKeySchema,
@@ -301,6 +309,8 @@ export const routerSchema = z.object({
   live: z.boolean(),
   seenMs: z.number(),
   release: z.string(),
+  /** Carried to an adopted cell although it would have been refused, by error code, since its start. */
+  wouldRefuse: z.record(z.string(), z.number()).optional(),
 });
 
 export const eventSchema = z.object({
@@ -376,7 +386,12 @@ export const statusSchema = z.object({
   leader: z.object({ holder: z.string(), term: z.number(), self: z.boolean() }).nullable(),
   cells: z.object({ total: z.number(), healthy: z.number(), down: z.number() }),
   tenants: z.number(),
-  routers: z.object({ live: z.number(), inSync: z.number() }),
+  /** `wouldRefuse`: all that live routers would have refused for an adopted cell since they started. */
+  routers: z.object({
+    live: z.number(),
+    inSync: z.number(),
+    wouldRefuse: z.number().optional(),
+  }),
   ops: z.object({ running: z.number(), failed: z.number() }),
   /** The end of the audit chain: note it elsewhere, and no later rewriting of the log goes unseen. */
   audit: z.object({ entries: z.number(), head: z.string() }).optional(),

@@ -1,5 +1,6 @@
 /** Every endpoint of the control plane, in the order in which `/docs` lists them. */
 import { auditEndpoints } from "./api/audit.ts";
+import { cellStageEndpoints } from "./api/cell-stage.ts";
 import { cellEndpoints } from "./api/cells.ts";
 import { claimEndpoints } from "./api/claims.ts";
 import type { ApiContext } from "./api/context.ts";
@@ -14,14 +15,17 @@ import { routingEndpoints } from "./api/routing.ts";
 import type { RoutingFeed } from "./api/routing-feed.ts";
 import { statusEndpoints } from "./api/status.ts";
 import { tenantImportEndpoints } from "./api/tenant-import.ts";
+import { tenantLifeEndpoints } from "./api/tenant-life.ts";
 import { tenantEndpoints } from "./api/tenants.ts";
 import { tokenEndpoints } from "./api/tokens.ts";
 
 export const controlEndpoints = (context: ApiContext, feed: RoutingFeed): readonly Endpoint[] => [
   ...statusEndpoints(context),
+  ...cellStageEndpoints(context),
   ...cellEndpoints(context),
   ...tenantEndpoints(context),
   ...tenantImportEndpoints(context),
+  ...tenantLifeEndpoints(context),
   ...keyspaceEndpoints(context),
   ...overrideEndpoints(context),
   ...routingEndpoints(context),

@@ -71,7 +71,7 @@ export function showFleet(
   );
   metrics.gaugeFrom("cellfleet_routers_live", "Routers that called lately.", () => {
     const now = fleet();
-    return now === undefined ? 0 : liveRouters(now.routers, now.nowMs).length;
+    return now === undefined ? 0 : liveRouters(now).length;
   });
   metrics.gaugeFrom("cellfleet_ops_open", "Operations that are not over, by kind.", () => {
     const kinds = new Map<string, number>();

@@ -6,9 +6,11 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import type { z } from "zod";
+import type { AgentSyncRequest, OwnershipChange } from "../contract/cell-protocol.ts";
 import { type Op, opSchema } from "../contract/control-api.ts";
 import { CellError } from "../contract/errors.ts";
 import type { providedStates } from "../contract/provider-api.ts";
+import type { CellStage } from "../contract/routing-table.ts";
 import { systemClock } from "../runtime/clock.ts";
 import { createJsonClient, type JsonClient } from "../runtime/http-client.ts";
 import { systemRandom } from "../runtime/random.ts";
@@ -114,7 +116,17 @@ export type FakeCell = {
   readonly gate: string;
   /** Applies changes while true; a deaf cell still calls. */
   applies: boolean;
+  /** Removes rows when it is told to, and confirms it, while true. */
+  purges: boolean;
+  /** Obeys a change of stage while true. */
+  obeysStage: boolean;
   appReachable: boolean;
+  /** What it counted as refusable, and how many tables it guards. */
+  wouldRefuse: Record<string, number>;
+  guardedTables: number;
+  readonly stage: () => CellStage;
+  /** What it was told about each key last. */
+  readonly keys: ReadonlyMap<string, OwnershipChange>;
   readonly appliedRevision: () => number;
   readonly stop: () => Promise<void>;
 };
@@ -126,16 +138,26 @@ export async function startFakeCell(options: {
   readonly cell: string;
   /** What the cell's database remembers between two lives. */
   readonly memory?: { appliedRevision: number; grant: number };
+  readonly services?: readonly string[];
 }): Promise<FakeCell> {
   const server = createServer((_req, res) => res.writeHead(403).end());
   const gate = await listen(server);
   const stop = new AbortController();
   const memory = options.memory ?? { appliedRevision: 0, grant: 0 };
   let leased = false;
+  let stage: CellStage = "pass-through";
+  const keys = new Map<string, OwnershipChange>();
+  let purged: NonNullable<AgentSyncRequest["purged"]> = [];
   const cell: FakeCell = {
     gate,
     applies: true,
+    purges: true,
+    obeysStage: true,
     appReachable: true,
+    wouldRefuse: {},
+    guardedTables: 0,
+    stage: () => stage,
+    keys,
     appliedRevision: () => memory.appliedRevision,
     stop: async () => {
       stop.abort();
@@ -155,11 +177,25 @@ export async function startFakeCell(options: {
         epochMax: 0,
         app: { reachable: cell.appReachable },
         wantLease: !leased,
-        waitMs: 500,
+        waitMs: cell.purges && purged.length > 0 ? 0 : 500,
+        ...(options.services === undefined ? {} : { services: options.services }),
+        stage: {
+          applied: stage,
+          wouldRefuse: cell.wouldRefuse,
+          guardedTables: cell.guardedTables,
+        },
+        purged: cell.purges ? purged : [],
         database: { grant: memory.grant, boot: gate },
       },
       stop.signal,
     );
+    if (cell.purges) purged = [];
+    if (cell.obeysStage && answer.stage !== undefined) stage = answer.stage;
+    for (const change of cell.applies ? answer.changes : []) {
+      keys.set(change.key, change);
+      const { key, op, attempt } = change;
+      if (change.purge === true) purged.push({ key, op, attempt, rows: { "public.orders": 3 } });
+    }
     if (answer.lease !== undefined) {
       leased = true;
       memory.grant = answer.lease.grant;

@@ -15,7 +15,13 @@ import { cellIdSchema } from "../../contract/ids.ts";
 import { actionStates, insteadOf } from "../core/cell-state.ts";
 import type { CellView } from "../core/fleet.ts";
 import { planCellAction } from "../core/ops/cell-action.ts";
-import { checkOwnsNothing, checkSafety, leavingCells } from "../core/safety.ts";
+import {
+  adoptionGoesOn,
+  checkAdoption,
+  checkOwnsNothing,
+  checkSafety,
+  leavingCells,
+} from "../core/safety.ts";
 import { databaseNowMs } from "../store/database.ts";
 import { listCells, openOpsMax, readCells } from "../store/fleet-store.ts";
 import { lastOpOn, openOpOn, openOps } from "../store/ops.ts";
@@ -121,6 +127,8 @@ async function actOnCell(
   const leaving = leavingCells(await openOps(tx, openOpsMax));
   const refusal = checkSafety(action, cell, await readCells(tx), leaving);
   if (refusal !== undefined) throw safety(refusal.rule, refusal.text);
+  const adoption = action === "uncordon" ? checkAdoption(cell) : undefined;
+  if (adoption !== undefined) throw adoptionGoesOn(cell, adoption);
   if (action === "destroy") await requireEmpty(work, id);
   const plan = planCellAction(action, id);
   if (work.dryRun) return dryRunAnswer(plan);

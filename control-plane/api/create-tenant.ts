@@ -15,12 +15,15 @@ import { readCells } from "../store/fleet-store.ts";
 import { requireKeyspace } from "../store/keyspaces.ts";
 import { findContainer, insertPending, type PlacementRow, reserve } from "../store/placements.ts";
 import { changeRouting, lockNormalFleet } from "../store/routing-change.ts";
+import { isSpent } from "../store/tenant-end.ts";
 import { findTenant, insertTenant } from "../store/tenants.ts";
 import { accept, dryRunAnswer, freshOpId } from "./accept.ts";
+import { requireAdoptionAllows } from "./adoption-gate.ts";
 import { requireCell } from "./cell-lookup.ts";
 import type { ApiContext } from "./context.ts";
 import type { Answer } from "./endpoint.ts";
 import type { Work } from "./mutation.ts";
+import { tenantDeleted } from "./tenant-life.ts";
 
 type Wanted = z.output<typeof createTenantSchema>;
 
@@ -38,6 +41,7 @@ export async function createTenant(
       nextSteps: [`cellctl tenant get ${wanted.id}`],
     });
   }
+  if (await isSpent(tx, wanted.id)) throw tenantDeleted(wanted.id);
   if (wanted.cell !== undefined) await requireCell(tx, wanted.cell);
   return keyspace.strategy === "directory"
     ? createInDirectory(context, work, wanted, name)
@@ -60,7 +64,9 @@ async function createInDirectory(
   name: KeyspaceName,
 ): Promise<Answer> {
   const { tx } = work;
-  const placed = placeTenant(await readCells(tx), candidate(wanted));
+  const cells = await readCells(tx);
+  requireAdoptionAllows(cells, [wanted.cell]);
+  const placed = placeTenant(cells, candidate(wanted));
   if (placed.kind === "blocked") throw exhausted(wanted, placed.text);
   const plan = onePlan("tenant.create", [
     { action: "place", object: placed.cell, text: placed.text },

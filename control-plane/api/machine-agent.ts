@@ -21,14 +21,17 @@ import {
   type CellRecord,
   readCellRecord,
   readKeyspaces,
+  readStageGoal,
   recordAgent,
   recordProgress,
+  recordStage,
 } from "../store/cell-record.ts";
 import { leaseIdRanges, surpassHeldIds } from "../store/id-ranges.ts";
 import { activateApplied, type OwnershipPage, readChanges } from "../store/ownership-feed.ts";
 import { saveClaims } from "../store/recovery-claims.ts";
 import { enterRecovery } from "../store/recovery-evidence.ts";
 import { settleRefusals } from "../store/refusals.ts";
+import { recordPurged } from "../store/tenant-end.ts";
 import { recordStats } from "../store/tenant-stats.ts";
 import { requireSubject } from "./auth.ts";
 import type { ApiContext } from "./context.ts";
@@ -86,6 +89,9 @@ async function serveSync(
   if (await recordAgent(database.read, said)) await announceGates(database);
   if (cell.mode === "recovering") return answerRecovering(desk, said, cell, signal);
   await recordProgress(database.read, said);
+  await recordStage(database.read, said);
+  const purged = said.purged ?? [];
+  await recordPurged(database.read, said.cell, purged);
   const lease = await desk.leases.grant(said, cell);
   const refused = said.refused.map(({ key }) => key);
   await activateApplied(database, said.cell, said.appliedRevision, refused);
@@ -96,8 +102,13 @@ async function serveSync(
     said.wantIdRanges,
     said.idRangesHeld ?? [],
   );
-  const urgent = said.wantLease || idRanges.length > 0;
-  const page = await waitForChanges(desk, said, urgent ? 0 : said.waitMs, signal);
+  // A purge is reported until it is answered: it is answered now.
+  const urgent = said.wantLease || idRanges.length > 0 || purged.length > 0;
+  const page = await waitForChanges(desk, said, {
+    waitMs: urgent ? 0 : said.waitMs,
+    signal,
+    adopted: cell.stageGoal !== null,
+  });
   const keyspaces = await readKeyspaces(database.read);
   return { fleet: cell.fleet, ...page, keyspaces, ...lease, idRanges, report: "nothing" };
 }
@@ -182,25 +193,36 @@ async function answerRecovering(
     await desk.feed.changed(Math.min(said.waitMs, agentWaitMsMax), signal);
     return { ...common, ...stay, report: "nothing" };
   }
-  const page = await waitForChanges(desk, said, said.waitMs, signal);
+  const page = await waitForChanges(desk, said, { waitMs: said.waitMs, signal, adopted: false });
   return { ...common, ...page, report: "nothing" };
 }
+
+type Waiting = {
+  readonly waitMs: number;
+  readonly signal: AbortSignal;
+  /** A cell that was adopted is told its stage too; a stage that it is not in yet is news. */
+  readonly adopted: boolean;
+};
 
 async function waitForChanges(
   desk: Desk,
   said: AgentSyncRequest,
-  waitMs: number,
-  signal: AbortSignal,
-): Promise<OwnershipPage> {
+  { waitMs, signal, adopted }: Waiting,
+): Promise<OwnershipPage & Pick<AgentSyncResponse, "stage">> {
   const { clock, database } = desk.context;
   const deadlineMs = clock.monotonicMs() + Math.min(waitMs, agentWaitMsMax);
   for (;;) {
     const page = await readChanges(database.read, said.cell, said.appliedRevision);
+    const stage = adopted ? await readStageGoal(database.read, said.cell) : null;
+    const isNews = page.changes.length > 0 || (stage !== null && stage !== said.stage?.applied);
     const leftMs = deadlineMs - clock.monotonicMs();
-    if (page.changes.length > 0 || leftMs <= 0 || signal.aborted) {
+    if (isNews || leftMs <= 0 || signal.aborted) {
       // The cursor never falls, also where the log has not caught up with the cell yet.
-      const revision = Math.max(page.revision, said.appliedRevision);
-      return { ...page, revision: must(parseRevision(revision), "revision") };
+      const revision = must(
+        parseRevision(Math.max(page.revision, said.appliedRevision)),
+        "revision",
+      );
+      return { ...page, revision, ...(stage === null ? {} : { stage }) };
     }
     await desk.feed.changed(leftMs, signal);
   }

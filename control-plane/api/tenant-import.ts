@@ -29,6 +29,7 @@ import {
   readClasses,
   resolveLines,
 } from "../store/tenant-import.ts";
+import { requireAdoptionAllows } from "./adoption-gate.ts";
 import type { ApiContext } from "./context.ts";
 import { type Answer, type Endpoint, endpoint, type Incoming } from "./endpoint.ts";
 import { type ImportSource, importFormat, readImport } from "./import-lines.ts";
@@ -91,7 +92,10 @@ export function tenantImportEndpoints(context: ApiContext): readonly Endpoint[] 
 async function runImport(context: ApiContext, asked: Asked): Promise<Answer> {
   const format = importFormat(asked.request.headers.get("content-type"));
   // Before a long upload: what would be refused in the end is refused at once.
-  await context.database.transaction(lockNormalFleet);
+  await context.database.transaction(async (tx) => {
+    await lockNormalFleet(tx);
+    requireAdoptionAllows(await readCells(tx));
+  });
   const session = await openImport(context.database);
   try {
     // Not cancelled by us: what a refusal leaves unread is drained.
@@ -201,6 +205,10 @@ async function applyImport(
 async function placeAll(tx: Tx): Promise<readonly CellLoad[]> {
   const cells = await readCells(tx);
   const classes = await readClasses(tx);
+  requireAdoptionAllows(
+    cells,
+    classes.map(({ cell }) => cell ?? undefined),
+  );
   for (const charge of ["mean", "max"] as const) {
     const plan = planImport(cells, classes, charge);
     if (plan.kind === "blocked") {

@@ -3,6 +3,7 @@
  * `explain` and refusals use these same functions, so what is explained is what was decided.
  */
 import type { CellView, Tier } from "./fleet.ts";
+import { checkAdoption } from "./safety.ts";
 
 /** What is to be placed. `bytes` and `rps` are the larger of declared and measured. */
 export type Candidate = {
@@ -19,6 +20,7 @@ export const filterReasons = [
   "ok",
   "named-other",
   "state",
+  "adoption",
   "health",
   "region",
   "tier",
@@ -61,6 +63,13 @@ const state: Filter = (cell) =>
   cell.state === "active"
     ? yes("state", "open for placement")
     : no("state", "state", `the cell is ${cell.state}; only active cells take new tenants`);
+
+const adoption: Filter = (cell) => {
+  const refusal = checkAdoption(cell);
+  return refusal === undefined
+    ? yes("adoption", cell.adopting === null ? "no cell is being adopted" : "being adopted itself")
+    : no("adoption", "adoption", refusal.text);
+};
 
 const health: Filter = (cell) =>
   cell.health === "healthy"
@@ -136,6 +145,7 @@ const percent = (share: number): string => `${Math.round(share * 1000) / 10}%`;
 const filters: readonly Filter[] = [
   named,
   state,
+  adoption,
   health,
   region,
   tier,

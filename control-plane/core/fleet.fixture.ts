@@ -1,5 +1,5 @@
 /** Fleets in plain values, for tests of decisions. */
-import type { AgentView, CellView, FleetSnapshot, OpView, RouterView } from "./fleet.ts";
+import type { AgentView, CellView, FleetSnapshot, OpView, RouterView, StageView } from "./fleet.ts";
 
 export const aCell = (id: string, change: Partial<CellView> = {}): CellView => ({
   id,
@@ -17,6 +17,20 @@ export const aCell = (id: string, change: Partial<CellView> = {}): CellView => (
   leaseUntilMs: 2_000_000,
   appliedRevision: 0,
   agents: [anAgent(`${id}-agent`)],
+  stage: aStage(),
+  adopting: null,
+  ...change,
+});
+
+export const aStage = (change: Partial<StageView> = {}): StageView => ({
+  adopted: false,
+  now: "enforce",
+  sinceMs: 0,
+  goal: "enforce",
+  applied: "enforce",
+  guardedTables: 0,
+  wouldRefuse: {},
+  refusedAtMs: 0,
   ...change,
 });
 
@@ -34,6 +48,7 @@ export const aRouter = (id: string, revision: number, seenAtMs = 1_000_000): Rou
   id,
   revision,
   seenAtMs,
+  refusedAtMs: 0,
 });
 
 export const anOp = (kind: string, step: string, change: Partial<OpView> = {}): OpView => ({
@@ -55,6 +70,7 @@ export const anOp = (kind: string, step: string, change: Partial<OpView> = {}): 
 
 export const aFleet = (change: Partial<FleetSnapshot> = {}): FleetSnapshot => ({
   nowMs: 1_000_000,
+  listeningSinceMs: 0,
   revision: 10,
   mode: "normal",
   auditEntries: 0,
@@ -62,5 +78,8 @@ export const aFleet = (change: Partial<FleetSnapshot> = {}): FleetSnapshot => ({
   routers: [],
   ops: [],
   pending: new Map(),
+  holdings: new Map(),
+  placements: new Map(),
+  purges: new Map(),
   ...change,
 });

@@ -11,7 +11,7 @@ import type {
   tiers,
 } from "../../contract/control-api.ts";
 import type { ProvidedCell } from "../../contract/provider-api.ts";
-import type { GuardMode, Strategy } from "../../contract/routing-table.ts";
+import type { CellStage, GuardMode, Strategy } from "../../contract/routing-table.ts";
 
 export type Tier = (typeof tiers)[number];
 
@@ -43,12 +43,41 @@ export type CellView = {
   readonly leaseUntilMs: number;
   readonly appliedRevision: number;
   readonly agents: readonly AgentView[];
+  readonly stage: StageView;
+  /** The cell whose adoption goes on in this fleet, while one does: only that one takes tenants. */
+  readonly adopting: string | null;
+};
+
+/** How far an adopted cell has come; every other cell enforces from its birth. */
+export type StageView = {
+  readonly adopted: boolean;
+  /** What routers are told, and since when. */
+  readonly now: CellStage;
+  readonly sinceMs: number;
+  /** What its agents are told, and what its database has applied. */
+  readonly goal: CellStage;
+  readonly applied: CellStage;
+  readonly guardedTables: number;
+  /** What would have been refused, by code. */
+  readonly wouldRefuse: Readonly<Record<string, number>>;
+  /** When one of these grew last; 0: never. */
+  readonly refusedAtMs: number;
+};
+
+/** What a cell owns. */
+export type Holding = {
+  /** Keys that are not on their way out. */
+  readonly keys: number;
+  /** Of these: not served there yet, or not any more. */
+  readonly waiting: number;
 };
 
 export type RouterView = {
   readonly id: string;
   readonly revision: number;
   readonly seenAtMs: number;
+  /** When it counted a request that an adopted cell would have been spared; 0: never. */
+  readonly refusedAtMs: number;
 };
 
 export type KeyspaceView = {
@@ -97,6 +126,8 @@ export type OpView = {
 
 export type FleetSnapshot = {
   readonly nowMs: number;
+  /** Since when the process that looks has led, by the same clock. */
+  readonly listeningSinceMs: number;
   readonly revision: number;
   readonly mode: "normal" | "recovering";
   /** Entries of the audit log. */
@@ -107,10 +138,28 @@ export type FleetSnapshot = {
   readonly ops: readonly OpView[];
   /** Placements that an open operation still waits for, by operation and cell. */
   readonly pending: ReadonlyMap<string, ReadonlyMap<string, number>>;
+  /** What cells own; read only while the stage of a cell changes. */
+  readonly holdings: ReadonlyMap<string, Holding>;
+  /** Placements that open operations name as theirs, by key. */
+  readonly placements: ReadonlyMap<string, PlacementView>;
+  /** Cells that have not confirmed a purge, by operation; an operation without purges is not there. */
+  readonly purges: ReadonlyMap<string, readonly string[]>;
 };
 
 /** A router counts as live for this long after its last call. */
 export const routerLiveMs = 15_000;
+/** A router that has been silent for this long is forgotten, whoever begins to listen. */
+export const routerForgottenMs = 7 * 24 * 3_600_000;
 
-export const liveRouters = (routers: readonly RouterView[], nowMs: number): readonly RouterView[] =>
-  routers.filter(({ seenAtMs }) => nowMs - seenAtMs <= routerLiveMs);
+/**
+ * Routers that may be serving. While nobody listened a router could not call, and served on: its
+ * silence counts from when this process began to lead.
+ */
+export const liveRouters = (
+  fleet: Pick<FleetSnapshot, "routers" | "nowMs" | "listeningSinceMs">,
+): readonly RouterView[] =>
+  fleet.routers.filter(
+    ({ seenAtMs }) =>
+      fleet.nowMs - seenAtMs <= routerForgottenMs &&
+      fleet.nowMs - Math.max(seenAtMs, fleet.listeningSinceMs) <= routerLiveMs,
+  );

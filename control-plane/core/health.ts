@@ -82,6 +82,22 @@ export function observe(
 const newest = (agents: readonly AgentView[]): AgentView | undefined =>
   agents.toSorted((a, b) => b.seenAtMs - a.seenAtMs)[0];
 
+/**
+ * A cell in pass-through is not ours to call down: its requests go past its agents, if there are any.
+ * An agent that serves makes it healthy, which is what the next stage asks for.
+ */
+export function judgePassThrough(
+  track: HealthTrack,
+  observation: Observation,
+  hasAgents: boolean,
+): HealthTrack {
+  if (observation.good) return judge(track, observation);
+  const reason = hasAgents
+    ? "pass-through: its requests go past its agent, which does not serve"
+    : "pass-through: nothing of ours runs there";
+  return { health: "unknown", goods: 0, bads: track.bads + 1, reason };
+}
+
 export function judge(
   track: HealthTrack,
   observation: Observation,

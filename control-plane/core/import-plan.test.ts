@@ -1,6 +1,7 @@
 /** A bulk is spread as one by one would be, and never over the edge of a cell. */
 import fc from "fast-check";
 import { expect, test } from "vitest";
+import { aStage } from "./fleet.fixture.ts";
 import type { CellView } from "./fleet.ts";
 import { type ImportClass, planImport } from "./import-plan.ts";
 import { placeTenant } from "./place.ts";
@@ -16,6 +17,8 @@ const cell = (id: string, change: Partial<CellView> = {}): CellView => ({
   tiers: [],
   dedicated: false,
   provider: "none",
+  stage: aStage(),
+  adopting: null,
   capacity: { tenants: 1000, bytes: 1e9, rps: 1000, maxTenantShare: 0.5 },
   usage: { tenants: 0, bytes: 0, rps: 0 },
   leaseUntilMs: 0,

@@ -6,6 +6,7 @@
 
 import { type Candidate, type Decider, decideAll, firstNo } from "./filters.ts";
 import type { CellView } from "./fleet.ts";
+import { checkAdoption } from "./safety.ts";
 
 export type Scored = {
   readonly cell: string;
@@ -103,6 +104,7 @@ export function spreadContainers(
 ): ReadonlyMap<string, string> | undefined {
   const open = cells
     .filter((cell) => cell.state === "active" && cell.health === "healthy" && !cell.dedicated)
+    .filter((cell) => checkAdoption(cell) === undefined)
     .map((cell) => ({ id: cell.id, weight: Math.max(1, cell.capacity.tenants), taken: 0 }));
   if (open.length === 0) return undefined;
   const spread = new Map<string, string>();

@@ -3,6 +3,7 @@
  * because the fleet may have changed in between (promise 9).
  */
 import type { CellAction } from "../../contract/control-api.ts";
+import { CellError } from "../../contract/errors.ts";
 import type { CellView } from "./fleet.ts";
 
 /** So many other cells must stay healthy when one is taken from service. */
@@ -69,3 +70,28 @@ export function checkOwnsNothing(cell: string, keys: number, tenants: number): R
         text: `${cell} still owns ${keys} placements and ${tenants} tenants; only an empty cell is destroyed.`,
       };
 }
+
+/**
+ * While a cell is being adopted nothing is refused anywhere: a second cell with tenants could be
+ * written in the wrong place. `cell`: the one that is to take tenants.
+ */
+export function checkAdoption(cell: Pick<CellView, "id" | "adopting">): Refusal | undefined {
+  return cell.adopting === null || cell.adopting === cell.id
+    ? undefined
+    : {
+        rule: "one-adopted-cell",
+        text: `${cell.adopting} is being adopted and does not enforce yet; until it does, no other cell takes tenants.`,
+      };
+}
+
+export const adoptionGoesOn = (
+  cell: Pick<CellView, "adopting">,
+  { rule, text }: Refusal,
+): CellError =>
+  new CellError("SAFETY_RULE", text, {
+    details: { rule },
+    nextSteps: [
+      `cellctl cell get ${cell.adopting}   (its stage, and what would be refused)`,
+      `cellctl cell stage ${cell.adopting} enforce`,
+    ],
+  });

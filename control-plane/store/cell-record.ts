@@ -5,6 +5,7 @@
 import { sql } from "drizzle-orm";
 import type { AgentSyncRequest, AgentSyncResponse } from "../../contract/cell-protocol.ts";
 import type { CellState } from "../../contract/control-api.ts";
+import { type CellStage, defaultService } from "../../contract/routing-table.ts";
 import type { RecoveryCellState, RecoveryStep } from "../core/recovery.ts";
 import type { Database, Reader } from "./database.ts";
 import { changeRouting } from "./routing-change.ts";
@@ -29,6 +30,8 @@ export type CellRecord = {
   readonly boot: string;
   readonly bootInstance: string;
   readonly appliedRevision: number;
+  /** What its agents are told; null for a cell that was not adopted: it enforces from its birth. */
+  readonly stageGoal: CellStage | null;
 };
 
 export async function readCellRecord(
@@ -41,37 +44,48 @@ export async function readCellRecord(
            greatest(f.revision, f.fence_revision, f.revision_max_seen)::float8 as "revisionMax", f.epoch_max_seen::float8 as "epochMaxSeen",
            c.grant_no::float8 as "grant", c.grant_seen::float8 as "grantSeen",
            c.system_identifier as "systemIdentifier", c.timeline, c.boot,
-           c.boot_instance as "bootInstance", c.applied_revision::float8 as "appliedRevision"
+           c.boot_instance as "bootInstance", c.applied_revision::float8 as "appliedRevision",
+           case when c.adopted then c.stage_goal end as "stageGoal"
       from cellfleet_control.fleet as f
       join cellfleet_control.cell as c on c.id = ${cell}
       left join cellfleet_control.recovery_cell as r on r.cell = c.id`);
   return rows[0];
 }
 
+/** What the agents of an adopted cell are told now: it may have changed while one waited. */
+export async function readStageGoal(reader: Reader, cell: string): Promise<CellStage | null> {
+  const { rows } = await reader.execute<{ goal: CellStage | null }>(sql`
+    select case when adopted then stage_goal end as goal from cellfleet_control.cell where id = ${cell}`);
+  return rows[0]?.goal ?? null;
+}
+
 /** Agents of a cell that have been silent for longer than this are no gates any more, if another is. */
 const agentGoneMs = 60_000;
 
-/** True: the cell is reached through other gates than before. */
+/** True: the cell is reached through other gates than before, or they stand before other services. */
 export async function recordAgent(reader: Reader, said: AgentSyncRequest): Promise<boolean> {
+  const services = sql.param((said.services ?? [defaultService]).toSorted());
   // All parts of the statement see the table as it was before: `gates` are the old ones.
   const { rows } = await reader.execute<{ known: boolean; gone: boolean }>(sql`
     with gates as (
-      select instance, endpoint, seen_at from cellfleet_control.agent where cell = ${said.cell}
+      select instance, endpoint, services from cellfleet_control.agent where cell = ${said.cell}
     ), written as (
       insert into cellfleet_control.agent as a
-        (cell, instance, endpoint, is_primary, app_reachable, database_reachable, seen_at)
+        (cell, instance, endpoint, is_primary, app_reachable, database_reachable, services, seen_at)
       values (${said.cell}, ${said.instance}, ${said.endpoint}, ${said.primary},
-              ${said.app.reachable}, ${said.database.reachable}, clock_timestamp())
+              ${said.app.reachable}, ${said.database.reachable}, ${services}::text[], clock_timestamp())
       on conflict (cell, instance) do update set endpoint = excluded.endpoint,
         is_primary = excluded.is_primary, app_reachable = excluded.app_reachable,
-        database_reachable = excluded.database_reachable, seen_at = excluded.seen_at
+        database_reachable = excluded.database_reachable, services = excluded.services,
+        seen_at = excluded.seen_at
     ), removed as (
       delete from cellfleet_control.agent
        where cell = ${said.cell} and instance <> ${said.instance}
          and seen_at < clock_timestamp() - make_interval(secs => ${agentGoneMs / 1000})
       returning endpoint
     )
-    select exists (select 1 from gates where endpoint = ${said.endpoint}) as known,
+    select exists (select 1 from gates where endpoint = ${said.endpoint}
+                     and services = ${services}::text[]) as known,
            exists (select 1 from removed where endpoint <> ${said.endpoint}) as gone`);
   const row = rows[0];
   return row === undefined || !row.known || row.gone;
@@ -94,6 +108,25 @@ export async function recordProgress(reader: Reader, said: AgentSyncRequest): Pr
     where id = ${cell} and (applied_revision < ${appliedRevision} or epoch_max_seen < ${epochMax}
       or grant_seen < ${database.grant} or release <> ${release}
       or schema_version <> ${schemaVersion})`);
+}
+
+/**
+ * How far the database of an adopted cell has come, as its primary agent says. A counter that has
+ * grown says that something would have been refused a moment ago.
+ */
+export async function recordStage(reader: Reader, said: AgentSyncRequest): Promise<void> {
+  if (said.stage === undefined || !said.primary) return;
+  const { applied, wouldRefuse, guardedTables } = said.stage;
+  const counts = JSON.stringify(wouldRefuse);
+  await reader.execute(sql`
+    update cellfleet_control.cell as c set
+      stage_applied = ${applied}, guarded_tables = ${guardedTables}, would_refuse = ${counts}::jsonb,
+      would_refuse_at = case when exists (
+        select 1 from jsonb_each_text(${counts}::jsonb) as n(code, count)
+         where n.count::numeric > coalesce((c.would_refuse ->> n.code)::numeric, 0)
+      ) then clock_timestamp() else c.would_refuse_at end
+    where c.id = ${said.cell} and (c.stage_applied <> ${applied}
+      or c.guarded_tables <> ${guardedTables} or c.would_refuse <> ${counts}::jsonb)`);
 }
 
 /** Keyspaces as cells resolve tenants by them; the ranges of all cells, not only of this one. */

@@ -6,11 +6,12 @@
 import { eq, inArray, sql } from "drizzle-orm";
 import type { CellState } from "../../contract/control-api.ts";
 import { CellError } from "../../contract/errors.ts";
-import { assert, must } from "../../runtime/assert.ts";
+import { assert, must, unreachable } from "../../runtime/assert.ts";
 import { mayBecome } from "../core/cell-state.ts";
 import type { OpView } from "../core/fleet.ts";
 import type { Effect, OpTurn } from "../core/ops/machine.ts";
-import { checkOwnsNothing, checkSafety } from "../core/safety.ts";
+import { adoptionGoesOn, checkAdoption, checkOwnsNothing, checkSafety } from "../core/safety.ts";
+import { Abandoned } from "./abandoned.ts";
 import { recordable } from "./audit-chain.ts";
 import type { Database, Tx } from "./database.ts";
 import { type NewEvent, recordEvents } from "./events.ts";
@@ -20,6 +21,8 @@ import { changeOp, type OpChange, wakeWatchers, writeOp } from "./ops.ts";
 import { ownedBy, pendingOf, removeTenantsUnder, tombstone } from "./placements.ts";
 import { changeRouting, lockFleet } from "./routing-change.ts";
 import { agent, cell, fleet, tenant } from "./schema.ts";
+import { applyStage } from "./stage-effect.ts";
+import { askPurge, erase, setKeyState } from "./tenant-end.ts";
 import { revokeAgentTokens } from "./tokens.ts";
 
 /** `raced`: somebody else acted, or the facts changed; look again. `deposed`: another leads. */
@@ -27,15 +30,6 @@ export type Applied = "applied" | "raced" | "deposed";
 
 type GoTurn = Extract<OpTurn, { kind: "go" }>;
 type Who = { readonly term: number; readonly nowMs: number };
-
-/** Thrown to roll back: nothing of a turn stays unless all of it does. */
-class Abandoned extends Error {
-  readonly why: "raced" | "deposed";
-  constructor(why: "raced" | "deposed") {
-    super(why);
-    this.why = why;
-  }
-}
 
 async function allOrNothing(database: Database, work: (tx: Tx) => Promise<void>): Promise<Applied> {
   try {
@@ -55,10 +49,9 @@ export function applyTurn(
 ): Promise<Applied> {
   return allOrNothing(database, async (tx) => {
     await requireTerm(tx, who.term);
-    const revision = await applyEffects(tx, turn.effects, op, who.nowMs);
+    const done = await applyEffects(tx, turn.effects, op, who.nowMs);
     if (turn.state !== "running") await settleGoal(tx, op);
-    const published = revision === undefined ? {} : { revision };
-    const change = { ...changeOf(turn, who.nowMs), ...published };
+    const change = { ...changeOf(turn, who.nowMs), ...done };
     await requireVersion(tx, op, change, who.nowMs);
     await recordEvents(tx, eventsOf(op, turn));
   });
@@ -131,24 +124,26 @@ async function requireVersion(tx: Tx, op: OpView, change: OpChange, nowMs: numbe
   if (!(await changeOp(tx, op, change, nowMs))) throw new Abandoned("raced");
 }
 
-/** The revision that routers must acknowledge, when the turn publishes. */
+/** The revision that routers must acknowledge, when the turn publishes; and what came of the effects. */
 async function applyEffects(
   tx: Tx,
   effects: readonly Effect[],
   op: OpView,
   nowMs: number,
-): Promise<number | undefined> {
+): Promise<Pick<OpChange, "revision" | "result">> {
   if (effects.length > 0) {
     const { mode } = await lockFleet(tx);
     // A recovery began after the turn was decided: what it was decided on may not be true.
     if (mode === "recovering") throw new Abandoned("raced");
   }
-  let revision: number | undefined;
+  let done: Pick<OpChange, "revision" | "result"> = {};
   for (const effect of effects) {
-    if (effect.kind === "publish") revision = await currentRevision(tx);
-    else await applyEffect(tx, effect, op, nowMs);
+    if (effect.kind === "publish") done = { ...done, revision: await currentRevision(tx) };
+    else if (effect.kind === "erase") {
+      done = { ...done, result: await erase(tx, effect.key, op, nowMs) };
+    } else await applyEffect(tx, effect, op, nowMs);
   }
-  return revision;
+  return done;
 }
 
 function eventsOf(op: OpView, turn: GoTurn): NewEvent[] {
@@ -176,14 +171,28 @@ async function currentRevision(tx: Tx): Promise<number> {
 /** Throws CellError when a rule forbids it now. */
 async function applyEffect(
   tx: Tx,
-  effect: Exclude<Effect, { kind: "publish" }>,
+  effect: Exclude<Effect, { kind: "publish" | "erase" }>,
   op: OpView,
   nowMs: number,
 ): Promise<void> {
-  if (effect.kind === "withdraw") return withdraw(tx, op);
-  if (effect.kind === "cell-down") return markDown(tx, effect.cell, effect.reason);
-  if (effect.kind === "retire-cell") return retire(tx, effect.cell, nowMs);
-  return setCellState(tx, effect);
+  switch (effect.kind) {
+    case "withdraw":
+      return withdraw(tx, op);
+    case "cell-down":
+      return markDown(tx, effect.cell, effect.reason);
+    case "retire-cell":
+      return retire(tx, effect.cell, nowMs);
+    case "cell-state":
+      return setCellState(tx, effect);
+    case "stage":
+      return applyStage(tx, effect);
+    case "key-state":
+      return setKeyState(tx, effect);
+    case "ask-purge":
+      return askPurge(tx, effect.key, op);
+    default:
+      return unreachable(effect);
+  }
 }
 
 async function markDown(tx: Tx, cellId: string, reason: string): Promise<void> {
@@ -206,6 +215,8 @@ async function setCellState(
     );
   }
   assert(mayBecome(now.state, effect.to), `${now.state} may become ${effect.to}`);
+  const adoption = effect.to === "active" ? checkAdoption(now) : undefined;
+  if (adoption !== undefined) throw adoptionGoesOn(now, adoption);
   if (effect.to === "cordoned") {
     const refusal = checkSafety("cordon", now, cells);
     if (refusal !== undefined) throw new CellError("SAFETY_RULE", refusal.text);

@@ -1,13 +1,25 @@
 /** Reads the fleet as decisions want it: one consistent snapshot, plain values. */
-import { asc, eq, ne, sql } from "drizzle-orm";
+import { and, asc, eq, inArray, isNull, ne, sql } from "drizzle-orm";
 import { z } from "zod";
 import { type Capacity, type Cell, cellSchema } from "../../contract/control-api.ts";
 import { serviceSchema, storeSchema } from "../../contract/routing-table.ts";
 import { must } from "../../runtime/assert.ts";
-import type { AgentView, CellView, FleetSnapshot, RouterView } from "../core/fleet.ts";
+import type {
+  AgentView,
+  CellView,
+  FleetSnapshot,
+  Holding,
+  OpView,
+  PlacementView,
+  RouterView,
+  StageView,
+} from "../core/fleet.ts";
+import { adoptingCell } from "../core/stage.ts";
 import { type Database, databaseNowMs, type Reader } from "./database.ts";
 import { openOps, toOpView } from "./ops.ts";
+import { toPlacementView } from "./placements.ts";
 import { agent, cell, fleet, placement, router } from "./schema.ts";
+import { purge } from "./schema-adoption.ts";
 
 export type CellRow = typeof cell.$inferSelect;
 export type AgentRow = typeof agent.$inferSelect;
@@ -15,34 +27,85 @@ export type AgentRow = typeof agent.$inferSelect;
 /** Operations looked at in one turn; what is younger waits for the next. */
 export const openOpsMax = 500;
 
+/** Whoever leads knows since when it has listened; here it is this moment. */
 export async function readFleet(database: Database): Promise<FleetSnapshot> {
   return database.snapshot(async (tx) => {
     const [head] = await tx.select().from(fleet);
     const row = must(head, "fleet row");
+    const nowMs = await databaseNowMs(tx);
+    const ops = (await openOps(tx, openOpsMax)).map(toOpView);
     return {
-      nowMs: await databaseNowMs(tx),
+      nowMs,
+      listeningSinceMs: nowMs,
       revision: row.revision,
       mode: row.mode,
       auditEntries: row.auditEntries,
       cells: await readCells(tx),
       routers: await readRouters(tx),
-      ops: (await openOps(tx, openOpsMax)).map(toOpView),
+      ops,
       pending: await readPending(tx),
+      holdings: ops.some(({ kind }) => changesStage(kind)) ? await readHoldings(tx) : new Map(),
+      placements: await readNamed(tx, ops),
+      purges: await readPurges(tx, ops),
     };
   });
 }
+
+const changesStage = (kind: string): boolean => kind === "cell.stage" || kind === "cell.adopt";
 
 /** All cells, retired ones too, with their agents. */
 export async function readCells(reader: Reader): Promise<CellView[]> {
   const rows = await reader.select().from(cell).orderBy(asc(cell.id));
   const agents = groupBy(await reader.select().from(agent), (one) => one.cell);
-  return rows.map((row) => toCellView(row, agents.get(row.id) ?? []));
+  const adopting = adoptingCell(rows.map((row) => ({ ...row, stage: stageOf(row) })));
+  return rows.map((row) => toCellView(row, agents.get(row.id) ?? [], adopting));
 }
 
-export async function readCell(reader: Reader, id: string): Promise<CellView | undefined> {
-  const [row] = await reader.select().from(cell).where(eq(cell.id, id));
-  if (row === undefined) return undefined;
-  return toCellView(row, await reader.select().from(agent).where(eq(agent.cell, id)));
+export const readCell = async (reader: Reader, id: string): Promise<CellView | undefined> =>
+  (await readCells(reader)).find((one) => one.id === id);
+
+/** Placements that are not on their way out, per cell. Reads the whole table: for rare questions. */
+export async function readHoldings(reader: Reader): Promise<Map<string, Holding>> {
+  const rows = await reader
+    .select({
+      cell: placement.cell,
+      keys: sql<number>`count(*)::int`,
+      waiting: sql<number>`count(*) filter (where state in ('pending', 'hold', 'unavailable'))::int`,
+    })
+    .from(placement)
+    .where(and(eq(placement.deleted, false), ne(placement.state, "deleting")))
+    .groupBy(placement.cell);
+  return new Map(rows.map(({ cell: id, keys, waiting }) => [id, { keys, waiting }]));
+}
+
+/** The placements that operations on single tenants are about. */
+async function readNamed(
+  reader: Reader,
+  ops: readonly OpView[],
+): Promise<Map<string, PlacementView>> {
+  const keys = ops.flatMap(({ kind, input }) =>
+    namesKey.has(kind) && typeof input["key"] === "string" ? [input["key"]] : [],
+  );
+  if (keys.length === 0) return new Map();
+  const rows = await reader.select().from(placement).where(inArray(placement.key, keys));
+  return new Map(rows.map((row) => [row.key, toPlacementView(row)]));
+}
+
+const namesKey: ReadonlySet<string> = new Set(["tenant.suspend", "tenant.resume", "tenant.delete"]);
+
+async function readPurges(
+  reader: Reader,
+  ops: readonly OpView[],
+): Promise<Map<string, readonly string[]>> {
+  const ids = ops.filter(({ kind }) => kind === "tenant.delete").map(({ id }) => id);
+  if (ids.length === 0) return new Map();
+  const rows = await reader
+    .select({ op: purge.op, cell: purge.cell })
+    .from(purge)
+    .where(and(inArray(purge.op, ids), isNull(purge.confirmedAt)))
+    .orderBy(asc(purge.cell));
+  const groups = groupBy(rows, ({ op }) => op);
+  return new Map([...groups].map(([op, cells]) => [op, cells.map((one) => one.cell)]));
 }
 
 export const cellIds = async (reader: Reader): Promise<string[]> =>
@@ -52,9 +115,19 @@ export const cellIds = async (reader: Reader): Promise<string[]> =>
 
 export async function readRouters(reader: Reader): Promise<RouterView[]> {
   const rows = await reader
-    .select({ id: router.id, revision: router.revision, seenAt: router.seenAt })
+    .select({
+      id: router.id,
+      revision: router.revision,
+      seenAt: router.seenAt,
+      refusedAt: router.wouldRefuseAt,
+    })
     .from(router);
-  return rows.map(({ id, revision, seenAt }) => ({ id, revision, seenAtMs: seenAt.getTime() }));
+  return rows.map(({ id, revision, seenAt, refusedAt }) => ({
+    id,
+    revision,
+    seenAtMs: seenAt.getTime(),
+    refusedAtMs: refusedAt?.getTime() ?? 0,
+  }));
 }
 
 async function readPending(reader: Reader): Promise<Map<string, Map<string, number>>> {
@@ -87,7 +160,20 @@ const usageOf = (row: CellRow) => ({
 const leaseUntilMs = (row: CellRow): number =>
   row.leaseGrantedAt === null ? 0 : row.leaseGrantedAt.getTime() + row.leaseTtlMs;
 
-export function toCellView(row: CellRow, agents: readonly AgentRow[]): CellView {
+const countsSchema = z.record(z.string(), z.number()).catch({});
+
+const stageOf = (row: CellRow): StageView => ({
+  adopted: row.adopted,
+  now: row.stage,
+  sinceMs: row.stageAt.getTime(),
+  goal: row.stageGoal,
+  applied: row.stageApplied,
+  guardedTables: row.guardedTables,
+  wouldRefuse: countsSchema.parse(row.wouldRefuse),
+  refusedAtMs: row.wouldRefuseAt?.getTime() ?? 0,
+});
+
+function toCellView(row: CellRow, agents: readonly AgentRow[], adopting: string | null): CellView {
   return {
     id: row.id,
     state: row.state,
@@ -104,6 +190,8 @@ export function toCellView(row: CellRow, agents: readonly AgentRow[]): CellView 
     leaseUntilMs: leaseUntilMs(row),
     appliedRevision: row.appliedRevision,
     agents: agents.map(toAgentView),
+    stage: stageOf(row),
+    adopting,
   };
 }
 
@@ -118,6 +206,11 @@ const toAgentView = (row: AgentRow): AgentView => ({
 
 const servicesSchema = z.record(z.string(), serviceSchema).catch({});
 const storesSchema = z.record(z.string(), storeSchema).catch({});
+
+export async function cellStores(reader: Reader, id: string): Promise<Cell["stores"]> {
+  const [row] = await reader.select({ stores: cell.stores }).from(cell).where(eq(cell.id, id));
+  return storesSchema.parse(row?.stores);
+}
 
 /** The wire form of a cell. */
 export function toCell(row: CellRow, agents: readonly AgentRow[], nowMs: number): Cell {
@@ -138,6 +231,10 @@ export function toCell(row: CellRow, agents: readonly AgentRow[], nowMs: number)
     stores: storesSchema.parse(row.stores),
     release: row.release,
     schemaVersion: row.schemaVersion,
+    stage: row.stage,
+    ...(row.adopted
+      ? { adopted: true, wouldRefuse: stageOf(row).wouldRefuse, guardedTables: row.guardedTables }
+      : {}),
     lease: { grant: row.grant, outstandingMs: Math.max(0, leaseUntilMs(row) - nowMs) },
     agents: agents.map((one) => ({
       instance: one.instance,

@@ -35,6 +35,8 @@ type ChangeRow = {
   readonly op: string;
   readonly attempt: number;
   readonly revision: number;
+  /** Rows of the key are to be removed, and this cell has not confirmed that they are. */
+  readonly purge: boolean;
 };
 
 export type OwnershipPage = Pick<AgentSyncResponse, "revision" | "changes" | "more">;
@@ -47,7 +49,11 @@ export async function readChanges(
 ): Promise<OwnershipPage> {
   // One statement is one snapshot: the fleet's revision and the rows belong together.
   const { rows } = await reader.execute<ChangeRow & { fleet: number; key: string | null }>(sql`
-    select f.fleet::float8 as fleet, c.* from
+    select f.fleet::float8 as fleet, c.*, exists (
+             select 1 from cellfleet_control.purge as u
+              where u.op = c.op and u.cell = ${cell} and u.key = c.key and u.confirmed_at is null
+           ) as purge
+      from
       (select greatest(revision, fence_revision) as fleet from cellfleet_control.fleet) as f
     left join lateral (
       (select key, state as own, null as lost, deleted, epoch::float8 as epoch, op, attempt,
@@ -99,6 +105,7 @@ function toChanges(rows: readonly ChangeRow[]): OwnershipChange[] {
     epoch: must(parseEpoch(row.epoch), "epoch"),
     op: row.op,
     attempt: row.attempt,
+    ...(row.purge ? { purge: true } : {}),
   }));
 }
 

@@ -2,7 +2,7 @@
  * Placements and the room they take. Every writer has locked the fleet row before, so two of these
  * never run at once; the conditions in the statements hold all the same.
  */
-import { and, desc, eq, inArray, sql } from "drizzle-orm";
+import { and, desc, eq, inArray, ne, sql } from "drizzle-orm";
 import { CellError } from "../../contract/errors.ts";
 import type { KeyspaceName, TenantId } from "../../contract/ids.ts";
 import { slotKey, slotOf } from "../../contract/placement-key.ts";
@@ -166,20 +166,26 @@ export async function removeTenantsUnder(tx: Tx, rows: readonly PlacementRow[]):
   }
 }
 
-/** What a cell owns: keys that are not tombstones, and tenants under them. */
+/**
+ * What a cell owns: keys that are not tombstones, and tenants under them. What is being deleted is not
+ * counted: a cell that will never come back can be destroyed, and the deletion ends with it.
+ */
 export async function ownedBy(
   reader: Reader,
   cellId: string,
 ): Promise<{ readonly keys: number; readonly tenants: number }> {
   const keys = await reader.$count(
     placement,
-    and(eq(placement.cell, cellId), eq(placement.deleted, false)),
+    and(eq(placement.cell, cellId), eq(placement.deleted, false), ne(placement.state, "deleting")),
   );
   const tenants = await reader.$count(
     tenant,
     inArray(
       tenant.placementKey,
-      reader.select({ key: placement.key }).from(placement).where(eq(placement.cell, cellId)),
+      reader
+        .select({ key: placement.key })
+        .from(placement)
+        .where(and(eq(placement.cell, cellId), ne(placement.state, "deleting"))),
     ),
   );
   return { keys, tenants };

@@ -136,6 +136,9 @@ export async function resolveLines(
     select t.line, 'a tenant with the id ' || t.id || ' exists' from import_tenant as t
       join cellfleet_control.tenant as e on e.id = t.id
     union all
+    select t.line, 'a tenant with the id ' || t.id || ' was deleted; ids are not used again'
+      from import_tenant as t join cellfleet_control.tombstone as g on g.tenant = t.id
+    union all
     select t.line, 'the keyspace ' || t.keyspace || ' has no container for ' || t.id
       from import_tenant as t
       left join cellfleet_control.placement as p on p.key = t.key and not p.deleted

@@ -6,6 +6,7 @@ import { didYouMean } from "../core/did-you-mean.ts";
 import type { Candidate } from "../core/filters.ts";
 import type { Reader, Tx } from "./database.ts";
 import { placement, tenant } from "./schema.ts";
+import { tombstone } from "./schema-adoption.ts";
 
 export type TenantRow = typeof tenant.$inferSelect;
 export type PlacedTenant = {
@@ -44,9 +45,16 @@ export async function tenantUnknown(reader: Reader, id: string): Promise<CellErr
     id,
     rows.map((row) => row.id),
   );
-  return new CellError("TENANT_UNKNOWN", `There is no tenant ${id}.`, {
-    nextSteps: [...near.map((other) => `Did you mean ${other}?`), `cellctl tenant create ${id}`],
-  });
+  const isSpent = (await reader.$count(tombstone, eq(tombstone.tenant, id))) > 0;
+  return new CellError(
+    "TENANT_UNKNOWN",
+    isSpent ? `The tenant ${id} was deleted.` : `There is no tenant ${id}.`,
+    {
+      nextSteps: isSpent
+        ? [`cellctl tenant receipt ${id}`]
+        : [...near.map((other) => `Did you mean ${other}?`), `cellctl tenant create ${id}`],
+    },
+  );
 }
 
 export type TenantFilter = {

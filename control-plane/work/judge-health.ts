@@ -11,6 +11,7 @@ import type { CellView } from "../core/fleet.ts";
 import {
   type HealthTrack,
   judge,
+  judgePassThrough,
   type Observation,
   observe,
   type Probe,
@@ -82,7 +83,10 @@ export function startJudging(options: JudgeOptions): Loop {
 
 /** Where somebody else has said so meanwhile (a cell was stopped), what was counted before is void. */
 function judgeCell(known: HealthTrack | undefined, cell: CellView, seen: Observation): HealthTrack {
-  return judge(known?.health === cell.health ? known : startTrack(cell), seen);
+  const track = known?.health === cell.health ? known : startTrack(cell);
+  return cell.stage.now === "pass-through"
+    ? judgePassThrough(track, seen, cell.agents.length > 0)
+    : judge(track, seen);
 }
 
 const probeCell = (cell: CellView): Promise<Probe[]> =>

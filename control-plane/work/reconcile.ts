@@ -54,6 +54,7 @@ const noteAfterMs = 400;
 
 export function startReconciling(options: ReconcileOptions): Reconciler {
   let sentence = "no turn yet";
+  const listening = createListening();
   const asking = createAsking({ ...options, onAnswer: () => loop.wake() });
   const loop: Loop = startLoop({
     clock: options.clock,
@@ -62,7 +63,7 @@ export function startReconciling(options: ReconcileOptions): Reconciler {
     backoffMaxMs,
     onError: options.onError,
     turn: async (signal) => {
-      const done = await turn(options, asking, signal);
+      const done = await turn(options, { asking, listening }, signal);
       if (done.sentence !== sentence) options.log.event("turn.done", done, "debug");
       sentence = done.sentence;
       return done.moved > 0 ? "again" : "idle";
@@ -81,14 +82,29 @@ export function startReconciling(options: ReconcileOptions): Reconciler {
 type GoTurn = Extract<OpTurn, { kind: "go" }>;
 type Turned = { readonly sentence: string; readonly moved: number };
 
+/**
+ * Since when this process has led, by the database's clock, which is what sightings are counted by:
+ * before that nobody may have listened, and silence was not the routers' fault.
+ */
+type Listening = (term: number, nowMs: number) => number;
+
+function createListening(): Listening {
+  let led: { readonly term: number; readonly sinceMs: number } | undefined;
+  return (term, nowMs) => {
+    if (led?.term !== term) led = { term, sinceMs: nowMs };
+    return led.sinceMs;
+  };
+}
+
 async function turn(
   options: ReconcileOptions,
-  asking: Asking,
+  { asking, listening }: { readonly asking: Asking; readonly listening: Listening },
   signal: AbortSignal,
 ): Promise<Turned> {
   const term = options.lead.term();
   if (term === undefined) return { sentence: "no action: another control plane leads", moved: 0 };
-  const fleet = await readFleet(options.database);
+  const seen = await readFleet(options.database);
+  const fleet = { ...seen, listeningSinceMs: listening(term, seen.nowMs) };
   options.onFleet?.(fleet);
   if (fleet.mode === "recovering") {
     return { sentence: "no action: the fleet is recovering from a restore", moved: 0 };

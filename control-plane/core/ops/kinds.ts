@@ -9,22 +9,31 @@ import {
   cellUncordon,
 } from "./cell-action.ts";
 import { cellCreate } from "./cell-create.ts";
+import { cellAdopt, cellStage } from "./cell-stage.ts";
 import type { OpWorld } from "./machine.ts";
 import { drawMachine, type Machine, type OpTurn, turnOp } from "./machine.ts";
 import { overrideCreate, overrideDelete } from "./override.ts";
 import { placements } from "./placements.ts";
 import { publish } from "./publish.ts";
 import { tenantCreate } from "./tenant-create.ts";
+import { tenantDelete } from "./tenant-delete.ts";
+import { tenantResume, tenantSuspend } from "./tenant-life.ts";
 
 export const opKinds = [
   "tenant.create",
   "tenant.import",
+  "tenant.suspend",
+  "tenant.resume",
+  "tenant.delete",
   "keyspace.create",
   "override.create",
   "override.delete",
   "routing.update",
+  "claim.change",
   "token.revoke",
   "cell.create",
+  "cell.adopt",
+  "cell.stage",
   "cell.cordon",
   "cell.uncordon",
   "cell.kill",
@@ -57,13 +66,19 @@ const entry = <Step extends string, Event extends string>(
 export const opMachines: Readonly<Record<OpKind, Entry>> = {
   "tenant.create": entry(tenantCreate),
   "tenant.import": entry(placements),
+  "tenant.suspend": entry(tenantSuspend),
+  "tenant.resume": entry(tenantResume),
+  "tenant.delete": entry(tenantDelete),
   "keyspace.create": entry(placements),
   "override.create": entry(overrideCreate),
   "override.delete": entry(overrideDelete),
   "routing.update": entry(publish),
+  "claim.change": entry(publish),
   // Revoked in the transaction that records it: it is born done, and its machine never runs.
   "token.revoke": entry(publish),
   "cell.create": entry(cellCreate),
+  "cell.adopt": entry(cellAdopt),
+  "cell.stage": entry(cellStage),
   "cell.cordon": entry(cellCordon),
   "cell.uncordon": entry(cellUncordon),
   "cell.kill": entry(cellKill),

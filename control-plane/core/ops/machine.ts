@@ -7,9 +7,10 @@
  * repeating it is safe.
  */
 
-import type { CellState, Plan } from "../../../contract/control-api.ts";
+import type { CellState, PlacementState, Plan } from "../../../contract/control-api.ts";
 import type { ErrorCode } from "../../../contract/errors.ts";
 import type { ProviderAction } from "../../../contract/provider-api.ts";
+import type { CellStage } from "../../../contract/routing-table.ts";
 import type { CellView, FleetSnapshot, OpView } from "../fleet.ts";
 import { liveRouters } from "../fleet.ts";
 
@@ -27,6 +28,28 @@ export type Effect =
   | { readonly kind: "cell-down"; readonly cell: string; readonly reason: string }
   /** Placements of this operation that no cell has applied are taken back, with what they reserved. */
   | { readonly kind: "withdraw" }
+  /**
+   * What agents (`goal`) or routers (`now`) are told of an adopted cell's stage. `requires`: the
+   * conditions of this stage hold, under the lock too.
+   */
+  | {
+      readonly kind: "stage";
+      readonly cell: string;
+      readonly goal?: CellStage;
+      readonly now?: CellStage;
+      readonly requires?: { readonly to: CellStage; readonly acceptRefusals: boolean };
+    }
+  /** A placement of this operation, told to its cell and the routers under a new revision. */
+  | {
+      readonly kind: "key-state";
+      readonly key: string;
+      readonly from: PlacementState;
+      readonly to: PlacementState;
+    }
+  /** Every cell that may hold rows of the key, and has not confirmed yet, is asked to remove them. */
+  | { readonly kind: "ask-purge"; readonly key: string }
+  /** All have confirmed: names, room and the tenant itself are given up; its id is spent. */
+  | { readonly kind: "erase"; readonly key: string }
   /** From here on live routers must serve the fleet's revision as it is after this transaction. */
   | { readonly kind: "publish" };
 
@@ -149,7 +172,7 @@ export type RouterWait =
 
 export function routerWait({ op, fleet }: OpWorld): RouterWait {
   const wanted = op.revision ?? fleet.revision;
-  const live = liveRouters(fleet.routers, fleet.nowMs);
+  const live = liveRouters(fleet);
   const behind = live.filter(({ revision }) => revision < wanted);
   if (live.length === 0) {
     return { kind: "acked", text: `no router is live to serve revision ${wanted}` };

@@ -52,6 +52,38 @@ test("the tables of all operations, drawn", () => {
     done: end
     failed: end
 
+    == tenant.suspend
+    fencing [60 s]  (point of no return)
+      --fenced--> publishing
+      --late--> failed
+    publishing [60 s]
+      --acked--> done
+      --late--> failed
+    done: end
+    failed: end
+
+    == tenant.resume
+    opening [60 s]
+      --opened--> publishing
+      --withdrawn--> failed
+    publishing [60 s]  (point of no return)
+      --acked--> done
+      --late--> failed
+    done: end
+    failed: end
+
+    == tenant.delete
+    fencing  (point of no return)
+      --fenced--> purging
+    purging [300 s]
+      --purged--> publishing
+      --again--> purging
+    publishing [60 s]
+      --acked--> done
+      --late--> failed
+    done: end
+    failed: end
+
     == keyspace.create
     applying [600 s]  (point of no return)
       --applied--> publishing
@@ -89,6 +121,13 @@ test("the tables of all operations, drawn", () => {
     done: end
     failed: end
 
+    == claim.change
+    publishing [60 s]  (point of no return)
+      --acked--> done
+      --late--> failed
+    done: end
+    failed: end
+
     == cell.create
     creating [180 s]
       --provided--> opening
@@ -98,6 +137,40 @@ test("the tables of all operations, drawn", () => {
       --late--> failed
     publishing [60 s]  (point of no return)
       --acked--> done
+      --late--> failed
+    done: end
+    failed: end
+
+    == cell.adopt
+    publishing [60 s]  (point of no return)
+      --acked--> done
+      --observing--> agents-inward
+      --late--> failed
+    agents-inward [600 s]
+      --applied--> routers-inward
+      --withdrawn--> failed
+    routers-inward [60 s]
+      --acked--> done
+      --late--> failed
+    done: end
+    failed: end
+
+    == cell.stage
+    starting
+      --inward--> agents-inward
+      --outward--> routers-outward
+      --refused--> failed
+    agents-inward [60 s]
+      --applied--> routers-inward
+      --withdrawn--> failed
+    routers-inward [60 s]  (point of no return)
+      --acked--> done
+      --late--> failed
+    routers-outward [60 s]
+      --acked--> agents-outward
+      --withdrawn--> failed
+    agents-outward [60 s]
+      --applied--> done
       --late--> failed
     done: end
     failed: end
@@ -356,6 +429,9 @@ describe("every machine, whatever the fleet looks like", () => {
         .map((line) => `${kind}: ${line.replace(/ {2}.*/, "")}`),
     );
     expect(unlimited).toEqual([
+      // Named and waited for, however long: see docs/decisions/0037-deletion-waits-for-every-cell.md.
+      "tenant.delete: fencing",
+      "cell.stage: starting",
       "cell.cordon: marking",
       "cell.uncordon: marking",
       "cell.destroy: retiring",

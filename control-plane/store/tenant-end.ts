@@ -1,0 +1,164 @@
+/**
+ * The states of one placement that an operator asks for (suspended, held on the way back, deleting),
+ * and the end of a tenant: purges that cells have to confirm, the tombstone, the receipt.
+ *
+ * A key of a directory is dropped and forgotten. An override of slots or ranges must not be: its
+ * container would serve the tenant again. It stays fenced in its cell and suspended at the routers.
+ */
+import { and, eq, sql } from "drizzle-orm";
+import { type Receipt, receiptSchema } from "../../contract/adoption-api.ts";
+import type { AgentSyncRequest } from "../../contract/cell-protocol.ts";
+import type { PlacementState } from "../../contract/control-api.ts";
+import { must } from "../../runtime/assert.ts";
+import type { OpView } from "../core/fleet.ts";
+import { Abandoned } from "./abandoned.ts";
+import { releaseClaimsOf } from "./claims.ts";
+import type { Reader, Tx } from "./database.ts";
+import { findPlacement, removeTenantsUnder } from "./placements.ts";
+import { changeRouting } from "./routing-change.ts";
+import { cell, op as opTable, placement } from "./schema.ts";
+import { purge, tombstone } from "./schema-adoption.ts";
+
+/** Told to its cell and the routers, as the first word of an operation. Returns the revision. */
+export async function markPlacement(
+  tx: Tx,
+  key: string,
+  state: PlacementState,
+  opId: string,
+): Promise<number> {
+  const revision = await changeRouting(tx, { config: false });
+  await tx
+    .update(placement)
+    .set({ state, revision, op: opId, attempt: 0 })
+    .where(eq(placement.key, key));
+  return revision;
+}
+
+/** A later word of the same operation. */
+export async function setKeyState(
+  tx: Tx,
+  change: { readonly key: string; readonly from: PlacementState; readonly to: PlacementState },
+): Promise<void> {
+  const revision = await changeRouting(tx, { config: false });
+  const rows = await tx
+    .update(placement)
+    .set({ state: change.to, revision, attempt: sql`${placement.attempt} + 1` })
+    .where(and(eq(placement.key, change.key), eq(placement.state, change.from)))
+    .returning({ key: placement.key });
+  if (rows.length === 0) throw new Abandoned("raced");
+}
+
+/**
+ * Asks every cell that has ever spoken to us, or owns the key, to remove the rows. Repeated, it asks
+ * those that have not confirmed. The owner is told by its placement, the others as losers of the key.
+ */
+export async function askPurge(tx: Tx, key: string, op: OpView): Promise<void> {
+  const revision = await changeRouting(tx, { config: false });
+  await tx.execute(sql`
+    insert into cellfleet_control.purge (op, cell, key)
+    select ${op.id}, c.id, ${key} from cellfleet_control.cell as c
+     where c.state <> 'retired'
+       and (exists (select 1 from cellfleet_control.agent as a where a.cell = c.id)
+            or c.grant_no > 0 or c.applied_revision > 0
+            or c.id = (select p.cell from cellfleet_control.placement as p where p.key = ${key}))
+    on conflict (op, cell) do nothing`);
+  await tx
+    .update(placement)
+    .set({ revision, op: op.id, attempt: sql`${placement.attempt} + 1` })
+    .where(eq(placement.key, key));
+  await tx.execute(sql`
+    insert into cellfleet_control.disowned as d (cell, key, state, epoch, op, attempt, revision)
+    select u.cell, u.key, 'dropped', p.epoch, ${op.id}, p.attempt, ${revision}
+      from cellfleet_control.purge as u
+      join cellfleet_control.placement as p on p.key = u.key and p.cell <> u.cell
+     where u.op = ${op.id} and u.confirmed_at is null
+    on conflict (cell, key) do update set state = 'dropped', epoch = greatest(d.epoch, excluded.epoch),
+      op = excluded.op, attempt = excluded.attempt, revision = excluded.revision`);
+}
+
+/** What agents report as removed, until it is answered; the first word counts. */
+export async function recordPurged(
+  reader: Reader,
+  cellId: string,
+  purged: NonNullable<AgentSyncRequest["purged"]>,
+): Promise<void> {
+  for (const { key, op, rows } of purged) {
+    await reader.execute(sql`
+      update cellfleet_control.purge set rows = ${JSON.stringify(rows)}::jsonb,
+             confirmed_at = clock_timestamp()
+       where op = ${op} and cell = ${cellId} and key = ${key} and confirmed_at is null`);
+  }
+}
+
+/** All have confirmed. Forgets the tenant, gives back what it took, completes the receipt. */
+export async function erase(
+  tx: Tx,
+  key: string,
+  op: OpView,
+  nowMs: number,
+): Promise<{ readonly receipt: Receipt }> {
+  const revision = await changeRouting(tx, { config: false });
+  const row = must(await findPlacement(tx, key), `placement ${key}`);
+  const released = await releaseClaimsOf(tx, row.keyspace, row.value, revision);
+  await removeTenantsUnder(tx, [row]);
+  if (row.state === "deleting") {
+    await tx.update(placement).set({ deleted: true, revision }).where(eq(placement.key, key));
+  }
+  const at = new Date(nowMs);
+  const draft = must(await readReceipt(tx, row.value), `receipt of ${key}`);
+  const receipt: Receipt = {
+    ...draft,
+    complete: true,
+    completedAt: at.toISOString(),
+    claims: released,
+  };
+  await tx
+    .update(tombstone)
+    .set({ receipt, deletedAt: at })
+    .where(and(eq(tombstone.tenant, row.value), eq(tombstone.op, op.id)));
+  return { receipt };
+}
+
+/** From the record on the id is spent. */
+export const bury = (
+  tx: Tx,
+  spent: { readonly keyspace: string; readonly tenant: string; readonly op: string },
+): Promise<unknown> => tx.insert(tombstone).values(spent);
+
+export const isSpent = async (reader: Reader, tenantId: string): Promise<boolean> =>
+  (await reader.$count(tombstone, eq(tombstone.tenant, tenantId))) > 0;
+
+const backupsNote =
+  "Backups, WAL archives and logs of the cells' databases are not reached by this; they end by their own retention.";
+
+/** Complete, or as far as the deletion has come; undefined: nobody with this id was deleted. */
+export async function readReceipt(reader: Reader, tenantId: string): Promise<Receipt | undefined> {
+  const [grave] = await reader.select().from(tombstone).where(eq(tombstone.tenant, tenantId));
+  if (grave === undefined) return undefined;
+  const whole = receiptSchema.safeParse(grave.receipt);
+  if (whole.success) return whole.data;
+  const [by] = await reader.select().from(opTable).where(eq(opTable.id, grave.op));
+  const rows = await reader
+    .select({ purge, state: cell.state })
+    .from(purge)
+    .innerJoin(cell, eq(cell.id, purge.cell))
+    .where(eq(purge.op, grave.op))
+    .orderBy(purge.cell);
+  return receiptSchema.parse({
+    tenant: grave.tenant,
+    keyspace: grave.keyspace,
+    key: `${grave.keyspace}/tenant/${grave.tenant}`,
+    op: grave.op,
+    complete: false,
+    requestedAt: (by?.createdAt ?? grave.deletedAt).toISOString(),
+    completedAt: null,
+    cells: rows.map(({ purge: { cell: id, confirmedAt, rows: removed }, state }) => ({
+      cell: id,
+      state: confirmedAt !== null ? "purged" : state === "retired" ? "retired" : "waiting",
+      rows: removed ?? {},
+      confirmedAt: confirmedAt?.toISOString() ?? null,
+    })),
+    claims: 0,
+    notes: [backupsNote],
+  });
+}
