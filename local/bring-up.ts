@@ -5,9 +5,10 @@
  * A cell that does not come back is told and left: it must not cost the others their start.
  */
 import type { CellId } from "../contract/ids.ts";
+import type { GuardMode } from "../contract/routing-table.ts";
 import type { Clock } from "../runtime/clock.ts";
 import type { LocalCells } from "./cell-processes.ts";
-import type { FleetClient } from "./fleet-client.ts";
+import type { FleetClient, RoutingRules } from "./fleet-client.ts";
 import type { FleetUnits } from "./fleet-units.ts";
 import { answersOk, statusOf } from "./http-probe.ts";
 import type { FleetPorts } from "./ports.ts";
@@ -18,17 +19,35 @@ export type FleetParts = {
   readonly cells: LocalCells;
   readonly units: FleetUnits;
   readonly api: FleetClient;
+  readonly wishes: FleetWishes;
+};
+
+/** What an application's own file asks of the fleet. */
+export type FleetWishes = {
+  readonly routing: RoutingRules | undefined;
+  readonly guardMode: GuardMode | undefined;
+  /** Made when they are missing. */
+  readonly tenants: readonly string[];
+  /** Answers 200 for each of these tenants; undefined: what an application answers is its own matter. */
+  readonly path: string | undefined;
 };
 
 export type BringUpOptions = {
   /** How many cells there must be; `cell-01` and so on. */
   readonly cells: number;
-  readonly demo: boolean;
   readonly clock: Clock;
   readonly say: (line: string) => void;
 };
 
-export const demoTenants = ["acme", "globex", "initech", "hooli", "umbrella"] as const;
+const demoTenants = ["acme", "globex", "initech", "hooli", "umbrella"] as const;
+
+/** Of the sample application. */
+export const sampleWishes = (demo: boolean): FleetWishes => ({
+  routing: undefined,
+  guardMode: undefined,
+  tenants: demo ? demoTenants : [],
+  path: "/whoami",
+});
 
 const serveWithinMs = 60_000;
 const servePauseMs = 50;
@@ -38,8 +57,8 @@ export async function bringUp(
   options: BringUpOptions,
   aborted: AbortSignal,
 ): Promise<void> {
-  const { cells, units, api } = parts;
-  const { clock, say, demo } = options;
+  const { cells, units, api, wishes } = parts;
+  const { clock, say } = options;
   const step = async (name: string, work: () => Promise<unknown>): Promise<void> => {
     const startedMs = clock.monotonicMs();
     await work();
@@ -63,8 +82,10 @@ export async function bringUp(
     step("control plane", units.startControlPlane),
     ...routers.map(startRouter),
     ...known.map(startKnown),
-    known.length === 0 ? cells.prepare() : Promise.resolve(),
+    known.length === 0 && options.cells > 0 ? cells.prepare() : Promise.resolve(),
   ]);
+  if (wishes.guardMode !== undefined) await api.ensureGuardMode(wishes.guardMode);
+  if (wishes.routing !== undefined) await api.ensureRouting(wishes.routing);
   // Also those that run: the control plane may not have heard of them, or not have finished them.
   const wanted = Array.from({ length: options.cells }, (_, index) => cellName(index + 1));
   await all([
@@ -74,8 +95,11 @@ export async function bringUp(
       else await step(id, () => api.ensureCell(id));
     }),
   ]);
-  const tenants = demo ? demoTenants : [];
-  if (demo) await step("demo tenants", () => all(tenants.map((id) => api.ensureTenant(id))));
+  const tenants = options.cells === 0 ? [] : wishes.tenants;
+  if (tenants.length > 0) {
+    const name = wishes.path === undefined ? "tenants" : "demo tenants";
+    await step(name, () => all(tenants.map((id) => api.ensureTenant(id))));
+  }
   await step("traffic", () => waitForTraffic(parts, { ...options, tenants, broken }, aborted));
 }
 
@@ -92,7 +116,7 @@ async function sortRouters(units: FleetUnits) {
 
 /** A request that comes back is the only proof that a fleet works. */
 async function waitForTraffic(
-  { cells, ports, units }: FleetParts,
+  { cells, ports, units, wishes }: FleetParts,
   about: BringUpOptions & {
     readonly tenants: readonly string[];
     readonly broken: readonly CellId[];
@@ -113,10 +137,10 @@ async function waitForTraffic(
         what: id,
         check: () => answersOk(`${urlOf(cells.ports(id)?.admin ?? 0)}/readyz`),
       })),
-    ...tenants.map((tenant) => ({
+    ...(wishes.path === undefined ? [] : tenants).map((tenant) => ({
       what: `tenant ${tenant}`,
       check: async () => {
-        const status = await statusOf(`${router}/whoami`, { "x-tenant-id": tenant });
+        const status = await statusOf(`${router}${wishes.path}`, { "x-tenant-id": tenant });
         // A typed refusal is the right answer for a tenant of a cell that is down.
         return status === 200 || (status === 503 && broken.length > 0);
       },

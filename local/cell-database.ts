@@ -1,128 +1,267 @@
 /**
- * A cell's database: what every cell's template holds (the sample application's tables under the
- * guard), and what one cell has of its own (its name, its passwords).
+ * A cell's databases: what every cell's template holds (the application's tables, those of tenants
+ * under the guard), and what one cell has of its own (its name, its passwords).
  *
- * Superuser only while it is made. After that the application and the agent log in as roles of their
- * own; the tables belong to a role that nobody logs in as.
+ * Superuser only while they are made. After that the application, the agent and whoever asks
+ * questions log in as roles of their own; the tables belong to a role that only migrations use.
  */
 import { createHash } from "node:crypto";
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import pg from "pg";
+import { readStoreCatalog } from "../cell/store/catalog.ts";
+import { type Finding, findGaps } from "../cell/store/coverage.ts";
 import { installPack, type PackRoles, packContent } from "../cell/store/install.ts";
-import { type Manifest, parseManifest } from "../cell/store/manifest.ts";
 import { protectTable } from "../cell/store/protect.ts";
+import { CellError } from "../contract/errors.ts";
 import type { CellId } from "../contract/ids.ts";
 import type { Random } from "../runtime/random.ts";
+import type { LocalApplication, LocalStore } from "./application.ts";
 import { keepSecret } from "./data-folder.ts";
 import { type PostgresServer, urlFor } from "./postgres/server.ts";
 import type { Template } from "./postgres/template.ts";
 
 /** PostgreSQL URLs of one cell. */
 export type CellLogins = {
+  /** As the application, in the store that the agent looks after. */
   readonly app: string;
+  /** As the application, by store. */
+  readonly stores: ReadonlyMap<string, { readonly url: string; readonly file: string }>;
   /** Files that hold the URL: what others are given is the reference. */
-  readonly appFile: string;
   readonly agentFile: string;
+  readonly readerFile: string;
 };
 
-const database = "app";
-const roles: PackRoles = {
+const roles = {
   appRole: "app",
   appOwnerRole: "app_owner",
   agentRole: "cellfleet_agent",
-};
-const sample = join(import.meta.dirname, "..", "cell", "sample");
-export const keyColumn = "tenant_id";
+  readerRole: "cellfleet_reader",
+} as const satisfies PackRoles & { readonly readerRole: string };
 
 /** Grows when `fill` below changes. */
-const fillVersion = 1;
+const fillVersion = 2;
 
 export type CellTemplate = Template & {
-  /** Brings the database of a cell that older code made up to date; the application must not run. */
-  readonly bringUpToDate: (server: PostgresServer, appUrl: string) => Promise<void>;
+  /** Brings the databases of a cell that older code made up to date; the application must not run. */
+  readonly bringUpToDate: (server: PostgresServer, cell: CellId, secrets: string) => Promise<void>;
 };
 
-export async function cellTemplate(): Promise<CellTemplate> {
-  const schema = await readFile(join(sample, "schema.sql"), "utf8");
-  const manifest = await readFile(join(sample, "cellfleet.schema.yaml"), "utf8");
-  const content = JSON.stringify([fillVersion, packContent(), schema, manifest, roles]);
+type Context = { readonly application: LocalApplication; readonly random: Random };
+
+export function cellTemplate(context: Context): CellTemplate {
+  const { application, random } = context;
+  const { stores } = application;
+  const content = JSON.stringify([
+    fillVersion,
+    packContent(),
+    roles,
+    ...stores.map((store) => [store.name, store.database, store.content, store.manifest]),
+  ]);
   const mark = createHash("sha256").update(content).digest("hex");
-  const fillAndMark = async (client: pg.Client) => {
-    await fill(client, schema, parseManifest(manifest));
-    // In the database itself, so that one that was set back says what it is.
-    await client.query(`comment on database ${database} is '${mark}'`);
+  const fillAll = async (url: (database: string) => string, owner: Owner) => {
+    for (const store of stores) {
+      await withClient(url(store.database), async (client) => {
+        await fill({ ...context, client, store, ...owner });
+        // In the database itself, so that one that was set back says what it is.
+        await client.query(
+          `comment on database ${pg.escapeIdentifier(store.database)} is '${mark}'`,
+        );
+      });
+    }
   };
   return {
     content,
     build: async (url) => {
-      await withClient(url(), (client) => client.query(`create database ${database}`));
-      await withClient(url(database), fillAndMark);
+      await withClient(url(), async (client) => {
+        for (const { database } of stores) {
+          await client.query(`create database ${pg.escapeIdentifier(database)}`);
+        }
+      });
+      await fillAll(url, { ownerPassword: random.hex(24), label: "template" });
     },
-    bringUpToDate: async (server, appUrl) => {
-      const { rows } = await withClient(appUrl, (client) =>
-        client.query<{ mark: string | null }>(
-          "select shobj_description(oid, 'pg_database') as mark from pg_database where datname = $1",
-          [database],
-        ),
+    bringUpToDate: async (server, cell, secrets) => {
+      const current = await withClient(server.url(stores[0].database), (client) =>
+        marksOf(client, stores),
       );
-      if (rows[0]?.mark !== mark) await withClient(server.url(database), fillAndMark);
+      const older = stores.some(({ database }) => current.get(database) !== mark);
+      if (!older && stores.every(({ everyStart }) => !everyStart)) return;
+      const ownerPassword = await passwordOf(secrets, roles.appOwnerRole, random);
+      await fillAll(server.url, { ownerPassword, label: cell });
     },
   };
 }
 
+async function marksOf(
+  client: pg.Client,
+  stores: readonly LocalStore[],
+): Promise<ReadonlyMap<string, string | null>> {
+  const { rows } = await client.query<{ datname: string; mark: string | null }>(
+    "select datname, shobj_description(oid, 'pg_database') as mark from pg_database where datname = any($1)",
+    [stores.map(({ database }) => database)],
+  );
+  return new Map(rows.map(({ datname, mark }) => [datname, mark]));
+}
+
 /** Once per cell, on its own copy of the template. */
-export async function personalise(options: {
-  readonly cell: CellId;
-  readonly server: PostgresServer;
-  readonly secrets: string;
-  readonly random: Random;
-}): Promise<void> {
-  const { cell, server, secrets, random } = options;
-  await withClient(server.url(database), async (client) => {
-    for (const role of [roles.appRole, roles.agentRole]) {
-      const password = await keepSecret(passwordFile(secrets, role), () => random.hex(24));
+export async function personalise(
+  options: Context & {
+    readonly cell: CellId;
+    readonly server: PostgresServer;
+    readonly secrets: string;
+  },
+): Promise<void> {
+  const { application, cell, server, secrets, random } = options;
+  await withClient(server.url(application.stores[0].database), async (client) => {
+    for (const role of loginsOf(application)) {
+      const password = await passwordOf(secrets, role, random);
       await client.query(`alter role ${role} password '${password}'`);
     }
     await installPack(client, { ...roles, cellId: cell });
   });
 }
 
-/** At every start: the port may have changed. */
-export async function writeLogins(port: number, secrets: string): Promise<CellLogins> {
-  const login = async (user: string): Promise<string> => {
-    const password = (await readFile(passwordFile(secrets, user), "utf8")).trim();
-    return urlFor({ port, user, password, database });
+/** At every start: the port may have changed. Older cells get what they have no password for. */
+export async function writeLogins(
+  options: Context & { readonly server: PostgresServer; readonly secrets: string },
+): Promise<CellLogins> {
+  const { application, server, secrets, random } = options;
+  const [first, ...others] = application.stores;
+  const write = async (role: string, store: LocalStore, fileName: string) => {
+    const password = await passwordOf(secrets, role, random, async (fresh) => {
+      await withClient(server.url(first.database), (client) =>
+        client.query(`alter role ${role} login password '${fresh}'`),
+      );
+    });
+    const url = urlFor({ port: server.port, user: role, password, database: store.database });
+    const file = join(secrets, fileName);
+    await writeFile(file, `${url}\n`, { mode: 0o600 });
+    return { url, file };
   };
-  const files = {
-    appFile: join(secrets, "app-database-url"),
-    agentFile: join(secrets, "agent-database-url"),
-  };
-  const app = await login(roles.appRole);
-  await writeFile(files.appFile, `${app}\n`, { mode: 0o600 });
-  await writeFile(files.agentFile, `${await login(roles.agentRole)}\n`, { mode: 0o600 });
-  return { ...files, app };
+  const writeApp = (store: LocalStore) =>
+    write(roles.appRole, store, loginFile(application, store.name));
+  const app = await writeApp(first);
+  const stores = new Map([[first.name, app]]);
+  for (const store of others) stores.set(store.name, await writeApp(store));
+  if (application.ownerLogsIn) await write(roles.appOwnerRole, first, "owner-database-url");
+  const agent = await write(roles.agentRole, first, "agent-database-url");
+  const reader = await write(roles.readerRole, first, "reader-database-url");
+  return { app: app.url, stores, agentFile: agent.file, readerFile: reader.file };
 }
 
-async function fill(client: pg.Client, schema: string, manifest: Manifest): Promise<void> {
-  const { appRole, appOwnerRole } = roles;
+/** Where the application's URL of a store stands, in the cell's folder for secrets. */
+export const loginFile = ({ stores }: LocalApplication, store: string): string =>
+  stores[0].name === store ? "app-database-url" : `app-${store}-database-url`;
+
+type Owner = { readonly ownerPassword: string; readonly label: string };
+
+/** Tables first, as the team's own migrations make them; then what is ours, around them. */
+async function fill(
+  options: Context & Owner & { readonly client: pg.Client; readonly store: LocalStore },
+): Promise<void> {
+  const { application, client, store, ownerPassword, label } = options;
+  const owner = roles.appOwnerRole;
+  const database = pg.escapeIdentifier(store.database);
+  for (const role of Object.values(roles)) await ensureRole(client, role);
+  await client.query(`grant create on database ${database} to ${owner}`);
+  await client.query(`grant create, usage on schema public to ${owner}`);
+  if (application.ownerLogsIn) {
+    await client.query(`alter role ${owner} login password '${ownerPassword}'`);
+  }
+  const { port, host } = client;
+  const ownerUrl = `postgres://${owner}:${ownerPassword}@${host}:${port}/${encodeURIComponent(store.database)}`;
+  await store.migrate({ client, ownerUrl, label });
+  const guarded = store === application.stores[0];
+  if (guarded) await guard(client, store);
+  await grantAccess(client, guarded);
+  if (guarded) await refuseGaps(client, store);
+  // An application that dies inside a transaction must not hold a tenant's lock for ever.
+  await client.query(`alter role ${roles.appRole} set idle_in_transaction_session_timeout = '60s'`);
+}
+
+async function guard(client: pg.Client, store: LocalStore): Promise<void> {
   await installPack(client, roles);
-  await client.query(`grant create, usage on schema public to ${appOwnerRole}`);
-  await client.query(`set role ${appOwnerRole}`);
-  await client.query(schema);
-  for (const table of manifest.tables) {
+  await client.query(`set role ${roles.appOwnerRole}`);
+  for (const table of store.manifest.tables) {
     if (table.class === "tenant") await protectTable(client, table);
   }
-  await client.query(`grant usage on schema public to ${appRole}`);
-  await client.query(
-    `grant select, insert, update, delete on all tables in schema public to ${appRole}`,
-  );
+  // An index beside the primary key, so that one tenant can be replicated by itself.
+  for (const { code, mend } of await gapsOf(client, store)) {
+    if (code === "KEY_NOT_IN_IDENTITY") await client.query(mend.replace(" concurrently", ""));
+  }
   await client.query("reset role");
-  // An application that dies inside a transaction must not hold a tenant's lock for ever.
-  await client.query(`alter role ${appRole} set idle_in_transaction_session_timeout = '60s'`);
 }
 
-const passwordFile = (secrets: string, role: string): string => join(secrets, `${role}-password`);
+const gapsOf = async (client: pg.Client, { manifest }: LocalStore): Promise<Finding[]> =>
+  findGaps(manifest, await readStoreCatalog(client, roles.appRole), roles.appRole);
+
+/** A table that nobody fences is silent loss later; a fleet with one is not started. */
+async function refuseGaps(client: pg.Client, store: LocalStore): Promise<void> {
+  const gaps = await gapsOf(client, store);
+  if (gaps.length === 0) return;
+  const lines = gaps.map(
+    ({ code, object, text, mend }) => `  ${code} ${object} ${text}\n    ${mend}`,
+  );
+  throw new CellError(
+    "CONFIG_INVALID",
+    `The store ${store.name} is not ready to be fenced:\n${lines.join("\n")}`,
+    { nextSteps: ["mend the manifest or the migrations, and start again"] },
+  );
+}
+
+/** Also to what later migrations make. Of leased sequences the application uses none by itself. */
+async function grantAccess(client: pg.Client, guarded: boolean): Promise<void> {
+  const { appRole, appOwnerRole, readerRole } = roles;
+  const leased = guarded
+    ? "and not exists (select from cellfleet.id_sequence s where s.sequence = c.oid)"
+    : "";
+  const { rows } = await client.query<{ schema: string; sequences: string[] }>(
+    `select quote_ident(n.nspname) as schema,
+            array(select format('%I.%I', n.nspname, c.relname) from pg_class c
+                   where c.relnamespace = n.oid and c.relkind = 'S' ${leased}) as sequences
+       from pg_namespace n
+      where n.nspname not like 'pg\\_%' and n.nspname not in ('information_schema', 'cellfleet')`,
+  );
+  for (const { schema, sequences } of rows) {
+    await client.query(`grant usage on schema ${schema} to ${appRole}, ${readerRole}`);
+    await client.query(
+      `grant select, insert, update, delete on all tables in schema ${schema} to ${appRole}`,
+    );
+    await client.query(`grant select on all tables in schema ${schema} to ${readerRole}`);
+    for (const sequence of sequences) {
+      await client.query(`grant usage, select on sequence ${sequence} to ${appRole}`);
+    }
+  }
+  const later = `alter default privileges for role ${appOwnerRole} grant`;
+  await client.query(`${later} select, insert, update, delete on tables to ${appRole}`);
+  await client.query(`${later} select on tables to ${readerRole}`);
+}
+
+/** The two that the pack does not need, and those that it would make too late for the migrations. */
+async function ensureRole(client: pg.Client, name: string): Promise<void> {
+  const { rows } = await client.query("select from pg_roles where rolname = $1", [name]);
+  if (rows.length > 0) return;
+  const login = name === roles.appOwnerRole ? "nologin" : "login";
+  await client.query(`create role ${pg.escapeIdentifier(name)} ${login}`);
+}
+
+const loginsOf = ({ ownerLogsIn }: LocalApplication): readonly string[] =>
+  Object.values(roles).filter((role) => ownerLogsIn || role !== roles.appOwnerRole);
+
+/** Made once and kept; `onFresh` gives it to the server before it is written down. */
+async function passwordOf(
+  secrets: string,
+  role: string,
+  random: Random,
+  onFresh?: (password: string) => Promise<void>,
+): Promise<string> {
+  const file = join(secrets, `${role}-password`);
+  const known = (await readFile(file, "utf8").catch(() => "")).trim();
+  if (known !== "") return known;
+  const fresh = random.hex(24);
+  await onFresh?.(fresh);
+  return keepSecret(file, () => fresh);
+}
 
 async function withClient<T>(url: string, work: (client: pg.Client) => Promise<T>): Promise<T> {
   const client = new pg.Client(url);

@@ -13,7 +13,9 @@ import { systemClock } from "../runtime/clock.ts";
 import { systemRandom } from "../runtime/random.ts";
 import { type LocalCells, openCells } from "./cell-processes.ts";
 import { type DataFolder, openDataFolder } from "./data-folder.ts";
+import { keepSigningKey } from "./fleet-units.ts";
 import { findPostgres, type Installation } from "./postgres/binaries.ts";
+import { sampleApplication } from "./sample-application.ts";
 
 const id: CellId = must(parseCellId("cell-01"), "a cell id");
 let root: string;
@@ -25,6 +27,7 @@ beforeEach(async () => {
   root = await mkdtemp(join(tmpdir(), "cellfleet-cell-"));
   installation = await findPostgres({ env: process.env, random: systemRandom });
   folder = await openDataFolder(root, installation.runAs, systemRandom);
+  await keepSigningKey(folder); // Agents of a fleet know whom to trust.
   cells = await open();
 });
 afterEach(async () => {
@@ -32,11 +35,12 @@ afterEach(async () => {
   await rm(root, { recursive: true, force: true });
 });
 
-const open = () =>
+const open = async () =>
   openCells({
     folder,
     tools: { installation, clock: systemClock, random: systemRandom },
     // Nobody there: a cell starts and lives without a control plane.
+    application: await sampleApplication(),
     controlPlaneUrl: "http://127.0.0.1:9",
     env: { PATH: process.env["PATH"] ?? "" },
     onChange: () => {},

@@ -1,5 +1,6 @@
 /**
- * The cells of this machine. One cell is three units: PostgreSQL, the application, the agent.
+ * The cells of this machine. One cell is several units: PostgreSQL, the application's processes, the
+ * agent.
  *
  * What must always be true: actions on one cell run one after the other, each may be asked twice,
  * and each resumes what was interrupted; a cell that crashed stays as it is until `start`; a cell's
@@ -12,22 +13,22 @@ import { CellError } from "../contract/errors.ts";
 import { type CellId, cellIdSchema, parseCellId } from "../contract/ids.ts";
 import type { ProvidedCell, ProviderAction } from "../contract/provider-api.ts";
 import { defaultService } from "../contract/routing-table.ts";
-import type { Random } from "../runtime/random.ts";
+import type { AppProcess, LocalApplication } from "./application.ts";
 import {
   type CellLogins,
   type CellTemplate,
   cellTemplate,
-  keyColumn,
+  loginFile,
   personalise,
   writeLogins,
 } from "./cell-database.ts";
 import { type DataFolder, writeJson } from "./data-folder.ts";
 import { createDatabaseUnit, type DatabaseUnit, ensureDatabase } from "./database-unit.ts";
-import { answersOk } from "./http-probe.ts";
-import { launchNode } from "./node-process.ts";
+import { trustKeysFile } from "./fleet-units.ts";
+import { launchProgram } from "./node-process.ts";
 import { choosePorts } from "./postgres/port.ts";
 import { ensureTemplate, removeServer, type TemplateTools } from "./postgres/template.ts";
-import { agentProgram, applicationProgram, type Program, urlOf } from "./programs.ts";
+import { agentProgram, type Program, urlOf } from "./programs.ts";
 import { createUnit, type Unit, type UnitStatus } from "./unit.ts";
 
 export type LocalCells = {
@@ -47,24 +48,36 @@ export type CellsOptions = {
   readonly folder: DataFolder;
   readonly tools: TemplateTools;
   readonly controlPlaneUrl: string;
+  readonly application: LocalApplication;
   /** The environment of the application and the agent, beside their own variables. */
   readonly env: Readonly<Record<string, string>>;
   readonly onChange: (status: UnitStatus) => void;
 };
 
-const portsSchema = z.object({
-  id: cellIdSchema,
-  gate: z.number().int(),
-  admin: z.number().int(),
-  app: z.number().int(),
-});
-export type CellPorts = z.infer<typeof portsSchema>;
+const port = z.number().int();
+const portsSchema = z
+  .object({
+    id: cellIdSchema,
+    gate: port,
+    admin: port,
+    /** By process that listens. */
+    apps: z.record(z.string(), port).optional(),
+    /** As older releases wrote it. */
+    app: port.optional(),
+  })
+  .transform(({ id, gate, admin, apps, app }) => ({
+    id,
+    gate,
+    admin,
+    apps: apps ?? (app === undefined ? {} : { app }),
+  }));
+export type CellPorts = z.output<typeof portsSchema>;
 
 type Cell = {
   readonly id: CellId;
   readonly home: string;
   readonly database: DatabaseUnit;
-  readonly app: Unit;
+  readonly apps: readonly Unit[];
   readonly agent: Unit;
   ports: CellPorts | undefined;
   logins: CellLogins | undefined;
@@ -78,7 +91,7 @@ const graceMs = 7000;
 
 /** Knows the cells that the data folder holds; starts none of them. */
 export async function openCells(options: CellsOptions): Promise<LocalCells> {
-  const template = await cellTemplate();
+  const template = cellTemplate({ application: options.application, random: options.tools.random });
   const cells = new Map<CellId, Cell>();
   const root = join(options.folder.root, "cells");
   await mkdir(root, { recursive: true, mode: 0o711 });
@@ -94,15 +107,14 @@ export async function openCells(options: CellsOptions): Promise<LocalCells> {
     return cell;
   }
 
-  const unitsOf = (cell: Cell): readonly Unit[] => [cell.database, cell.app, cell.agent];
   const all = (): readonly Cell[] => [...cells.values()].sort((a, b) => a.id.localeCompare(b.id));
 
   return {
     ids: () => all().map((cell) => cell.id),
-    describe: (id) => describeCell(id, cells.get(id)),
+    describe: (id) => describeCell(id, cells.get(id), options),
     act: async (id, action, agentToken) => {
       if (!cells.has(id) && action !== "create") {
-        if (action === "destroy") return describeCell(id, undefined);
+        if (action === "destroy") return describeCell(id, undefined, options);
         throw new CellError("CELL_UNKNOWN", `there is no cell ${id} on this machine`);
       }
       const cell = cellOf(id);
@@ -110,7 +122,7 @@ export async function openCells(options: CellsOptions): Promise<LocalCells> {
       // A crash does not wait for its turn.
       await (action === "kill" ? work() : inTurn(cell, work));
       if (action === "destroy") cells.delete(id);
-      return describeCell(id, cells.get(id));
+      return describeCell(id, cells.get(id), options);
     },
     units: () => all().flatMap(unitsOf),
     logins: (id) => cells.get(id)?.logins,
@@ -123,6 +135,8 @@ export async function openCells(options: CellsOptions): Promise<LocalCells> {
     },
   };
 }
+
+const unitsOf = (cell: Cell): readonly Unit[] => [cell.database, ...cell.apps, cell.agent];
 
 type Context = {
   readonly options: CellsOptions;
@@ -151,35 +165,42 @@ async function create(cell: Cell, context: Context): Promise<void> {
   await mkdir(secretsOf(cell), { recursive: true, mode: 0o700 });
   const changed = agentToken !== undefined && (await keepToken(cell, agentToken));
   await ensureDatabase(databaseOptions(cell.id, options), template, (server) =>
-    personalise({ cell: cell.id, server, secrets: secretsOf(cell), random: options.tools.random }),
+    personalise({ ...belonging(cell, options), cell: cell.id, server }),
   );
   // From here on the cell exists: a supervisor that starts again brings it back.
-  cell.ports ??= await portsFor(cell, options.tools.random);
+  cell.ports ??= await portsFor(cell, options);
   await writeJson(portsFile(cell.home), cell.ports);
   if (changed) await cell.agent.stop();
   await startCell(cell, context);
 }
 
 async function startCell(cell: Cell, { options, template }: Context): Promise<void> {
-  cell.ports = await portsFor(cell, options.tools.random);
+  cell.ports = await portsFor(cell, options);
   await writeJson(portsFile(cell.home), cell.ports);
   await cell.database.start();
   const server = cell.database.server();
   if (server === undefined) throw new CellError("PROVIDER_FAILED", `${cell.id}: no database`);
-  cell.logins = await writeLogins(server.port, secretsOf(cell));
-  await template.bringUpToDate(server, cell.logins.app);
-  await Promise.all([cell.app.start(), cell.agent.start()]);
+  await mkdir(stateOf(cell), { recursive: true, mode: 0o700 });
+  await template.bringUpToDate(server, cell.id, secretsOf(cell));
+  cell.logins = await writeLogins({ ...belonging(cell, options), server });
+  await Promise.all([...cell.apps, cell.agent].map((unit) => unit.start()));
 }
+
+const belonging = (cell: Cell, { application, tools }: CellsOptions) => ({
+  application,
+  random: tools.random,
+  secrets: secretsOf(cell),
+});
 
 /** Requests in flight end first: the agent's gate, then the application, then the database. */
 async function stopCell(cell: Cell): Promise<void> {
   await cell.agent.stop();
-  await cell.app.stop();
+  await Promise.all(cell.apps.map((app) => app.stop()));
   await cell.database.stop();
 }
 
 async function killCell(cell: Cell): Promise<void> {
-  await Promise.all([cell.database.kill(), cell.app.kill(), cell.agent.kill()]);
+  await Promise.all(unitsOf(cell).map((unit) => unit.kill()));
 }
 
 async function destroy(cell: Cell, options: CellsOptions): Promise<void> {
@@ -196,45 +217,24 @@ function createCell(id: CellId, options: CellsOptions): Cell {
   const { clock } = options.tools;
   const home = join(options.folder.root, "cells", id);
   const folders = { logs: options.folder.logs, notes: options.folder.notes };
-  const part = (kind: string, program: () => Program): Unit =>
-    createUnit({
-      name: `${id}-${kind}`,
+  const part = (kind: string, program: () => Program): Unit => {
+    const name = `${id}-${kind}`;
+    return createUnit({
+      name,
       restart: false,
       clock,
       onChange: options.onChange,
-      launch: () => {
-        const { args, env, probe } = program();
-        return launchNode({
-          name: `${id}-${kind}`,
-          args,
-          env: { ...options.env, ...env },
-          folders,
-          clock,
-          graceMs,
-          isReady: () => answersOk(probe),
-        });
-      },
+      launch: () => launchProgram(program(), { name, env: options.env, folders, clock, graceMs }),
     });
+  };
   const cell: Cell = {
     id,
     home,
     database: createDatabaseUnit(databaseOptions(id, options)),
-    app: part("app", () => {
-      const { ports, logins } = prepared(cell);
-      return applicationProgram({ cell: id, port: ports.app, databaseUrl: logins.app });
-    }),
-    agent: part("agent", () => {
-      const { ports, logins } = prepared(cell);
-      return agentProgram({
-        cell: id,
-        port: ports.gate,
-        adminPort: ports.admin,
-        appPort: ports.app,
-        databaseUrlFile: logins.agentFile,
-        controlPlaneUrl: options.controlPlaneUrl,
-        tokenFile: tokenFile(cell),
-      });
-    }),
+    apps: options.application.processes.map((process) =>
+      part(process.name, () => appProgram(cell, process)),
+    ),
+    agent: part("agent", () => agentOf(cell, options)),
     ports: undefined,
     logins: undefined,
     busy: false,
@@ -242,6 +242,39 @@ function createCell(id: CellId, options: CellsOptions): Cell {
   };
   return cell;
 }
+
+function appProgram(cell: Cell, process: AppProcess): Program {
+  const { ports, logins } = prepared(cell);
+  return process.program({
+    cell: cell.id,
+    port: ports.apps[process.name] ?? 0,
+    agentUrl: urlOf(ports.admin),
+    databaseUrls: new Map([...logins.stores].map(([name, { url }]) => [name, url])),
+  });
+}
+
+function agentOf(cell: Cell, { application, folder, controlPlaneUrl }: CellsOptions): Program {
+  const { ports, logins } = prepared(cell);
+  const named = [...application.services].filter(([, health]) => health !== undefined);
+  return agentProgram({
+    cell: cell.id,
+    port: ports.gate,
+    adminPort: ports.admin,
+    upstreams: listeners(application).map(
+      ({ name, service }) => `${service}=${urlOf(ports.apps[name] ?? 0)}`,
+    ),
+    health: named.map(([service, health]) => `${service}=${health}`),
+    databaseUrlFile: logins.agentFile,
+    queryDatabaseUrlFile: logins.readerFile,
+    controlPlaneUrl,
+    tokenFile: tokenFile(cell),
+    trustKeysFile: trustKeysFile(folder),
+    stateDir: stateOf(cell),
+  });
+}
+
+const listeners = ({ processes }: LocalApplication): readonly AppProcess[] =>
+  processes.filter(({ listens }) => listens);
 
 function prepared(cell: Cell): { readonly ports: CellPorts; readonly logins: CellLogins } {
   const { id, ports, logins } = cell;
@@ -258,33 +291,45 @@ const databaseOptions = (id: CellId, { folder, tools, onChange }: CellsOptions) 
   onChange,
 });
 
-function describeCell(id: CellId, cell: Cell | undefined): ProvidedCell {
+function describeCell(
+  id: CellId,
+  cell: Cell | undefined,
+  { application }: CellsOptions,
+): ProvidedCell {
   const ports = cell?.ports;
   if (cell === undefined || ports === undefined) {
     return { id, state: "absent", text: "not on this machine", services: {}, stores: {} };
   }
-  const parts = [cell.database, cell.app, cell.agent].map((unit) => unit.status());
-  const dead = parts.filter((part) => part.state === "dead");
-  const stopped = parts.filter((part) => part.state === "stopped");
-  const [state, text] = cell.busy
-    ? (["creating", "being started"] as const)
-    : dead.length > 0
-      ? (["dead", dead.map((part) => `${part.name} ${part.text}`).join("; ")] as const)
-      : stopped.length > 0
-        ? (["stopped", stopped.map((part) => `${part.name} is stopped`).join("; ")] as const)
-        : (["running", "database, application and agent run"] as const);
+  const endpoints = [urlOf(ports.gate)];
+  const { stores } = application;
   return {
     id,
-    state,
-    text,
-    services: { [defaultService]: { endpoints: [urlOf(ports.gate)] } },
-    stores: {
-      [defaultService]: {
-        database: `file:${join(secretsOf(cell), "app-database-url")}`,
-        keyColumn,
-      },
-    },
+    ...stateOfParts(cell),
+    services: Object.fromEntries(
+      [...application.services.keys()].map((service) => [service, { endpoints }]),
+    ),
+    stores: Object.fromEntries(
+      stores.map(({ name, keyColumn }, index) => [
+        // The one that the agent looks after bears the name that everybody knows.
+        index === 0 ? defaultService : name,
+        { database: `file:${join(secretsOf(cell), loginFile(application, name))}`, keyColumn },
+      ]),
+    ),
   };
+}
+
+function stateOfParts(cell: Cell): Pick<ProvidedCell, "state" | "text"> {
+  if (cell.busy) return { state: "creating", text: "being started" };
+  const parts = unitsOf(cell).map((unit) => unit.status());
+  const dead = parts.filter((part) => part.state === "dead");
+  if (dead.length > 0) {
+    return { state: "dead", text: dead.map((part) => `${part.name} ${part.text}`).join("; ") };
+  }
+  const stopped = parts.filter((part) => part.state === "stopped");
+  if (stopped.length > 0) {
+    return { state: "stopped", text: stopped.map((part) => `${part.name} is stopped`).join("; ") };
+  }
+  return { state: "running", text: "database, application and agent run" };
 }
 
 function inTurn<T>(cell: Cell, work: () => Promise<T>): Promise<T> {
@@ -304,6 +349,7 @@ async function busily(cell: Cell, work: () => Promise<void>): Promise<void> {
 
 const secretsOf = (cell: Cell): string => join(cell.home, "secrets");
 const portsFile = (home: string): string => join(home, "cell.json");
+const stateOf = (cell: Cell): string => join(cell.home, "agent");
 const tokenFile = (cell: Cell): string => join(secretsOf(cell), "agent-token");
 
 /** True when it is another one than before. */
@@ -323,10 +369,18 @@ async function readPorts(home: string): Promise<CellPorts | undefined> {
 }
 
 /** Ports of running parts stay; those of the others are looked at again, as somebody may have taken them. */
-async function portsFor({ id, ports, agent, app }: Cell, random: Random): Promise<CellPorts> {
-  const runs = (unit: Unit) => unit.status().state === "running";
-  if (ports !== undefined && (runs(agent) || runs(app))) return ports;
-  const chosen = await choosePorts([ports?.gate, ports?.admin, ports?.app], random);
-  const [gate = 0, admin = 0, application = 0] = chosen;
-  return { id, gate, admin, app: application };
+async function portsFor(cell: Cell, { application, tools }: CellsOptions): Promise<CellPorts> {
+  const { id, ports, agent, apps } = cell;
+  const names = listeners(application).map(({ name }) => name);
+  const runs = [agent, ...apps].some((unit) => unit.status().state === "running");
+  const known = names.every((name) => ports?.apps[name] !== undefined);
+  if (ports !== undefined && runs && known) return ports;
+  const wishes = [ports?.gate, ports?.admin, ...names.map((name) => ports?.apps[name])];
+  const [gate = 0, admin = 0, ...chosen] = await choosePorts(wishes, tools.random);
+  return {
+    id,
+    gate,
+    admin,
+    apps: Object.fromEntries(names.map((name, index) => [name, chosen[index] ?? 0])),
+  };
 }

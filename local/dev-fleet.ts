@@ -8,10 +8,13 @@
  */
 import { join } from "node:path";
 import type { Endpoints } from "../contract/provider-api.ts";
+import type { TenantSource } from "../contract/routing-table.ts";
 import type { Clock } from "../runtime/clock.ts";
 import type { Random } from "../runtime/random.ts";
 import { bringUp, type FleetParts } from "./bring-up.ts";
 import { openCells } from "./cell-processes.ts";
+import { environmentOfChildren } from "./child-environment.ts";
+import { chooseApplication } from "./choose-application.ts";
 import {
   announceDoor,
   type DataFolder,
@@ -37,11 +40,18 @@ import type { Unit, UnitStatus } from "./unit.ts";
 
 export type DevFleet = {
   /** Resolves when a request has gone through a router; on failure everything is stopped again. */
-  readonly start: (aborted: AbortSignal) => Promise<Endpoints>;
+  readonly start: (aborted: AbortSignal) => Promise<Started>;
   /** Every process, in order. May be called at any time, and twice. */
   readonly stop: () => Promise<void>;
   /** Every process at once, without asking. */
   readonly kill: () => Promise<void>;
+};
+
+export type Started = {
+  readonly endpoints: Endpoints;
+  readonly tenants: readonly string[];
+  /** Where requests name their tenant first. */
+  readonly firstSource: TenantSource;
 };
 
 export type DevFleetOptions = {
@@ -81,7 +91,9 @@ export function createDevFleet(options: DevFleetOptions): DevFleet {
         parts = await open();
         undo.push(parts.close);
         await bringUp(parts, { ...options, ...flags }, aborted);
-        return await parts.publish();
+        const { tenants, routing } = parts.wishes;
+        const [firstSource = { header: "x-tenant-id" }] = routing?.tenantSources ?? [];
+        return { endpoints: await parts.publish(), tenants, firstSource };
       } catch (error) {
         // Stopping takes a moment; the reason should not wait for it.
         if (!aborted.aborted) say(`not started: ${error instanceof Error ? error.message : error}`);
@@ -125,9 +137,11 @@ async function openParts(
     if (state === "running" && restarts > 0) say(`${name}: started again (${restarts})`);
   };
   const onFault = (error: unknown) => say(`fault in the supervisor: ${String(error)}`);
+  const { application, wishes } = await chooseApplication(options, folder);
   const cells = await openCells({
     folder,
     tools,
+    application,
     controlPlaneUrl: urlOf(ports.controlPlane),
     env: childEnv,
     onChange,
@@ -182,6 +196,7 @@ async function openParts(
     cells,
     units,
     api,
+    wishes,
     publish,
     close: async () => {
       say("stopping");
@@ -214,17 +229,6 @@ async function writeEndpoints({
   };
   await writeJson(join(folder.root, "endpoints.json"), endpoints);
   return endpoints;
-}
-
-/** Of ours only what a program needs to run; settings of other fleets must not reach these processes. */
-function environmentOfChildren(env: DevFleetOptions["env"]): Readonly<Record<string, string>> {
-  const passed = ["PATH", "HOME", "TMPDIR", "LANG", "LD_LIBRARY_PATH", "NODE_COMPILE_CACHE"];
-  return Object.fromEntries(
-    passed.flatMap((name) => {
-      const value = env[name];
-      return value === undefined ? [] : [[name, value]];
-    }),
-  );
 }
 
 const filled = (raw: string | undefined): string | undefined =>

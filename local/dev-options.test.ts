@@ -20,7 +20,8 @@ describe("flags of cellctl dev", () => {
   });
 
   test.for([
-    [{ cells: "0" }, "--cells"],
+    [{ cells: "-1" }, "--cells"],
+    [{ cells: "21" }, "--cells"],
     [{ cells: "many" }, "--cells"],
     [{ port: "70000" }, "--port"],
     [{ adminPort: "8080" }, "must differ"],

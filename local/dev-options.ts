@@ -6,7 +6,8 @@ const port = z.coerce.number().int().min(0).max(65_535);
 
 const devFlagsSchema = z
   .object({
-    cells: z.coerce.number().int().min(1).max(20).default(3),
+    /** 0: control plane and routers alone, for cells that run elsewhere. */
+    cells: z.coerce.number().int().min(0).max(20).default(3),
     routers: z.coerce.number().int().min(1).max(10).default(1),
     /** 0: the system chooses, and the data folder remembers. */
     port: port.default(8080),
@@ -16,6 +17,8 @@ const devFlagsSchema = z
     /** A temporary data folder, removed at the end. */
     ephemeral: z.boolean().default(false),
     demo: z.boolean().default(true),
+    /** A `cellfleet.yaml`, or the folder that has one: runs that application in place of the sample. */
+    app: z.string().min(1).optional(),
   })
   .refine((flags) => !(flags.ephemeral && flags.data !== undefined), {
     error: "--ephemeral uses a folder of its own: leave out --data",

@@ -5,10 +5,14 @@ import {
   cellSchema,
   createdTokenSchema,
   idempotencyHeader,
+  keyspaceSchema,
   type Op,
   opSchema,
+  routingSchema,
 } from "../contract/control-api.ts";
 import { CellError, isErrorCode } from "../contract/errors.ts";
+import { defaultKeyspace } from "../contract/ids.ts";
+import type { GuardMode, ServiceRoute, TenantSource } from "../contract/routing-table.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { createJsonClient } from "../runtime/http-client.ts";
 import type { Random } from "../runtime/random.ts";
@@ -19,74 +23,40 @@ export type FleetClient = {
   readonly ensureCell: (id: string) => Promise<"created" | "known" | "retired">;
   /** Creates the tenant unless it exists; resolves when its routers serve it. */
   readonly ensureTenant: (id: string) => Promise<"created" | "known">;
+  /** Where requests name tenant and service, unless it is so already. */
+  readonly ensureRouting: (rules: RoutingRules) => Promise<void>;
+  /** Of the keyspace `default`, unless it is so already; refused when tenants live in another mode. */
+  readonly ensureGuardMode: (mode: GuardMode) => Promise<void>;
   readonly close: () => Promise<void>;
+};
+
+export type RoutingRules = {
+  readonly tenantSources: readonly TenantSource[];
+  readonly serviceRoutes: readonly ServiceRoute[];
 };
 
 const callMs = 30_000;
 const opMs = 120_000;
 const longPollMs = 10_000;
 const pauseMs = 100;
+const reason = "cellctl dev";
 
-export function createFleetClient(options: {
+type ClientOptions = {
   readonly origin: string;
   readonly token: string;
   readonly clock: Clock;
   readonly random: Random;
-}): FleetClient {
-  const { clock, random } = options;
-  const client = createJsonClient({ ...options, unreachable: "CONTROL_PLANE_UNREACHABLE" });
+};
 
-  /** A control plane that was set back hears its cells and routers first; that is waited for. */
-  async function post<T>(path: string, body: unknown, schema: z.ZodType<T>): Promise<T> {
-    const deadline = clock.monotonicMs() + opMs;
-    const headers = { [idempotencyHeader]: random.uuid() };
-    for (;;) {
-      try {
-        return await client.call({
-          method: "POST",
-          path,
-          body,
-          headers,
-          schema,
-          timeoutMs: callMs,
-        });
-      } catch (error) {
-        if (!isCode(error, "RECOVERING") || clock.monotonicMs() > deadline) throw error;
-        await clock.sleep(pauseMs);
-      }
-    }
-  }
-
-  async function finish(op: Op): Promise<void> {
-    const deadline = clock.monotonicMs() + opMs;
-    let seen = op;
-    while (seen.state === "pending" || seen.state === "running") {
-      if (clock.monotonicMs() > deadline) {
-        throw new CellError("OP_FAILED", `${seen.kind} ${seen.object} hangs: ${seen.headline}`);
-      }
-      seen = await client.call({
-        method: "GET",
-        path: `/v1/ops/${seen.id}?after=${seen.version}&waitMs=${longPollMs}`,
-        schema: opSchema,
-        timeoutMs: callMs,
-      });
-    }
-    if (seen.state === "done") return;
-    const code = seen.error?.code ?? "OP_FAILED";
-    throw new CellError(
-      isErrorCode(code) ? code : "OP_FAILED",
-      `${seen.kind} ${seen.object} ${seen.state}: ${seen.error?.message ?? seen.headline}`,
-      { nextSteps: seen.error?.next_steps ?? [] },
-    );
-  }
+export function createFleetClient(options: ClientOptions): FleetClient {
+  const { clock } = options;
+  const { get, change, finish, close } = createCalls(options);
 
   const cellOrNothing = (id: string) =>
-    client
-      .call({ method: "GET", path: `/v1/cells/${id}`, schema: cellSchema, timeoutMs: callMs })
-      .catch((error: unknown) => {
-        if (isCode(error, "CELL_UNKNOWN", "NOT_FOUND")) return undefined;
-        throw error;
-      });
+    get(`/v1/cells/${id}`, cellSchema).catch((error: unknown) => {
+      if (isCode(error, "CELL_UNKNOWN", "NOT_FOUND")) return undefined;
+      throw error;
+    });
 
   /** A cell whose creation was interrupted: the control plane resumes it by itself. */
   async function provisioned(id: string): Promise<"known" | "retired"> {
@@ -106,32 +76,96 @@ export function createFleetClient(options: {
 
   return {
     mintToken: async (role, subject) => {
-      const body = { name: subject, role, subject, reason: "cellctl dev" };
-      return (await post("/v1/tokens", body, createdTokenSchema)).secret;
+      const body = { name: subject, role, subject, reason };
+      return (await change("POST", "/v1/tokens", body, createdTokenSchema)).secret;
     },
     ensureCell: async (id) => {
       if ((await cellOrNothing(id)) !== undefined) return provisioned(id);
-      const body = { id, provider: "local", reason: "cellctl dev" };
-      await finish((await post("/v1/cells", body, acceptedSchema)).op);
+      const body = { id, provider: "local", reason };
+      await finish((await change("POST", "/v1/cells", body, acceptedSchema)).op);
       return "created";
     },
     ensureTenant: async (id) => {
       try {
-        const accepted = await post(
-          "/v1/tenants",
-          { id, reason: "demo tenant of cellctl dev" },
-          acceptedSchema,
-        );
-        await finish(accepted.op);
+        const body = { id, reason: "demo tenant of cellctl dev" };
+        await finish((await change("POST", "/v1/tenants", body, acceptedSchema)).op);
         return "created";
       } catch (error) {
         if (isCode(error, "TENANT_EXISTS")) return "known";
         throw error;
       }
     },
-    close: client.close,
+    ensureRouting: async (rules) => {
+      const current = await get("/v1/routing", routingSchema);
+      if (
+        sameText(current.tenantSources, rules.tenantSources) &&
+        sameText(current.serviceRoutes, rules.serviceRoutes)
+      ) {
+        return;
+      }
+      const body = { ...rules, reason };
+      await finish((await change("PUT", "/v1/routing", body, acceptedSchema)).op);
+    },
+    ensureGuardMode: async (guardMode) => {
+      const path = `/v1/keyspaces/${defaultKeyspace}`;
+      if ((await get(path, keyspaceSchema)).guardMode === guardMode) return;
+      await finish((await change("PUT", path, { guardMode, reason }, acceptedSchema)).op);
+    },
+    close,
   };
+}
+
+function createCalls(options: ClientOptions) {
+  const { clock, random } = options;
+  const client = createJsonClient({ ...options, unreachable: "CONTROL_PLANE_UNREACHABLE" });
+
+  const get = <T>(path: string, schema: z.ZodType<T>): Promise<T> =>
+    client.call({ method: "GET", path, schema, timeoutMs: callMs });
+
+  /** A control plane that was set back hears its cells and routers first; that is waited for. */
+  async function change<T>(
+    method: "POST" | "PUT",
+    path: string,
+    body: unknown,
+    schema: z.ZodType<T>,
+  ): Promise<T> {
+    const deadline = clock.monotonicMs() + opMs;
+    const headers = { [idempotencyHeader]: random.uuid() };
+    for (;;) {
+      try {
+        return await client.call({ method, path, body, headers, schema, timeoutMs: callMs });
+      } catch (error) {
+        if (!isCode(error, "RECOVERING") || clock.monotonicMs() > deadline) throw error;
+        await clock.sleep(pauseMs);
+      }
+    }
+  }
+
+  async function finish(op: Op): Promise<void> {
+    const deadline = clock.monotonicMs() + opMs;
+    let seen = op;
+    while (seen.state === "pending" || seen.state === "running") {
+      if (clock.monotonicMs() > deadline) {
+        throw new CellError("OP_FAILED", `${seen.kind} ${seen.object} hangs: ${seen.headline}`);
+      }
+      const path = `/v1/ops/${seen.id}?after=${seen.version}&waitMs=${longPollMs}`;
+      seen = await get(path, opSchema);
+    }
+    if (seen.state === "done") return;
+    const code = seen.error?.code ?? "OP_FAILED";
+    throw new CellError(
+      isErrorCode(code) ? code : "OP_FAILED",
+      `${seen.kind} ${seen.object} ${seen.state}: ${seen.error?.message ?? seen.headline}`,
+      { nextSteps: seen.error?.next_steps ?? [] },
+    );
+  }
+
+  return { get, change, finish, close: client.close };
 }
 
 const isCode = (error: unknown, ...codes: readonly string[]): boolean =>
   error instanceof CellError && codes.includes(error.code);
+
+/** The same in the same order; an order that differs costs one operation more. */
+const sameText = (one: unknown, other: unknown): boolean =>
+  JSON.stringify(one) === JSON.stringify(other);

@@ -5,8 +5,7 @@ import { generateKey } from "../runtime/signing.ts";
 import { type ControlDatabase, openControlDatabase } from "./control-database.ts";
 import { type DataFolder, keepSecret, secretFile, writeJson } from "./data-folder.ts";
 import type { FleetClient } from "./fleet-client.ts";
-import { answersOk } from "./http-probe.ts";
-import { launchNode } from "./node-process.ts";
+import { launchProgram } from "./node-process.ts";
 import type { FleetPorts } from "./ports.ts";
 import type { TemplateTools } from "./postgres/template.ts";
 import { controlPlaneProgram, type Program, routerProgram, urlOf } from "./programs.ts";
@@ -48,18 +47,14 @@ export function createFleetUnits(options: FleetUnitsOptions): FleetUnits {
       restart: true,
       clock: tools.clock,
       onChange,
-      launch: async () => {
-        const { probe, ...what } = await program();
-        return launchNode({
+      launch: async () =>
+        launchProgram(await program(), {
           name,
-          args: what.args,
-          env: { ...env, ...what.env },
+          env,
           folders: { logs: folder.logs, notes: folder.notes },
           clock: tools.clock,
           graceMs,
-          isReady: () => answersOk(probe),
-        });
-      },
+        }),
     });
 
   const controlPlane = unit("control-plane", async () =>
@@ -119,10 +114,10 @@ export function createFleetUnits(options: FleetUnitsOptions): FleetUnits {
   };
 }
 
-const trustKeysFile = (folder: DataFolder): string => join(folder.root, "trust-keys.json");
+export const trustKeysFile = (folder: DataFolder): string => join(folder.root, "trust-keys.json");
 
 /** Made once; the public half lies beside it for routers. */
-async function keepSigningKey(folder: DataFolder): Promise<string> {
+export async function keepSigningKey(folder: DataFolder): Promise<string> {
   const file = secretFile(folder, "signing-key.json");
   if (!(await exists(file))) {
     const { privateKey, publicKeys } = generateKey(keyName);

@@ -1,28 +1,33 @@
 /**
- * Starts one of our programs as a process of its own, and leaves a note of it on disk: pid and start
- * time. When the supervisor is killed, its processes live on; the next one finds the notes and ends
- * exactly those processes.
+ * Starts a program as a process of its own, and leaves a note of it on disk: pid and start time. When
+ * the supervisor is killed, its processes live on; the next one finds the notes and ends exactly
+ * those processes.
+ *
+ * A command of somebody's application is given to a shell; what it starts in turn is in its process
+ * group, and the group is ended as one.
  */
 import { spawn } from "node:child_process";
 import { renameSync, writeFileSync } from "node:fs";
 import { readdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
+import { z } from "zod";
 import { CellError } from "../contract/errors.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { rotate, withLog } from "./log-file.ts";
 import {
   identify,
   isAlive,
-  type ProcessIdentity,
+  membersOfGroup,
   processIdentitySchema,
+  signalGroup,
   signalProcess,
 } from "./process-identity.ts";
+import type { Program } from "./programs.ts";
+import { shell } from "./run-to-end.ts";
 import type { Launched } from "./unit.ts";
 
-export type NodeProcess = {
+type Launch = {
   readonly name: string;
-  /** The file to run, then its arguments. No secrets: anybody can read a command line. */
-  readonly args: readonly string[];
   /** The whole environment. */
   readonly env: Readonly<Record<string, string>>;
   readonly folders: { readonly logs: string; readonly notes: string };
@@ -31,17 +36,60 @@ export type NodeProcess = {
   /** Asked again and again until it says yes; the process is then ready. */
   readonly isReady: () => Promise<boolean>;
 };
+export type NodeProcess = Launch & {
+  /** The file to run, then its arguments. No secrets: anybody can read a command line. */
+  readonly args: readonly string[];
+};
+type Surroundings = Omit<Launch, "isReady">;
+export type ShellProcess = Launch & {
+  readonly command: string;
+  readonly cwd: string;
+};
+
+type Executable = {
+  readonly file: string;
+  readonly args: readonly string[];
+  readonly cwd?: string;
+  /** Also what it started belongs to it. */
+  readonly group: boolean;
+};
+
+/** Names the note of a process in the environment of all that it starts. */
+const markVariable = "CELLFLEET_NOTE";
+const noteSchema = processIdentitySchema.extend({
+  /** Of a process that is ended together with its group. */
+  groupMark: z.string().optional(),
+});
+type Note = z.infer<typeof noteSchema>;
 
 const readyWithinMs = 60_000;
 const readyPauseMs = 40;
 
-export async function launchNode(options: NodeProcess): Promise<Launched> {
+export const launchNode = (options: NodeProcess): Promise<Launched> =>
+  launch(options, { file: process.execPath, args: options.args, group: false });
+
+/** One of our programs, or a command for the shell. */
+export const launchProgram = ({ run, env, isUp }: Program, options: Surroundings) => {
+  const launch = { ...options, env: { ...options.env, ...env }, isReady: isUp };
+  return "args" in run ? launchNode({ ...launch, ...run }) : launchShell({ ...launch, ...run });
+};
+
+export const launchShell = (options: ShellProcess): Promise<Launched> =>
+  launch(options, {
+    file: shell,
+    args: ["-c", options.command],
+    cwd: options.cwd,
+    group: true,
+  });
+
+async function launch(options: Launch, program: Executable): Promise<Launched> {
   const logFile = join(options.folders.logs, `${options.name}.log`);
   await rotate(logFile);
   const { promise: gone, resolve: end } = Promise.withResolvers<string>();
   const child = withLog(logFile, (log) =>
-    spawn(process.execPath, [...options.args], {
-      env: { ...options.env },
+    spawn(program.file, [...program.args], {
+      ...(program.cwd === undefined ? {} : { cwd: program.cwd }),
+      env: { ...options.env, ...(program.group ? { [markVariable]: noteOf(options) } : {}) },
       stdio: ["ignore", log, log],
       // Ctrl-C on the terminal is for the supervisor, which stops the others in their order.
       detached: true,
@@ -54,8 +102,12 @@ export async function launchNode(options: NodeProcess): Promise<Launched> {
   child.unref();
   const identity = child.pid === undefined ? undefined : identify(child.pid);
   if (identity === undefined) throw await failure(options, logFile, await gone);
-  writeNote(options, identity);
-  const process_ = describe(identity, gone, options);
+  const groupMark = `${markVariable}=${noteOf(options)}`;
+  const note = program.group ? { ...identity, groupMark } : identity;
+  writeNote(options, note);
+  // A shell that is gone is the end of its command, whatever it may have left behind.
+  if (program.group) void gone.then(() => signal(note, "SIGKILL"));
+  const process_ = describe(note, gone, options);
   await waitReady(options, process_, logFile);
   return process_;
 }
@@ -70,9 +122,9 @@ export async function endLeftovers(
   const work = (await readdir(notes).catch((): string[] => []))
     .filter((file) => file.endsWith(".json"))
     .map(async (file) => {
-      const identity = await readNote(join(notes, file));
-      if (identity !== undefined && isAlive(identity)) {
-        await terminate(identity, graceMs, clock);
+      const note = await readNote(join(notes, file));
+      if (note !== undefined && lives(note)) {
+        await terminate(note, graceMs, clock);
         ended.push(file.replace(/\.json$/, ""));
       }
       await rm(join(notes, file), { force: true });
@@ -81,40 +133,43 @@ export async function endLeftovers(
   return ended.sort((a, b) => a.localeCompare(b));
 }
 
-function describe(
-  identity: ProcessIdentity,
-  gone: Promise<string>,
-  { graceMs, clock }: NodeProcess,
-): Launched {
+function describe(note: Note, gone: Promise<string>, { graceMs, clock }: Launch): Launched {
   return {
-    pid: identity.pid,
+    pid: note.pid,
     gone,
-    stop: () => terminate(identity, graceMs, clock),
+    stop: () => terminate(note, graceMs, clock),
     kill: async () => {
-      signalProcess(identity, "SIGKILL");
+      signal(note, "SIGKILL");
       await gone;
     },
   };
 }
 
-async function terminate(identity: ProcessIdentity, graceMs: number, clock: Clock): Promise<void> {
-  signalProcess(identity, "SIGTERM");
-  if (await isGone(identity, graceMs, clock)) return;
-  signalProcess(identity, "SIGKILL");
-  await isGone(identity, graceMs, clock);
+const lives = (note: Note): boolean =>
+  note.groupMark === undefined ? isAlive(note) : membersOfGroup(note, note.groupMark).length > 0;
+const signal = (note: Note, name: NodeJS.Signals): boolean =>
+  note.groupMark === undefined
+    ? signalProcess(note, name)
+    : signalGroup(note, note.groupMark, name);
+
+async function terminate(note: Note, graceMs: number, clock: Clock): Promise<void> {
+  signal(note, "SIGTERM");
+  if (await isGone(note, graceMs, clock)) return;
+  signal(note, "SIGKILL");
+  await isGone(note, graceMs, clock);
 }
 
 /** Polled: a process that another supervisor started is not our child. */
-async function isGone(identity: ProcessIdentity, withinMs: number, clock: Clock): Promise<boolean> {
+async function isGone(note: Note, withinMs: number, clock: Clock): Promise<boolean> {
   const deadline = clock.monotonicMs() + withinMs;
-  for (let pauseMs = 5; isAlive(identity); pauseMs = Math.min(pauseMs * 2, 100)) {
+  for (let pauseMs = 5; lives(note); pauseMs = Math.min(pauseMs * 2, 100)) {
     if (clock.monotonicMs() > deadline) return false;
     await clock.sleep(pauseMs);
   }
   return true;
 }
 
-async function waitReady(options: NodeProcess, child: Launched, logFile: string): Promise<void> {
+async function waitReady(options: Launch, child: Launched, logFile: string): Promise<void> {
   let ended: string | undefined;
   void child.gone.then((how) => {
     ended = how;
@@ -130,7 +185,7 @@ async function waitReady(options: NodeProcess, child: Launched, logFile: string)
   }
 }
 
-async function failure({ name }: NodeProcess, logFile: string, how: string): Promise<CellError> {
+async function failure({ name }: Launch, logFile: string, how: string): Promise<CellError> {
   const log = await readFile(logFile, "utf8").catch(() => "");
   const last = log.trimEnd().split("\n").slice(-5).join("\n");
   return new CellError("PROVIDER_FAILED", `${name} did not start (${how})\n${last}`.trimEnd(), {
@@ -138,22 +193,22 @@ async function failure({ name }: NodeProcess, logFile: string, how: string): Pro
   });
 }
 
-const noteOf = ({ folders, name }: NodeProcess): string => join(folders.notes, `${name}.json`);
+const noteOf = ({ folders, name }: Launch): string => join(folders.notes, `${name}.json`);
 
 /**
  * At once, without giving way: a supervisor killed between start and note would leave a process that
  * nobody finds. By rename, so that a reader never meets half a note. Never removed: an old note
  * names a process that is gone, and start times tell.
  */
-function writeNote(options: NodeProcess, identity: ProcessIdentity): void {
+function writeNote(options: Launch, note: Note): void {
   const draft = `${noteOf(options)}.new`;
-  writeFileSync(draft, JSON.stringify(identity));
+  writeFileSync(draft, JSON.stringify(note));
   renameSync(draft, noteOf(options));
 }
 
-async function readNote(path: string): Promise<ProcessIdentity | undefined> {
+async function readNote(path: string): Promise<Note | undefined> {
   try {
-    return processIdentitySchema.parse(JSON.parse(await readFile(path, "utf8")));
+    return noteSchema.parse(JSON.parse(await readFile(path, "utf8")));
   } catch {
     return undefined; // Not a note of ours: nothing that may be ended by it.
   }

@@ -45,6 +45,43 @@ export function childrenOf(pid: number): ProcessIdentity[] {
 }
 
 /**
+ * Living members of the process group that `leader` leads or led. While the leader lives they are
+ * what bears its number. After it only those that carry `mark` in their environment (Linux; elsewhere
+ * none): the number may have become somebody else's since.
+ */
+export function membersOfGroup(leader: ProcessIdentity, mark: string): ProcessIdentity[] {
+  const bearer = identify(leader.pid);
+  const leads = bearer?.startedAt === leader.startedAt;
+  if (bearer !== undefined && !leads) return [];
+  return pidsOfGroup(leader.pid)
+    .filter((pid) => leads || carries(pid, mark))
+    .flatMap((pid) => identify(pid) ?? []);
+}
+
+/** To the group as one, so that a member that is just being born hears it too; false when it is empty. */
+export function signalGroup(
+  leader: ProcessIdentity,
+  mark: string,
+  signal: NodeJS.Signals,
+): boolean {
+  if (membersOfGroup(leader, mark).length === 0) return false;
+  try {
+    process.kill(-leader.pid, signal);
+    return true;
+  } catch {
+    return false; // The last one ended between the two lines.
+  }
+}
+
+const pidsOfGroup = (group: number): number[] =>
+  hasProc
+    ? allPids().filter((pid) => Number(statFields(pid)?.[2] ?? -1) === group)
+    : pairsByPs("pid=,pgid=").flatMap(([pid, its]) => (its === group ? [pid] : []));
+
+const carries = (pid: number, mark: string): boolean =>
+  hasProc && (readText(`/proc/${pid}/environ`)?.split("\0").includes(mark) ?? false);
+
+/**
  * Processes whose working directory is `folder`. PostgreSQL's children stay in their data folder
  * even after the postmaster is gone, so this finds the ones a `kill -9` left behind. Linux only:
  * elsewhere the list is empty and PostgreSQL itself waits for them.
@@ -108,11 +145,14 @@ function startFromPs(pid: number): string | undefined {
 }
 
 function childrenByPs(pid: number): number[] {
-  return ps(["-axo", "pid=,ppid="])
+  return pairsByPs("pid=,ppid=").flatMap(([child, parent]) => (parent === pid ? [child] : []));
+}
+
+const pairsByPs = (columns: string): Array<readonly [number, number]> =>
+  ps(["-axo", columns])
     .split("\n")
     .map((line) => line.trim().split(/\s+/).map(Number))
-    .flatMap(([child, parent]) => (child !== undefined && parent === pid ? [child] : []));
-}
+    .map(([one = -1, other = -1]) => [one, other] as const);
 
 function ps(args: readonly string[]): string {
   try {

@@ -6,12 +6,15 @@
  */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
+import { answersOk } from "./http-probe.ts";
 
+/** One of our programs, or a command line of somebody else's for the shell. */
 export type Program = {
-  readonly args: readonly string[];
+  readonly run:
+    | { readonly args: readonly string[] }
+    | { readonly command: string; readonly cwd: string };
   readonly env: Readonly<Record<string, string>>;
-  /** Answers 200 when the process is up. */
-  readonly probe: string;
+  readonly isUp: () => Promise<boolean>;
 };
 
 /** In a checkout the sources run as they are; a published package carries them built. */
@@ -70,35 +73,55 @@ export function agentProgram(options: {
   readonly cell: string;
   readonly port: number;
   readonly adminPort: number;
-  readonly appPort: number;
+  /** `[NAME=]URL`, one per instance. */
+  readonly upstreams: readonly string[];
+  /** `NAME=/path`. */
+  readonly health: readonly string[];
   readonly databaseUrlFile: string;
+  readonly queryDatabaseUrlFile: string;
   readonly controlPlaneUrl: string;
   readonly tokenFile: string;
+  readonly trustKeysFile: string;
+  readonly stateDir: string;
 }): Program {
   const flags = {
     "--cell": options.cell,
     "--listen": at(options.port),
     "--admin": at(options.adminPort),
-    "--upstream": urlOf(options.appPort),
+    "--upstream": options.upstreams,
+    "--health": options.health,
     "--database-url": `file:${options.databaseUrlFile}`,
+    "--query-database-url": `file:${options.queryDatabaseUrlFile}`,
     "--control-plane": options.controlPlaneUrl,
     "--token": `file:${options.tokenFile}`,
+    "--trust-keys": options.trustKeysFile,
+    "--state-dir": options.stateDir,
   };
   return cellctl("agent", flags, `${urlOf(options.adminPort)}/livez`);
 }
 
-export function applicationProgram(options: {
+export function sampleProgram(options: {
   readonly cell: string;
   readonly port: number;
   readonly databaseUrl: string;
 }): Program {
+  const probe = `${urlOf(options.port)}/livez`;
   return {
-    args: [entryOf("cell", "sample", "main")],
+    run: { args: [entryOf("cell", "sample", "main")] },
     env: { PORT: String(options.port), DATABASE_URL: options.databaseUrl, CELL_ID: options.cell },
-    probe: `${urlOf(options.port)}/livez`,
+    isUp: () => answersOk(probe),
   };
 }
 
-function cellctl(part: string, flags: Readonly<Record<string, string>>, probe: string): Program {
-  return { args: [entryOf("cli", "main"), part, ...Object.entries(flags).flat()], env: {}, probe };
+type Flags = Readonly<Record<string, string | readonly string[]>>;
+
+function cellctl(part: string, flags: Flags, probe: string): Program {
+  const words = Object.entries(flags).flatMap(([name, value]) =>
+    (typeof value === "string" ? [value] : value).flatMap((one) => [name, one]),
+  );
+  return {
+    run: { args: [entryOf("cli", "main"), part, ...words] },
+    env: {},
+    isUp: () => answersOk(probe),
+  };
 }

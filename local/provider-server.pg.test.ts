@@ -9,6 +9,7 @@ import { openCells } from "./cell-processes.ts";
 import { openDataFolder } from "./data-folder.ts";
 import { findPostgres } from "./postgres/binaries.ts";
 import { type ProviderServer, startProviderServer } from "./provider-server.ts";
+import { sampleApplication } from "./sample-application.ts";
 import { createUnit, type Unit } from "./unit.ts";
 
 let root: string;
@@ -21,6 +22,7 @@ beforeAll(async () => {
   const cells = await openCells({
     folder: await openDataFolder(root, installation.runAs, systemRandom),
     tools: { installation, clock: systemClock, random: systemRandom },
+    application: await sampleApplication(),
     controlPlaneUrl: "http://127.0.0.1:9",
     env: {},
     onChange: () => {},

@@ -7,9 +7,9 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, relative, resolve } from "node:path";
 import type { Endpoints } from "../contract/provider-api.ts";
+import type { TenantSource } from "../contract/routing-table.ts";
 import { type Clock, systemClock } from "../runtime/clock.ts";
 import { systemRandom } from "../runtime/random.ts";
-import { demoTenants } from "./bring-up.ts";
 import { createDevFleet, type DevFleet } from "./dev-fleet.ts";
 import { type DevFlags, type DevFlagsInput, parseDevFlags } from "./dev-options.ts";
 
@@ -42,8 +42,9 @@ export async function runDevFleet(options: RunDevOptions): Promise<number> {
   });
   const signals = listenForSignals(systemClock, fleet, env["npm_lifecycle_event"] !== undefined);
   try {
-    const endpoints = await fleet.start(signals.stopped);
-    process.stdout.write(endScreen(endpoints, displayed(data, cwd), flags));
+    const { endpoints, tenants, firstSource } = await fleet.start(signals.stopped);
+    const shown = { data: displayed(data, cwd), flags, tenants, firstSource };
+    process.stdout.write(endScreen(endpoints, shown));
     await signals.asked;
     return 0;
   } catch (error) {
@@ -109,9 +110,25 @@ async function whenParentGone(clock: Clock, over: AbortSignal): Promise<void> {
   }
 }
 
-function endScreen(endpoints: Endpoints, data: string | undefined, flags: DevFlags): string {
-  const tenant = flags.demo ? demoTenants[0] : "TENANT";
+type Shown = {
+  readonly data: string | undefined;
+  readonly flags: DevFlags;
+  readonly tenants: readonly string[];
+  readonly firstSource: TenantSource;
+};
+
+function endScreen(endpoints: Endpoints, { data, flags, tenants, firstSource }: Shown): string {
+  const tenant = tenants[0] ?? "TENANT";
   const where = data === undefined ? "" : ` --data ${data}`;
+  const path = flags.app === undefined ? "/whoami" : "/";
+  const cells = Object.keys(endpoints.cells);
+  const tries =
+    cells.length === 0
+      ? [`  npx cellctl cell adopt --help${where}`]
+      : [
+          `  ${exampleRequest(firstSource, tenant, endpoints.router, path)}`,
+          `  npx cellctl tenant locate ${tenant}${where}`,
+        ];
   return [
     "",
     "cellfleet ready",
@@ -119,17 +136,30 @@ function endScreen(endpoints: Endpoints, data: string | undefined, flags: DevFla
     `  router         ${endpoints.router}`,
     `  router admin   ${endpoints.routerAdmin}`,
     `  control plane  ${endpoints.controlPlane}   (API: /docs)`,
-    `  cells          ${Object.keys(endpoints.cells).join(" ")}`,
+    `  cells          ${cells.length === 0 ? "none yet" : cells.join(" ")}`,
     `  data and logs  ${data ?? dataFolderDefault}`,
     "",
     "Try:",
-    `  curl -H 'x-tenant-id: ${tenant}' ${endpoints.router}/whoami`,
-    `  npx cellctl tenant locate ${tenant}${where}`,
+    ...tries,
     `  npx cellctl status${where}`,
     "",
     `Ctrl-C stops everything; the data ${flags.ephemeral ? "is removed" : "stays"}.`,
     "",
   ].join("\n");
+}
+
+/** A request that names the tenant where this fleet looks first. */
+function exampleRequest(
+  source: TenantSource,
+  tenant: string,
+  router: string,
+  path: string,
+): string {
+  if ("header" in source) return `curl -H '${source.header}: ${tenant}' ${router}${path}`;
+  if ("cookie" in source) return `curl -b '${source.cookie}=${tenant}' ${router}${path}`;
+  if ("query" in source) return `curl '${router}${path}?${source.query}=${tenant}'`;
+  if ("path" in source) return `curl ${router}${source.path.replace("{tenant}", tenant)}${path}`;
+  return `curl -H 'host: ${source.host.replace("{tenant}", tenant)}' ${router}${path}`;
 }
 
 /** As the user would type it; undefined for the folder that the CLI looks into by itself. */

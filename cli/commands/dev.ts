@@ -24,13 +24,14 @@ const processView: View<LocalProcess> = {
 export const register: Register = (noun, bind) => {
   noun
     .allowExcessArguments()
-    .option("--cells <count>", "how many cells (default: 3)")
+    .option("--app <file>", "a cellfleet.yaml: its application in place of the sample")
+    .option("--cells <count>", "how many cells (default: 3; 0: none, they run elsewhere)")
     .option("--routers <count>", "how many routers (default: 1)")
     .option("--port <port>", "where the router listens (default: 8080; 0: the system chooses)")
     .option("--admin-port <port>", "the router's admin port (default: 8081)")
     .option("--control-plane-port <port>", "where the control plane listens (default: 8090)")
     .option("--ephemeral", "in a folder of its own, removed at the end")
-    .option("--no-demo", "without demo tenants");
+    .option("--no-demo", "without demo tenants, or those of the cellfleet.yaml");
   bind(noun, async (session, _args, options) => {
     const { runDev } = await import("../processes.ts");
     const flags = rawFlags(noun, options, session.io.env);

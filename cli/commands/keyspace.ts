@@ -1,8 +1,9 @@
 /** `cellctl keyspace …`: sets of tenants with one mapping strategy. */
+import type { Command } from "commander";
 import { keyspaceSchema } from "../../contract/control-api.ts";
 import { apiPath } from "../api.ts";
 import { usage } from "../failures.ts";
-import { collect, mutation, type Register, text, texts } from "../grammar.ts";
+import { type Bind, collect, mutation, type Register, text, texts } from "../grammar.ts";
 import { mutate } from "../mutate.ts";
 import { keyspaceView } from "../render/views.ts";
 
@@ -45,7 +46,25 @@ export const register: Register = (noun, bind) => {
       return mutate(session, options, { path: "/v1/keyspaces", body });
     },
   );
+  registerSet(noun, bind);
 };
+
+function registerSet(noun: Command, bind: Bind): void {
+  bind(
+    mutation(
+      noun
+        .command("set <keyspace>")
+        .description("change a keyspace in which nothing is placed yet")
+        .requiredOption("--guard-mode <mode>", "strict or row"),
+    ),
+    async (session, [name = ""], options) =>
+      mutate(session, options, {
+        method: "PUT",
+        path: apiPath`/v1/keyspaces/${name}`,
+        body: { guardMode: text(options, "guardMode") },
+      }),
+  );
+}
 
 /** The control plane would name the field of its API, which nobody here has typed. */
 function slotsOf(strategy: string | undefined, raw: string | undefined): number | undefined {
