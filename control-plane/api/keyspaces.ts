@@ -1,7 +1,8 @@
-/** Keyspaces: list, read, create with their containers spread over the open cells. */
+/** Keyspaces: list, read, create with their containers spread over the open cells, change while empty. */
 import type { z } from "zod";
 import {
   acceptedSchema,
+  changeKeyspaceSchema,
   createKeyspaceSchema,
   dryRunSchema,
   keyspaceSchema,
@@ -10,14 +11,18 @@ import {
 import { CellError } from "../../contract/errors.ts";
 import { type KeyspaceName, keyspaceNameSchema, parseTenantId } from "../../contract/ids.ts";
 import { compareBytes, rangeKey, slotKey } from "../../contract/placement-key.ts";
+import type { GuardMode } from "../../contract/routing-table.ts";
 import { planKeyspace } from "../core/ops/keyspace-create.ts";
+import { onePlan } from "../core/ops/machine.ts";
 import { spreadContainers } from "../core/place.ts";
 import { readCells } from "../store/fleet-store.ts";
 import {
   insertKeyspace,
   keyspaceExists,
   listKeyspaces,
+  placesNothing,
   requireKeyspace,
+  setGuardMode,
 } from "../store/keyspaces.ts";
 import { insertPending } from "../store/placements.ts";
 import { changeRouting, lockNormalFleet } from "../store/routing-change.ts";
@@ -74,7 +79,58 @@ export function keyspaceEndpoints(context: ApiContext): readonly Endpoint[] {
       object: ({ body }) => body.name,
       apply: (work, { body }) => createKeyspace(context, work, body),
     }),
+    mutation(context, {
+      method: "put",
+      path: "/v1/keyspaces/{name}",
+      role: "operator",
+      tag: "keyspaces",
+      summary: "Change the guard mode of a keyspace in which nothing is placed.",
+      params: { name: keyspaceNameSchema },
+      body: changeKeyspaceSchema,
+      answers: { 200: dryRunSchema, 202: acceptedSchema },
+      action: "keyspace.update",
+      object: ({ path }) => path.name,
+      apply: (work, { path, body }) => changeKeyspace(context, work, path.name, body.guardMode),
+    }),
   ];
+}
+
+async function changeKeyspace(
+  context: ApiContext,
+  work: Work,
+  name: KeyspaceName,
+  guardMode: GuardMode,
+): Promise<Answer> {
+  const { tx } = work;
+  await lockNormalFleet(tx);
+  const before = await requireKeyspace(tx, name);
+  if (!(await placesNothing(tx, name))) {
+    throw new CellError(
+      "STATE_CONFLICT",
+      `Tenants are placed in the keyspace ${name}; its guard mode ${before.guardMode} stays.`,
+      {
+        nextSteps: [`cellctl keyspace create OTHER --strategy directory --guard-mode ${guardMode}`],
+      },
+    );
+  }
+  const plan = onePlan("keyspace.update", [
+    { action: "set", object: name, text: `set guard mode ${guardMode}` },
+    { action: "publish", object: "routers", text: "wait until all live routers apply it" },
+  ]);
+  if (work.dryRun) return dryRunAnswer(plan);
+  await work.record({ guardMode: before.guardMode }, { guardMode });
+  const revision = await changeRouting(tx, { config: true });
+  await setGuardMode(tx, name, guardMode);
+  return accept(work, {
+    id: freshOpId(context, work),
+    // Nothing but the routers need to hear of it; cells are told with the next placement.
+    kind: "routing.update",
+    object: name,
+    plan,
+    input: {},
+    revision,
+    headline: `guard mode ${guardMode} is recorded; telling the routers`,
+  });
 }
 
 async function createKeyspace(context: ApiContext, work: Work, wanted: Wanted): Promise<Answer> {

@@ -2,6 +2,7 @@
 import { and, asc, eq, sql } from "drizzle-orm";
 import { type Keyspace, keyspaceSchema } from "../../contract/control-api.ts";
 import { CellError } from "../../contract/errors.ts";
+import type { GuardMode } from "../../contract/routing-table.ts";
 import { didYouMean } from "../core/did-you-mean.ts";
 import type { KeyspaceView } from "../core/fleet.ts";
 import type { Reader, Tx } from "./database.ts";
@@ -30,6 +31,14 @@ export async function keyspaceExists(reader: Reader, name: string): Promise<bool
 
 export const insertKeyspace = (tx: Tx, row: typeof keyspace.$inferInsert): Promise<unknown> =>
   tx.insert(keyspace).values(row);
+
+/** Neither now nor before: a key that was deleted has rows that cells may still hold. */
+export async function placesNothing(reader: Reader, name: string): Promise<boolean> {
+  return (await reader.$count(placement, eq(placement.keyspace, name))) === 0;
+}
+
+export const setGuardMode = (tx: Tx, name: string, guardMode: GuardMode): Promise<unknown> =>
+  tx.update(keyspace).set({ guardMode }).where(eq(keyspace.name, name));
 
 export async function listKeyspaces(reader: Reader): Promise<Keyspace[]> {
   const rows = await reader.select().from(keyspace).orderBy(asc(keyspace.name));
