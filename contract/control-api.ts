@@ -214,9 +214,6 @@ export const createKeyspaceSchema = z.strictObject({
 /** Only while nothing is placed in the keyspace: an application that serves would meet it unprepared. */
 export const changeKeyspaceSchema = z.strictObject({ guardMode: z.enum(guardModes), ...intent });
 
-/** Only while nothing is placed in the keyspace: an application that serves would meet it unprepared. */
-export const changeKeyspaceSchema = z.strictObject({ guardMode: z.enum(guardModes), ...intent });
-
 /** A tenant of a slots or range keyspace that is placed on its own, above its container. */
 export const overrideSchema = z.object({
   id: placementKeySchema,

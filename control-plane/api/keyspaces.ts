@@ -27,6 +27,7 @@ import {
 import { insertPending } from "../store/placements.ts";
 import { changeRouting, lockNormalFleet } from "../store/routing-change.ts";
 import { accept, dryRunAnswer, freshOpId } from "./accept.ts";
+import { requireAdoptionAllows } from "./adoption-gate.ts";
 import type { ApiContext } from "./context.ts";
 import { type Answer, type Endpoint, endpoint } from "./endpoint.ts";
 import { mutation, type Work } from "./mutation.ts";
@@ -143,7 +144,9 @@ async function createKeyspace(context: ApiContext, work: Work, wanted: Wanted): 
       nextSteps: [`cellctl keyspace get ${name}`],
     });
   }
-  const spread = spreadContainers(await readCells(tx), [...containers.keys()]);
+  const cells = await readCells(tx);
+  if (containers.size > 0) requireAdoptionAllows(cells);
+  const spread = spreadContainers(cells, [...containers.keys()]);
   if (spread === undefined && containers.size > 0) {
     throw new CellError("CAPACITY_EXHAUSTED", "No healthy cell is open for placement.", {
       nextSteps: ["cellctl cell ls"],
