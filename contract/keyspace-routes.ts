@@ -29,6 +29,8 @@ export type RouteIndex = {
   readonly set: (value: string, route: Route) => unknown;
   readonly delete: (value: string) => boolean;
   readonly entries: () => Iterable<readonly [string, Route]>;
+  /** Every route that is there, at least once. */
+  readonly values: () => Iterable<Route>;
   readonly size: number;
 };
 

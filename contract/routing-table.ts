@@ -9,7 +9,7 @@
  * The file on a router's disk is the snapshot form. A table of static mode is `staticTableSchema`.
  */
 import { z } from "zod";
-import { aliasHashSchema, aliasNamespaceSchema } from "./alias.ts";
+import { aliasHashSchema, aliasNameMax, aliasNamespaceSchema } from "./alias.ts";
 import {
   cellIdSchema,
   epochSchema,
@@ -239,7 +239,21 @@ export const staticTableSchema = z.strictObject({
   serviceRoutes: z.array(serviceRouteSchema).default([]),
   cells: z.record(z.string(), staticCellSchema),
   tenants: z.record(z.string(), z.string()).default({}),
-  /** Pass-through of day one: every tenant that is not listed goes to this cell, by name. */
+  /** Pass-through of day one: whatever no listed tenant is named in goes to this cell, by name. */
   passThrough: cellIdSchema.optional(),
+  globalServices: globalServicesSchema.optional(),
+  /**
+   * Names by namespace, as sources with `alias` find them: of one tenant, or of several. Case counts,
+   * except in a namespace that is read from the host.
+   */
+  aliases: z
+    .record(
+      aliasNamespaceSchema,
+      z.record(
+        z.string().min(1).max(aliasNameMax),
+        z.union([tenantIdSchema, z.array(tenantIdSchema)]),
+      ),
+    )
+    .optional(),
 });
 export type StaticTable = z.infer<typeof staticTableSchema>;

@@ -80,6 +80,7 @@ export class TableState {
   #cells: ReadonlyMap<CellId, RoutedCell>;
   readonly #hashKey: HashKey;
   readonly #aliases = new AliasIndex();
+  #owners: ReadonlySet<CellId> | undefined;
 
   /** Made by `startTable`, which has checked the lists. */
   constructor(head: TableHead, hashKey: HashKey) {
@@ -149,6 +150,16 @@ export class TableState {
     return at === undefined
       ? undefined
       : this.#keyspaces.get(at.keyspace)?.byKind[at.kind].get(at.value);
+  }
+
+  /** Cells that own a placement in any state; the same object until a placement changes. */
+  owners(): ReadonlySet<CellId> {
+    this.#owners ??= new Set(
+      [...this.#keyspaces.values()].flatMap(({ byKind }) =>
+        Object.values(byKind).flatMap((index) => [...index.values()].map(({ cell }) => cell)),
+      ),
+    );
+    return this.#owners;
   }
 
   /** All placements in bulk, as a snapshot carries them: the same table gives the same groups, in any order. */
@@ -325,6 +336,7 @@ export class TableState {
     index.set(at.value, route);
     const isNew = index.size !== before;
     this.#size += index.size - before;
+    this.#owners = undefined;
     if (at.kind === "range" && isNew) routes.starts = undefined;
     if (route.epoch > this.#epochMax) this.#epochMax = route.epoch;
     return isNew;
@@ -334,6 +346,7 @@ export class TableState {
     const routes = this.#keyspaces.get(at.keyspace);
     if (routes === undefined || !routes.byKind[at.kind].delete(at.value)) return;
     this.#size -= 1;
+    this.#owners = undefined;
     if (at.kind === "range") routes.starts = undefined;
   }
 }

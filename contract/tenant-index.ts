@@ -89,6 +89,11 @@ export class TenantIndex implements RouteIndex {
     }
   }
 
+  /** Every route that some id has, once: few, however many ids there are. */
+  values(): Iterable<Route> {
+    return this.#routes.all();
+  }
+
   /** The slot of the id, or the empty one where it would go. */
   #find(id: string, tag: number): number {
     const mask = this.#tags.length - 1;
@@ -180,6 +185,10 @@ class RouteNumbers {
 
   at(number: number): Route | undefined {
     return this.#routes[number];
+  }
+
+  all(): Route[] {
+    return this.#routes.filter((route) => route !== undefined);
   }
 
   take(route: Route): number {

@@ -5,12 +5,11 @@
 import { createServer, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { CellError, errorBody, errorTable } from "../contract/errors.ts";
-import { parseKeyspaceName, parseTenantId, tenantIdRule } from "../contract/ids.ts";
 import { listenOn } from "../runtime/listen.ts";
 import type { Metrics } from "../runtime/metrics.ts";
 import type { Address } from "./config.ts";
-import { chooseService, decide, type RouteDecision, type RoutingView } from "./decide.ts";
-import { identify } from "./identify.ts";
+import type { RoutingView } from "./decide.ts";
+import { explain } from "./explain.ts";
 
 export type AdminOptions = {
   readonly address: Address;
@@ -76,7 +75,7 @@ async function sendTable(options: AdminOptions, res: ServerResponse, full: boole
   const view = options.view();
   if (view === undefined) return sendError(res, noTable());
   const { table, protocol, passThrough } = view;
-  const { tenantSources, serviceRoutes, keyspaces, cells } = table.lists;
+  const { aliasing, ...lists } = table.lists;
   const ageMs = options.ageMs();
   const summary = {
     fleet: table.fleet,
@@ -84,13 +83,13 @@ async function sendTable(options: AdminOptions, res: ServerResponse, full: boole
     checksum: table.checksum,
     epochMax: table.epochMax,
     placements: table.size,
+    aliases: table.aliasCount,
     protocol,
     ...(passThrough === undefined ? {} : { passThrough }),
     ...(ageMs === undefined ? {} : { ageSeconds: Math.round(ageMs / 1000) }),
-    tenantSources,
-    serviceRoutes,
-    keyspaces,
-    cells,
+    ...lists,
+    // Without the salt: it is what keeps hashes from being tried out.
+    ...(aliasing === undefined ? {} : { aliasing: { namespaces: aliasing.namespaces } }),
   };
   if (!full) return sendJson(res, 200, summary);
   res.writeHead(200, { "content-type": "application/x-ndjson" });
@@ -107,7 +106,6 @@ async function sendTable(options: AdminOptions, res: ServerResponse, full: boole
 const noTable = (): CellError =>
   new CellError("TABLE_NOT_LOADED", "The router has not received a routing table yet.");
 
-/** `?tenant=&keyspace=&service=`, or `?host=&path=` as a request would name it. */
 function sendExplanation(
   { view: read }: AdminOptions,
   res: ServerResponse,
@@ -121,59 +119,6 @@ function sendExplanation(
     if (!(error instanceof CellError)) throw error;
     sendError(res, error);
   }
-}
-
-/** Throws what a request would be refused with, as far as nobody owns the tenant. */
-function explain(view: RoutingView, query: URLSearchParams): object {
-  const trace: string[] = [];
-  const wanted = readWanted(view, query, trace);
-  const { fleet, revision } = view.table;
-  trace.push(`the table of fleet ${fleet} is at revision ${revision}`);
-  const decision = decide(view, wanted);
-  const { route } = decision;
-  if (route === undefined) {
-    const { code, message } =
-      decision.kind === "refuse" ? decision : { code: "INTERNAL" as const, message: "" };
-    throw new CellError(code, message, { details: { trace } });
-  }
-  const passed = view.table.get(route.key) === undefined;
-  const how = passed ? "is passed through to" : `is decided by key ${route.key}:`;
-  trace.push(
-    `tenant ${wanted.tenant} ${how} cell ${route.cell}, epoch ${route.epoch}, ${route.state}`,
-  );
-  trace.push(consequence(decision));
-  const { key, via, cell, epoch, state } = route;
-  return { ...wanted, key, via, cell, epoch, state, revision, decision: decision.kind, trace };
-}
-
-function consequence(decision: RouteDecision): string {
-  if (decision.kind === "hold") return "requests wait for the next revision of this key";
-  if (decision.kind === "refuse") return `refused with ${decision.code}: ${decision.message}`;
-  return `service ${decision.service} is forwarded to ${decision.endpoints.join(", ")}`;
-}
-
-/** Throws what is wrong with the question. */
-function readWanted(view: RoutingView, query: URLSearchParams, trace: string[]) {
-  const raw = query.get("tenant");
-  const { tenantSources, serviceRoutes } = view.table.lists;
-  if (raw !== null) {
-    const tenant = parseTenantId(raw);
-    const keyspace = parseKeyspaceName(query.get("keyspace") ?? "default");
-    if (tenant === undefined) {
-      throw new CellError("TENANT_INVALID", `A tenant id is ${tenantIdRule}.`);
-    }
-    if (keyspace === undefined) {
-      throw new CellError("VALIDATION_FAILED", "That is no name of a keyspace.");
-    }
-    return { tenant, keyspace, service: query.get("service") ?? "default" };
-  }
-  const hostname = (query.get("host") ?? "").toLowerCase();
-  const path = query.get("path") ?? "/";
-  const identity = identify({ hostname, path, headers: [] }, tenantSources);
-  if (identity.kind === "refused") throw new CellError(identity.code, identity.message);
-  trace.push(`${identity.source} names tenant ${identity.tenant} of keyspace ${identity.keyspace}`);
-  const { tenant, keyspace } = identity;
-  return { tenant, keyspace, service: chooseService(serviceRoutes, hostname, identity.path) };
 }
 
 function sendText(

@@ -1,9 +1,12 @@
 /**
- * One attempt: a request goes to an endpoint of the cell that owns its tenant, and the answer's head
- * is judged before the client sees it (rule R2, refusals of the gate).
+ * One attempt: a request goes to an endpoint of the cell that takes it, and the answer's head is judged
+ * before the client sees it (rule R2, refusals of the gate). A cell that is not in `enforce` yet is
+ * judged too, but only to be counted.
  */
 import { CellError, type ErrorCode } from "../contract/errors.ts";
+import type { FoundRoute } from "../contract/keyspace-routes.ts";
 import type { RawHeaders } from "../contract/raw-headers.ts";
+import type { RouteClass } from "../contract/routing-table.ts";
 import {
   type ForwardOptions,
   forward,
@@ -14,19 +17,19 @@ import {
 import type { Random } from "../runtime/random.ts";
 import type { CellTally } from "./cell-tally.ts";
 import { confirmAnswer, isNotAdmitted } from "./confirm.ts";
-import { findRoute, type RoutingView } from "./decide.ts";
+import { findRoute, type Placed, type RoutingView, type Subject } from "./decide.ts";
 import type { Endpoints } from "./endpoints.ts";
-import type { Identity } from "./identify.ts";
 import type { RouterMetrics, UpstreamErrorReason } from "./metrics.ts";
-import type { Placed } from "./place.ts";
 import type { RequestRecord } from "./record.ts";
-import { gateHeaders, rewriteResponse } from "./rewrite-headers.ts";
+import { gateHeaders, rewriteResponse, tenantHeaders } from "./rewrite-headers.ts";
+import type { WouldRefuse } from "./would-refuse.ts";
 
 export type AttemptContext = {
   readonly random: Random;
   readonly metrics: RouterMetrics;
   readonly endpoints: Endpoints;
   readonly tally: CellTally;
+  readonly wouldRefuse: WouldRefuse;
   readonly view: () => RoutingView | undefined;
   /** `x-cell` and `x-cell-epoch` go to the client. */
   readonly cellHeaders: boolean;
@@ -35,7 +38,8 @@ export type AttemptContext = {
 };
 
 export type Attempt = {
-  readonly identity: Identity;
+  readonly subject: Subject;
+  readonly routeClass: RouteClass;
   readonly placed: Placed;
   readonly record: RequestRecord;
   /** Of all attempts alike; those of the gate are added here. */
@@ -51,12 +55,10 @@ export type AttemptResult = {
   readonly notAdmitted: boolean;
 };
 
-export async function tryOnce(
-  context: AttemptContext,
-  { identity, placed, record, headers, hop }: Attempt,
-): Promise<AttemptResult> {
-  const gated = context.view()?.protocol === "epoch";
+export async function tryOnce(context: AttemptContext, attempt: Attempt): Promise<AttemptResult> {
+  const { placed, record, headers, hop } = attempt;
   const nonce = context.random.hex(12);
+  const own = wireHeaders(attempt, nonce);
   const endpoint = context.endpoints.pick(placed.endpoints, record.upstream);
   record.attempt += 1;
   record.upstream = endpoint.url;
@@ -65,16 +67,9 @@ export async function tryOnce(
   const outcome = await forward({
     ...hop,
     endpoint,
-    headers: gated
-      ? [
-          ...headers,
-          ...gateHeaders(identity.keyspace, identity.tenant, { route: placed.route, nonce }),
-        ]
-      : headers,
+    headers: own.length === 0 ? headers : [...headers, ...own],
     onResponseHead: (status, raw) => {
-      const verdict = gated
-        ? judgeHead(context, { identity, placed, record }, { status, raw, nonce })
-        : pass(context, placed, record, raw, false);
+      const verdict = judgeHead(context, attempt, { status, raw, nonce });
       notAdmitted = verdict.kind === "not-admitted";
       return verdict.kind === "not-admitted" ? verdict.head : verdict;
     },
@@ -83,41 +78,65 @@ export async function tryOnce(
   return { outcome, notAdmitted };
 }
 
+/** What we say to this endpoint. */
+export function wireHeaders(
+  { placed, subject, routeClass }: Pick<Attempt, "placed" | "subject" | "routeClass">,
+  nonce: string,
+): string[] {
+  const { cell, wire, service, route } = placed;
+  const named = subject.kind === "tenant" ? subject : undefined;
+  if (wire === "plain" || cell === undefined) return [];
+  if (wire === "pass-through") return named === undefined ? [] : tenantHeaders(named);
+  return gateHeaders({ cell, nonce, service, routeClass, named, route });
+}
+
+export type AnswerHead = {
+  readonly status: number;
+  readonly raw: RawHeaders;
+  readonly nonce: string;
+};
 type Judged = HeadVerdict | { readonly kind: "not-admitted"; readonly head: HeadVerdict };
 
-function judgeHead(
-  context: AttemptContext,
-  { identity, placed, record }: Pick<Attempt, "identity" | "placed" | "record">,
-  { status, raw, nonce }: { status: number; raw: string[]; nonce: string },
-): Judged {
-  if (isNotAdmitted(raw, nonce)) {
-    if (status !== 421) return pass(context, placed, record, raw, true);
-    context.metrics.fenced.inc({ cell: placed.route.cell });
-    const text = `Cell ${placed.route.cell} does not own the placement at epoch ${placed.route.epoch}.`;
+function judgeHead(context: AttemptContext, attempt: Attempt, head: AnswerHead): Judged {
+  const { placed, record } = attempt;
+  const { wire, route } = placed;
+  const gated = wire === "enforce" || wire === "observe";
+  if (!gated || route === undefined) return pass(context, placed, record, head.raw, gated);
+  if (isNotAdmitted(head.raw, head.nonce)) {
+    if (head.status !== 421) return pass(context, placed, record, head.raw, true);
+    context.metrics.fenced.inc({ cell: route.cell });
+    const text = `Cell ${route.cell} does not own the placement at epoch ${route.epoch}.`;
     const error = new CellError("PLACEMENT_UNAVAILABLE", text);
     return { kind: "not-admitted", head: { kind: "replace", error } };
   }
-  const view = context.view();
-  const now =
-    view &&
-    findRoute(view, {
-      keyspace: identity.keyspace,
-      tenant: identity.tenant,
-      service: placed.service,
-    });
-  const verdict = confirmAnswer(raw, status, placed.route, now);
-  context.metrics.confirmations.inc({ verdict });
-  if (verdict === "confirmed" || verdict === "gate-answer") {
-    return pass(context, placed, record, raw, true);
-  }
-  record.flag = `unconfirmed-${verdict}`;
-  return { kind: "replace", error: unconfirmed(placed) };
+  return isConfirmed(context, attempt, route, head)
+    ? pass(context, placed, record, head.raw, true)
+    : { kind: "replace", error: unconfirmed(route) };
 }
 
-export const unconfirmed = (placed: Placed): CellError =>
+/** Rule R2; also true of an answer that a cell in `observe` did not confirm, which is counted. */
+export function isConfirmed(
+  context: AttemptContext,
+  { subject, placed, record }: Pick<Attempt, "subject" | "placed" | "record">,
+  route: FoundRoute,
+  { raw, status }: AnswerHead,
+): boolean {
+  const view = context.view();
+  const verdict = confirmAnswer(raw, status, route, view && findRoute(view, subject));
+  context.metrics.confirmations.inc({ verdict });
+  if (verdict === "confirmed" || verdict === "gate-answer") return true;
+  if (placed.wire === "observe") {
+    context.wouldRefuse.note("OUTCOME_UNKNOWN");
+    return true;
+  }
+  record.flag = `unconfirmed-${verdict}`;
+  return false;
+}
+
+export const unconfirmed = ({ cell }: FoundRoute): CellError =>
   new CellError(
     "OUTCOME_UNKNOWN",
-    `Cell ${placed.route.cell} answered, but that it still owned the tenant could not be confirmed.`,
+    `Cell ${cell} answered, but that it still owned the tenant could not be confirmed.`,
     { nextSteps: ["Repeat the request with the same Idempotency-Key."] },
   );
 
@@ -131,12 +150,16 @@ function pass(
   const headers = rewriteResponse({
     headers: raw,
     requestId: record.trace.requestId,
-    route: context.cellHeaders ? placed.route : undefined,
+    from: context.cellHeaders ? answerer(placed) : undefined,
     gated,
   });
   if (context.closing()) headers.push("connection", "close");
   return { kind: "pass", headers };
 }
+
+/** What the client is told of who answered. */
+export const answerer = ({ cell, route }: Placed) =>
+  cell === undefined ? undefined : { cell, epoch: route?.epoch };
 
 const upstreamReasons: Readonly<Partial<Record<HopFailure, UpstreamErrorReason>>> = {
   connect: "connect",
@@ -155,9 +178,9 @@ function note(
 ): void {
   record.times = outcome.times;
   record.bytesOut = outcome.bytesOut;
-  const { cell } = placed.route;
   const reason = outcome.kind === "answered" ? undefined : upstreamReasons[outcome.reason];
-  context.tally.note(cell, reason !== undefined);
+  if (placed.cell !== undefined) context.tally.note(placed.cell, reason !== undefined);
+  const cell = placed.cell ?? record.target;
   if (outcome.kind === "answered") {
     record.status = outcome.status;
     record.flag = "ok";
@@ -174,22 +197,19 @@ function note(
 }
 
 type Answerable = Exclude<HopFailure, "client-gone" | "client-stalled">;
-/** What the client is told; `CELL` stands for the name of the cell. */
+/** What the client is told; `TARGET` stands for `cell NAME` or `service NAME`. */
 const failures: Readonly<Record<Answerable, readonly [ErrorCode, string]>> = {
-  "queue-full": ["ROUTER_OVERLOADED", "The queue of requests for cell CELL is full."],
-  "queue-timeout": ["ROUTER_OVERLOADED", "The queue of requests for cell CELL moves too slowly."],
-  connect: [
-    "CELL_UNREACHABLE",
-    "Cell CELL cannot be reached; tenants of other cells are not affected.",
-  ],
-  "head-timeout": ["CELL_TIMEOUT", "Cell CELL did not answer in time."],
-  "body-timeout": ["CELL_TIMEOUT", "Cell CELL did not answer in time."],
-  reset: ["CELL_PROTOCOL", "Cell CELL closed the connection without an answer."],
-  protocol: ["CELL_PROTOCOL", "The answer of cell CELL broke HTTP."],
+  "queue-full": ["ROUTER_OVERLOADED", "The queue of requests for TARGET is full."],
+  "queue-timeout": ["ROUTER_OVERLOADED", "The queue of requests for TARGET moves too slowly."],
+  connect: ["CELL_UNREACHABLE", "TARGET cannot be reached; requests to others are not affected."],
+  "head-timeout": ["CELL_TIMEOUT", "TARGET did not answer in time."],
+  "body-timeout": ["CELL_TIMEOUT", "TARGET did not answer in time."],
+  reset: ["CELL_PROTOCOL", "TARGET closed the connection without an answer."],
+  protocol: ["CELL_PROTOCOL", "The answer of TARGET broke HTTP."],
   "body-too-large": ["BODY_TOO_LARGE", "The body of the request is larger than the limit."],
   "body-stalled": ["REQUEST_INVALID", "The body of the request stopped coming."],
   "body-broken": ["REQUEST_INVALID", "The body of the request ended before it was whole."],
-  replaced: ["OUTCOME_UNKNOWN", "The answer of cell CELL could not be confirmed."],
+  replaced: ["OUTCOME_UNKNOWN", "The answer of TARGET could not be confirmed."],
 };
 
 /** The answer to a failed attempt; undefined where nobody is left to answer. */
@@ -201,5 +221,12 @@ export function failureError(
   const { reason } = outcome;
   if (reason === "client-gone" || reason === "client-stalled") return undefined;
   const [code, text] = failures[reason];
-  return new CellError(code, text.replace("CELL", placed.route.cell), { cause: outcome.cause });
+  return new CellError(code, aboutTarget(placed, text), { cause: outcome.cause });
+}
+
+/** Puts the name of the cell or service in the place of `TARGET`. */
+export function aboutTarget({ cell, service }: Placed, text: string): string {
+  const [kind, id] = cell === undefined ? ["service", service] : ["cell", cell];
+  const begin = text.startsWith("TARGET") ? kind.charAt(0).toUpperCase() : kind.charAt(0);
+  return text.replace("TARGET", `${begin}${kind.slice(1)} ${id}`);
 }

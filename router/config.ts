@@ -63,6 +63,7 @@ const settingsSchema = z.strictObject({
   holdMs: whole(0, 60_000).default(5000),
   heldPerKeyMax: whole(1, 100_000).default(512),
   heldMax: whole(1, 1_000_000).default(4096),
+  fanOutsMax: whole(1, 10_000).default(16),
   connectMs: whole(10, 60_000).default(2000),
   headMs: whole(10, 3_600_000).default(30_000),
   queueMs: whole(0, 60_000).default(2000),

@@ -6,6 +6,7 @@
 
 import { errorTable, isErrorCode } from "../contract/errors.ts";
 import { headers as names } from "../contract/headers.ts";
+import type { CellId } from "../contract/ids.ts";
 import type { FoundRoute } from "../contract/keyspace-routes.ts";
 import { headerValues, type RawHeaders } from "../contract/raw-headers.ts";
 
@@ -34,13 +35,27 @@ export function confirmAnswer(
   const values = headerValues(raw, names.confirm);
   const [value] = values;
   if (value === undefined) return isGateAnswer(raw, status) ? "gate-answer" : "missing";
-  const match = /^cell=([a-z0-9-]+);epoch=(\d{1,15});lease=(-?\d{1,15})$/.exec(value);
+  const match = confirmPattern.exec(value);
   if (match === null || values.length > 1) return "malformed";
   const [, cell, epoch, leaseMs] = match;
   if (cell !== sent.cell) return "other-cell";
   if (Number(epoch) !== sent.epoch) return "other-epoch";
   if (Number(leaseMs) <= 0) return "lease-over";
   return now?.cell === sent.cell && now.epoch === sent.epoch ? "confirmed" : "table-moved";
+}
+
+const confirmPattern = /^cell=([a-z0-9-]+);epoch=(\d{1,15});lease=(-?\d{1,15})$/;
+
+/** The cell may serve, whoever its tenants are: what can be confirmed of an answer for all of them. */
+export function confirmsCell(
+  headers: Readonly<Record<string, string | string[] | undefined>>,
+  sent: CellId,
+): boolean {
+  const value = headers[names.confirm];
+  const match = typeof value === "string" ? confirmPattern.exec(value) : null;
+  if (match === null) return false;
+  const [, cell, , leaseMs] = match;
+  return cell === sent && Number(leaseMs) > 0;
 }
 
 /** The gate removes these headers from what an application says, so they are its own. */

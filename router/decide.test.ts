@@ -9,7 +9,7 @@ import {
 } from "../contract/ids.ts";
 import type { PlacementGroup, RouteState } from "../contract/routing-table.ts";
 import { buildTable, isTableRefusal } from "../contract/table-state.ts";
-import { chooseService, decide, type RoutingView } from "./decide.ts";
+import { chooseRoute, decide, type RoutingView } from "./decide.ts";
 
 const group = (tenant: string, cell: string, state: RouteState): PlacementGroup => ({
   keyspace: defaultKeyspace,
@@ -37,8 +37,12 @@ const table = buildTable(
 );
 if (isTableRefusal(table)) throw new Error(table.text);
 const view: RoutingView = { table, protocol: "epoch", passThrough: undefined };
+const wanted = (tenant: string, service: string) => ({
+  subject: { kind: "tenant", keyspace: defaultKeyspace, tenant: tenant as TenantId } as const,
+  service,
+});
 const ask = (tenant: string, on: RoutingView | undefined = view, service = "default") =>
-  decide(on, { keyspace: defaultKeyspace, tenant: tenant as TenantId, service });
+  decide(on, wanted(tenant, service));
 
 describe("a request", () => {
   test("goes to the owner", () => {
@@ -59,14 +63,12 @@ describe("a request", () => {
     ["without a table", "acme", undefined, "default", "TABLE_NOT_LOADED"],
   ])("%s is refused and goes nowhere else", (_name, tenant, on, service, code) => {
     const decision =
-      on === undefined
-        ? decide(undefined, { keyspace: defaultKeyspace, tenant: tenant as TenantId, service })
-        : ask(tenant, on, service);
+      on === undefined ? decide(undefined, wanted(tenant, service)) : ask(tenant, on, service);
     expect(decision).toMatchObject({ kind: "refuse", code });
   });
   test("of an unknown tenant passes through only where a cell is named for that", () => {
     const through: RoutingView = { ...view, protocol: "none", passThrough: "a" as CellId };
-    expect(ask("nobody", through)).toMatchObject({ kind: "proxy", route: { cell: "a", epoch: 1 } });
+    expect(ask("nobody", through)).toMatchObject({ kind: "proxy", cell: "a", route: undefined });
     expect(ask("dark", through)).toMatchObject({ kind: "refuse" });
   });
 });
@@ -86,5 +88,5 @@ test.each([
     { host: "Web.test", service: "web" },
     { host: "*.web.test", service: "below" },
   ];
-  expect(chooseService(routes, host, path)).toBe(service);
+  expect(chooseRoute(routes, host, path)).toMatchObject({ service, class: "tenant" });
 });

@@ -62,8 +62,8 @@ export class Endpoints {
     if (lists === this.#lists) return;
     this.#lists = lists;
     const named = new Set(
-      lists.cells.flatMap(({ services }) =>
-        Object.values(services).flatMap(({ endpoints }) => endpoints),
+      [lists.globalServices ?? {}, ...lists.cells.map(({ services }) => services)].flatMap(
+        (services) => Object.values(services).flatMap(({ endpoints }) => endpoints),
       ),
     );
     for (const [url, { endpoint }] of this.#known) {

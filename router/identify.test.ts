@@ -13,7 +13,7 @@ const sources: TenantSource[] = [
   { query: "tenant" },
 ];
 const find = (request: Partial<Addressed>, from: readonly TenantSource[] = sources) =>
-  identify({ hostname: "api.test", path: "/orders", headers: [], ...request }, from);
+  identify({ hostname: "api.test", path: "/orders", headers: [], ...request }, from, () => []);
 
 describe("a tenant is read from", () => {
   test.each([

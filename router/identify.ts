@@ -4,7 +4,12 @@
  * The sources are asked in the order of the table. The first that is present names the tenant; every
  * other that is present must name the same one, and none may name it twice: a request that two
  * parties can read differently is refused, not guessed.
+ *
+ * A source with `alias` holds a name, which the caller looks up. A name that nobody has is no name: the
+ * source counts as absent. One that stands for several tenants is settled by a source that names one
+ * of them. No message says which tenants a name stands for.
  */
+import type { AliasTarget } from "../contract/alias-index.ts";
 import type { ErrorCode } from "../contract/errors.ts";
 import {
   defaultKeyspace,
@@ -33,9 +38,15 @@ export type Identity = {
   /** The path that is passed on: without the tenant's prefix where the source says so. */
   readonly path: string;
 };
-export type Identified =
-  | Identity
-  | { readonly kind: "refused"; readonly code: ErrorCode; readonly message: string };
+export type Unidentified = {
+  readonly kind: "refused";
+  readonly code: ErrorCode;
+  readonly message: string;
+};
+export type Identified = Identity | Unidentified;
+
+/** The tenants that a name stands for; from the routing table in memory. */
+export type ResolveName = (namespace: string, name: string) => readonly AliasTarget[];
 
 /** What one source says: every value found, and the path without it. */
 type Finding = {
@@ -44,36 +55,100 @@ type Finding = {
   readonly path?: string;
 };
 
-export function identify(request: Addressed, sources: readonly TenantSource[]): Identified {
+export function identify(
+  request: Addressed,
+  sources: readonly TenantSource[],
+  resolve: ResolveName,
+): Identified {
   let identity: Identity | undefined;
   let path = request.path;
+  const names: UnsettledName[] = [];
   for (const source of sources) {
     const finding = look(source, request);
-    if (finding.path !== undefined) path = finding.path;
     if (finding.values.length === 0) continue;
-    const next = read(finding, source.keyspace ?? defaultKeyspace, path);
+    const next = read(finding, source, request.path, resolve);
     if (next.kind === "refused") return next;
+    if (next.kind !== "unknown") path = finding.path ?? path;
+    if (next.kind !== "tenant") {
+      names.push(next);
+      continue;
+    }
     identity ??= next;
     if (identity.tenant !== next.tenant || identity.keyspace !== next.keyspace) {
       return conflict(`${identity.source} and ${next.source} name different tenants`);
     }
   }
-  if (identity !== undefined) return { ...identity, path };
+  if (identity === undefined) return refuseUnsettled(names, sources);
+  const { tenant, keyspace, source } = identity;
+  const other = names.find(
+    ({ targets }) =>
+      targets.length > 0 &&
+      !targets.some((one) => one.tenant === tenant && one.keyspace === keyspace),
+  );
+  if (other !== undefined) return conflict(`${source} and ${other.source} name different tenants`);
+  return { ...identity, path };
+}
+
+/** A name that stands for no tenant, or for several. */
+type UnsettledName = {
+  readonly kind: "unknown" | "several";
+  readonly source: string;
+  readonly targets: readonly AliasTarget[];
+};
+
+function read(
+  finding: Finding,
+  source: TenantSource,
+  path: string,
+  resolve: ResolveName,
+): Identified | UnsettledName {
+  const [value = "", second] = finding.values;
+  if (second !== undefined) return conflict(`${finding.name} names a tenant more than once`);
+  if (source.alias !== undefined) {
+    return readName(finding.name, resolve(source.alias, value), source.keyspace, path);
+  }
+  const tenant = parseTenantId(value);
+  if (tenant !== undefined) {
+    const keyspace = source.keyspace ?? defaultKeyspace;
+    return { kind: "tenant", keyspace, tenant, source: finding.name, path };
+  }
+  const message = `The tenant in ${finding.name} must be ${tenantIdRule}.`;
+  return { kind: "refused", code: "TENANT_INVALID", message };
+}
+
+function readName(
+  source: string,
+  all: readonly AliasTarget[],
+  only: KeyspaceName | undefined,
+  path: string,
+): Identity | UnsettledName {
+  const targets = only === undefined ? all : all.filter(({ keyspace }) => keyspace === only);
+  const [first, second] = targets;
+  if (first === undefined) return { kind: "unknown", source, targets };
+  if (second !== undefined) return { kind: "several", source, targets };
+  return { kind: "tenant", keyspace: first.keyspace, tenant: first.tenant, source, path };
+}
+
+function refuseUnsettled(
+  names: readonly UnsettledName[],
+  sources: readonly TenantSource[],
+): Unidentified {
+  const several = names.find(({ kind }) => kind === "several");
+  if (several !== undefined) {
+    const message = `The name in ${several.source} stands for several tenants; name one of them.`;
+    return { kind: "refused", code: "TENANT_AMBIGUOUS", message };
+  }
+  const [unknown] = names;
+  if (unknown !== undefined) {
+    const message = `The name in ${unknown.source} belongs to no tenant.`;
+    return { kind: "refused", code: "TENANT_UNKNOWN", message };
+  }
   const places = sources.map(sourceName).join(", ");
   const message = `The request names no tenant; this router looks in: ${places}.`;
   return { kind: "refused", code: "TENANT_MISSING", message };
 }
 
-function read(finding: Finding, keyspace: KeyspaceName, path: string): Identified {
-  const [value = "", second] = finding.values;
-  if (second !== undefined) return conflict(`${finding.name} names a tenant more than once`);
-  const tenant = parseTenantId(value);
-  if (tenant !== undefined) return { kind: "tenant", keyspace, tenant, source: finding.name, path };
-  const message = `The tenant in ${finding.name} must be ${tenantIdRule}.`;
-  return { kind: "refused", code: "TENANT_INVALID", message };
-}
-
-const conflict = (what: string): Identified => ({
+const conflict = (what: string): Unidentified => ({
   kind: "refused",
   code: "TENANT_CONFLICT",
   message: `${what}.`,

@@ -6,8 +6,10 @@ import type { Counter, Gauge, Histogram, Labels, Metrics } from "../runtime/metr
 import { durationBuckets } from "../runtime/metrics.ts";
 import { tableRefusalReasons } from "../table/events.ts";
 import { confirmVerdicts } from "./confirm.ts";
+import { missingReasons } from "./fan-out-answer.ts";
 import { holdVerdicts } from "./hold.ts";
 import { retryReasons } from "./retry.ts";
+import { wouldRefuseCodes } from "./would-refuse.ts";
 
 const methods: ReadonlySet<string> = new Set([
   "GET",
@@ -23,6 +25,9 @@ export const classLabel = (status: number): string =>
   status >= 100 && status < 600 ? `${Math.floor(status / 100)}xx` : "none";
 /** Where the table names no cell for a request. */
 export const noCell = "_none";
+/** Services outside of all cells; every cell at once. No cell may be named like these. */
+export const globalTarget = "_global";
+export const everyCell = "_all";
 
 export const upstreamErrorReasons = ["connect", "timeout", "reset", "protocol", "body"] as const;
 export type UpstreamErrorReason = (typeof upstreamErrorReasons)[number];
@@ -45,6 +50,8 @@ export type RouterMetrics = {
   readonly overflow: Counter;
   readonly resolves: Counter;
   readonly fenced: Counter;
+  readonly wouldRefuse: Counter;
+  readonly fanOutMissing: Counter;
   readonly tableApplied: Counter;
   readonly tableRefused: Counter;
   readonly syncs: Counter;
@@ -117,6 +124,16 @@ function trafficMetrics(metrics: Metrics): Omit<RouterMetrics, keyof TableMetric
     fenced: metrics.counter(
       name("fenced_total"),
       "Attempts that a cell's gate did not admit (421).",
+    ),
+    wouldRefuse: metrics.counter(
+      name("would_refuse_total"),
+      "Requests carried to a cell before stage enforce that would be refused in it, by code.",
+      presets("code", wouldRefuseCodes),
+    ),
+    fanOutMissing: metrics.counter(
+      name("fan_out_missing_total"),
+      "Cells missing in the answer of a fan-out, by reason.",
+      presets("reason", missingReasons),
     ),
   };
 }

@@ -11,6 +11,7 @@ import type { RouterEvents } from "./events.ts";
 import type { RouterMetrics } from "./metrics.ts";
 import type { ServedView } from "./served-view.ts";
 import { readStaticTable } from "./static-table.ts";
+import type { WouldRefuse } from "./would-refuse.ts";
 
 export type OpenedTable = {
   /** Begins to ask the control plane, which is told where this router's admin port is. */
@@ -30,6 +31,7 @@ type Parts = {
   readonly metrics: RouterMetrics;
   readonly token: string;
   readonly tally: CellTally;
+  readonly wouldRefuse: WouldRefuse;
   readonly served: ServedView;
 };
 
@@ -69,7 +71,7 @@ async function openRemote(
   parts: Parts,
   source: RouterConfig["source"] & { readonly kind: "control-plane" },
 ): Promise<OpenedTable> {
-  const { config, clock, random, token, tally, served } = parts;
+  const { config, clock, random, token, tally, wouldRefuse, served } = parts;
   const { url, stateDir, trustKeys } = source;
   let admin = "";
   const followed = await followTable({
@@ -77,7 +79,7 @@ async function openRemote(
     path: "/v1/machine/router/sync",
     id: config.id,
     verifier: await readTrustKeys(trustKeys, "--trust-keys"),
-    report: () => ({ admin, seen: tally.take() }),
+    report: () => ({ admin, seen: tally.take(), wouldRefuse: wouldRefuse.counts() }),
     onChange: served.follow,
     onEvent: (event) => onTableEvent(parts, event),
   });

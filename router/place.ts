@@ -1,7 +1,8 @@
 /** Where a request goes: the decision by the table in memory, repeated while its placement is held. */
 import { CellError } from "../contract/errors.ts";
+import type { FoundRoute } from "../contract/keyspace-routes.ts";
 import type { PlacementKey } from "../contract/placement-key.ts";
-import { decide, type RouteDecision, type RoutingView, type Wanted } from "./decide.ts";
+import { decide, type Placed, type RoutingView, type Wanted } from "./decide.ts";
 import type { Hold, HoldVerdict } from "./hold.ts";
 import type { RouterMetrics } from "./metrics.ts";
 import type { RequestRecord } from "./record.ts";
@@ -12,8 +13,6 @@ export type Placing = {
   readonly metrics: RouterMetrics;
   readonly monotonicMs: () => number;
 };
-
-export type Placed = RouteDecision & { readonly kind: "proxy" };
 
 /** Throws what the table refuses, PLACEMENT_HELD, or `ClientGone`. */
 export async function place(
@@ -28,6 +27,7 @@ export async function place(
     const decision = decide(view, wanted);
     record.revision = view?.table.revision;
     record.route = decision.route;
+    record.cell = decision.kind === "proxy" ? decision.cell : decision.route?.cell;
     placing.metrics.resolves.inc({ via: decision.route?.via ?? "none" });
     if (decision.kind === "proxy") return decision;
     if (decision.kind === "refuse") throw new CellError(decision.code, decision.message);
@@ -42,7 +42,7 @@ export async function place(
 export async function placeAnew(
   placing: Placing,
   wanted: Wanted,
-  before: Placed,
+  before: FoundRoute,
   staleMs: number,
   record: RequestRecord,
   signal: AbortSignal,
@@ -51,7 +51,8 @@ export async function placeAnew(
   for (;;) {
     const next = await place(placing, wanted, record, signal);
     const { route } = next;
-    if (route.cell !== before.route.cell || route.epoch !== before.route.epoch) return next;
+    if (route === undefined) return next;
+    if (route.cell !== before.cell || route.epoch !== before.epoch) return next;
     const startedMs = placing.monotonicMs();
     const verdict = await placing.hold.wait(route.key, deadlineMs, signal);
     record.holdMs += placing.monotonicMs() - startedMs;

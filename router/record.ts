@@ -1,5 +1,6 @@
 /** What is known of a request while it is served: the one source of its log line and its metrics. */
 import type { ErrorCode } from "../contract/errors.ts";
+import type { CellId } from "../contract/ids.ts";
 import type { FoundRoute } from "../contract/keyspace-routes.ts";
 import type { HopTimes } from "../runtime/http/forward.ts";
 import type { RouterEvents } from "./events.ts";
@@ -16,6 +17,10 @@ export class RequestRecord {
   readonly peer: string;
   identity: Identity | undefined;
   route: FoundRoute | undefined;
+  /** That the request went to, or would have. */
+  cell: CellId | undefined;
+  /** In metrics, where it is no cell that is asked. */
+  target: string = noCell;
   service: string | undefined;
   revision: number | undefined;
   upstream: string | undefined;
@@ -61,7 +66,7 @@ export class RequestRecord {
       queue_ms: round(times.queueMs),
       connect_ms: round(times.connectMs),
       ttfb_ms: round(times.firstByteMs),
-      cell: route?.cell ?? null,
+      cell: this.cell ?? null,
       tenant: identity?.tenant ?? null,
       keyspace: identity?.keyspace ?? null,
       source: identity?.source ?? null,
@@ -78,7 +83,7 @@ export class RequestRecord {
   }
 
   count(metrics: RouterMetrics, endedMs: number): void {
-    const cell = this.route?.cell ?? noCell;
+    const cell = this.cell ?? this.target;
     const code_class = classLabel(this.status);
     metrics.requests.inc({ cell, method: methodLabel(this.method), code_class });
     metrics.duration.observe((endedMs - this.startedMs) / 1000, { cell, code_class });

@@ -1,10 +1,11 @@
 /** What a cell and a client get to read. */
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import type { CellId, Epoch, KeyspaceName, TenantId } from "../contract/ids.ts";
+import { type CellId, defaultKeyspace, type Epoch, type TenantId } from "../contract/ids.ts";
 import type { PlacementKey } from "../contract/placement-key.ts";
 import { headerValues } from "../contract/raw-headers.ts";
 import {
+  type AttemptHeaders,
   gateHeaders,
   passesOf,
   type RewriteRequest,
@@ -29,6 +30,8 @@ const rewrite = (headers: string[], more: Partial<RewriteRequest> = {}) =>
       scheme: "http",
       viaName: "cellfleet-r1",
       tenant: "acme" as TenantId,
+      keepsTenantHeader: true,
+      keepsPosition: false,
       trace,
       trailers: false,
     },
@@ -41,6 +44,15 @@ const route = {
   epoch: 3 as Epoch,
   state: "active",
 } as const;
+
+const anAttempt: AttemptHeaders = {
+  cell: route.cell,
+  nonce: "n1",
+  service: "default",
+  routeClass: "tenant",
+  named: { keyspace: defaultKeyspace, tenant: "acme" as TenantId },
+  route,
+};
 
 describe("to the cell", () => {
   test("the client's own headers go in their order, ours behind them", () => {
@@ -130,9 +142,22 @@ describe("to the cell", () => {
   });
 
   test("an attempt names key, epoch, cell and nonce", () => {
-    const got = gateHeaders("default" as KeyspaceName, "acme" as TenantId, { route, nonce: "n1" });
+    const got = gateHeaders(anAttempt);
     expect(got.join(" ")).toBe(
-      "x-cellfleet-tenant acme x-cellfleet-keyspace default x-cellfleet-key default/tenant/acme x-cellfleet-epoch 3 x-cellfleet-cell cell-01 x-cellfleet-nonce n1",
+      "x-cellfleet-cell cell-01 x-cellfleet-nonce n1 x-cellfleet-tenant acme x-cellfleet-keyspace default x-cellfleet-key default/tenant/acme x-cellfleet-epoch 3",
+    );
+  });
+
+  test("it names a service and a class that are not the usual ones", () => {
+    const got = gateHeaders({ ...anAttempt, service: "web", routeClass: "read" });
+    expect(headerValues(got, "x-cellfleet-service")).toEqual(["web"]);
+    expect(headerValues(got, "x-cellfleet-class")).toEqual(["read"]);
+    const all = gateHeaders({
+      ...anAttempt,
+      ...{ named: undefined, route: undefined, routeClass: "fan-out" },
+    });
+    expect(all.join(" ")).toBe(
+      "x-cellfleet-cell cell-01 x-cellfleet-nonce n1 x-cellfleet-class fan-out",
     );
   });
 });
@@ -191,18 +216,18 @@ describe("to the client", () => {
     ];
     const own = ["x-request-id", "r1", "x-cell", "cell-01", "x-cell-epoch", "3"];
     const kept = ["A", "1", "Set-Cookie", "a", "Set-Cookie", "b"];
-    expect(rewriteResponse({ headers: raw, requestId: "r1", route, gated: false })).toEqual([
+    expect(rewriteResponse({ headers: raw, requestId: "r1", from: route, gated: false })).toEqual([
       ...kept,
       ...own,
     ]);
-    expect(rewriteResponse({ headers: raw, requestId: "r1", route, gated: true })).toEqual([
+    expect(rewriteResponse({ headers: raw, requestId: "r1", from: route, gated: true })).toEqual([
       ...["x-cellfleet-error", "E"],
       ...kept,
       ...own,
     ]);
   });
   test("it can be kept quiet", () => {
-    const got = rewriteResponse({ headers: [], requestId: "r1", route: undefined, gated: false });
+    const got = rewriteResponse({ headers: [], requestId: "r1", from: undefined, gated: false });
     expect(got).toEqual(["x-request-id", "r1"]);
   });
 });

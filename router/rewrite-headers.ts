@@ -10,11 +10,12 @@ import {
   cellHeader,
   internalPrefix,
   headers as names,
+  positionHeader,
   requestIdHeader,
   tenantHeader,
   traceparentHeader,
 } from "../contract/headers.ts";
-import type { KeyspaceName, TenantId } from "../contract/ids.ts";
+import type { CellId, KeyspaceName, TenantId } from "../contract/ids.ts";
 import type { FoundRoute } from "../contract/keyspace-routes.ts";
 import {
   filterHeaders,
@@ -22,6 +23,7 @@ import {
   listElements,
   type RawHeaders,
 } from "../contract/raw-headers.ts";
+import { defaultService, type RouteClass } from "../contract/routing-table.ts";
 
 /** Names that only a router may speak: `x-cell`, `x-cell-epoch`, `x-cellfleet-…`, `x-router-…`. */
 const reservedPrefixes = ["x-cell", "x-router-"];
@@ -89,20 +91,38 @@ export type RewriteRequest = {
   readonly trusted: boolean;
   readonly scheme: "http" | "https";
   readonly viaName: string;
-  readonly tenant: TenantId;
+  /** Undefined: none could be read, or nobody looked for one. */
+  readonly tenant: TenantId | undefined;
+  /** What the client says in `x-tenant-id` goes on where there is no tenant to say in its place. */
+  readonly keepsTenantHeader: boolean;
+  /** `x-cell-position` goes on: it asks for answers that are new enough, and no more. */
+  readonly keepsPosition: boolean;
   readonly trace: Trace;
   /** The client accepts trailers, and nothing else of TE passes a hop. */
   readonly trailers: boolean;
 };
 
-/** Set per attempt: the placement it goes under, and a nonce that only this attempt knows. */
-export type AttemptHeaders = { readonly route: FoundRoute; readonly nonce: string };
+/** Set per attempt: what it goes under, and a nonce that only this attempt knows. */
+export type AttemptHeaders = {
+  readonly cell: CellId;
+  readonly nonce: string;
+  readonly service: string;
+  readonly routeClass: RouteClass;
+  /** Undefined: the request names no tenant that could be read. */
+  readonly named: { readonly keyspace: KeyspaceName; readonly tenant: TenantId } | undefined;
+  /** Undefined: the table has no placement. */
+  readonly route: FoundRoute | undefined;
+};
 
 export function rewriteRequest(request: RewriteRequest): string[] {
   const { headers: raw, trusted, trace } = request;
+  const keepsTenant = request.tenant === undefined && request.keepsTenantHeader;
   const kept = filterHeaders(raw, (name) => {
     const plain = name.replaceAll("_", "-");
-    if (reservedPrefixes.some((prefix) => plain.startsWith(prefix))) return false;
+    if (reservedPrefixes.some((prefix) => plain.startsWith(prefix))) {
+      return request.keepsPosition && name === positionHeader;
+    }
+    if (name === tenantHeader) return keepsTenant;
     // A dashless spelling of a name of ours is a way around it, never a use of it.
     if (setNames.has(plain)) return false;
     if (forwardedNames.has(plain)) return trusted && plain === name;
@@ -110,8 +130,8 @@ export function rewriteRequest(request: RewriteRequest): string[] {
     return true;
   });
   const vias = headerValues(raw, "via");
+  if (request.tenant !== undefined) kept.push(tenantHeader, request.tenant);
   kept.push(
-    ...[tenantHeader, request.tenant],
     ...[requestIdHeader, trace.requestId],
     ...[traceparentHeader, `00-${trace.traceId}-${trace.spanId}-${trace.flags}`],
     ...["x-forwarded-for", chain(headerValues(raw, "x-forwarded-for"), trusted, request.peer)],
@@ -139,20 +159,24 @@ function countHop(headers: readonly string[]): string[] {
 }
 
 /** The headers by which the gate of a cell knows an attempt. */
-export function gateHeaders(
-  keyspace: KeyspaceName,
-  tenant: TenantId,
-  { route, nonce }: AttemptHeaders,
-): string[] {
-  return [
-    ...[names.tenant, tenant],
-    ...[names.keyspace, keyspace],
-    ...[names.key, route.key],
-    ...[names.epoch, String(route.epoch)],
-    ...[names.cell, route.cell],
-    ...[names.nonce, nonce],
-  ];
+export function gateHeaders(attempt: AttemptHeaders): string[] {
+  const { cell, nonce, service, routeClass, named, route } = attempt;
+  const own: string[] = [names.cell, cell, names.nonce, nonce];
+  if (named !== undefined) own.push(...tenantHeaders(named));
+  if (route !== undefined) own.push(names.key, route.key, names.epoch, String(route.epoch));
+  if (service !== defaultService) own.push(names.service, service);
+  if (routeClass === "read" || routeClass === "fan-out") own.push(names.routeClass, routeClass);
+  return own;
 }
+
+/** What an application may believe of a request's tenant. */
+export const tenantHeaders = ({
+  tenant,
+  keyspace,
+}: {
+  readonly tenant: TenantId;
+  readonly keyspace: KeyspaceName;
+}): string[] => [names.tenant, tenant, names.keyspace, keyspace];
 
 /** How often the request has passed a router of this name. */
 export const passesOf = (raw: RawHeaders, viaName: string): number =>
@@ -171,7 +195,7 @@ export type RewriteResponse = {
   readonly headers: RawHeaders;
   readonly requestId: string;
   /** Undefined: the answer does not tell who gave it. */
-  readonly route: FoundRoute | undefined;
+  readonly from: { readonly cell: CellId; readonly epoch: number | undefined } | undefined;
   /** The cell speaks the epoch protocol, so its gate's error headers are the house's and stay. */
   readonly gated: boolean;
 };
@@ -179,7 +203,7 @@ export type RewriteResponse = {
 export function rewriteResponse({
   headers: raw,
   requestId,
-  route,
+  from,
   gated,
 }: RewriteResponse): string[] {
   const kept = filterHeaders(raw, (name) => {
@@ -187,8 +211,7 @@ export function rewriteResponse({
     return !name.startsWith(internalPrefix) && name !== cellHeader && name !== cellEpochHeader;
   });
   if (headerValues(raw, requestIdHeader).length === 0) kept.push(requestIdHeader, requestId);
-  if (route !== undefined) {
-    kept.push(cellHeader, route.cell, cellEpochHeader, String(route.epoch));
-  }
+  if (from !== undefined) kept.push(cellHeader, from.cell);
+  if (from?.epoch !== undefined) kept.push(cellEpochHeader, String(from.epoch));
   return kept;
 }

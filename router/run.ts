@@ -15,6 +15,7 @@ import { CellTally } from "./cell-tally.ts";
 import { parseRouterConfig, type RouterConfig } from "./config.ts";
 import { Endpoints } from "./endpoints.ts";
 import type { RouterEvents } from "./events.ts";
+import { type FanOuts, fanOutLimits } from "./fan-out.ts";
 import { listenH2c } from "./h2c.ts";
 import { Hold } from "./hold.ts";
 import { createRouterMetrics } from "./metrics.ts";
@@ -23,6 +24,7 @@ import { type ServeContext, serve } from "./serve.ts";
 import { createServedView } from "./served-view.ts";
 import { type ListenerOptions, listen } from "./server.ts";
 import { createTunnels, tunnelLimits } from "./upgrade.ts";
+import { WouldRefuse } from "./would-refuse.ts";
 
 /** Small bodies are kept until the answer's head is there, for one repetition. */
 const keepBytesMax = 64 * 1024;
@@ -101,6 +103,11 @@ function createParts(options: RouterOptions) {
   });
   const status: { draining: boolean; listening: boolean } = { draining: false, listening: false };
   const tally = new CellTally();
+  const wouldRefuse = new WouldRefuse(metrics.wouldRefuse);
+  const fanOuts: FanOuts = {
+    limits: { ...fanOutLimits, runningMax: config.fanOutsMax },
+    running: 0,
+  };
   return {
     config,
     log,
@@ -114,6 +121,8 @@ function createParts(options: RouterOptions) {
     served,
     status,
     tally,
+    wouldRefuse,
+    fanOuts,
   };
 }
 
@@ -186,11 +195,12 @@ function notReady({ status, served }: Parts): string | undefined {
 const urlHost = (host: string): string => (host.includes(":") ? `[${host}]` : host);
 
 function serveContext(parts: Parts): ServeContext {
-  const { config, clock, random, log, metrics, endpoints, hold, served, status, tally } = parts;
+  const { config, clock, random, log, metrics, endpoints, hold, served, status } = parts;
+  const { tally, wouldRefuse, fanOuts } = parts;
   return {
     ...{ clock, random, log, metrics, endpoints, hold },
     view: served.view,
-    tally,
+    ...{ tally, wouldRefuse, fanOuts },
     monotonicMs: clock.monotonicMs,
     routerId: config.id,
     viaName: `cellfleet-${config.id}`,
@@ -206,7 +216,7 @@ function serveContext(parts: Parts): ServeContext {
   };
 }
 
-function gauges({ registry, hold, endpoints, served }: Parts, table: OpenedTable): void {
+function gauges({ registry, hold, endpoints, served, fanOuts }: Parts, table: OpenedTable): void {
   const name = (rest: string) => `cellfleet_router_${rest}`;
   const current = () => served.view()?.table;
   registry.gaugeFrom(name("held_requests"), "Requests waiting for a placement.", () => hold.held);
@@ -216,6 +226,12 @@ function gauges({ registry, hold, endpoints, served }: Parts, table: OpenedTable
     "Placements in the table.",
     () => current()?.size ?? 0,
   );
+  registry.gaugeFrom(
+    name("table_aliases"),
+    "Names of tenants in the table.",
+    () => current()?.aliasCount ?? 0,
+  );
+  registry.gaugeFrom(name("fan_outs"), "Requests to all cells now.", () => fanOuts.running);
   registry.gaugeFrom(
     name("table_epoch_max"),
     "Highest epoch seen.",

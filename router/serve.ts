@@ -1,40 +1,40 @@
 /**
  * ★ The request path; read this first. Phase by phase, each a file of its own:
  *
- *   check the head → identify the tenant → decide by the table in memory, holding while its placement
- *   changes hands → rewrite the headers → forward, judging the answer's head → perhaps once more →
- *   one rescue for every refusal → one log line, always.
+ *   check the head, choose the route, identify the tenant, rewrite the headers (receive.ts) → decide by
+ *   the table in memory, holding while its placement changes hands → forward, judging the answer's
+ *   head → perhaps once more → one rescue for every refusal → one log line, always.
+ *   A route of class `fan-out` goes to every cell instead (fan-out.ts).
  *
  * No call to the control plane is on this path, and nothing on it collects a body.
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { CellError } from "../contract/errors.ts";
-import { headerValues, listElements, type RawHeaders } from "../contract/raw-headers.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { clientGone, type ForwardLimits } from "../runtime/http/forward.ts";
-import { bodyFraming, stripRequestHeaders } from "../runtime/http/hop-headers.ts";
+import { bodyFraming } from "../runtime/http/hop-headers.ts";
 import { RequestBody } from "../runtime/http/request-body.ts";
 import { errorFields, type Log } from "../runtime/log.ts";
 import { type AttemptContext, type AttemptResult, failureError, tryOnce } from "./attempt.ts";
-import { checkRequest, type HeadLimits } from "./check-request.ts";
-import { chooseService } from "./decide.ts";
+import { decideGlobal, type Placed } from "./decide.ts";
 import type { RouterEvents } from "./events.ts";
-import { type Identity, identify } from "./identify.ts";
-import { ClientGone, type Placed, type Placing, place, placeAnew } from "./place.ts";
+import { type FanOutContext, fanOut } from "./fan-out.ts";
+import { globalTarget } from "./metrics.ts";
+import { ClientGone, type Placing, place, placeAnew } from "./place.ts";
+import { type Arrival, type Receiving, receive, wantsTrailers } from "./receive.ts";
 import { RequestRecord } from "./record.ts";
 import { refuse } from "./refuse.ts";
 import { decideRetry, type RetryVerdict } from "./retry.ts";
-import { passesOf, rewriteRequest, traceOf } from "./rewrite-headers.ts";
+import { traceOf } from "./rewrite-headers.ts";
 
 export type ServeContext = AttemptContext &
+  FanOutContext &
+  Receiving &
   Placing & {
     readonly clock: Clock;
     readonly log: Log<RouterEvents>;
     readonly routerId: string;
-    readonly viaName: string;
     readonly accessLog: boolean;
-    readonly isTrusted: (peer: string) => boolean;
-    readonly headLimits: HeadLimits;
     readonly forwardLimits: ForwardLimits;
     readonly body: {
       readonly bytesMax: number;
@@ -43,8 +43,6 @@ export type ServeContext = AttemptContext &
     };
     /** So long a refused request waits for a table that explains the refusal. */
     readonly staleMs: number;
-    /** So often a request may have passed this router before. */
-    readonly passesMax: number;
   };
 
 export type Client = { readonly req: IncomingMessage; readonly res: ServerResponse };
@@ -60,8 +58,13 @@ export async function serve(
   const body = openBody(context, client, expectsContinue);
   try {
     const arrival = receive(context, client.req, record);
-    const placed = await place(context, arrival.wanted, record, gone.signal);
-    await carry(context, { client, record, body, arrival, signal: gone.signal }, placed);
+    const { signal } = gone;
+    if (arrival.route.class === "fan-out") {
+      await fanOut(context, { client, record, arrival, signal });
+      return;
+    }
+    const placed = await placeArrival(context, arrival, record, signal);
+    await carry(context, { client, record, body, arrival, signal }, placed);
   } catch (error) {
     rescue(context, client, record, error);
   } finally {
@@ -70,60 +73,29 @@ export async function serve(
   }
 }
 
-export type Arrival = {
-  readonly identity: Identity;
-  readonly wanted: { readonly service: string } & Pick<Identity, "keyspace" | "tenant">;
-  /** For the cell, without those of an attempt. */
-  readonly headers: RawHeaders;
-};
-
-/** Everything that is known before the table is asked. Throws what is refused. */
-export function receive(
+/** Where it goes. Counts what was carried only because a cell is not in `enforce` yet. */
+export async function placeArrival(
   context: ServeContext,
-  req: IncomingMessage,
+  { route, subject }: Arrival,
   record: RequestRecord,
-): Arrival {
-  const checked = checkRequest(
-    {
-      method: req.method ?? "",
-      target: req.url ?? "",
-      version: req.httpVersion,
-      headers: req.rawHeaders,
-    },
-    context.headLimits,
-  );
-  if (checked.kind === "refused") throw new CellError(checked.code, sentence(checked.message));
-  const stripped = stripRequestHeaders(req.rawHeaders);
-  if (stripped.kind === "refused")
-    throw new CellError("REQUEST_INVALID", sentence(stripped.reason));
-  if (passesOf(req.rawHeaders, context.viaName) > context.passesMax) {
-    throw new CellError("LOOP_DETECTED", "The request has passed this router before.");
+  signal: AbortSignal,
+): Promise<Placed> {
+  if (route.class === "global") return placeGlobal(context, route.service, record);
+  const placed = await place(context, { subject, service: route.service }, record, signal);
+  if (placed.route === undefined) {
+    context.wouldRefuse.note(subject.kind === "refused" ? subject.code : "TENANT_UNKNOWN");
   }
+  return placed;
+}
+
+function placeGlobal(context: ServeContext, service: string, record: RequestRecord): Placed {
   const view = context.view();
-  if (view === undefined) {
-    throw new CellError("TABLE_NOT_LOADED", "The router has not received a routing table yet.");
-  }
-  const { tenantSources, serviceRoutes } = view.table.lists;
-  const identity = identify({ ...checked, headers: req.rawHeaders }, tenantSources);
-  if (identity.kind === "refused") throw new CellError(identity.code, identity.message);
-  record.identity = identity;
-  const service = chooseService(serviceRoutes, checked.hostname, identity.path);
-  record.service = service;
-  const headers = rewriteRequest({
-    headers: stripped.headers,
-    method: req.method ?? "",
-    host: checked.host,
-    version: req.httpVersion,
-    peer: record.peer,
-    trusted: context.isTrusted(record.peer),
-    scheme: "http",
-    viaName: context.viaName,
-    tenant: identity.tenant,
-    trace: record.trace,
-    trailers: wantsTrailers(req),
-  });
-  const wanted = { keyspace: identity.keyspace, tenant: identity.tenant, service };
-  return { identity, wanted, headers };
+  if (view === undefined) throw new CellError("TABLE_NOT_LOADED", "There is no table.");
+  record.revision = view.table.revision;
+  record.target = globalTarget;
+  const decision = decideGlobal(view, service);
+  if (decision.kind === "refuse") throw new CellError(decision.code, decision.message);
+  return decision;
 }
 
 type Request = {
@@ -143,8 +115,10 @@ async function carry(context: ServeContext, request: Request, first: Placed): Pr
     const verdict = judge(request, placed, result);
     if (verdict.kind === "keep") throw failureError(placed, result.outcome) ?? new ClientGone();
     const { record, arrival, signal } = request;
-    if (verdict.kind === "decide") {
-      placed = await placeAnew(context, arrival.wanted, placed, context.staleMs, record, signal);
+    // Only a gate that was told of a placement can say that it was not admitted.
+    if (verdict.kind === "decide" && placed.route !== undefined) {
+      const wanted = { subject: arrival.subject, service: placed.service };
+      placed = await placeAnew(context, wanted, placed.route, context.staleMs, record, signal);
     }
     context.metrics.retries.inc({ reason: verdict.reason });
   }
@@ -156,14 +130,15 @@ const attempt = (
   placed: Placed,
 ): Promise<AttemptResult> =>
   tryOnce(context, {
-    identity: arrival.identity,
+    subject: arrival.subject,
+    routeClass: arrival.route.class,
     placed,
     record,
     headers: arrival.headers,
     hop: {
       clock: context.clock,
       method: client.req.method ?? "GET",
-      path: arrival.identity.path,
+      path: arrival.path,
       body,
       client,
       limits: context.forwardLimits,
@@ -245,8 +220,3 @@ function openBody(
     ...(expectsContinue ? { onFirstRead: () => res.writeContinue() } : {}),
   });
 }
-
-const wantsTrailers = (req: IncomingMessage): boolean =>
-  listElements(headerValues(req.rawHeaders, "te")).includes("trailers");
-
-const sentence = (text: string): string => `${text.charAt(0).toUpperCase()}${text.slice(1)}.`;

@@ -2,6 +2,7 @@
  * What this router serves from, made anew in the same turn as each change of the table, so that no
  * request sees lists of one revision and placements of another.
  */
+import type { CellId } from "../contract/ids.ts";
 import type { TableState } from "../contract/table-state.ts";
 import type { RoutingView } from "./decide.ts";
 
@@ -23,7 +24,13 @@ export function createServedView(onChange: (view: RoutingView) => void): ServedV
   };
   return {
     view: () => view,
-    follow: (table) => set({ table, protocol: "epoch", passThrough: undefined }),
+    follow: (table) => set({ table, protocol: "epoch", passThrough: takerOf(table) }),
     set,
   };
+}
+
+/** The one cell that is not in `enforce`. Of two neither may take what is placed nowhere: no guesses. */
+function takerOf({ lists }: TableState): CellId | undefined {
+  const [taker, second] = lists.cells.filter(({ stage = "enforce" }) => stage !== "enforce");
+  return second === undefined ? taker?.id : undefined;
 }

@@ -5,6 +5,7 @@
  */
 import { readFile } from "node:fs/promises";
 import type { z } from "zod";
+import { hashAlias, normaliseAlias } from "../contract/alias.ts";
 import { CellError } from "../contract/errors.ts";
 import {
   cellIdSchema,
@@ -14,6 +15,8 @@ import {
   tenantIdSchema,
 } from "../contract/ids.ts";
 import {
+  type AliasGroup,
+  type Aliasing,
   defaultService,
   type PlacementGroup,
   type RoutedCell,
@@ -48,7 +51,9 @@ export function parseStaticTable(file: string, text: string, revision: number): 
   const problems: string[] = [];
   const cells = readCells(parsed.data, problems);
   const groups = readTenants(parsed.data, problems);
-  const { passThrough } = parsed.data;
+  const { passThrough, globalServices } = parsed.data;
+  const aliasing = readAliasing(parsed.data);
+  const names = readAliases(parsed.data, aliasing, problems);
   if (passThrough !== undefined && !Object.hasOwn(parsed.data.cells, passThrough)) {
     problems.push(`passThrough: there is no cell ${passThrough}`);
   }
@@ -61,8 +66,10 @@ export function parseStaticTable(file: string, text: string, revision: number): 
       serviceRoutes: parsed.data.serviceRoutes,
       keyspaces: [{ name: defaultKeyspace, strategy: "directory", guardMode: "row" }],
       cells,
+      aliasing,
+      ...(globalServices === undefined ? {} : { globalServices }),
     },
-    groups,
+    [...groups, ...names],
   );
   if (isTableRefusal(table)) throw invalid(file, [table.text]);
   return { table, protocol: "none", passThrough };
@@ -102,6 +109,35 @@ function readTenants(file: StaticTable, problems: string[]): PlacementGroup[] {
     byCell.set(cell, group);
   }
   return [...byCell.values()];
+}
+
+/** Names do not leave this process, so they need no salt that others do not know. */
+const staticSalt = "00".repeat(16);
+
+function readAliasing({ aliases = {}, tenantKey }: StaticTable): Aliasing {
+  // Hosts come in lower case, whatever the client wrote.
+  const folds = (name: string) =>
+    tenantKey.some((source) => "host" in source && source.alias === name);
+  const namespaces = Object.keys(aliases).map((name) => ({ name, fold: folds(name) }));
+  return { salt: staticSalt, namespaces };
+}
+
+function readAliases(file: StaticTable, aliasing: Aliasing, problems: string[]): AliasGroup[] {
+  const unknown = file.tenantKey.flatMap(({ alias }) =>
+    alias === undefined || Object.hasOwn(file.aliases ?? {}, alias) ? [] : [alias],
+  );
+  for (const name of unknown) problems.push(`tenantKey: there is no namespace ${name} in aliases`);
+  return aliasing.namespaces.map(({ name: alias, fold }) => {
+    const pairs = new Map<string, AliasGroup["names"][number]>();
+    for (const [raw, tenants] of Object.entries(file.aliases?.[alias] ?? {})) {
+      const spelled = normaliseAlias(raw, fold);
+      if (spelled === undefined)
+        problems.push(`aliases.${alias}: ${JSON.stringify(raw)} is no name`);
+      const hash = hashAlias(aliasing.salt, alias, spelled ?? "");
+      for (const tenant of [tenants].flat()) pairs.set(`${hash} ${tenant}`, [hash, tenant]);
+    }
+    return { alias, keyspace: defaultKeyspace, names: [...pairs.values()] };
+  });
 }
 
 const reasonOf = (error: z.ZodError): string => error.issues[0]?.message ?? "is invalid";

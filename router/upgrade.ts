@@ -11,18 +11,20 @@ import type { ClientRequest, IncomingMessage } from "node:http";
 import type { Socket } from "node:net";
 import httpProxy from "http-proxy";
 import { CellError } from "../contract/errors.ts";
+import type { FoundRoute } from "../contract/keyspace-routes.ts";
 import type { RawHeaders } from "../contract/raw-headers.ts";
 import type { Timer } from "../runtime/clock.ts";
 import { clientGone } from "../runtime/http/forward.ts";
 import { stripResponseHeaders } from "../runtime/http/hop-headers.ts";
 import { errorFields } from "../runtime/log.ts";
-import { unconfirmed } from "./attempt.ts";
-import { confirmAnswer, isNotAdmitted } from "./confirm.ts";
-import { findRoute } from "./decide.ts";
-import { ClientGone, type Placed, place } from "./place.ts";
+import { aboutTarget, answerer, isConfirmed, unconfirmed, wireHeaders } from "./attempt.ts";
+import { isNotAdmitted } from "./confirm.ts";
+import type { Placed } from "./decide.ts";
+import { ClientGone } from "./place.ts";
+import { type Arrival, receive } from "./receive.ts";
 import type { RequestRecord } from "./record.ts";
-import { gateHeaders, rewriteResponse } from "./rewrite-headers.ts";
-import { type Arrival, beginRecord, receive, type ServeContext } from "./serve.ts";
+import { rewriteResponse } from "./rewrite-headers.ts";
+import { beginRecord, placeArrival, type ServeContext } from "./serve.ts";
 import { endWith } from "./server.ts";
 
 export type Tunnels = {
@@ -71,9 +73,12 @@ export function createTunnels(context: ServeContext, limits: TunnelLimits): Tunn
 async function openTunnel(opening: Opening): Promise<void> {
   const { context, req, socket, record } = opening;
   const arrival = receive(context, req, record);
+  if (arrival.route.class === "fan-out") {
+    throw new CellError("METHOD_NOT_ALLOWED", "A tunnel cannot go to all cells at once.");
+  }
   const gone = new AbortController();
   socket.once("close", () => gone.abort(clientGone));
-  const placed = await place(context, arrival.wanted, record, gone.signal);
+  const placed = await placeArrival(context, arrival, record, gone.signal);
   if (socket.destroyed) throw new ClientGone();
   connect(opening, arrival, placed);
 }
@@ -82,30 +87,24 @@ function connect(opening: Opening, arrival: Arrival, placed: Placed): void {
   const { context, limits, req, socket, head, record } = opening;
   const endpoint = context.endpoints.pick(placed.endpoints, undefined);
   const nonce = context.random.hex(12);
-  const { identity } = arrival;
-  const gated = context.view()?.protocol === "epoch";
   record.attempt = 1;
   record.upstream = endpoint.url;
   record.forwardedMs = context.clock.monotonicMs();
-  const own = gated
-    ? gateHeaders(identity.keyspace, identity.tenant, { route: placed.route, nonce })
-    : [];
+  const { subject, route } = arrival;
   req.headers = headerObject([
     ...arrival.headers,
-    ...own,
+    ...wireHeaders({ placed, subject, routeClass: route.class }, nonce),
     ...["connection", "Upgrade", "upgrade", "websocket"],
   ]);
   const proxy = httpProxy.createProxyServer({});
   const timer = context.clock.after(limits.answerMs, () => {
-    fail(
-      opening,
-      new CellError("CELL_TIMEOUT", `Cell ${placed.route.cell} did not answer in time.`),
-    );
+    const text = aboutTarget(placed, "TARGET did not answer in time.");
+    fail(opening, new CellError("CELL_TIMEOUT", text));
   });
-  const judged = { opening, placed, arrival, nonce, gated, timer };
+  const judged = { opening, placed, arrival, nonce, timer };
   proxy.on("proxyReqWs", (outgoing: ClientRequest) => {
     // http-proxy would join slashes; the cell is asked for what the client asked for.
-    outgoing.path = endpoint.basePath + identity.path;
+    outgoing.path = endpoint.basePath + arrival.path;
     socket.once("close", () => outgoing.destroy());
     // Heard before http-proxy hears it, which then writes what is left in the headers.
     outgoing.on("upgrade", (res, upstream) => onAnswer(judged, res, upstream));
@@ -119,8 +118,8 @@ function connect(opening: Opening, arrival: Arrival, placed: Placed): void {
 }
 
 function failure(placed: Placed, error: Error): CellError {
-  const { cell } = placed.route;
-  return new CellError("CELL_UNREACHABLE", `Cell ${cell} cannot be reached.`, { cause: error });
+  const text = aboutTarget(placed, "TARGET cannot be reached.");
+  return new CellError("CELL_UNREACHABLE", text, { cause: error });
 }
 
 type Judging = {
@@ -128,21 +127,22 @@ type Judging = {
   readonly placed: Placed;
   readonly arrival: Arrival;
   readonly nonce: string;
-  readonly gated: boolean;
   readonly timer: Timer;
 };
 
 /** http-proxy writes `res.headers` to the client right after this: what is not in them is not sent. */
 function onAnswer(judging: Judging, res: IncomingMessage, upstream: Socket | undefined): void {
-  const { opening, placed, gated, timer } = judging;
+  const { opening, placed, timer } = judging;
   const { context, socket, record, limits } = opening;
+  const { wire, route } = placed;
+  const gated = wire === "enforce" || wire === "observe";
   timer.cancel();
   res.on("error", () => socket.destroy());
   upstream?.on("error", () => socket.destroy());
-  if (gated && !isGood(judging, res)) {
+  if (gated && route !== undefined && !isGood(judging, route, res)) {
     upstream?.destroy();
     res.destroy();
-    fail(opening, unconfirmed(placed));
+    fail(opening, unconfirmed(route));
     return;
   }
   const status = upstream === undefined ? (res.statusCode ?? 0) : 101;
@@ -150,7 +150,7 @@ function onAnswer(judging: Judging, res: IncomingMessage, upstream: Socket | und
   const headers = rewriteResponse({
     headers: stripResponseHeaders(res.rawHeaders),
     requestId: record.trace.requestId,
-    route: context.cellHeaders ? placed.route : undefined,
+    from: context.cellHeaders ? answerer(placed) : undefined,
     gated,
   });
   // An answer that is no 101 is written without its framing, so its end is the connection's end.
@@ -163,17 +163,16 @@ function onAnswer(judging: Judging, res: IncomingMessage, upstream: Socket | und
   else watchSilence(opening, upstream, limits.idleMs);
 }
 
-function isGood({ opening, placed, arrival, nonce }: Judging, res: IncomingMessage): boolean {
+function isGood(judging: Judging, route: FoundRoute, res: IncomingMessage): boolean {
+  const { opening, placed, arrival, nonce } = judging;
   const { context, record } = opening;
-  const status = res.statusCode ?? 0;
-  if (isNotAdmitted(res.rawHeaders, nonce)) return status !== 421;
-  const view = context.view();
-  const now = view && findRoute(view, arrival.wanted);
-  const verdict = confirmAnswer(res.rawHeaders, status, placed.route, now);
-  context.metrics.confirmations.inc({ verdict });
-  const good = verdict === "confirmed" || verdict === "gate-answer";
-  if (!good) record.flag = `unconfirmed-${verdict}`;
-  return good;
+  const { rawHeaders: raw, statusCode: status = 0 } = res;
+  if (isNotAdmitted(raw, nonce)) return status !== 421;
+  return isConfirmed(context, { subject: arrival.subject, placed, record }, route, {
+    raw,
+    status,
+    nonce,
+  });
 }
 
 /** Looks now and then whether bytes have moved; cheaper than a timer per byte. */

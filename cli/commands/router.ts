@@ -14,6 +14,7 @@ const settings: readonly (readonly [string, string])[] = [
   ["--access-log <on|off>", "one line per request"],
   ["--log-level <level>", "debug, info, warn or error"],
   ["--hold-ms <ms>", "longest wait while a placement switches its owner"],
+  ["--fan-outs-max <count>", "requests to all cells at once that may be on their way"],
   ["--held-per-key-max <count>", "requests that may wait for one placement"],
   ["--held-max <count>", "requests that may wait in all"],
   ["--connect-ms <ms>", "longest wait for a connection to a cell"],

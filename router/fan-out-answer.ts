@@ -1,0 +1,84 @@
+/**
+ * Pure: the one answer to a request that went to every cell.
+ *
+ * What must always be true: a cell is in `cells` or in `missing`, never in neither, so that a short
+ * list always says that it is short. Bodies of JSON are embedded byte for byte: to parse and print
+ * them would round large numbers.
+ */
+import { missingCellsHeader } from "../contract/headers.ts";
+import type { CellId } from "../contract/ids.ts";
+
+export const missingReasons = [
+  /** No connection, or it broke. */
+  "unreachable",
+  /** Not whole within the deadline. */
+  "late",
+  /** The cell's queue in this router is full. */
+  "overloaded",
+  /** A status of 500 or above. */
+  "failed",
+  /** The cell did not confirm that it may serve. */
+  "unconfirmed",
+  /** Longer than one cell's answer, or all answers together, may be. */
+  "too-large",
+  /** In an encoding that was not asked for. */
+  "unreadable",
+  /** It owns tenants, and the table does not say where it is. */
+  "unlisted",
+] as const;
+export type MissingReason = (typeof missingReasons)[number];
+
+export type Part =
+  | {
+      readonly kind: "answered";
+      readonly cell: CellId;
+      readonly status: number;
+      readonly contentType: string;
+      readonly body: Buffer;
+    }
+  | { readonly kind: "missing"; readonly cell: CellId; readonly reason: MissingReason };
+
+export type FanOutAnswer = {
+  readonly status: 200 | 207;
+  readonly headers: readonly string[];
+  readonly body: string;
+};
+
+export function buildFanOutAnswer(parts: readonly Part[]): FanOutAnswer {
+  const sorted = [...parts].sort((a, b) => Number(a.cell > b.cell) - Number(a.cell < b.cell));
+  const missing = sorted.flatMap((part) =>
+    part.kind === "missing" ? [{ cell: part.cell, reason: part.reason }] : [],
+  );
+  const cells = sorted.flatMap((part) =>
+    part.kind === "answered" ? [`${JSON.stringify(part.cell)}:${partText(part)}`] : [],
+  );
+  const complete = missing.length === 0;
+  return {
+    status: complete ? 200 : 207,
+    headers: [
+      ...["content-type", "application/json", "cache-control", "no-store"],
+      ...(complete ? [] : [missingCellsHeader, missing.map(({ cell }) => cell).join(", ")]),
+    ],
+    body: `{"complete":${complete},"cells":{${cells.join(",")}},"missing":${JSON.stringify(missing)}}\n`,
+  };
+}
+
+function partText({ status, contentType, body }: Part & { readonly kind: "answered" }): string {
+  const text = body.toString("utf8");
+  if (text === "") return `{"status":${status},"body":null}`;
+  if (isJsonType(contentType) && isJson(text)) return `{"status":${status},"body":${text.trim()}}`;
+  const type = JSON.stringify(contentType);
+  return `{"status":${status},"contentType":${type},"body":${JSON.stringify(text)}}`;
+}
+
+const isJsonType = (type: string): boolean =>
+  /^application\/(?:json|[\w.+-]+\+json)\s*(?:;|$)/i.test(type);
+
+function isJson(text: string): boolean {
+  try {
+    JSON.parse(text);
+    return true;
+  } catch {
+    return false; // The only error is a syntax error; such a body goes on as the text that it is.
+  }
+}
