@@ -64,17 +64,73 @@ begin
   end loop;
 end $$;
 
+-- One statement's worth of a purge: per table how many rows went. In one statement, because rows that
+-- refer to each other in a circle can go together only. The tables' own triggers fire, so they find
+-- the search_path that they would find anywhere else. p_limit per table; null for all rows.
+create or replace function cellfleet.delete_rows(p_tables regclass[], p_conditions text[], p_limit bigint)
+  returns bigint[]
+  language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+declare
+  v_statement text;
+  v_removed bigint[];
+begin
+  select format('with %s select array[%s]',
+           string_agg(format('d%s as (delete from %s r where %s returning 1)', d.n, d.name, case
+             when p_limit is null then d.condition
+             -- A ctid stands once in each partition.
+             when c.relkind = 'p' then format('%2$s and (r.tableoid, r.ctid) in (select r.tableoid, r.ctid from %1$s r where %2$s limit %3$s)',
+                                              d.name, d.condition, p_limit)
+             else format('r.ctid = any (array(select r.ctid from %s r where %s limit %s))', d.name, d.condition, p_limit)
+             end), ', ' order by d.n),
+           string_agg(format('(select count(*) from d%s)', d.n), ', ' order by d.n))
+    into v_statement
+    from unnest(p_tables, p_conditions) with ordinality d(name, condition, n)
+    join pg_class c on c.oid = d.name;
+  perform set_config('search_path', (select g.reset_val from pg_settings g where g.name = 'search_path'), true);
+  execute v_statement into v_removed;
+  return v_removed;
+end $$;
+
+-- The same with the rights of the application's tables' owner, to whom the installation gives this
+-- function where it can: the triggers of a table are his work, and must not run as the pack's owner.
+-- Only purge_rows() may call it. Dropped first, for who owns it could not replace it.
+drop function if exists cellfleet.delete_rows_as_owner(regclass[], text[], bigint);
+create function cellfleet.delete_rows_as_owner(p_tables regclass[], p_conditions text[], p_limit bigint)
+  returns bigint[]
+  language sql volatile security definer set search_path = pg_catalog, pg_temp
+  begin atomic
+    select cellfleet.delete_rows(p_tables, p_conditions, p_limit);
+  end;
+
+-- As the tables' owner, if there is one of all and it is he. Not past FORCE ROW LEVEL SECURITY, which
+-- hides rows from him too.
+create or replace function cellfleet.delete_batch(p_tables regclass[], p_conditions text[], p_limit bigint)
+  returns bigint[]
+  language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+begin
+  perform from pg_class c, pg_proc p
+    where c.oid = any (p_tables) and (c.relowner <> p.proowner or c.relforcerowsecurity)
+      and p.oid = 'cellfleet.delete_rows_as_owner(regclass[], text[], bigint)'::regprocedure;
+  if found then
+    return cellfleet.delete_rows(p_tables, p_conditions, p_limit);
+  end if;
+  return cellfleet.delete_rows_as_owner(p_tables, p_conditions, p_limit);
+end $$;
+
 -- Removes up to p_limit rows of a key that is `dropped` here (55000 else), as often as it is called;
--- one line per table. Tables that refer to each other in a circle are tried in turn. 23503: rows of a
--- table that is not guarded still refer to some, and nothing could be removed.
+-- one line per table. Rows that refer to each other in a circle, or within their table, go all at
+-- once if they must. 23503: rows of a table that is not guarded still refer to all that is left.
 create or replace function cellfleet.purge_rows(p_key text, p_limit integer default 10000)
   returns table (table_name text, removed bigint)
   language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 declare
   v_state text;
-  v_table record;
+  v_tables regclass[];
+  v_conditions text[];
+  v_removed bigint[];
+  v_blocked regclass[] := '{}';
+  v_blocked_conditions text[] := '{}';
   v_left bigint := p_limit;
-  v_done bigint;
   v_refusal text;
 begin
   if p_limit is null or p_limit < 1 then
@@ -91,26 +147,34 @@ begin
   on conflict (key) do update set xid = excluded.xid;
   -- What refers to a row is found out statement by statement, not at the commit.
   set constraints all immediate;
-  for v_table in select t.name, t.condition from cellfleet.tables_of(p_key) t loop
-    v_done := 0;
-    if v_table.condition is not null and v_left > 0 then
-      begin
-        -- A ctid stands in each partition; the condition keeps all but the key's rows out.
-        execute format('delete from %1$s r where r.ctid = any (array(select r.ctid from %1$s r where %2$s limit $1)) and %2$s',
-                       v_table.name, v_table.condition) using v_left;
-        get diagnostics v_done = row_count;
-      exception when foreign_key_violation or restrict_violation then
-        v_refusal := sqlerrm;
-        v_done := 0;
-      end;
-    end if;
-    v_left := v_left - v_done;
-    table_name := v_table.name::text;
-    removed := v_done;
-    return next;
+  select array_agg(t.name), array_agg(t.condition), array_agg(0) into v_tables, v_conditions, v_removed
+    from cellfleet.tables_of(p_key) t;
+  for i in 1 .. coalesce(cardinality(v_tables), 0) loop
+    continue when v_conditions[i] is null or v_left = 0;
+    begin
+      v_removed[i] := (cellfleet.delete_batch(v_tables[i:i], v_conditions[i:i], v_left))[1];
+      v_left := v_left - v_removed[i];
+    exception when foreign_key_violation or restrict_violation then
+      v_refusal := sqlerrm;
+      v_blocked := v_blocked || v_tables[i];
+      v_blocked_conditions := v_blocked_conditions || v_conditions[i];
+    end;
   end loop;
   if v_refusal is not null and v_left = p_limit then
-    raise exception 'rows of % cannot be removed: %', p_key, v_refusal using errcode = '23503',
-      hint = 'Guard the tables whose rows refer to them, or let those references cascade.';
+    begin
+      v_removed := cellfleet.spread(v_tables, v_blocked, cellfleet.delete_batch(v_blocked, v_blocked_conditions, null));
+    exception when foreign_key_violation or restrict_violation then
+      raise exception 'rows of % cannot be removed: %', p_key, sqlerrm using errcode = '23503',
+        hint = 'Guard the tables whose rows refer to them, or let those references cascade.';
+    end;
   end if;
+  return query select n.name::text, coalesce(n.count, 0) from unnest(v_tables, v_removed) n(name, count);
 end $$;
+
+-- Counts of some tables as counts of all, in the order of all.
+create or replace function cellfleet.spread(p_tables regclass[], p_some regclass[], p_counts bigint[]) returns bigint[]
+  language sql immutable set search_path = pg_catalog, pg_temp as $$
+  select array_agg(coalesce(s.count, 0) order by t.n)
+    from unnest(p_tables) with ordinality t(name, n)
+    left join unnest(p_some, p_counts) s(name, count) on s.name = t.name
+$$;

@@ -38,7 +38,7 @@ begin
        cellfleet.install_policy(regclass, text, text), cellfleet.visible_condition(text, text),
        cellfleet.guard_for(text), cellfleet.guard_name(text), cellfleet.register_table(text, text, text, text),
        cellfleet.forget_table(text, text), cellfleet.lease_sequence(regclass, bigint),
-       cellfleet.check_commit(), cellfleet.refuse_truncate() to %I', v_owner);
+       cellfleet.check_commit(), cellfleet.refuse_truncate(), cellfleet.slot(text, integer) to %I', v_owner);
   execute format('grant execute on function cellfleet.set_schema_version(text) to %I', v_owner);
   execute format('grant select on cellfleet.guarded_table, cellfleet.id_sequence, cellfleet.pack_role to %I', v_owner);
   execute format(

@@ -73,6 +73,7 @@ export async function installPack(client: Queryable, options: PackOptions): Prom
     const files = packFiles();
     for (const file of files) await client.query(file);
     await record(client, files, options.cellId);
+    await giveAway(client, options.appOwnerRole);
     await client.query("commit");
   } catch (error) {
     await client.query("rollback");
@@ -133,6 +134,29 @@ async function refuseNewer(client: Queryable): Promise<void> {
     `The database has version ${installed} of the SQL pack, this release brings ${packVersion}`,
     { nextSteps: ["run the newer release"] },
   );
+}
+
+/**
+ * The deletes of a purge run with the rights of the tables' owner, so that the triggers of his tables
+ * do. An installer who may not act for him leaves them to the pack's owner, which suffices where
+ * tables have no triggers of their own. Never to a superuser: the pack's owner would have his rights.
+ */
+async function giveAway(client: Queryable, appOwnerRole: string): Promise<void> {
+  const { rows } = await client.query(
+    `select from pg_roles r where r.rolname = $1 and not r.rolsuper
+        and pg_has_role(session_user, r.oid, 'SET')`,
+    [appOwnerRole],
+  );
+  if (rows.length === 0) return;
+  const role = pg.escapeIdentifier(appOwnerRole);
+  const name = "cellfleet.delete_rows_as_owner(regclass[], text[], bigint)";
+  await client.query(`grant create on schema cellfleet to ${role};
+    grant execute on function cellfleet.delete_rows(regclass[], text[], bigint) to ${role}`);
+  await client.query("set local role none");
+  await client.query(`alter function ${name} owner to ${role}`);
+  await client.query(`revoke all on function ${name} from public, ${role};
+    grant execute on function ${name} to ${packOwnerRole};
+    revoke create on schema cellfleet from ${role}`);
 }
 
 async function setInstallVariable(client: Queryable, name: string, value: string): Promise<void> {
