@@ -43,6 +43,7 @@ import {
   sumText,
   type TableLists,
 } from "./table-checksum.ts";
+import { listsAfter, optionalLists } from "./table-lists.ts";
 import { type Edit, groupProblem, listsProblem, wantedEdits } from "./table-problems.ts";
 import type { HashKey } from "./tenant-index.ts";
 
@@ -228,7 +229,7 @@ export class TableState {
         `the delta goes from ${change.from} to ${change.to}, the table is at ${this.#revision}`,
       );
     }
-    const lists = this.#listsAfter(change);
+    const lists = listsAfter(this.#lists, change);
     const same = lists === this.#lists;
     const problem = same ? undefined : (listsProblem(lists) ?? this.#keyspacesProblem(lists));
     if (problem !== undefined) return refused("invalid", problem);
@@ -246,24 +247,6 @@ export class TableState {
       sum: edits.sum,
       aliases,
       checksum: sumText(addSums(addSums(listsSum, edits.sum), aliases.sum)),
-    };
-  }
-
-  /** The same object when the change brings no list. */
-  #listsAfter(change: TableChange): TableLists {
-    const { tenantSources, serviceRoutes, keyspaces, cells } = change;
-    const optional = optionalLists(change);
-    const none = [tenantSources, serviceRoutes, keyspaces, cells].every(
-      (list) => list === undefined,
-    );
-    if (none && Object.keys(optional).length === 0) return this.#lists;
-    return {
-      ...this.#lists,
-      ...optional,
-      tenantSources: tenantSources ?? this.#lists.tenantSources,
-      serviceRoutes: serviceRoutes ?? this.#lists.serviceRoutes,
-      keyspaces: keyspaces ?? this.#lists.keyspaces,
-      cells: cells ?? this.#lists.cells,
     };
   }
 
@@ -388,15 +371,6 @@ const mixerOf = (keyspace: KeyspaceName, kind: KeyKind, { cell, epoch, state }: 
   createMixer(`${cell} ${epoch} ${state} ${keyspace}/${kind}/`);
 
 const mixRoute = (at: KeyAt, route: Route): Sum => mixerOf(at.keyspace, at.kind, route)(at.value);
-
-/** Those that a table may do without; absent stays absent. */
-const optionalLists = ({
-  globalServices,
-  aliasing,
-}: Pick<TableChange, "globalServices" | "aliasing">): Partial<TableLists> => ({
-  ...(globalServices === undefined ? {} : { globalServices }),
-  ...(aliasing === undefined ? {} : { aliasing }),
-});
 
 const cellMap = (cells: readonly RoutedCell[]): ReadonlyMap<CellId, RoutedCell> =>
   new Map(cells.map((cell) => [cell.id, cell]));
