@@ -5,6 +5,7 @@
  * neither the address nor a password of it stands in a message. What PostgreSQL refuses becomes a
  * `CellError`, because a refusal of a foreign database is an answer and no fault of ours.
  */
+import { Duplex } from "node:stream";
 import pg from "pg";
 import { CellError } from "../contract/errors.ts";
 import { resolveSecret } from "../runtime/secret-ref.ts";
@@ -35,16 +36,29 @@ export async function withUserDatabase<T>(
   work: (client: pg.Client) => Promise<T>,
 ): Promise<T> {
   const client = await openUserDatabase(database);
-  const onAbort = () => void client.end().catch(() => {});
+  const onAbort = () => sever(client);
   database.signal?.addEventListener("abort", onAbort, { once: true });
   try {
-    return await work(client);
+    const result = await work(client);
+    await client.end();
+    return result;
   } catch (error) {
+    sever(client);
     throw asRefusal(error);
   } finally {
     database.signal?.removeEventListener("abort", onAbort);
-    await client.end().catch(() => {}); // It may be closed already: by the server, or by the signal.
   }
+}
+
+/**
+ * Ends the connection without a farewell: in the middle of a COPY the server would wait for us to
+ * read, and we for its last word.
+ */
+export function sever(client: pg.Client): void {
+  const connection: unknown = Reflect.get(client, "connection");
+  if (typeof connection !== "object" || connection === null) return;
+  const stream: unknown = Reflect.get(connection, "stream");
+  if (stream instanceof Duplex) stream.destroy();
 }
 
 /** The caller closes it. */

@@ -8,7 +8,7 @@
  */
 import type pg from "pg";
 import { CellError } from "../contract/errors.ts";
-import { asRefusal, openUserDatabase, type UserDatabase } from "./connection.ts";
+import { asRefusal, openUserDatabase, sever, type UserDatabase } from "./connection.ts";
 
 export type TenantQuery = {
   readonly database: UserDatabase;
@@ -34,7 +34,7 @@ type Row = Readonly<Record<string, string | null>>;
 /** Lines of NDJSON, many to a chunk. Throws CONFIG_INVALID with what PostgreSQL says. */
 export async function* tenantsFromQuery(query: TenantQuery): AsyncGenerator<string, void> {
   const client = await openUserDatabase(query.database);
-  const onAbort = () => void client.end().catch(() => {});
+  const onAbort = () => sever(client);
   query.database.signal?.addEventListener("abort", onAbort, { once: true });
   try {
     await client.query("begin transaction isolation level repeatable read, read only");

@@ -10,12 +10,14 @@ import { locate } from "../locate.ts";
 import { mutate } from "../mutate.ts";
 import { resolutionView, tenantView } from "../render/views.ts";
 import type { Session } from "../session.ts";
+import { exportCommand, exportTenantRows } from "./tenant-export.ts";
 import {
   fromQueryHelp,
   fromQueryOptions,
   importFromQuery,
   isFromQuery,
 } from "./tenant-from-query.ts";
+import { registerLife } from "./tenant-life.ts";
 
 export const register: Register = (noun, bind) => {
   bind(
@@ -54,6 +56,10 @@ export const register: Register = (noun, bind) => {
     },
   );
   bind(mutation(createCommand(noun)), create);
+  registerLife(noun, bind);
+  bind(exportCommand(noun), (session, args, options) =>
+    exportTenantRows(session, args[0] ?? "", options),
+  );
   bind(importCommand(noun), async (session, args, options) => {
     if (isFromQuery(args[0], options)) return importFromQuery(session, options);
     const { importTenants } = await import("../import-tenants.ts");
