@@ -1,6 +1,6 @@
 /**
  * The agent's own door, for people and probes, on a port that routers do not use: `/livez`, `/readyz`,
- * `/metrics`, `/cellfleet/status`. It says what is, and decides nothing.
+ * `/metrics`, `/cellfleet/status`, and what workers ask (`worker-pages.ts`). It decides nothing.
  */
 import { createServer, type Server, type ServerResponse } from "node:http";
 import { type AgentStatus, ownershipStates } from "../../contract/cell-protocol.ts";
@@ -15,9 +15,11 @@ import type { Gate } from "./gate.ts";
 import type { LeaseKeeper } from "./lease-keeper.ts";
 import type { OwnershipCache } from "./ownership-cache.ts";
 import { passageCodes } from "./passage.ts";
+import { readChoices } from "./read-choice.ts";
 import { buildAnswer, sendAnswer } from "./refusal.ts";
 import type { StageKeeper } from "./stage-keeper.ts";
 import type { Sync } from "./sync.ts";
+import type { WorkerPages } from "./worker-pages.ts";
 
 /** Everything that can be asked about one agent. */
 export type AgentParts = {
@@ -36,7 +38,7 @@ export type AgentParts = {
 
 const headersMs = 5000;
 
-export function createAdmin(parts: AgentParts, metrics: Metrics): Server {
+export function createAdmin(parts: AgentParts, metrics: Metrics, workers: WorkerPages): Server {
   const server = createServer({ headersTimeout: headersMs, requestTimeout: headersMs });
   const pages: Readonly<Record<string, (res: ServerResponse) => void>> = {
     "/livez": (res) => send(res, 200, "text/plain", "ok\n"),
@@ -50,15 +52,28 @@ export function createAdmin(parts: AgentParts, metrics: Metrics): Server {
   };
   server.on("request", (req, res) => {
     req.resume();
-    const [path = ""] = (req.url ?? "").split("?");
-    const page = Object.hasOwn(pages, path) ? pages[path] : undefined;
+    const [path = "", query = ""] = (req.url ?? "").split("?");
+    const ask = Object.hasOwn(workers, path) ? workers[path] : undefined;
+    const page =
+      ask === undefined
+        ? Object.hasOwn(pages, path) && pages[path]
+        : (to: ServerResponse) => answerWorker(to, () => ask(new URLSearchParams(query)));
     if (req.method !== "GET" && req.method !== "HEAD") {
       sendAnswer(res, buildAnswer(new CellError("METHOD_NOT_ALLOWED", "Only GET."), undefined));
-    } else if (page === undefined) {
+    } else if (page === undefined || page === false) {
       sendAnswer(res, buildAnswer(new CellError("NOT_FOUND", "Nothing is here."), undefined));
     } else page(res);
   });
   return server;
+}
+
+function answerWorker(res: ServerResponse, ask: () => unknown): void {
+  try {
+    send(res, 200, "application/json", `${JSON.stringify(ask())}\n`);
+  } catch (error) {
+    if (!(error instanceof CellError)) throw error;
+    sendAnswer(res, buildAnswer(error, undefined));
+  }
 }
 
 export function buildStatus(parts: AgentParts): AgentStatus {
@@ -109,6 +124,8 @@ export type AgentMetrics = {
   readonly refusals: Counter;
   /** Let pass by a stage that refuses nothing. */
   readonly passedOver: Counter;
+  /** Requests of class read, by where they went and why. */
+  readonly reads: Counter;
 };
 
 const ownCodes = ["PLACEMENT_STALE", "LEASE_MISSING", "GATE_CLOSED", "GATE_HEADERS_MISSING"];
@@ -138,6 +155,11 @@ export function createAgentMetrics(): AgentMetrics {
       "cellfleet_cell_would_refuse_total",
       "Requests that passed in this stage and would be refused in enforce, by code.",
       passageCodes.map((reason) => ({ reason })),
+    ),
+    reads: metrics.counter(
+      "cellfleet_agent_reads_total",
+      "Requests of class read to services with replicas, by where they went and why.",
+      readChoices,
     ),
   };
 }

@@ -22,7 +22,8 @@ import { createLog } from "../../runtime/log.ts";
 import { systemRandom } from "../../runtime/random.ts";
 import { type CellStore, createCellStore, storeRoles } from "../../tests/cell-store.ts";
 import type { TestPostgres } from "../../tests/postgres.ts";
-import { type Agent, type AgentOptions, startAgent } from "./agent.ts";
+import { type Agent, startAgent } from "./agent.ts";
+import type { AgentOptions } from "./agent-parts.ts";
 import type { AgentConfig } from "./config.ts";
 import type { AgentEvents } from "./events.ts";
 

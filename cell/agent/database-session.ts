@@ -22,6 +22,7 @@ import { subscribeOwnership } from "../store/subscription.ts";
 import type { AgentLog } from "./events.ts";
 import type { LeaseKeeper } from "./lease-keeper.ts";
 import type { OwnershipCache } from "./ownership-cache.ts";
+import type { StageKeeper } from "./stage-keeper.ts";
 
 export type SessionOptions = {
   readonly clock: Clock;
@@ -32,6 +33,7 @@ export type SessionOptions = {
   readonly databaseUrl: string;
   readonly cache: OwnershipCache;
   readonly lease: LeaseKeeper;
+  readonly stage: StageKeeper;
   /** Became primary, or the database was started anew, or the lease is over: ask the control plane now. */
   readonly onNews: () => void;
 };
@@ -145,6 +147,7 @@ export class DatabaseSession {
     let news = this.#facts !== undefined && this.#facts.boot !== facts.boot;
     this.#facts = facts;
     lease.observe(facts, askedMonoMs, clock.monotonicMs());
+    this.#options.stage.observe(facts.stage);
     cache.put(await ownershipSince(link.client, cache.change));
     cache.markRead(askedMonoMs);
     if (!link.primary && (await tryBecomePrimary(link.client))) {

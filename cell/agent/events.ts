@@ -20,6 +20,18 @@ export type AgentEvents = {
   "ownership.delayed": { revision: number; keys: number };
   "ids.refused": { sequence: string; lo: number; hi: number };
   "answer.failed": LogFields;
+  "answer.refused": { id: string } & LogFields;
+  "stage.delayed": { stage: string };
+  "stage.changed": { from: string; to: string };
+  "purge.done": { key: string; rows: number };
+  "purge.failed": { key: string } & LogFields;
+  "replica.found": { replica: string };
+  "replica.lost": { replica: string; reason: string };
+  "table.applied": { revision: number; by: string; placements: number };
+  "table.refused": { reason: string; text: string; where: string };
+  "table.not-written": LogFields;
+  "table.lost": LogFields;
+  "table.found": LogFields;
   "stats.failed": LogFields;
   "app.found": { upstream: string };
   "app.lost": { upstream: string; reason: string };

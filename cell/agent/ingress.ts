@@ -7,13 +7,15 @@
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import { CellError } from "../../contract/errors.ts";
-import { headerValues, listElements } from "../../contract/raw-headers.ts";
+import { positionHeader } from "../../contract/headers.ts";
+import { filterHeaders, headerValues, listElements } from "../../contract/raw-headers.ts";
 import { must } from "../../runtime/assert.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import {
   type ForwardLimits,
   forward,
   forwardLimits,
+  type HeadVerdict,
   type HopFailure,
   type HopOutcome,
 } from "../../runtime/http/forward.ts";
@@ -21,14 +23,19 @@ import { bodyFraming } from "../../runtime/http/hop-headers.ts";
 import { RequestBody } from "../../runtime/http/request-body.ts";
 import { confirmHead, type Entered, type EntryOptions, enter } from "./entry.ts";
 import { nonceOf } from "./passage.ts";
+import { lsnMax, positionHeaders } from "./position.ts";
+import { planRead, type ReadChoiceOptions, type ReadPlan } from "./read-choice.ts";
 import { buildAnswer, sendAnswer } from "./refusal.ts";
-import { type Instance, onPrimary } from "./upstreams.ts";
+import type { ReplicaWatch } from "./replica-watch.ts";
+import type { Instance } from "./upstreams.ts";
 
-export type IngressOptions = EntryOptions & {
-  readonly clock: Clock;
-  /** `code` is that of the gate's own answer; absent when the application's answer went out. */
-  readonly onDone: (status: number, code: string | undefined) => void;
-};
+export type IngressOptions = EntryOptions &
+  ReadChoiceOptions & {
+    readonly clock: Clock;
+    readonly watch: ReplicaWatch | undefined;
+    /** `code` is that of the gate's own answer; absent when the application's answer went out. */
+    readonly onDone: (status: number, code: string | undefined) => void;
+  };
 
 export const bodyBytesMax = 1024 ** 3;
 const bodyIdleMs = 60_000;
@@ -102,9 +109,10 @@ async function exchange(
   body: RequestBody,
 ): Promise<HopOutcome> {
   const { req } = client;
+  const plan = planRead(options, entry, req);
   const tried = new Set<Instance>();
+  let instance = must(chooseInstance(options, entry, plan, tried), "an instance of the service");
   for (;;) {
-    const instance = chooseInstance(options, entry, tried);
     tried.add(instance);
     const outcome = await forward({
       clock: options.clock,
@@ -116,22 +124,50 @@ async function exchange(
       client,
       limits,
       trailers: listElements(headerValues(req.rawHeaders, "te")).includes("trailers"),
-      onResponseHead: (_status, raw) => confirmHead(options, entry, raw),
+      onResponseHead: (_status, raw) =>
+        plan.givesPosition
+          ? headWithPosition(options, entry, raw)
+          : confirmHead(options, entry, raw),
     });
     if (outcome.kind !== "failed" || outcome.reason !== "connect") return outcome;
     options.upstreams.suspect(instance);
-    const another = options.upstreams.pick(entry.service, onPrimary, tried);
+    const another = chooseInstance(options, entry, plan, tried);
     if (outcome.sent !== "nothing" || !body.replayable || another === undefined) return outcome;
+    instance = another;
   }
 }
 
-/** There is one: a service has at least one instance, and the caller asked whether one is left. */
-export function chooseInstance(
+/** Undefined when every instance that may answer has been tried. */
+function chooseInstance(
   options: IngressOptions,
   entry: Entered,
+  plan: ReadPlan,
   tried: ReadonlySet<Instance>,
-): Instance {
-  return must(options.upstreams.pick(entry.service, onPrimary, tried), "an instance to try");
+): Instance | undefined {
+  for (const fits of plan.preferences) {
+    const instance = options.upstreams.pick(entry.service, fits, tried);
+    if (instance !== undefined) return instance;
+  }
+  return undefined;
+}
+
+/**
+ * The application has answered, so what it wrote is in the log up to the position read now; the
+ * second look at ownership comes after that, and last.
+ */
+async function headWithPosition(
+  options: IngressOptions,
+  entry: Entered,
+  raw: string[],
+): Promise<HeadVerdict> {
+  const lsn = (await options.watch?.position()) ?? lsnMax;
+  const verdict = confirmHead(
+    options,
+    entry,
+    filterHeaders(raw, (name) => name !== positionHeader),
+  );
+  if (verdict.kind === "replace") return verdict;
+  return { kind: "pass", headers: [...verdict.headers, ...positionHeaders(options.cell, lsn)] };
 }
 
 function finish(

@@ -26,7 +26,8 @@ function setUp() {
   const keeper = new LeaseKeeper(clock, log);
   const facts = (lease: DatabaseFacts["lease"]): DatabaseFacts => ({
     ...{ cell: "cell-01", systemIdentifier: "1", timeline: 1, boot, clock: boot },
-    ...{ grant: lease.grant, lease, epochMax: 1, appliedRevision: 1 },
+    ...{ grant: lease.grant, lease, epochMax: 1, appliedRevision: 1, inRecovery: false },
+    ...{ stage: "enforce", wouldRefuse: {}, guardedTables: 1, schemaVersion: null },
   });
   return {
     keeper,

@@ -1,20 +1,26 @@
 /**
  * What the primary agent does with an answer of the control plane, in this order: the lease, because
- * it runs; the keyspaces, because keys are resolved by them; the changes; the ids.
+ * it runs; the keyspaces, because keys are resolved by them; the changes; the ids; the stage.
  *
  * Every step is conditional in the database itself, so a late or repeated answer, or a second agent
  * that takes itself for the primary, changes nothing that is newer.
  */
 import type pg from "pg";
-import type { AgentSyncRequest, AgentSyncResponse } from "../../contract/cell-protocol.ts";
+import type {
+  AgentSyncRequest,
+  AgentSyncResponse,
+  OwnershipChange,
+} from "../../contract/cell-protocol.ts";
 import { epochSchema } from "../../contract/ids.ts";
 import { placementKeySchema } from "../../contract/placement-key.ts";
-import type { DatabaseFacts } from "../store/facts.ts";
+import { type DatabaseFacts, setStage } from "../store/facts.ts";
 import { addIdRange } from "../store/id-ranges.ts";
 import { setLease } from "../store/lease.ts";
-import { applyKeyspaces, applyOwnership } from "../store/ownership.ts";
+import { applyKeyspaces, applyOwnership, type ChangeOutcome } from "../store/ownership.ts";
+import { sqlStateOf } from "../store/queryable.ts";
 import type { AgentLog } from "./events.ts";
 import type { LeaseKeeper } from "./lease-keeper.ts";
+import type { Purger } from "./purger.ts";
 
 export type Refused = AgentSyncRequest["refused"][number];
 export type Obeyed = {
@@ -29,12 +35,17 @@ export type ObedienceOptions = {
   readonly log: AgentLog;
   readonly lease: LeaseKeeper;
   readonly instance: string;
+  readonly purger: Purger;
+  /** The database's stage is another one now: the gate is to follow it. */
+  readonly onStageSet: () => Promise<void>;
 };
+
+const lockNotAvailable = "55P03";
 
 export function createObedience(
   options: ObedienceOptions,
 ): (answer: AgentSyncResponse, facts: DatabaseFacts, sentMonoMs: number) => Promise<Obeyed> {
-  const { pool, log } = options;
+  const { pool, log, purger } = options;
   let keyspacesApplied = "";
   let leaseRefused = "";
 
@@ -68,27 +79,45 @@ export function createObedience(
   }
 
   async function obeyChanges(answer: AgentSyncResponse, facts: DatabaseFacts): Promise<Obeyed> {
-    if (answer.changes.length === 0 && answer.revision <= facts.appliedRevision) {
+    // A purge is asked for until it is reported; what is applied need not be written again.
+    const known = answer.changes.filter((change) => isPurge(change) && purger.knows(change));
+    for (const change of known) purger.hear(change);
+    const changes = answer.changes.filter((change) => !known.includes(change));
+    if (changes.length === 0 && answer.revision <= facts.appliedRevision) {
       return { refused: [], busy: false };
     }
-    const { outcomes, busy } = await applyOwnership(pool, {
-      changes: answer.changes,
-      revision: answer.revision,
-    });
+    const { outcomes, busy } = await applyOwnership(pool, { changes, revision: answer.revision });
     if (busy.length > 0) {
       log.event("ownership.delayed", { revision: answer.revision, keys: busy.length }, "warn");
     }
-    const refused: Refused[] = [];
-    for (const { key, outcome, state, epoch } of outcomes) {
-      if (outcome !== "refused") continue;
-      log.event("ownership.refused", { key, state, epoch }, "warn");
-      refused.push({
-        key: placementKeySchema.parse(key),
-        state,
-        epoch: epochSchema.parse(epoch),
-      });
+    const refused = outcomes.filter(({ outcome }) => outcome === "refused");
+    const standing = new Set<string>(
+      outcomes.flatMap(({ key, outcome }) => (outcome === "refused" ? [] : [key])),
+    );
+    // Only what is dropped here, and stays so, is removed.
+    for (const change of changes.filter((one) => isPurge(one) && standing.has(one.key))) {
+      purger.hear(change);
     }
-    return { refused, busy: busy.length > 0 };
+    return { refused: refused.map(noteRefused), busy: busy.length > 0 };
+  }
+
+  function noteRefused({ key, state, epoch }: ChangeOutcome): Refused {
+    log.event("ownership.refused", { key, state, epoch }, "warn");
+    return { key: placementKeySchema.parse(key), state, epoch: epochSchema.parse(epoch) };
+  }
+
+  /** False: a transaction that began under the old stage stands in the way; asked for again. */
+  async function obeyStage(answer: AgentSyncResponse, facts: DatabaseFacts): Promise<boolean> {
+    if (answer.stage === undefined || answer.stage === facts.stage) return true;
+    try {
+      await setStage(pool, answer.stage);
+    } catch (error) {
+      if (sqlStateOf(error) !== lockNotAvailable) throw error;
+      log.event("stage.delayed", { stage: answer.stage }, "warn");
+      return false;
+    }
+    await options.onStageSet();
+    return true;
   }
 
   return async (answer, facts, sentMonoMs) => {
@@ -100,6 +129,10 @@ export function createObedience(
       // Its ids are never used, which is harmless; the next call asks from the present floor.
       if (outcome === "refused") log.event("ids.refused", range, "warn");
     }
-    return obeyed;
+    const staged = await obeyStage(answer, facts);
+    return { ...obeyed, busy: obeyed.busy || !staged };
   };
 }
+
+const isPurge = (change: OwnershipChange): boolean =>
+  change.purge === true && change.state === "dropped";

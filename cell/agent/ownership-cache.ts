@@ -26,6 +26,9 @@ export class OwnershipCache {
   #shapes = new Map<string, Placement>();
   #counts = noKeys();
   #change = 0;
+  /** Every key once, as it first came: a place in it stays the same key's until `replace`. */
+  #order: string[] = [];
+  #generation = 0;
   #freshMonoMs = Number.NEGATIVE_INFINITY;
 
   /** Everything up to this change number is in here. */
@@ -38,6 +41,13 @@ export class OwnershipCache {
   get(key: string): Placement | undefined {
     return this.#keys.get(key);
   }
+  get order(): readonly string[] {
+    return this.#order;
+  }
+  /** Another one after each `replace`. */
+  get generation(): number {
+    return this.#generation;
+  }
   countByState(): Readonly<Record<OwnershipState, number>> {
     return this.#counts;
   }
@@ -48,6 +58,8 @@ export class OwnershipCache {
     this.#shapes = new Map();
     this.#counts = noKeys();
     this.#change = 0;
+    this.#order = [];
+    this.#generation += 1;
     this.put(rows);
   }
 
@@ -55,6 +67,7 @@ export class OwnershipCache {
     for (const { key, state, epoch, change } of rows) {
       const before = this.#keys.get(key);
       if (before !== undefined) this.#counts[before.state] -= 1;
+      else this.#order.push(key);
       this.#counts[state] += 1;
       this.#keys.set(key, this.#shapeOf(state, epoch));
       this.#change = Math.max(this.#change, change);

@@ -20,14 +20,18 @@ import { errorFields } from "../../runtime/log.ts";
 import { type Loop, startLoop } from "../../runtime/loop.ts";
 import type { Random } from "../../runtime/random.ts";
 import { type DatabaseFacts, readFacts } from "../store/facts.ts";
-import { type LowRange, readLowRanges } from "../store/id-ranges.ts";
+import { type LowRange, readHeldRanges, readLowRanges } from "../store/id-ranges.ts";
 import { listOwnership } from "../store/ownership.ts";
 import type { DatabaseSession } from "./database-session.ts";
 import type { AgentLog } from "./events.ts";
 import type { LeaseKeeper } from "./lease-keeper.ts";
 import { createObedience, type Refused } from "./obedience.ts";
 import { OwnershipReport, type ReportPage } from "./ownership-report.ts";
+import type { Purger } from "./purger.ts";
+import type { Questions } from "./questions.ts";
+import type { StageKeeper } from "./stage-keeper.ts";
 import type { TenantStats } from "./tenant-stats.ts";
+import type { WouldRefuse } from "./would-refuse.ts";
 
 export type SyncOptions = {
   readonly clock: Clock;
@@ -45,6 +49,10 @@ export type SyncOptions = {
   readonly appReachable: () => boolean;
   /** Of the application, behind this agent. */
   readonly services: readonly string[];
+  readonly stage: StageKeeper;
+  readonly wouldRefuse: WouldRefuse;
+  readonly purger: Purger;
+  readonly questions: Questions;
 };
 
 /** Below what proxies between here and the control plane cut. */
@@ -77,7 +85,7 @@ export class Sync {
 
   constructor(options: SyncOptions) {
     this.#options = options;
-    this.#obey = createObedience(options);
+    this.#obey = createObedience({ ...options, onStageSet: () => options.session.look() });
     this.#report = new OwnershipReport((after, limit) => listOwnership(options.pool, after, limit));
     this.#loop = startLoop({
       clock: options.clock,
@@ -105,7 +113,7 @@ export class Sync {
   }
 
   async #turn(stop: AbortSignal): Promise<"again" | "idle"> {
-    const { client, session, stats } = this.#options;
+    const { client, session, stats, stage, purger, questions } = this.#options;
     const call = new AbortController();
     this.#call = call;
     const prepared = await this.#prepare();
@@ -129,11 +137,15 @@ export class Sync {
       });
     if (answer === undefined) return "again";
     this.#noteFound(answer);
+    // Every agent opens its gate at once; only the primary tells the database.
+    stage.hear(answer.stage);
     stats.reported(request.stats);
+    purger.reported(request.purged ?? []);
     if (request.ownership !== undefined) this.#report.sent();
     // What was refused has been told; the lock may have passed to another agent meanwhile.
     this.#refused = this.#refused.slice(request.refused.length);
     if (!wasPrimary || !session.primary()) return "idle";
+    questions.hear(answer.queries ?? []);
     return this.#follow(answer, prepared).catch((error: unknown) => {
       this.#noteUnapplied(error);
       throw error;
@@ -147,11 +159,14 @@ export class Sync {
     if (answer.report === "ownership") this.#report.begin();
     else this.#report.end();
     // A writer in the way is asked again at the loop's pace, and so is a call that answered at once.
-    const worthAnswering =
-      answer.more || answer.changes.length > 0 || answer.idRanges.length > 0 || this.#report.open;
+    const { facts } = prepared;
+    const isNew = answer.revision > facts.appliedRevision || isStageNews(answer, facts);
+    const worthAnswering = answer.more || isNew || answer.idRanges.length > 0 || this.#report.open;
     // A whole report that did not satisfy is sent again, but not at once.
     const unsatisfied = prepared.request.ownership?.last === true && this.#report.open;
-    if (busy || unsatisfied) return "idle";
+    // Purges and questions are repeated until they are answered: such a call comes back at once.
+    const repeated = answer.changes.length > 0 || (answer.queries ?? []).length > 0;
+    if (busy || unsatisfied || (repeated && !worthAnswering)) return "idle";
     return worthAnswering || prepared.request.waitMs > 0 ? "again" : "idle";
   }
 
@@ -198,7 +213,7 @@ export class Sync {
     wantLease: boolean,
     waitMs: number,
   ): AgentSyncRequest {
-    const { cell, instance, endpoint, stats, appReachable } = this.#options;
+    const { cell, instance, endpoint, stats, appReachable, purger, wouldRefuse } = this.#options;
     const { facts } = seen;
     return {
       cell,
@@ -207,7 +222,7 @@ export class Sync {
       primary,
       endpoint,
       release,
-      schemaVersion: release,
+      schemaVersion: facts.schemaVersion ?? "",
       database: {
         systemIdentifier: facts.systemIdentifier,
         timeline: facts.timeline,
@@ -220,6 +235,12 @@ export class Sync {
       refused: this.#refused,
       app: { reachable: appReachable() },
       services: [...this.#options.services],
+      stage: {
+        applied: facts.stage,
+        wouldRefuse: { ...facts.wouldRefuse, ...wouldRefuse.counts() },
+        guardedTables: facts.guardedTables,
+      },
+      purged: primary ? purger.due() : [],
       wantLease,
       wantIdRanges: seen.lowRanges.map(({ sequence, floor }) => ({ sequence, floor })),
       idRangesHeld: [...seen.held],
@@ -275,12 +296,5 @@ const withoutSight = (facts: DatabaseFacts): Seen => ({
   ...{ facts, reachable: false, lowRanges: [], held: [], page: undefined },
 });
 
-/** The highest id of all ranges held, so that a restored control plane does not hand it out again. */
-async function readHeldRanges(
-  pool: pg.Pool,
-): Promise<{ readonly sequence: string; readonly max: number }[]> {
-  const { rows } = await pool.query<{ sequence: string; max: string }>(
-    "select sequence, max(hi) as max from cellfleet.id_range group by sequence order by sequence limit 500",
-  );
-  return rows.map(({ sequence, max }) => ({ sequence, max: Number(max) }));
-}
+const isStageNews = (answer: AgentSyncResponse, facts: DatabaseFacts): boolean =>
+  answer.stage !== undefined && answer.stage !== facts.stage;

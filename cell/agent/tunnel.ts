@@ -10,9 +10,10 @@ import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { CellError } from "../../contract/errors.ts";
 import { headerValues, listElements } from "../../contract/raw-headers.ts";
+import { must } from "../../runtime/assert.ts";
 import { stripResponseHeaders } from "../../runtime/http/hop-headers.ts";
 import { confirmHead, type Entered, enter, mayStay } from "./entry.ts";
-import { chooseInstance, type IngressOptions } from "./ingress.ts";
+import type { IngressOptions } from "./ingress.ts";
 import { nonceOf } from "./passage.ts";
 import { buildAnswer } from "./refusal.ts";
 import { type Instance, onPrimary } from "./upstreams.ts";
@@ -74,7 +75,10 @@ type Upgrade = {
 
 function upgrade(wanted: Upgrade, tried: ReadonlySet<Instance>): void {
   const { options, entry, req, socket, head } = wanted;
-  const instance = chooseInstance(options, entry, tried);
+  const instance = must(
+    options.upstreams.pick(entry.service, onPrimary, tried),
+    "an instance of the service that was not tried",
+  );
   const url = new URL(instance.endpoint.url);
   const outgoing = httpRequest({
     host: url.hostname.replace(/^\[|\]$/g, ""),

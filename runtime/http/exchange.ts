@@ -4,17 +4,18 @@
  *
  * Phases: `connecting` (nothing was sent) → `sending` (the endpoint may have seen it) → `answering`
  * (the head passed to the client) or `discarding` (the caller's own answer goes instead) → `over`.
+ * `judging` is between the last two of them, while the caller takes its time over the head.
  */
 import type { Dispatcher } from "undici";
 import type { CellError } from "../../contract/errors.ts";
 import { filterHeaders, headerValues } from "../../contract/raw-headers.ts";
 import { errorCode } from "./error-code.ts";
-import type { ForwardOptions, HopFailure, HopOutcome } from "./forward.ts";
+import type { ForwardOptions, HeadVerdict, HopFailure, HopOutcome } from "./forward.ts";
 import { stripResponseHeaders, stripTrailers } from "./hop-headers.ts";
 import { PhaseTimer } from "./phase-timer.ts";
 import { BodyError } from "./request-body.ts";
 
-type Phase = "connecting" | "sending" | "answering" | "discarding" | "over";
+type Phase = "connecting" | "sending" | "judging" | "answering" | "discarding" | "over";
 
 /** A refused answer of this size is read to its end, so that its connection can be used again. */
 const discardBytesMax = 64 * 1024;
@@ -31,6 +32,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
   #status: number | undefined;
   #replacement: CellError | undefined;
   #ending: boolean = false;
+  #endedEarly: boolean = false;
   #discarded = 0;
   #bytesOut = 0;
   #connectMs = 0;
@@ -102,6 +104,32 @@ export class Exchange implements Dispatcher.DispatchHandler {
     const headers =
       status === 204 ? filterHeaders(stripped, (name) => name !== "content-length") : stripped;
     const verdict = this.#options.onResponseHead(status, headers);
+    if (!(verdict instanceof Promise)) {
+      this.#judge(status, headers, verdict);
+      return;
+    }
+    // The endpoint has answered, so its own timers are over; nothing more is read meanwhile.
+    this.#phase = "judging";
+    controller.pause();
+    void verdict.then((late) => {
+      if (this.#phase !== "judging") return;
+      try {
+        this.#judge(status, headers, late);
+        this.#catchUp(controller);
+      } catch (error) {
+        // A head that Node will not write; undici would have caught it in its own turn.
+        controller.abort(error instanceof Error ? error : new Error(String(error)));
+      }
+    });
+  }
+
+  /** A message without a body ends at once, paused or not. */
+  #catchUp(controller: Dispatcher.DispatchController): void {
+    controller.resume();
+    if (this.#endedEarly) this.onResponseEnd(controller);
+  }
+
+  #judge(status: number, headers: readonly string[], verdict: HeadVerdict): void {
     if (verdict.kind === "replace") {
       this.#phase = "discarding";
       this.#replacement = verdict.error;
@@ -147,6 +175,10 @@ export class Exchange implements Dispatcher.DispatchHandler {
   }
 
   onResponseEnd(controller: Dispatcher.DispatchController): void {
+    if (this.#phase === "judging") {
+      this.#endedEarly = true;
+      return;
+    }
     if (this.#phase === "discarding") {
       this.#fail("replaced", undefined);
       return;

@@ -69,8 +69,14 @@ export type ForwardOptions = {
   readonly limits: ForwardLimits;
   /** The client sent `TE: trailers`. */
   readonly trailers: boolean;
-  /** `headers` are those of the endpoint without the ones of its connection. Called once, synchronously. */
-  readonly onResponseHead: (status: number, headers: string[]) => HeadVerdict;
+  /**
+   * `headers` are those of the endpoint without the ones of its connection. Called once, synchronously;
+   * a promise of the verdict, which must not reject, holds the answer back until it is there.
+   */
+  readonly onResponseHead: (
+    status: number,
+    headers: string[],
+  ) => HeadVerdict | Promise<HeadVerdict>;
 };
 
 export type HopTimes = {

@@ -1,0 +1,118 @@
+/**
+ * One read-only question to the cell's database, as a login of its own.
+ *
+ * Always true: the operator's text is one statement, and one that only reads: it is the body of a
+ * cursor, sent by the protocol that takes a single statement, inside a transaction that cannot write.
+ * The login's own rights are the fence behind that. Rows, bytes and time are bounded; what is cut is
+ * said to be cut.
+ */
+import { Socket } from "node:net";
+import pg from "pg";
+import type { AgentSyncResponse, QueryAnswer } from "../../contract/cell-protocol.ts";
+import type { Clock } from "../../runtime/clock.ts";
+import { errorFields } from "../../runtime/log.ts";
+import { sqlStateOf } from "../store/queryable.ts";
+
+export type Question = NonNullable<AgentSyncResponse["queries"]>[number];
+export type Answer = QueryAnswer["answer"];
+
+/** Of the answer's rows as JSON: what a control plane takes in one body. */
+export const answerBytesMax = 8 * 1024 * 1024;
+/** A single row of PostgreSQL may have a gigabyte: the connection is cut before this process suffers. */
+const receivedBytesMax = 64 * 1024 * 1024;
+const watchMs = 20;
+const batchRows = 100;
+const connectMs = 3000;
+const messageMax = 2000;
+
+export async function runQuestion(question: Question, url: string, clock: Clock): Promise<Answer> {
+  const socket = new Socket();
+  const client = new pg.Client({
+    connectionString: url,
+    stream: () => socket,
+    connectionTimeoutMillis: Math.min(connectMs, question.timeoutMs),
+    application_name: "cellfleet-query",
+    // As PostgreSQL writes them: the control plane passes on what it does not understand.
+    types: { getTypeParser: () => (value: string) => value },
+  });
+  // Every failure reaches the caller through the call that it interrupts.
+  client.on("error", () => {});
+  let cut: string | undefined;
+  const watch = startWatch({ clock, socket, timeoutMs: question.timeoutMs }, (reason) => {
+    cut = reason;
+  });
+  try {
+    await client.connect();
+    return await read(client, question);
+  } catch (error) {
+    return cut === undefined ? failure(error) : failed("CUT_OFF", cut);
+  } finally {
+    watch();
+    // It may be broken already, and nothing in it is to be kept.
+    await client.end().catch(() => {});
+  }
+}
+
+async function read(client: pg.Client, question: Question): Promise<Answer> {
+  await client.query("begin transaction isolation level repeatable read read only");
+  await client.query(`set local statement_timeout = ${question.timeoutMs}`);
+  // A name makes it a prepared statement, and that is one statement or an error.
+  await client.query({
+    name: "question",
+    text: `declare question no scroll cursor for ${question.sql}`,
+  });
+  const rows: Array<Array<string | null>> = [];
+  let columns: string[] = [];
+  let bytes = 0;
+  for (;;) {
+    const asked = Math.min(batchRows, question.rowsMax + 1 - rows.length);
+    const batch = await client.query<Array<string | null>>({
+      text: `fetch ${asked} from question`,
+      rowMode: "array",
+    });
+    columns = batch.fields.map((field) => field.name);
+    for (const row of batch.rows) {
+      bytes += Buffer.byteLength(JSON.stringify(row));
+      if (rows.length >= question.rowsMax || bytes > answerBytesMax) {
+        return { kind: "rows", columns, rows, truncated: true };
+      }
+      rows.push(row);
+    }
+    if (batch.rows.length < asked) return { kind: "rows", columns, rows, truncated: false };
+  }
+}
+
+/** Returns how to stop watching. */
+function startWatch(
+  known: { readonly clock: Clock; readonly socket: Socket; readonly timeoutMs: number },
+  onCut: (reason: string) => void,
+): () => void {
+  const { clock, socket, timeoutMs } = known;
+  const cut = (reason: string) => {
+    onCut(reason);
+    socket.destroy(new Error(reason));
+  };
+  const late = clock.after(timeoutMs, () => cut(`there was no answer within ${timeoutMs} ms`));
+  let timer = clock.after(watchMs, look);
+  function look(): void {
+    if (socket.bytesRead > receivedBytesMax) {
+      cut(`a row is too large: more than ${receivedBytesMax} bytes came for one batch`);
+    } else timer = clock.after(watchMs, look);
+  }
+  return () => {
+    late.cancel();
+    timer.cancel();
+  };
+}
+
+function failure(error: unknown): Answer {
+  const state = sqlStateOf(error);
+  const text = String(errorFields(error)["error"]);
+  return failed(state ?? "UNREACHABLE", text);
+}
+
+export const failed = (code: string, message: string): Answer => ({
+  kind: "error",
+  code: code.slice(0, 40),
+  message: message.slice(0, messageMax),
+});
