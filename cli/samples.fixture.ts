@@ -24,6 +24,7 @@ export const sampleCell = (id: string, more: Partial<Record<keyof Cell, unknown>
     stores: { main: { database: "file:secret", keyColumn: "tenant_id" } },
     release: "0.1.0",
     schemaVersion: "1",
+    stage: "enforce",
     lease: { grant: 7, outstandingMs: 1_190_000 },
     agents: [{ instance: "a1", endpoint: "http://127.0.0.1:9301", primary: true, seenMs: 120 }],
     createdAt,

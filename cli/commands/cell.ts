@@ -3,7 +3,8 @@ import { readFile } from "node:fs/promises";
 import type { Command } from "commander";
 import { type CellAction, cellSchema } from "../../contract/control-api.ts";
 import { apiPath } from "../api.ts";
-import { CliError, usage } from "../failures.ts";
+import { capacityOf, withCapacity } from "../capacity-options.ts";
+import { CliError } from "../failures.ts";
 import {
   type Bind,
   collect,
@@ -18,6 +19,7 @@ import {
 import { mutate } from "../mutate.ts";
 import { cellView } from "../render/views.ts";
 import type { Session } from "../session.ts";
+import { registerAdoption } from "./cell-adoption.ts";
 
 export const register: Register = (noun, bind) => {
   bind(noun.command("ls").description("list cells"), async (session) => {
@@ -31,6 +33,7 @@ export const register: Register = (noun, bind) => {
     return 0;
   });
   bind(mutation(createCommand(noun)), create);
+  registerAdoption(noun, bind);
   registerActions(noun, bind);
 };
 
@@ -68,17 +71,15 @@ const act =
     });
 
 const createCommand = (noun: Command): Command =>
-  noun
-    .command("create <cell>")
-    .description("create a cell, or register one that runs already (--endpoint)")
-    .option("--region <name>", "where it stands (default: local)")
-    .option("--failure-domain <name>", "what it would fail together with")
-    .option("--tier <name>", "tier that may live here; repeat for more (default: all)", collect)
-    .option("--dedicated", "only tenants created for it by name")
-    .option("--capacity <tenants>", "how many tenants fit")
-    .option("--capacity-bytes <bytes>", "how many bytes fit")
-    .option("--capacity-rps <requests>", "how many requests per second it carries")
-    .option("--max-tenant-share <share>", "largest share of the cell one tenant may have, 0 to 1")
+  withCapacity(
+    noun
+      .command("create <cell>")
+      .description("create a cell, or register one that runs already (--endpoint)")
+      .option("--region <name>", "where it stands (default: local)")
+      .option("--failure-domain <name>", "what it would fail together with")
+      .option("--tier <name>", "tier that may live here; repeat for more (default: all)", collect)
+      .option("--dedicated", "only tenants created for it by name"),
+  )
     .option("--endpoint <url>", "a cell that runs already: its entry; repeat for more", collect)
     .option("-f, --file <file>", "the whole request as JSON or YAML; options win over it");
 
@@ -86,12 +87,7 @@ async function create(session: Session, [id = ""]: readonly string[], options: O
   const file = text(options, "file");
   const base = file === undefined ? {} : await readObject(session, file);
   const endpoints = texts(options, "endpoint");
-  const capacity = numbers(options, {
-    tenants: "capacity",
-    bytes: "capacityBytes",
-    rps: "capacityRps",
-    maxTenantShare: "maxTenantShare",
-  });
+  const capacity = capacityOf(options);
   const body = {
     ...base,
     id,
@@ -128,15 +124,3 @@ const record = (value: unknown): Record<string, unknown> =>
 
 const defined = (fields: Record<string, unknown>): Record<string, unknown> =>
   Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined));
-
-function numbers(options: Options, names: Readonly<Record<string, string>>) {
-  const found: Record<string, number> = {};
-  for (const [field, option] of Object.entries(names)) {
-    const raw = text(options, option);
-    if (raw === undefined) continue;
-    const value = Number(raw);
-    if (raw.trim() === "" || !Number.isFinite(value)) throw usage(`"${raw}" is not a number`);
-    found[field] = value;
-  }
-  return found;
-}

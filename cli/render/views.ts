@@ -29,6 +29,7 @@ export const cellView: View<Cell> = {
     { head: "STATE", cell: ({ state }) => state, state: true },
     { head: "GOAL", cell: ({ goal }) => goal },
     { head: "HEALTH", cell: ({ health }) => health, state: true },
+    { head: "STAGE", cell: ({ stage }) => stage },
     { head: "TENANTS", cell: ({ usage, capacity }) => used(usage.tenants, capacity.tenants) },
     { head: "RPS", cell: ({ usage, capacity }) => used(usage.rps, capacity.rps), wide: true },
     {
@@ -37,6 +38,7 @@ export const cellView: View<Cell> = {
       wide: true,
     },
     { head: "LEASE", cell: lease },
+    { head: "WOULD-REFUSE", cell: ({ wouldRefuse }) => refusals(wouldRefuse), wide: true },
     { head: "AGENTS", cell: ({ agents }) => String(agents.length), right: true, wide: true },
     { head: "RELEASE", cell: ({ release }) => release, wide: true },
     { head: "SCHEMA", cell: ({ schemaVersion }) => schemaVersion, wide: true },
@@ -48,6 +50,13 @@ export const cellView: View<Cell> = {
     ["goal", cell.goal],
     ["health", cell.health],
     ["why", cell.healthReason],
+    ["stage", cell.stage],
+    ...(cell.adopted === true
+      ? ([
+          ["guarded tables", String(cell.guardedTables ?? 0)],
+          ["would refuse", refusals(cell.wouldRefuse) || "nothing so far"],
+        ] as const)
+      : []),
     ["region", cell.region],
     ["failure domain", cell.failureDomain],
     ["provider", cell.provider],
@@ -174,6 +183,14 @@ export const resolutionTraceView: View<z.infer<typeof resolutionSchema>> = {
   ],
 };
 
+/** `TENANT_MISSING 3, TENANT_UNKNOWN 12`. */
+const refusals = (counts: Readonly<Record<string, number>> = {}): string =>
+  Object.entries(counts)
+    .filter(([, times]) => times > 0)
+    .sort(([a], [b]) => (a < b ? -1 : 1))
+    .map(([code, times]) => `${code} ${count(times)}`)
+    .join(", ");
+
 export const routerView: View<z.infer<typeof routerSchema>> = {
   id: (router) => router.id,
   columns: [
@@ -182,6 +199,7 @@ export const routerView: View<z.infer<typeof routerSchema>> = {
     { head: "REVISION", cell: ({ revision }) => String(revision), right: true },
     { head: "BEHIND", cell: ({ behind }) => String(behind), right: true },
     { head: "HEARD", cell: ({ seenMs }) => `${duration(seenMs)} ago` },
+    { head: "WOULD-REFUSE", cell: ({ wouldRefuse }) => refusals(wouldRefuse), wide: true },
     { head: "ADMIN", cell: ({ admin }) => admin },
     { head: "INSTANCE", cell: ({ instance }) => instance, wide: true },
     { head: "RELEASE", cell: ({ release }) => release, wide: true },
@@ -256,6 +274,14 @@ export const statusView: View<FleetStatus> = {
     ],
     ["tenants", count(status.tenants)],
     ["routers", `${status.routers.inSync}/${status.routers.live} live routers in sync`],
+    ...(status.routers.wouldRefuse === undefined || status.routers.wouldRefuse === 0
+      ? []
+      : [
+          [
+            "would refuse",
+            `${counted(status.routers.wouldRefuse, "request")} to an adopted cell (cellctl router ls -o wide)`,
+          ] as const,
+        ]),
     ["operations", `${status.ops.running} running, ${status.ops.failed} failed`],
     ...(status.audit === undefined
       ? []

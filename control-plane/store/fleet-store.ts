@@ -213,7 +213,14 @@ export async function cellStores(reader: Reader, id: string): Promise<Cell["stor
 }
 
 /** The wire form of a cell. */
-export function toCell(row: CellRow, agents: readonly AgentRow[], nowMs: number): Cell {
+function toCell(
+  row: CellRow,
+  agents: readonly AgentRow[],
+  {
+    nowMs,
+    counted,
+  }: { readonly nowMs: number; readonly counted: Readonly<Record<string, number>> },
+): Cell {
   return cellSchema.parse({
     id: row.id,
     state: row.state,
@@ -233,7 +240,11 @@ export function toCell(row: CellRow, agents: readonly AgentRow[], nowMs: number)
     schemaVersion: row.schemaVersion,
     stage: row.stage,
     ...(row.adopted
-      ? { adopted: true, wouldRefuse: stageOf(row).wouldRefuse, guardedTables: row.guardedTables }
+      ? {
+          adopted: true,
+          wouldRefuse: wouldRefuse(row, counted),
+          guardedTables: row.guardedTables,
+        }
       : {}),
     lease: { grant: row.grant, outstandingMs: Math.max(0, leaseUntilMs(row) - nowMs) },
     agents: agents.map((one) => ({
@@ -249,8 +260,24 @@ export function toCell(row: CellRow, agents: readonly AgentRow[], nowMs: number)
 export async function listCells(reader: Reader, nowMs: number): Promise<Cell[]> {
   const rows = await reader.select().from(cell).orderBy(asc(cell.id));
   const agents = groupBy(await reader.select().from(agent), (one) => one.cell);
-  return rows.map((row) => toCell(row, agents.get(row.id) ?? [], nowMs));
+  const counted = rows.some(({ adopted }) => adopted) ? await routersWouldRefuse(reader) : {};
+  return rows.map((row) => toCell(row, agents.get(row.id) ?? [], { nowMs, counted }));
 }
+
+/** What routers would have refused for the cell that is being adopted; there is one at most. */
+async function routersWouldRefuse(reader: Reader): Promise<Record<string, number>> {
+  const { rows } = await reader.execute<{ code: string; times: number }>(sql`
+    select n.code, sum(n.times::numeric)::float8 as times
+      from cellfleet_control.router as r, jsonb_each_text(r.would_refuse) as n(code, times)
+     group by n.code`);
+  return Object.fromEntries(rows.map(({ code, times }) => [code, times]));
+}
+
+/** Of a cell that does not refuse yet: guard and gate by what its agent says, routers by what they say. */
+const wouldRefuse = (row: CellRow, counted: Readonly<Record<string, number>>) => ({
+  ...(row.stage === "enforce" ? {} : counted),
+  ...stageOf(row).wouldRefuse,
+});
 
 function groupBy<T>(rows: readonly T[], key: (row: T) => string): Map<string, T[]> {
   const groups = new Map<string, T[]>();
