@@ -124,7 +124,7 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
       onWake: (channel, topic) => {
         hub.wake(channel, topic);
         if (channel === channels.revision) published.call();
-        if (channel !== channels.event) loops.wake();
+        if (channel !== channels.event && channel !== channels.query) loops.wake();
       },
       onError: trouble("notifications"),
     });

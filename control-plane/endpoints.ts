@@ -10,6 +10,7 @@ import { machineAgentEndpoints } from "./api/machine-agent.ts";
 import { machineRouterEndpoints } from "./api/machine-router.ts";
 import { opEndpoints } from "./api/ops.ts";
 import { overrideEndpoints } from "./api/overrides.ts";
+import { queryEndpoints } from "./api/queries.ts";
 import { recoveryEndpoints } from "./api/recovery.ts";
 import { routingEndpoints } from "./api/routing.ts";
 import type { RoutingFeed } from "./api/routing-feed.ts";
@@ -30,6 +31,7 @@ export const controlEndpoints = (context: ApiContext, feed: RoutingFeed): readon
   ...overrideEndpoints(context),
   ...routingEndpoints(context),
   ...claimEndpoints(context),
+  ...queryEndpoints(context),
   ...opEndpoints(context),
   ...auditEndpoints(context),
   ...tokenEndpoints(context),

@@ -1,4 +1,4 @@
-/** `cellctl routing …`: where in a request the tenant and the service are named. */
+/** `cellctl routing …`: where in a request the tenant and the service are named; services outside of cells. */
 import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";
 import type { z } from "zod";
@@ -19,9 +19,15 @@ const one = (value: object): string =>
 const routingView: View<Routing> = {
   id: () => "routing",
   columns: [{ head: "ROUTING", cell: () => "routing" }],
-  details: ({ tenantSources, serviceRoutes }) => [
+  details: ({ tenantSources, serviceRoutes, globalServices = {} }) => [
     ["tenant named by", tenantSources.map(one)],
     ["service chosen by", serviceRoutes.map(one)],
+    [
+      "global services",
+      Object.entries(globalServices).map(
+        ([name, { endpoints }]) => `${name}  ${endpoints.join(" ")}`,
+      ),
+    ],
   ],
 };
 
@@ -36,7 +42,10 @@ export const register: Register = (noun, bind) => {
       noun
         .command("set")
         .description("replace the lists; start from: cellctl routing get -o yaml")
-        .requiredOption("-f, --file <file>", "JSON or YAML with tenantSources and serviceRoutes"),
+        .requiredOption(
+          "-f, --file <file>",
+          "JSON or YAML with tenantSources, serviceRoutes and globalServices",
+        ),
     ),
     async (session, _args, options) => {
       const body = await readRouting(session, String(options["file"]));

@@ -181,7 +181,7 @@ function describe<P extends Shape, Q extends Shape, B extends z.ZodType>(
     path: spec.path,
     summary: spec.summary,
     tags: [spec.tag],
-    description: `Role: ${spec.role}.`,
+    description: `Role: ${spec.role}${spec.alsoFor === undefined ? "" : ` or ${spec.alsoFor}`}.`,
     security: [{ bearer: [] }],
     request: {
       ...(spec.params === undefined ? {} : { params: z.strictObject(spec.params) }),

@@ -1,6 +1,6 @@
 /**
  * One call from a cell's agent: heartbeat, what it has applied and seen; and back: its lease,
- * changes of ownership in order of revision, id ranges.
+ * changes of ownership in order of revision, id ranges, questions of operators.
  *
  * Read `serveSync` as a list. What must always be true: evidence that this database was restored is
  * weighed before anything is written on the cell's word (corrections A5); a database that may not be
@@ -38,6 +38,7 @@ import type { ApiContext } from "./context.ts";
 import { type Endpoint, endpoint } from "./endpoint.ts";
 import { createLeaseDesk, type LeaseDesk } from "./lease-desk.ts";
 import { requireFleet, requirePlausible, requireReady } from "./machine-router.ts";
+import { createQuestions, type Questions } from "./queries.ts";
 import type { RoutingFeed } from "./routing-feed.ts";
 
 /** Shorter than any time after which a silent cell is suspect. */
@@ -49,10 +50,15 @@ type Desk = {
   readonly context: ApiContext;
   readonly feed: RoutingFeed;
   readonly leases: LeaseDesk;
+  readonly questions: Questions;
 };
 
 export function machineAgentEndpoints(context: ApiContext, feed: RoutingFeed): Endpoint[] {
-  const desk: Desk = { context, feed, leases: createLeaseDesk(context) };
+  const desk: Desk = {
+    ...{ context, feed },
+    leases: createLeaseDesk(context),
+    questions: createQuestions(context),
+  };
   return [
     endpoint({
       method: "post",
@@ -208,13 +214,16 @@ async function waitForChanges(
   desk: Desk,
   said: AgentSyncRequest,
   { waitMs, signal, adopted }: Waiting,
-): Promise<OwnershipPage & Pick<AgentSyncResponse, "stage">> {
+): Promise<OwnershipPage & Pick<AgentSyncResponse, "stage" | "queries">> {
   const { clock, database } = desk.context;
   const deadlineMs = clock.monotonicMs() + Math.min(waitMs, agentWaitMsMax);
   for (;;) {
+    const turn = desk.questions.turn(said, deadlineMs - clock.monotonicMs(), signal);
     const page = await readChanges(database.read, said.cell, said.appliedRevision);
     const stage = adopted ? await readStageGoal(database.read, said.cell) : null;
-    const isNews = page.changes.length > 0 || (stage !== null && stage !== said.stage?.applied);
+    const asked = await turn.asked();
+    const isStageNews = stage !== null && stage !== said.stage?.applied;
+    const isNews = page.changes.length > 0 || isStageNews || asked.isNews;
     const leftMs = deadlineMs - clock.monotonicMs();
     if (isNews || leftMs <= 0 || signal.aborted) {
       // The cursor never falls, also where the log has not caught up with the cell yet.
@@ -222,8 +231,8 @@ async function waitForChanges(
         parseRevision(Math.max(page.revision, said.appliedRevision)),
         "revision",
       );
-      return { ...page, revision, ...(stage === null ? {} : { stage }) };
+      return { ...page, revision, ...turn.end(asked), ...(stage === null ? {} : { stage }) };
     }
-    await desk.feed.changed(leftMs, signal);
+    await turn.wait((stop) => desk.feed.changed(leftMs, stop));
   }
 }

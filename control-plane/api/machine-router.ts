@@ -1,6 +1,7 @@
 /**
  * What routers ask: the next change of the table (long poll, which is also their acknowledgement)
- * and the whole table. A router changes nothing here but what is known about itself.
+ * and the whole table. A router changes nothing here but what is known about itself. Agents may follow
+ * the table too; they acknowledge nothing, so that "all live routers serve it" stays about routers.
  *
  * A router that has seen more than this database knows proves that the database was restored from
  * an older state (corrections A5); it is believed only after the log has been read once more, since
@@ -46,8 +47,25 @@ export function machineRouterEndpoints(context: ApiContext, feed: RoutingFeed): 
         requireSubject(caller, body.router);
         await requireReady(feed);
         requireFleet(body.fleet, feed.fleet());
-        await noticeRestore(context, feed, body);
+        await noticeRestore(context, feed, body, `router ${body.router}`);
         await record(body);
+        const signal = stopSignal(request);
+        return { status: 200, body: await nextAnswer(context, feed, body, signal) };
+      },
+    }),
+    endpoint({
+      method: "post",
+      path: "/v1/machine/agent/table-sync",
+      role: "agent",
+      tag: "machine",
+      summary: "Wait for the next change of the routing table, as an agent that follows it",
+      body: routerSyncRequestSchema,
+      answers: { 200: routerSyncResponseSchema },
+      serve: async ({ caller, body, request }) => {
+        requireSubject(caller, body.router);
+        await requireReady(feed);
+        requireFleet(body.fleet, feed.fleet());
+        await noticeRestore(context, feed, body, `the table of cell ${body.router}`);
         const signal = stopSignal(request);
         return { status: 200, body: await nextAnswer(context, feed, body, signal) };
       },
@@ -56,6 +74,7 @@ export function machineRouterEndpoints(context: ApiContext, feed: RoutingFeed): 
       method: "get",
       path: "/v1/machine/routing-table",
       role: "router",
+      alsoFor: "agent",
       tag: "machine",
       summary: "The whole routing table, as signed NDJSON",
       answers: { 200: snapshotHeadSchema },
@@ -87,10 +106,10 @@ async function noticeRestore(
   context: ApiContext,
   feed: RoutingFeed,
   body: RouterSyncRequest,
+  who: string,
 ): Promise<void> {
   requirePlausible(body.revision, body.epochMax);
   const presented = { revision: body.revision, epoch: body.epochMax, grant: 0 };
-  const who = `router ${body.router}`;
   const text = () =>
     evidenceOfRestore(who, presented, {
       revision: feed.revision(),

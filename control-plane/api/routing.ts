@@ -1,6 +1,7 @@
 /** Routing rules, and what they make of a request. */
 import { eq } from "drizzle-orm";
 import { z } from "zod";
+import { hashAlias, normaliseAlias } from "../../contract/alias.ts";
 import {
   acceptedSchema,
   dryRunSchema,
@@ -16,11 +17,17 @@ import {
   tenantIdRule,
 } from "../../contract/ids.ts";
 import { tenantKey } from "../../contract/placement-key.ts";
-import { serviceRouteSchema, tenantSourceSchema } from "../../contract/routing-table.ts";
+import {
+  globalServicesSchema,
+  serviceRouteSchema,
+  tenantSourceSchema,
+} from "../../contract/routing-table.ts";
 import { must } from "../../runtime/assert.ts";
 import { onePlan } from "../core/ops/machine.ts";
-import { nameTenant } from "../core/resolve.ts";
-import type { Reader } from "../store/database.ts";
+import { type AskedName, namesIn, nameTenant, type Owner, type OwnersOf } from "../core/resolve.ts";
+import { readSalt, requireNamespace } from "../store/claim-namespaces.ts";
+import { holdersOf } from "../store/claims.ts";
+import type { Reader, Tx } from "../store/database.ts";
 import { requireKeyspace } from "../store/keyspaces.ts";
 import { findContainer, findPlacement } from "../store/placements.ts";
 import { changeRouting, lockNormalFleet } from "../store/routing-change.ts";
@@ -34,6 +41,7 @@ import { mutation, type Work } from "./mutation.ts";
 const storedRules = z.object({
   tenantSources: z.array(tenantSourceSchema),
   serviceRoutes: z.array(serviceRouteSchema),
+  globalServices: globalServicesSchema,
 });
 type Rules = z.output<typeof storedRules>;
 
@@ -45,7 +53,8 @@ export function routingEndpoints(context: ApiContext): readonly Endpoint[] {
       path: "/v1/routing",
       role: "viewer",
       tag: "routing",
-      summary: "Where requests name their tenant, and which service they are for.",
+      summary:
+        "Where requests name their tenant, which service they are for, services outside of cells.",
       answers: { 200: routingSchema },
       serve: async () => ({ status: 200, body: await readRules(database.read) }),
     }),
@@ -54,7 +63,7 @@ export function routingEndpoints(context: ApiContext): readonly Endpoint[] {
       path: "/v1/routing",
       role: "operator",
       tag: "routing",
-      summary: "Replace both lists.",
+      summary: "Replace the lists; global services stay as they are where none are given.",
       body: routingSchema,
       answers: { 200: dryRunSchema, 202: acceptedSchema },
       action: "routing.update",
@@ -77,8 +86,10 @@ export function routingEndpoints(context: ApiContext): readonly Endpoint[] {
       serve: ({ query }) =>
         database.snapshot(async (tx) => {
           const { tenant, keyspace, host, path } = query;
-          const rules = await readRules(tx);
-          const named = nameTenant({ tenant, keyspace, host, path }, rules.tenantSources);
+          const question = { tenant, keyspace, host, path };
+          const { tenantSources } = await readRules(tx);
+          const ownersOf = await lookUp(tx, namesIn(question, tenantSources));
+          const named = nameTenant(question, tenantSources, ownersOf);
           return { status: 200, body: await resolve(tx, named) };
         }),
     }),
@@ -87,7 +98,11 @@ export function routingEndpoints(context: ApiContext): readonly Endpoint[] {
 
 async function readRules(reader: Reader): Promise<Rules> {
   const [row] = await reader
-    .select({ tenantSources: fleet.tenantSources, serviceRoutes: fleet.serviceRoutes })
+    .select({
+      tenantSources: fleet.tenantSources,
+      serviceRoutes: fleet.serviceRoutes,
+      globalServices: fleet.globalServices,
+    })
     .from(fleet);
   return storedRules.parse(must(row, "fleet row"));
 }
@@ -99,22 +114,23 @@ async function replaceRules(
 ): Promise<Answer> {
   const { tx } = work;
   await lockNormalFleet(tx);
-  const { tenantSources, serviceRoutes } = wanted;
-  for (const source of tenantSources) {
-    if (source.keyspace !== undefined) await requireKeyspace(tx, source.keyspace);
-  }
+  const before = await readRules(tx);
+  const { tenantSources, serviceRoutes, globalServices = before.globalServices } = wanted;
+  const rules: Rules = { tenantSources, serviceRoutes, globalServices };
+  await requireSources(tx, rules);
+  requireServices(rules);
   const plan = onePlan("routing.update", [
     {
       action: "replace",
       object: "routing",
-      text: `replace the rules by ${tenantSources.length} tenant sources and ${serviceRoutes.length} service routes`,
+      text: `replace the rules by ${textOf(rules)}`,
     },
     { action: "publish", object: "routers", text: "wait until all live routers apply them" },
   ]);
   if (work.dryRun) return dryRunAnswer(plan);
-  await work.record(await readRules(tx), { tenantSources, serviceRoutes });
+  await work.record(before, rules);
   const revision = await changeRouting(tx, { config: true });
-  await tx.update(fleet).set({ tenantSources, serviceRoutes }).where(eq(fleet.one, true));
+  await tx.update(fleet).set(rules).where(eq(fleet.one, true));
   return accept(work, {
     id: freshOpId(context, work),
     kind: "routing.update",
@@ -124,6 +140,65 @@ async function replaceRules(
     revision,
     headline: "the rules are recorded; telling the routers",
   });
+}
+
+const textOf = ({ tenantSources, serviceRoutes, globalServices }: Rules): string =>
+  `${tenantSources.length} tenant sources, ${serviceRoutes.length} service routes and ${Object.keys(globalServices).length} global services`;
+
+/** Keyspaces exist, and names are of kinds that routers are told of. */
+async function requireSources(tx: Tx, { tenantSources }: Rules): Promise<void> {
+  for (const { keyspace, alias } of tenantSources) {
+    if (keyspace !== undefined) await requireKeyspace(tx, keyspace);
+    if (alias === undefined) continue;
+    const { routed } = await requireNamespace(tx, alias);
+    if (routed) continue;
+    throw new CellError(
+      "VALIDATION_FAILED",
+      `tenantSources: names of ${alias} are not told to routers, so no request can name a tenant by one.`,
+      {
+        details: { alias },
+        nextSteps: [
+          "cellctl claim namespaces",
+          "cellctl claim namespaces add NAME --cardinality one --routed",
+        ],
+      },
+    );
+  }
+}
+
+/** What a route of class `global` speaks of is there. */
+function requireServices({ serviceRoutes, globalServices }: Rules): void {
+  const missing = serviceRoutes
+    .filter((route) => route.class === "global" && !Object.hasOwn(globalServices, route.service))
+    .map(({ service }) => service);
+  if (missing.length === 0) return;
+  throw new CellError(
+    "VALIDATION_FAILED",
+    `serviceRoutes: the class global needs ${[...new Set(missing)].join(", ")} among globalServices.`,
+    {
+      details: { missing, globalServices: Object.keys(globalServices) },
+      nextSteps: ['add to the file: "globalServices": {"NAME": {"endpoints": ["http://…"]}}'],
+    },
+  );
+}
+
+const nameText = ({ namespace, name }: AskedName): string => `${namespace}:${name}`;
+
+/** As routers do it: the committed names alone count. */
+async function lookUp(reader: Reader, asked: readonly AskedName[]): Promise<OwnersOf> {
+  const owners = new Map<string, readonly Owner[]>();
+  for (const one of asked) {
+    const { fold } = await requireNamespace(reader, one.namespace);
+    const name = normaliseAlias(one.name, fold);
+    if (name === undefined) continue;
+    const hash = hashAlias(await readSalt(reader), one.namespace, name);
+    const rows = await holdersOf(reader, one.namespace, hash);
+    owners.set(
+      nameText(one),
+      rows.filter(({ state }) => state === "committed"),
+    );
+  }
+  return (one) => owners.get(nameText(one)) ?? [];
 }
 
 type Named = ReturnType<typeof nameTenant>;
@@ -151,6 +226,13 @@ async function resolve(reader: Reader, named: Named): Promise<z.input<typeof res
 }
 
 function requireTenant(named: Named): TenantId {
+  if (named.tenant === undefined && named.ambiguous.length > 0) {
+    throw new CellError(
+      "TENANT_AMBIGUOUS",
+      `The name in this request stands for ${named.ambiguous.length} tenants.`,
+      { details: { tenants: named.ambiguous, trace: named.trace } },
+    );
+  }
   if (named.tenant === undefined) {
     throw new CellError("TENANT_MISSING", "No configured source names a tenant in this request.", {
       details: { trace: named.trace },

@@ -96,12 +96,26 @@ async function readStatus(context: ApiContext, tx: Tx) {
     },
     // Reserved in the transaction that places each of them; counting a million rows would take a while.
     tenants: cells.reduce((sum, { usage }) => sum + usage.tenants, 0),
-    routers: { live: live.length, inSync: live.filter(({ behind }) => behind === 0).length },
+    routers: {
+      live: live.length,
+      inSync: live.filter(({ behind }) => behind === 0).length,
+      wouldRefuse: wouldRefuseNow(live),
+    },
     ops: await countOps(tx, new Date(nowMs - failedWithinMs)),
     release,
     audit: { entries: head.auditEntries, head: head.auditHead },
   };
 }
+
+const countsSchema = z.record(z.string(), z.number()).catch({});
+
+/** Of routers that are gone nothing is said: what they counted ended with them. */
+const wouldRefuseNow = (
+  live: ReadonlyArray<{ readonly wouldRefuse: Readonly<Record<string, number>> }>,
+): number =>
+  live
+    .flatMap(({ wouldRefuse }) => Object.values(wouldRefuse))
+    .reduce((sum, count) => sum + count, 0);
 
 async function readRouterList(tx: Tx) {
   const nowMs = await databaseNowMs(tx);
@@ -118,6 +132,7 @@ async function readRouterList(tx: Tx) {
       live: seenMs <= routerLiveMs,
       seenMs,
       release: row.release,
+      wouldRefuse: countsSchema.parse(row.wouldRefuse),
     };
   });
 }

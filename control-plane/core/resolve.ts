@@ -13,23 +13,64 @@ export type Question = {
 export type Named = {
   readonly tenant: string | undefined;
   readonly keyspace: string | undefined;
+  /** Tenants that the only name in the request stands for, when they are several. */
+  readonly ambiguous: readonly string[];
   readonly trace: readonly string[];
 };
 
-export function nameTenant(question: Question, sources: readonly TenantSource[]): Named {
+/** A name as it stands in the question, before it is spelled and hashed. */
+export type AskedName = { readonly namespace: string; readonly name: string };
+export type Owner = { readonly tenant: string; readonly keyspace: string };
+/** Whose a name is: nobody's, one tenant's, or several'. */
+export type OwnersOf = (asked: AskedName) => readonly Owner[];
+
+/** The names that the question holds, in the order of the sources: whoever decides looks them up first. */
+export function namesIn(question: Question, sources: readonly TenantSource[]): AskedName[] {
+  if (question.tenant !== undefined) return [];
+  return sources.flatMap((source) => {
+    const { tenant } = readSource(source, question);
+    const { alias } = source;
+    return alias === undefined || tenant === undefined ? [] : [{ namespace: alias, name: tenant }];
+  });
+}
+
+/** A name that nobody has counts as absent; one of several tenants leaves it to the sources after it. */
+export function nameTenant(
+  question: Question,
+  sources: readonly TenantSource[],
+  ownersOf: OwnersOf,
+): Named {
   if (question.tenant !== undefined) {
     const trace = [`the tenant ${question.tenant} is named`];
-    return { tenant: question.tenant, keyspace: question.keyspace, trace };
+    return { tenant: question.tenant, keyspace: question.keyspace, ambiguous: [], trace };
   }
   const trace: string[] = [];
+  let ambiguous: readonly string[] = [];
   for (const source of sources) {
     const found = readSource(source, question);
-    trace.push(found.text);
-    if (found.tenant !== undefined) {
-      return { tenant: found.tenant, keyspace: question.keyspace ?? source.keyspace, trace };
+    const judged: Judged =
+      source.alias === undefined ? found : judgeName(found, source.alias, ownersOf);
+    trace.push(judged.text);
+    if (ambiguous.length === 0) ambiguous = judged.ambiguous ?? [];
+    if (judged.tenant !== undefined) {
+      const keyspace = question.keyspace ?? judged.keyspace ?? source.keyspace;
+      return { tenant: judged.tenant, keyspace, ambiguous: [], trace };
     }
   }
-  return { tenant: undefined, keyspace: question.keyspace, trace };
+  return { tenant: undefined, keyspace: question.keyspace, ambiguous, trace };
+}
+
+type Judged = Found & { readonly keyspace?: string; readonly ambiguous?: readonly string[] };
+
+function judgeName(found: Found, namespace: string, ownersOf: OwnersOf): Judged {
+  if (found.tenant === undefined) return found;
+  const owners = ownersOf({ namespace, name: found.tenant });
+  const text = `${found.text}, a name in ${namespace}`;
+  const [owner] = owners;
+  if (owner === undefined) return { tenant: undefined, text: `${text} that nobody has` };
+  if (owners.length === 1) return { ...owner, text: `${text} of ${owner.tenant}` };
+  const ambiguous = owners.map(({ tenant }) => tenant);
+  return { tenant: undefined, ambiguous, text: `${text} of ${ambiguous.join(", ")}` };
 }
 
 type Found = { readonly tenant: string | undefined; readonly text: string };

@@ -4,7 +4,7 @@ import { actionStates, cellTransitions, insteadOf, mayBecome } from "./cell-stat
 import { didYouMean, editDistance } from "./did-you-mean.ts";
 import { explainPlacement } from "./explain.ts";
 import { aCell } from "./fleet.fixture.ts";
-import { nameTenant } from "./resolve.ts";
+import { namesIn, nameTenant } from "./resolve.ts";
 import { checkOwnsNothing, checkSafety, leavingCells } from "./safety.ts";
 
 describe("the states of a cell", () => {
@@ -146,6 +146,7 @@ describe("naming the tenant of a request", () => {
     const { tenant, keyspace } = nameTenant(
       { tenant: undefined, keyspace: undefined, host, path },
       sources,
+      () => [],
     );
     return { tenant, keyspace };
   };
@@ -157,5 +158,43 @@ describe("naming the tenant of a request", () => {
     [undefined, "/x?tenant=umbrella", { tenant: "umbrella", keyspace: undefined }],
   ])("%s %s", (host, path, expected) => {
     expect(name(host, path)).toEqual(expected);
+  });
+
+  test("by a name: nobody's counts as absent, several tenants' leaves it to the next source", () => {
+    const named = [
+      { host: "{tenant}", alias: "domain" },
+      { query: "key", alias: "api-key" },
+      { path: "/t/{tenant}/" },
+    ];
+    const owners: Readonly<Record<string, readonly { tenant: string; keyspace: string }[]>> = {
+      "domain:shop.example": [{ tenant: "acme", keyspace: "default" }],
+      "api-key:both": [
+        { tenant: "globex", keyspace: "users" },
+        { tenant: "acme", keyspace: "default" },
+      ],
+    };
+    const ask = (host: string, path: string) => {
+      const question = { tenant: undefined, keyspace: undefined, host, path };
+      const asked = namesIn(question, named);
+      expect(asked).toContainEqual({ namespace: "domain", name: host.toLowerCase() });
+      const { trace, ...answer } = nameTenant(
+        question,
+        named,
+        ({ namespace, name }) => owners[`${namespace}:${name}`] ?? [],
+      );
+      expect(trace.length).toBeGreaterThan(0);
+      return answer;
+    };
+    expect(ask("Shop.example", "/")).toEqual({
+      tenant: "acme",
+      keyspace: "default",
+      ambiguous: [],
+    });
+    expect(ask("other.example", "/t/initech/x").tenant).toBe("initech");
+    expect(ask("other.example", "/?key=both")).toMatchObject({
+      tenant: undefined,
+      ambiguous: ["globex", "acme"],
+    });
+    expect(ask("other.example", "/t/acme/x?key=both").tenant).toBe("acme");
   });
 });

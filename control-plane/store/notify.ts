@@ -13,6 +13,8 @@ export const channels = {
   op: "cellfleet_op",
   /** Payload: empty. */
   event: "cellfleet_event",
+  /** Payload: the question that was answered; empty when one was asked. */
+  query: "cellfleet_query",
 } as const;
 export type Channel = (typeof channels)[keyof typeof channels];
 
