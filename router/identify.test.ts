@@ -1,7 +1,8 @@
 /** Who a request belongs to: one reading, or a refusal. */
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import type { KeyspaceName } from "../contract/ids.ts";
+import type { AliasTarget } from "../contract/alias-index.ts";
+import type { KeyspaceName, TenantId } from "../contract/ids.ts";
 import type { TenantSource } from "../contract/routing-table.ts";
 import { type Addressed, identify } from "./identify.ts";
 
@@ -124,4 +125,108 @@ test("whatever two places say, they agree or the request is refused", () => {
       },
     ),
   );
+});
+
+describe("a tenant is read from a name", () => {
+  const named: TenantSource[] = [
+    { header: "x-tenant-id" },
+    { host: "{tenant}", alias: "domain" },
+    { cookie: "login", alias: "email" },
+    { path: "/hook/{tenant}", alias: "account", strip: true },
+    { query: "user", alias: "email", keyspace: "users" as KeyspaceName },
+  ];
+  const known: Readonly<Record<string, readonly string[]>> = {
+    "domain shop.acme.test": ["default/acme"],
+    "email ann": ["default/acme"],
+    "email both": ["default/acme", "default/globex", "users/ann"],
+    "email pair": ["default/initech", "default/acme"],
+    "account 4711": ["default/acme"],
+  };
+  const resolve = (namespace: string, name: string): AliasTarget[] =>
+    (known[`${namespace} ${name}`] ?? []).map((text) => {
+      const [keyspace, tenant] = text.split("/");
+      return { keyspace: keyspace as KeyspaceName, tenant: tenant as TenantId };
+    });
+  const read = (request: Partial<Addressed>) =>
+    identify({ hostname: "api.test", path: "/x", headers: [], ...request }, named, resolve);
+
+  test.each([
+    ["the host", { hostname: "shop.acme.test" }, "default", "acme", "/x"],
+    ["a cookie", { headers: ["cookie", "login=ann"] }, "default", "acme", "/x"],
+    ["the path, which loses it", { path: "/hook/4711/paid" }, "default", "acme", "/paid"],
+    [
+      "two names of one tenant",
+      { hostname: "shop.acme.test", headers: ["cookie", "login=ann"] },
+      "default",
+      "acme",
+      "/x",
+    ],
+    [
+      "one of several, if a header names it",
+      { headers: ["cookie", "login=both", "x-tenant-id", "globex"] },
+      "default",
+      "globex",
+      "/x",
+    ],
+    [
+      "one of several, if another name is only its",
+      { hostname: "shop.acme.test", headers: ["cookie", "login=both"] },
+      "default",
+      "acme",
+      "/x",
+    ],
+    [
+      "one of several, where only one keyspace counts",
+      { path: "/x?user=both" },
+      "users",
+      "ann",
+      "/x?user=both",
+    ],
+    [
+      "a header beside a name of nobody",
+      { hostname: "nobody.test", headers: ["x-tenant-id", "acme"] },
+      "default",
+      "acme",
+      "/x",
+    ],
+    [
+      "a header, and a path with a name of nobody stays whole",
+      { path: "/hook/0/paid", headers: ["x-tenant-id", "acme"] },
+      "default",
+      "acme",
+      "/hook/0/paid",
+    ],
+  ])("%s", (_name, request, keyspace, tenant, path) => {
+    expect(read(request)).toMatchObject({ kind: "tenant", keyspace, tenant, path });
+  });
+
+  test.each([
+    ["that nobody has", { hostname: "nobody.test" }, "TENANT_UNKNOWN"],
+    ["that stands for several", { headers: ["cookie", "login=both"] }, "TENANT_AMBIGUOUS"],
+    [
+      "that stands for several, beside another such",
+      { headers: ["cookie", "login=both"], path: "/x?user=pair" },
+      "TENANT_AMBIGUOUS",
+    ],
+    [
+      "of another tenant than the header's",
+      { hostname: "shop.acme.test", headers: ["x-tenant-id", "globex"] },
+      "TENANT_CONFLICT",
+    ],
+    [
+      "of several others than the header's",
+      { headers: ["cookie", "login=pair", "x-tenant-id", "globex"] },
+      "TENANT_CONFLICT",
+    ],
+    [
+      "of a keyspace other than the header's",
+      { path: "/x?user=both", headers: ["x-tenant-id", "ann"] },
+      "TENANT_CONFLICT",
+    ],
+    ["that is there twice", { headers: ["cookie", "login=ann; login=ann"] }, "TENANT_CONFLICT"],
+  ])("a name %s is refused, and no tenant is told", (_name, request, code) => {
+    const refusal = read(request);
+    expect(refusal).toMatchObject({ kind: "refused", code });
+    expect(JSON.stringify(refusal)).not.toMatch(/acme|globex|initech|ann/);
+  });
 });

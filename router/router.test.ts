@@ -1,62 +1,24 @@
 /** A whole router between real sockets: a control plane that speaks the wire, cells with a gate. */
 
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
-import { request as httpRequest } from "node:http";
-import { tmpdir } from "node:os";
+import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { systemClock } from "../runtime/clock.ts";
-import { createLog } from "../runtime/log.ts";
+import { describe, expect, test, vi } from "vitest";
 import {
   deltaOf,
-  keys,
   otherSigner,
   type Placements,
   startControlPlane,
   type TestControlPlane,
   tableOf,
 } from "../table/table.fixture.ts";
-import { parseRouterConfig } from "./config.ts";
-import type { RouterEvents } from "./events.ts";
 import { startCell, type TestCell } from "./fleet.fixture.ts";
-import { type Router, startRouter } from "./run.ts";
+import { admin, adminJson, ask, codeOf, createBench, of, until } from "./running.fixture.ts";
 
 // Real sockets and a real disk on a machine that may be busy: conditions are waited for, not times.
 vi.setConfig({ testTimeout: 30_000, hookTimeout: 30_000 });
 
-let dir = "";
-const closers: Array<() => Promise<unknown>> = [];
-beforeEach(async () => {
-  dir = await mkdtemp(join(tmpdir(), "cellfleet-router-"));
-});
-afterEach(async () => {
-  for (const close of closers.splice(0).reverse()) await close();
-  await rm(dir, { recursive: true, force: true });
-});
-const until = <T>(check: () => T | Promise<T>) =>
-  vi.waitFor(check, { timeout: 8000, interval: 10 });
-
-type Lines = Array<Record<string, unknown> & { event: string }>;
-const of = (lines: Lines, event: string) => lines.filter((line) => line.event === event);
-
-async function start(flags: Record<string, unknown>): Promise<{ router: Router; lines: Lines }> {
-  const lines: Lines = [];
-  const log = createLog<RouterEvents>({
-    clock: systemClock,
-    part: "router",
-    level: "debug",
-    write: (line) => lines.push(JSON.parse(line)),
-  });
-  const config = parseRouterConfig({
-    listen: "127.0.0.1:0",
-    admin: "127.0.0.1:0",
-    drainMs: 500,
-    ...flags,
-  });
-  const router = await startRouter({ config, log, token: "t" });
-  closers.push(router.close);
-  return { router, lines };
-}
+const bench = createBench();
+const { closers, startRemote } = bench;
 
 async function startFleet(flags: Record<string, unknown> = {}) {
   const owned: { a: Placements; b: Placements } = { a: { acme: "a 1" }, b: { globex: "b 1" } };
@@ -70,52 +32,6 @@ async function startFleet(flags: Record<string, unknown> = {}) {
   await until(async () => expect((await admin(started.router, "/readyz")).status).toBe(200));
   return { owned, a, b, plane, ...started };
 }
-
-async function startRemote(url: string, flags: Record<string, unknown> = {}) {
-  await writeFile(join(dir, "keys.json"), JSON.stringify(keys.publicKeys));
-  return start({
-    ...{ id: "router-1", controlPlane: url, token: "env:TOKEN" },
-    ...{ trustKeys: join(dir, "keys.json"), stateDir: join(dir, "state") },
-    ...flags,
-  });
-}
-
-type Answer = {
-  status: number;
-  headers: Record<string, string | string[] | undefined>;
-  text: string;
-};
-type Ask = { path?: string; method?: string; body?: string; headers?: Record<string, string> };
-
-/** Each on a connection of its own. */
-const ask = (
-  port: number,
-  tenant: string,
-  { path = "/orders", method = "GET", body, headers = {} }: Ask = {},
-) =>
-  new Promise<Answer>((resolve, reject) => {
-    const out = httpRequest({
-      port,
-      path,
-      method,
-      agent: false,
-      headers: { "x-tenant-id": tenant, ...headers },
-    });
-    out.on("error", reject);
-    out.on("response", (res) => {
-      let text = "";
-      res.on("data", (chunk) => {
-        text += chunk;
-      });
-      res.on("error", reject);
-      res.on("end", () => resolve({ status: res.statusCode ?? 0, headers: res.headers, text }));
-    });
-    out.end(body);
-  });
-const admin = (router: Router, path: string) => ask(router.adminPort, "", { path });
-const adminJson = async (router: Router, path: string) =>
-  JSON.parse((await admin(router, path)).text);
-const codeOf = ({ status, headers }: Answer) => `${status} ${headers["x-cellfleet-error"]}`;
 
 describe("with a control plane", () => {
   test("each tenant is served by its cell, which is told tenant, epoch and trace", async () => {
@@ -187,7 +103,9 @@ describe("with a control plane", () => {
       expect(plane.asked.at(-1)).toMatchObject({ revision: 2, epochMax: 2, router: "router-1" }),
     );
     expect(plane.asked.at(-1)?.checksum).toBe(plane.table().checksum);
-    expect(await readFile(join(dir, "state", "journal.ndjson"), "utf8")).toMatch(/"to\\":2/);
+    expect(await readFile(join(bench.dir(), "state", "journal.ndjson"), "utf8")).toMatch(
+      /"to\\":2/,
+    );
     expect(await adminJson(router, "/table")).toMatchObject({
       revision: 2,
       fleet: "fleet-1",
@@ -264,7 +182,7 @@ describe("when the control plane is gone", () => {
     "a %s file is refused and not served from, and a good table replaces it",
     async (_name, damage) => {
       const fleet = await startFleet();
-      const path = join(dir, "state", "table.ndjson");
+      const path = join(bench.dir(), "state", "table.ndjson");
       await until(async () => expect(await readFile(path, "utf8")).toMatch(/acme/));
       await writeFile(`${path}.saved`, await readFile(path));
       fleet.plane.serve(tableOf(9, { acme: "a 1" }, { a: [fleet.a.url] }));

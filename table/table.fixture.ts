@@ -9,9 +9,13 @@ import type {
   PlacementGroup,
   RouteState,
   SignedDelta,
-  SnapshotHead,
 } from "../contract/routing-table.ts";
-import { buildTable, isTableRefusal, type TableState } from "../contract/table-state.ts";
+import {
+  buildTable,
+  isTableRefusal,
+  type TableHead,
+  type TableState,
+} from "../contract/table-state.ts";
 import { must } from "../runtime/assert.ts";
 import { createSigner, generateKey, type Signer, signaturePurposes } from "../runtime/signing.ts";
 
@@ -40,11 +44,10 @@ export function tableOf(
   placements: Placements,
   cells: Readonly<Record<string, readonly string[]>> = {},
   fleet: string = "fleet-1",
-  lists: Pick<SnapshotHead, "aliasing" | "globalServices"> = {},
+  lists: Partial<TableHead> = {},
 ): TableState {
   const table = buildTable(
     {
-      ...lists,
       fleet,
       revision: must(parseRevision(revision), "revision"),
       tenantSources: [{ header: "x-tenant-id" }],
@@ -54,6 +57,7 @@ export function tableOf(
         id: must(parseCellId(id), "cell id"),
         services: { default: { endpoints: [...endpoints] } },
       })),
+      ...lists,
     },
     groupsOf(placements),
   );
