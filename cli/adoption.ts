@@ -11,6 +11,8 @@ import type { Session } from "./session.ts";
 
 export type { ExportSummary } from "../adoption/export/export-tenant.ts";
 export type { PreflightItem } from "../adoption/preflight/item.ts";
+export type { ApplyEvent, ApplyResult } from "../adoption/schema/apply.ts";
+export type { MigrationTarget } from "../adoption/schema/apply-order.ts";
 export type { SchemaFinding, SchemaVerdict } from "../adoption/schema/check.ts";
 export type { Database } from "../adoption/schema/database.ts";
 export type { Plan, Step, StepEvent } from "../adoption/schema/step.ts";
@@ -60,6 +62,13 @@ export const loadSchemaInit = () => import("../adoption/schema/init.ts");
 export const loadSchemaCheck = () => import("../adoption/schema/check.ts");
 export const loadSchemaInstall = () => import("../adoption/schema/install.ts");
 export const loadSchemaUninstall = () => import("../adoption/schema/uninstall.ts");
+export async function loadSchemaApply() {
+  const [{ applySchema }, { orderRings }] = await Promise.all([
+    import("../adoption/schema/apply.ts"),
+    import("../adoption/schema/apply-order.ts"),
+  ]);
+  return { applySchema, orderRings };
+}
 export const loadSchemaScript = () => import("../adoption/schema/plan-script.ts");
 
 export const loadConnection = () => import("../adoption/connection.ts");

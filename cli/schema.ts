@@ -112,11 +112,11 @@ export async function install(session: Session, options: Options): Promise<numbe
     });
     const unique = texts(options, "replaceUnique");
     const replaceUnique = unique.includes("all") ? ("all" as const) : unique;
-    const asked = { database, manifest, cell, stage, roles, replaceUnique };
+    const asked = { database, manifest, cell, stage, pack: { roles }, replaceUnique };
     if (flag(options, "dryRun")) {
       const plan = await room.planInstallation(asked);
       if (session.out.structured) await session.out.one(plan, planView);
-      else await session.out.text(planScript(plan, room.packScript(asked)));
+      else await session.out.text(planScript(plan, room.packScript(roles, cell, stage)));
       return undefined;
     }
     return room.runInstallation({ ...asked, ...surroundings(session), emit: tell });

@@ -68,7 +68,7 @@ export function guessOf(name: string, tables: readonly AppTable[]): KeyGuess {
     columns.some((column) => column.name === name && isKeyType(column.type)),
   );
   const root = rootOf(name, tables);
-  const points = root === undefined ? "" : `, and points to ${root.table}(${root.column})`;
+  const points = root === undefined ? "" : `; it points to ${root.table}(${root.column})`;
   const of = tables.length;
   return {
     column: name,

@@ -29,7 +29,8 @@ export type InstallOptions = {
   readonly manifest: Manifest;
   readonly cell: string;
   readonly stage: InstallStage;
-  readonly roles: PackRoles;
+  /** `keep`: the pack that is installed stays as it is; whoever migrates tables need not own it. */
+  readonly pack: { readonly roles: PackRoles } | "keep";
   readonly replaceUnique: readonly string[] | "all";
 };
 
@@ -57,7 +58,10 @@ export async function planInstallation(options: InstallOptions): Promise<Plan> {
       },
     );
   }
-  const wish = { ...options, packDigest: packDigest() };
+  const wish = {
+    ...options,
+    packDigest: options.pack === "keep" ? (catalog.pack.digest ?? "") : packDigest(),
+  };
   return planInstall(
     catalog,
     options.manifest,
@@ -86,7 +90,7 @@ async function readProtectLists(
 const packDigest = (): string => createHash("sha256").update(packContent()).digest("hex");
 
 /** The pack as text, as the installer runs it. */
-export function packScript({ roles, cell, stage }: InstallOptions): string {
+export function packScript(roles: PackRoles, cell: string, stage: InstallStage): string {
   const settings = Object.entries({
     app_role: roles.appRole,
     app_owner_role: roles.appOwnerRole,
@@ -168,7 +172,11 @@ export async function runInstallation(run: InstallRun): Promise<Plan["advice"]> 
     signal,
     limits: run.limits ?? lockLimitsDefault,
     installPack: () =>
-      installPack(database.client, { ...run.roles, cellId: run.cell, stage: run.stage }),
+      run.pack === "keep"
+        ? Promise.reject(
+            new CellError("CONFIG_INVALID", `${run.cell}: nothing of ours is installed`),
+          )
+        : installPack(database.client, { ...run.pack.roles, cellId: run.cell, stage: run.stage }),
   };
   for (let pass = 1; ; pass += 1) {
     const whole = await planInstallation(run);

@@ -122,7 +122,7 @@ export async function installRun(
     manifest: shopManifest,
     cell: "cell-01",
     stage: "observe",
-    roles: shopRoles,
+    pack: { roles: shopRoles },
     replaceUnique: [],
     clock: systemClock,
     random,

@@ -37,6 +37,22 @@ export const register: Register = (noun, bind) => {
       .option("--dry-run", "print the SQL, change nothing"),
     async (session, _args, options) => (await import("../schema.ts")).uninstall(session, options),
   );
+  bind(
+    noun
+      .command("apply")
+      .description("run your own migration tool, cell by cell, and record the version")
+      .option("--command <cmd>", "migrates the database of DATABASE_URL; run by /bin/sh")
+      .option("--schema-version <version>", "recorded in each cell; cells that have it are skipped")
+      .option("--cells <cells>", "all, or names with commas between (default: all)")
+      .option("--canary <cell>", "this one first, alone")
+      .option("--ring-size <count>", "then so many side by side (default: 1)")
+      .option("--store <name>", "which of the cells' stores (default: default)")
+      .option("--manifest <file>", "puts new tables under the guard, refuses unclassed ones")
+      .option("--database-url <cell=ref>", "instead of what the fleet knows; repeat", collect)
+      .option("--url-variable <name>", "that carries the address (default: DATABASE_URL)")
+      .option("--dry-run", "print the order, run nothing"),
+    async (session, _args, options) => (await import("../schema-apply.ts")).apply(session, options),
+  );
 };
 
 const database = (command: Command): Command =>

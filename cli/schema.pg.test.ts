@@ -1,0 +1,152 @@
+/** `cellctl schema …` as people type it, on a real database that knows nothing of cells. */
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { createShop, type Shop } from "../adoption/schema/shop.fixture.ts";
+import { startTestPostgres, type TestPostgres } from "../tests/postgres.ts";
+import { cellctl } from "./cli.fixture.ts";
+
+let server: TestPostgres;
+let shop: Shop;
+let folder: string;
+
+beforeAll(async () => {
+  server = await startTestPostgres();
+  shop = await createShop(server, "shop", { accounts: 20, orders: 400, items: 2000 });
+  folder = await mkdtemp(join(tmpdir(), "cellctl-schema-"));
+});
+afterAll(async () => {
+  await shop.close();
+  await server.stop();
+  await rm(folder, { recursive: true, force: true });
+});
+
+const run = (...words: readonly string[]) =>
+  cellctl(["schema", ...words], {
+    cwd: folder,
+    env: { SHOP: shop.url, PATH: process.env["PATH"] ?? "" },
+  });
+const database = ["--database-url", "env:SHOP"];
+
+test("an address written out is refused, because ps would show it", async () => {
+  const { code, stdout, stderr } = await run("check", "--database-url", shop.url);
+  expect({ code, stdout }).toEqual({ code: 78, stdout: "" });
+  const spoken = await run("init", "--database-url", shop.url);
+  expect(spoken.code).toBe(64);
+  expect(spoken.stderr).toContain("process list");
+  expect(spoken.stderr + stderr).not.toContain(server.password);
+});
+
+test("init proposes a manifest with its reasons, and does not write over one", async () => {
+  const first = await run("init", ...database, "--out", "cellfleet.schema.yaml");
+  expect(first).toMatchObject({ code: 0, stdout: "" });
+  expect(await readFile(join(folder, "cellfleet.schema.yaml"), "utf8")).toMatchSnapshot();
+  const again = await run("init", ...database, "--out", "cellfleet.schema.yaml");
+  expect(again.code).toBe(64);
+  expect(again.stderr).toContain("--overwrite");
+});
+
+test("install --dry-run prints the SQL and changes nothing; install does it; check finds nothing more", async () => {
+  const words = [
+    "install",
+    ...database,
+    "--cell",
+    "cell-01",
+    "--app-role",
+    "shop_web",
+    "--agent-role",
+    "shop_agent",
+  ];
+  const dry = await run(...words, "--dry-run");
+  expect(dry.code).toBe(0);
+  expect(dry.stdout).toContain("set local lock_timeout = '50ms'");
+  expect(dry.stdout).toContain('add column if not exists "account_id" bigint');
+  const before = await shop.admin.query("select where to_regclass('cellfleet.pack') is not null");
+  expect(before.rows).toEqual([]);
+
+  const real = await run(...words);
+  expect(real).toMatchObject({ code: 0, stdout: "" });
+  expect(real.stderr).toContain("users_email_key");
+  const after = await run("check", ...database, "-o", "json");
+  const found = JSON.parse(after.stdout).items.map((item: { code: string }) => item.code);
+  expect(found).not.toContain("GUARD_MISSING");
+  expect(found).not.toContain("KEY_COLUMN_MISSING");
+
+  const plan = await run(...words, "--dry-run", "-o", "json");
+  expect(JSON.parse(plan.stdout).steps).toEqual([]);
+});
+
+test("apply runs the team's tool, guards what is new, records the version, and skips it next time", async () => {
+  const words = [
+    ...[
+      "apply",
+      "--cells",
+      "cell-01",
+      "--database-url",
+      "cell-01=env:SHOP",
+      "--schema-version",
+      "2",
+    ],
+    ...["--manifest", "cellfleet.schema.yaml"],
+  ];
+  await writeFile(join(folder, "migrate.mjs"), migration);
+  const command = ["--command", `${process.execPath} migrate.mjs`];
+  const forgotten = await run(...words, ...command);
+  expect(forgotten.code).toBe(4);
+  expect(forgotten.stderr).toContain("cell-01 | migrating cell-01");
+  expect(forgotten.stderr).toContain("public.refunds");
+
+  const manifest = await readFile(join(folder, "cellfleet.schema.yaml"), "utf8");
+  await writeFile(
+    join(folder, "cellfleet.schema.yaml"),
+    manifest.replace("tables:", "tables:\n  refunds: tenant"),
+  );
+  expect(await run(...words, ...command)).toMatchObject({ code: 0, stdout: "" });
+  const { rows } = await shop.admin.query(
+    "select (select version from cellfleet.store_version) as version, count(*)::integer as guarded from cellfleet.guarded_table where table_name = 'refunds'",
+  );
+  expect(rows).toEqual([{ version: "2", guarded: 1 }]);
+
+  const again = await run(...words, "--command", "echo must not run; false", "-o", "json");
+  expect(again.code).toBe(0);
+  expect(JSON.parse(again.stdout)).toMatchObject({ done: [], skipped: ["cell-01"] });
+});
+
+test("apply halts at the first failure and names what is done, what is not, and how to go on", async () => {
+  const words = [
+    ...[
+      "apply",
+      "--cells",
+      "cell-01,cell-02",
+      "--database-url",
+      "cell-01=env:SHOP",
+      "--database-url",
+      "cell-02=env:SHOP",
+    ],
+    ...["--schema-version", "3", "--command", "echo half way; exit 3"],
+  ];
+  const { code, stderr } = await run(...words);
+  expect(code).toBe(1);
+  expect(stderr).toContain("cell-01 | half way");
+  expect(stderr).toContain("exit code 3");
+  expect(stderr).toContain("not begun: cell-02");
+  expect(stderr).toContain("--cells cell-01,cell-02");
+});
+
+test("uninstall waits for pass-through, then takes all off and says what stays", async () => {
+  const refused = await run("uninstall", ...database);
+  expect(refused.code).toBe(4);
+  expect(refused.stderr).toContain("cellctl cell stage cell-01 pass-through");
+  const done = await run("uninstall", ...database, "--force");
+  expect(done).toMatchObject({ code: 0, stdout: "" });
+  expect(done.stderr).toContain("What stays");
+});
+
+const migration = `import pg from ${JSON.stringify(import.meta.resolve("pg"))};
+console.log("migrating " + process.env.CELL_ID);
+const client = new pg.Client(process.env.DATABASE_URL);
+await client.connect();
+await client.query("create table if not exists refunds (id bigserial primary key, account_id bigint not null, total integer)");
+await client.end();
+`;
