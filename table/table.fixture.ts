@@ -119,6 +119,8 @@ export type TestControlPlane = {
   readonly table: () => TableState;
   /** One revision more; routers that wait hear of it at once. */
   readonly change: (upserts: Placements, deletes?: readonly string[]) => void;
+  /** One revision more, with this in its delta. */
+  readonly changeNames: (more: Partial<DeltaBody>) => void;
   /** What is answered next, once, in place of the delta. */
   readonly cheatNext: (delta: SignedDelta) => void;
   readonly serve: (table: TableState) => void;
@@ -144,6 +146,12 @@ export async function startControlPlane(
     if (delta !== undefined) return { kind: "delta", delta };
     const same = question.revision === table.revision && question.checksum === table.checksum;
     return { kind: same ? "unchanged" : "snapshot" };
+  };
+  const advance = (delta: SignedDelta) => {
+    deltas.set(table.revision, delta);
+    const problem = table.apply(JSON.parse(delta.body));
+    if (problem !== undefined) throw new Error(problem.text);
+    wake();
   };
   const server = createServer(async (req, res) => {
     if (req.url === "/v1/machine/routing-table") {
@@ -175,13 +183,8 @@ export async function startControlPlane(
     asked,
     snapshots: () => snapshots,
     table: () => table,
-    change: (upserts, deletes = []) => {
-      const delta = deltaOf(table, upserts, deletes);
-      deltas.set(table.revision, delta);
-      const problem = table.apply(JSON.parse(delta.body));
-      if (problem !== undefined) throw new Error(problem.text);
-      wake();
-    },
+    change: (upserts, deletes = []) => advance(deltaOf(table, upserts, deletes)),
+    changeNames: (more) => advance(deltaOf(table, {}, [], signer, more)),
     cheatNext: (delta) => {
       cheat = delta;
       wake();
