@@ -8,10 +8,9 @@
  */
 import { join } from "node:path";
 import type { Endpoints } from "../contract/provider-api.ts";
-import type { TenantSource } from "../contract/routing-table.ts";
 import type { Clock } from "../runtime/clock.ts";
 import type { Random } from "../runtime/random.ts";
-import { bringUp, type FleetParts } from "./bring-up.ts";
+import { bringUp, type FleetParts, type FleetWishes } from "./bring-up.ts";
 import { openCells } from "./cell-processes.ts";
 import { environmentOfChildren } from "./child-environment.ts";
 import { chooseApplication } from "./choose-application.ts";
@@ -49,9 +48,7 @@ export type DevFleet = {
 
 export type Started = {
   readonly endpoints: Endpoints;
-  readonly tenants: readonly string[];
-  /** Where requests name their tenant first. */
-  readonly firstSource: TenantSource;
+  readonly wishes: FleetWishes;
 };
 
 export type DevFleetOptions = {
@@ -91,9 +88,7 @@ export function createDevFleet(options: DevFleetOptions): DevFleet {
         parts = await open();
         undo.push(parts.close);
         await bringUp(parts, { ...options, ...flags }, aborted);
-        const { tenants, routing } = parts.wishes;
-        const [firstSource = { header: "x-tenant-id" }] = routing?.tenantSources ?? [];
-        return { endpoints: await parts.publish(), tenants, firstSource };
+        return { endpoints: await parts.publish(), wishes: parts.wishes };
       } catch (error) {
         // Stopping takes a moment; the reason should not wait for it.
         if (!aborted.aborted) say(`not started: ${error instanceof Error ? error.message : error}`);

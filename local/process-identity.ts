@@ -50,12 +50,8 @@ export function childrenOf(pid: number): ProcessIdentity[] {
  * none): the number may have become somebody else's since.
  */
 export function membersOfGroup(leader: ProcessIdentity, mark: string): ProcessIdentity[] {
-  const bearer = identify(leader.pid);
-  const leads = bearer?.startedAt === leader.startedAt;
-  if (bearer !== undefined && !leads) return [];
-  return pidsOfGroup(leader.pid)
-    .filter((pid) => leads || carries(pid, mark))
-    .flatMap((pid) => identify(pid) ?? []);
+  // One that is just ending has no environment any more, and its ports are still taken.
+  return ofGroup(leader, (environment) => environment === "" || has(environment, mark));
 }
 
 /** To the group as one, so that a member that is just being born hears it too; false when it is empty. */
@@ -64,7 +60,7 @@ export function signalGroup(
   mark: string,
   signal: NodeJS.Signals,
 ): boolean {
-  if (membersOfGroup(leader, mark).length === 0) return false;
+  if (ofGroup(leader, (environment) => has(environment, mark)).length === 0) return false;
   try {
     process.kill(-leader.pid, signal);
     return true;
@@ -73,13 +69,28 @@ export function signalGroup(
   }
 }
 
+function ofGroup(
+  leader: ProcessIdentity,
+  belongs: (environment: string) => boolean,
+): ProcessIdentity[] {
+  const bearer = identify(leader.pid);
+  const leads = bearer?.startedAt === leader.startedAt;
+  if (bearer !== undefined && !leads) return [];
+  return pidsOfGroup(leader.pid)
+    .filter((pid) => leads || belongs(environmentOf(pid)))
+    .flatMap((pid) => identify(pid) ?? []);
+}
+
 const pidsOfGroup = (group: number): number[] =>
   hasProc
     ? allPids().filter((pid) => Number(statFields(pid)?.[2] ?? -1) === group)
     : pairsByPs("pid=,pgid=").flatMap(([pid, its]) => (its === group ? [pid] : []));
 
-const carries = (pid: number, mark: string): boolean =>
-  hasProc && (readText(`/proc/${pid}/environ`)?.split("\0").includes(mark) ?? false);
+const has = (environment: string, mark: string): boolean => environment.split("\0").includes(mark);
+
+/** Empty for a process that is ending; text that bears no mark where we may not look. */
+const environmentOf = (pid: number): string =>
+  (hasProc ? readText(`/proc/${pid}/environ`) : undefined) ?? "unknown";
 
 /**
  * Processes whose working directory is `folder`. PostgreSQL's children stay in their data folder

@@ -10,6 +10,7 @@ import type { Endpoints } from "../contract/provider-api.ts";
 import type { TenantSource } from "../contract/routing-table.ts";
 import { type Clock, systemClock } from "../runtime/clock.ts";
 import { systemRandom } from "../runtime/random.ts";
+import type { FleetWishes } from "./bring-up.ts";
 import { createDevFleet, type DevFleet } from "./dev-fleet.ts";
 import { type DevFlags, type DevFlagsInput, parseDevFlags } from "./dev-options.ts";
 
@@ -42,8 +43,8 @@ export async function runDevFleet(options: RunDevOptions): Promise<number> {
   });
   const signals = listenForSignals(systemClock, fleet, env["npm_lifecycle_event"] !== undefined);
   try {
-    const { endpoints, tenants, firstSource } = await fleet.start(signals.stopped);
-    const shown = { data: displayed(data, cwd), flags, tenants, firstSource };
+    const { endpoints, wishes } = await fleet.start(signals.stopped);
+    const shown = { data: displayed(data, cwd), flags, wishes };
     process.stdout.write(endScreen(endpoints, shown));
     await signals.asked;
     return 0;
@@ -113,20 +114,19 @@ async function whenParentGone(clock: Clock, over: AbortSignal): Promise<void> {
 type Shown = {
   readonly data: string | undefined;
   readonly flags: DevFlags;
-  readonly tenants: readonly string[];
-  readonly firstSource: TenantSource;
+  readonly wishes: FleetWishes;
 };
 
-function endScreen(endpoints: Endpoints, { data, flags, tenants, firstSource }: Shown): string {
-  const tenant = tenants[0] ?? "TENANT";
+function endScreen(endpoints: Endpoints, { data, flags, wishes }: Shown): string {
+  const tenant = wishes.tenants[0] ?? "TENANT";
+  const [source = { header: "x-tenant-id" }] = wishes.routing?.tenantSources ?? [];
   const where = data === undefined ? "" : ` --data ${data}`;
-  const path = flags.app === undefined ? "/whoami" : "/";
   const cells = Object.keys(endpoints.cells);
   const tries =
     cells.length === 0
       ? [`  npx cellctl cell adopt --help${where}`]
       : [
-          `  ${exampleRequest(firstSource, tenant, endpoints.router, path)}`,
+          `  ${exampleRequest(source, tenant, endpoints.router, wishes.path ?? "/")}`,
           `  npx cellctl tenant locate ${tenant}${where}`,
         ];
   return [

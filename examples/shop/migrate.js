@@ -22,7 +22,10 @@ for (const name of files) {
   await client.query("lock table schema_migrations in exclusive mode");
   const known = await client.query("select from schema_migrations where name = $1", [name]);
   if (known.rowCount === 0) {
-    await client.query(readFileSync(new URL(name, folder), "utf8"));
+    await client.query(readFileSync(new URL(name, folder), "utf8")).catch((error) => {
+      process.stderr.write(`${name}: ${error.message}\n`);
+      process.exit(1);
+    });
     await client.query("insert into schema_migrations (name) values ($1)", [name]);
     process.stdout.write(`${name}\n`);
   }
