@@ -11,7 +11,10 @@ import { judgeServer } from "./server-needs.ts";
 export function judgePreflight(facts: PreflightFacts, role: PreflightRole): PreflightItem[] {
   const { server, grants } = facts;
   return [
-    ...judgeServer({ ...server, settings: { ...server.settings, ...ownSettings(grants) } }),
+    ...judgeServer(
+      { ...server, settings: { ...server.settings, ...ownSettings(grants) } },
+      grants?.app?.name,
+    ),
     ...judgeConnection(facts, role),
     ...(grants === undefined ? [] : judgeGrants(grants, server.platform, role)),
   ];

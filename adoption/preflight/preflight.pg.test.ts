@@ -153,6 +153,10 @@ describe("the application's role", () => {
 
   test("its own limits count, not the server's", async () => {
     expect((await check("shop_owner")).find("idle-in-transaction").state).toBe("warn");
+    const advised = await check("shop_owner", "--app-role", "shop_app");
+    expect(advised.find("idle-in-transaction").fix).toBe(
+      `alter role "shop_app" set idle_in_transaction_session_timeout = '60s';`,
+    );
     await only(
       "alter role shop_app set idle_in_transaction_session_timeout = '30s'",
       "alter role shop_app reset idle_in_transaction_session_timeout",

@@ -6,7 +6,7 @@
  */
 import { type ServerFacts, versionMin } from "./facts.ts";
 import { judged, type PreflightItem, serverNeed as server, unseen } from "./item.ts";
-import { setServer } from "./remedy.ts";
+import { setForRole, setServer } from "./remedy.ts";
 import { type Rule, replicationMin, rules } from "./setting-rules.ts";
 
 const versionRecommended = 180_000;
@@ -28,14 +28,15 @@ export const settingsRead: readonly string[] = [
   ]),
 ];
 
-export function judgeServer(facts: ServerFacts): PreflightItem[] {
+/** `appRole`: limits are best set for the one role whose transactions hold tenants. */
+export function judgeServer(facts: ServerFacts, appRole: string | undefined): PreflightItem[] {
   return [
     ...version(facts),
     primary(facts),
-    ...rules.map((rule) => judgeSetting(facts, rule)),
+    ...rules.map((rule) => judgeSetting(facts, rule, appRole)),
     slots(facts),
     workers(facts),
-    longest(facts),
+    longest(facts, appRole),
     prepared(facts),
     connections(facts),
     encoding(facts),
@@ -43,7 +44,7 @@ export function judgeServer(facts: ServerFacts): PreflightItem[] {
   ];
 }
 
-function judgeSetting(facts: ServerFacts, rule: Rule): PreflightItem {
+function judgeSetting(facts: ServerFacts, rule: Rule, appRole: string | undefined): PreflightItem {
   const value = facts.settings[rule.setting];
   if (value === undefined) return unseen(rule.need, `this server does not tell ${rule.setting}`);
   const waits = facts.pendingRestart.includes(rule.setting)
@@ -54,9 +55,20 @@ function judgeSetting(facts: ServerFacts, rule: Rule): PreflightItem {
     text: `${rule.setting} = ${value}${waits}`,
     fix:
       waits === ""
-        ? setServer(facts.platform, rule.setting, rule.value, rule)
+        ? limitFor(appRole, facts, rule)
         : "restart the server: the new value waits for it",
   });
+}
+
+/** A limit on transactions is the application's own where its role is known; else the server's. */
+function limitFor(
+  appRole: string | undefined,
+  { platform }: ServerFacts,
+  { setting, value, restart }: Pick<Rule, "setting" | "value" | "restart">,
+): string {
+  return appRole !== undefined && setting.endsWith("_timeout") && setting !== "wal_sender_timeout"
+    ? setForRole(appRole, setting, value)
+    : setServer(platform, setting, value, { restart });
 }
 
 function version({ version: number, versionName }: ServerFacts): PreflightItem[] {
@@ -123,7 +135,8 @@ function workers({ settings, platform }: ServerFacts): PreflightItem {
 }
 
 /** Fencing waits for the tenant's writers: what has no limit can hold a move up for ever. */
-function longest({ settings, platform, version: number }: ServerFacts): PreflightItem {
+function longest(facts: ServerFacts, appRole: string | undefined): PreflightItem {
+  const { settings, version: number } = facts;
   const statement = Number(settings["statement_timeout"] ?? 0);
   const transaction = Number(settings["transaction_timeout"] ?? 0);
   const bound = [statement, transaction].filter((ms) => ms > 0);
@@ -138,12 +151,11 @@ function longest({ settings, platform, version: number }: ServerFacts): Prefligh
     {
       ok: bound.some((ms) => ms <= transactionMsMax),
       text: `statement_timeout = ${statement} ms${knowsTransaction ? `, transaction_timeout = ${transaction} ms` : ""}`,
-      fix: setServer(
-        platform,
-        knowsTransaction ? "transaction_timeout" : "statement_timeout",
-        "60s",
-        { restart: false },
-      ),
+      fix: limitFor(appRole, facts, {
+        setting: knowsTransaction ? "transaction_timeout" : "statement_timeout",
+        value: "60s",
+        restart: false,
+      }),
     },
   );
 }
