@@ -14,8 +14,7 @@ export type { PreflightItem } from "../adoption/preflight/item.ts";
 export type { ApplyEvent, ApplyResult } from "../adoption/schema/apply.ts";
 export type { MigrationTarget } from "../adoption/schema/apply-order.ts";
 export type { SchemaFinding, SchemaVerdict } from "../adoption/schema/check.ts";
-export type { Database } from "../adoption/schema/database.ts";
-export type { Plan, Step, StepEvent } from "../adoption/schema/step.ts";
+export type { Plan, StepEvent } from "../adoption/schema/step.ts";
 
 /** The address behind `--database-url REF`. */
 export async function databaseUrl(session: Session, options: Options): Promise<string> {

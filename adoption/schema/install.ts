@@ -4,12 +4,7 @@
  */
 import { createHash } from "node:crypto";
 import { escapeLiteral } from "pg";
-import {
-  installPack,
-  type PackRoles,
-  packContent,
-  packOwnerRole,
-} from "../../cell/store/install.ts";
+import { installPack, type PackRoles, packContent } from "../../cell/store/install.ts";
 import type { Manifest } from "../../cell/store/manifest.ts";
 import { type ProtectStep, protectSteps } from "../../cell/store/protect.ts";
 import type { Queryable } from "../../cell/store/queryable.ts";
@@ -88,6 +83,8 @@ async function readProtectLists(
 
 /** As the installer of the pack records it. */
 const packDigest = (): string => createHash("sha256").update(packContent()).digest("hex");
+
+const packOwnerRole = "cellfleet_owner";
 
 /** The pack as text, as the installer runs it. */
 export function packScript(roles: PackRoles, cell: string, stage: InstallStage): string {
