@@ -1,10 +1,15 @@
 -- Which rows an application sees: only those whose key is active here. During a move and its soak
 -- the rows of a tenant stand in two cells, and a job over all tenants must still see each one once.
 
-create or replace view cellfleet.owned_keys as
-  select o.key, o.keyspace, o.kind, o.value, o.epoch
-    from cellfleet.ownership o
-   where o.state = 'active';
+-- Not replaced where it stands: that would wait for every query under way, and all others for it.
+do $$ begin
+  if to_regclass('cellfleet.owned_keys') is null then
+    create view cellfleet.owned_keys as
+      select o.key, o.keyspace, o.kind, o.value, o.epoch
+        from cellfleet.ownership o
+       where o.state = 'active';
+  end if;
+end $$;
 
 -- Asked once per query (an InitPlan of the policy): how the keyspace maps tenants to keys, or CF004.
 -- `all` is for what runs as the pack's owner (counting rows, purging them) and for a cell that is only

@@ -10,21 +10,13 @@ import { readdirSync, readFileSync } from "node:fs";
 import pg from "pg";
 import { CellError } from "../../contract/errors.ts";
 import type { CellStage } from "../../contract/routing-table.ts";
+import { createRoles, type PackRoles, packOwnerRole } from "./pack-roles.ts";
 import type { Queryable } from "./queryable.ts";
+
+export type { PackRoles } from "./pack-roles.ts";
 
 /** Grows when a file of the pack changes in a way that an older agent must not undo. */
 export const packVersion = 2;
-export const packOwnerRole = "cellfleet_owner";
-
-export type PackRoles = {
-  /** The application logs in as this role or as a member of it. */
-  readonly appRole: string;
-  /** Owns the application's tables; runs `protectTables`. */
-  readonly appOwnerRole: string;
-  readonly agentRole: string;
-  /** Logs in for operators' questions: may read guarded tables, and sees what the application sees. */
-  readonly readerRole?: string;
-};
 
 export type PackOptions = PackRoles & {
   /** Absent in a template. A database that is another cell's is refused. */
@@ -37,6 +29,7 @@ const folder = new URL("../sql/", import.meta.url);
 /** Any constant does: the lock function of the pack is not there yet. */
 const installLock = 7305;
 const oldestServer = 160_000;
+const purgeFunction = "cellfleet.delete_rows_as_owner(regclass[], text[], bigint)";
 
 /** All that shapes an installed pack, in text: part of the key of a prepared database. */
 export const packContent = (): string => packFiles().join("\n");
@@ -50,29 +43,30 @@ function packFiles(): readonly string[] {
 }
 
 /**
- * `client`: one connection (not a pool) of a superuser, or of a role that may create in the database
- * and is a member of `cellfleet_owner`, when the roles exist. Roles that are missing are made, the
- * two that log in without a password; setting one is the caller's.
+ * `client`: one connection (not a pool) of a superuser, or of a role with CREATEROLE that may create
+ * in the database. Roles that are missing are made, those that log in without a password; setting one
+ * is the caller's. Where the pack is there as it should be, nothing is run.
  */
 export async function installPack(client: Queryable, options: PackOptions): Promise<void> {
   await client.query("begin");
   try {
     await client.query("select pg_advisory_xact_lock($1)", [installLock]);
     await checkServer(client);
+    // Never to stand in front of a running cell for long: 55P03, and nothing was changed.
+    await client.query("set local lock_timeout = '3s'");
     await createRoles(client, options);
     const fresh = !(await isInstalled(client));
     await client.query(`create schema if not exists cellfleet authorization ${packOwnerRole}`);
     await client.query(`set local role ${packOwnerRole}`);
     await refuseNewer(client);
     await client.query("select set_config('search_path', 'pg_catalog, pg_temp', true)");
-    await setInstallVariable(client, "app_role", options.appRole);
-    await setInstallVariable(client, "app_owner_role", options.appOwnerRole);
-    await setInstallVariable(client, "agent_role", options.agentRole);
-    await setInstallVariable(client, "reader_role", options.readerRole ?? "");
-    await setInstallVariable(client, "stage", fresh ? (options.stage ?? "enforce") : "enforce");
     const files = packFiles();
-    for (const file of files) await client.query(file);
-    await record(client, files, options.cellId);
+    const digest = createHash("sha256").update(files.join("\n")).digest("hex");
+    if (fresh || !(await isCurrent(client, digest, options))) {
+      await runFiles(client, files, { ...options, stage: fresh ? options.stage : undefined });
+      await recordPack(client, digest);
+    }
+    if (options.cellId !== undefined) await claim(client, options.cellId);
     await giveAway(client, options.appOwnerRole);
     await client.query("commit");
   } catch (error) {
@@ -90,31 +84,6 @@ async function checkServer(client: Queryable): Promise<void> {
   throw new CellError("CONFIG_INVALID", `PostgreSQL ${server?.name} is older than 16`, {
     nextSteps: ["use PostgreSQL 16 or newer for the stores of a cell"],
   });
-}
-
-async function createRoles(client: Queryable, roles: PackRoles): Promise<void> {
-  const wanted = [
-    { name: packOwnerRole, login: "nologin" },
-    { name: roles.appOwnerRole, login: "nologin" },
-    { name: roles.appRole, login: "login" },
-    { name: roles.agentRole, login: "login" },
-    ...(roles.readerRole === undefined ? [] : [{ name: roles.readerRole, login: "login" }]),
-  ];
-  for (const { name, login } of wanted) {
-    const { rows } = await client.query("select from pg_roles where rolname = $1", [name]);
-    if (rows.length > 0) continue;
-    // Roles are the server's, the lock is the database's: another installer may be as far.
-    const text = pg.escapeLiteral(`create role ${pg.escapeIdentifier(name)} ${login}`);
-    await client.query(`do $install$ begin
-      execute ${text};
-    exception when duplicate_object or unique_violation then null;
-    end $install$`);
-  }
-  await client.query(`do $$ begin
-    if not pg_has_role(current_user, '${packOwnerRole}', 'SET') then
-      execute format('grant ${packOwnerRole} to %I', current_user);
-    end if;
-  end $$`);
 }
 
 async function isInstalled(client: Queryable): Promise<boolean> {
@@ -144,38 +113,69 @@ async function refuseNewer(client: Queryable): Promise<void> {
 async function giveAway(client: Queryable, appOwnerRole: string): Promise<void> {
   const { rows } = await client.query(
     `select from pg_roles r where r.rolname = $1 and not r.rolsuper
-        and pg_has_role(session_user, r.oid, 'SET')`,
-    [appOwnerRole],
+        and pg_has_role(session_user, r.oid, 'SET')
+        and r.oid <> (select p.proowner from pg_proc p where p.oid = $2::regprocedure)`,
+    [appOwnerRole, purgeFunction],
   );
   if (rows.length === 0) return;
   const role = pg.escapeIdentifier(appOwnerRole);
-  const name = "cellfleet.delete_rows_as_owner(regclass[], text[], bigint)";
   await client.query(`grant create on schema cellfleet to ${role};
     grant execute on function cellfleet.delete_rows(regclass[], text[], bigint) to ${role}`);
   await client.query("set local role none");
-  await client.query(`alter function ${name} owner to ${role}`);
-  await client.query(`revoke all on function ${name} from public, ${role};
-    grant execute on function ${name} to ${packOwnerRole};
+  await client.query(`alter function ${purgeFunction} owner to ${role}`);
+  await client.query(`revoke all on function ${purgeFunction} from public, ${role};
+    grant execute on function ${purgeFunction} to ${packOwnerRole};
     revoke create on schema cellfleet from ${role}`);
 }
 
-async function setInstallVariable(client: Queryable, name: string, value: string): Promise<void> {
-  await client.query("select set_config($1, $2, true)", [`cellfleet_install.${name}`, value]);
+/** The same pack with the same roles: then nothing is run, and no lock is taken. */
+async function isCurrent(client: Queryable, digest: string, roles: PackRoles): Promise<boolean> {
+  const { rows } = await client.query(
+    "select from cellfleet.pack where version = $1 and digest = $2",
+    [packVersion, digest],
+  );
+  // An older pack has no list of its roles.
+  if (rows.length === 0) return false;
+  const { rows: known } = await client.query<{ roles: Record<string, string> }>(
+    "select coalesce(jsonb_object_agg(purpose, role_name), '{}') as roles from cellfleet.pack_role",
+  );
+  const there = known[0]?.roles ?? {};
+  return (
+    there["app"] === roles.appRole &&
+    there["app_owner"] === roles.appOwnerRole &&
+    there["agent"] === roles.agentRole &&
+    (roles.readerRole === undefined || there["reader"] === roles.readerRole)
+  );
 }
 
-async function record(
+async function runFiles(
   client: Queryable,
   files: readonly string[],
-  cellId: string | undefined,
+  options: PackRoles & { readonly stage?: CellStage | undefined },
 ): Promise<void> {
-  const digest = createHash("sha256").update(files.join("\n")).digest("hex");
+  const variables = {
+    app_role: options.appRole,
+    app_owner_role: options.appOwnerRole,
+    agent_role: options.agentRole,
+    reader_role: options.readerRole ?? "",
+    stage: options.stage ?? "enforce",
+  };
+  for (const [name, value] of Object.entries(variables)) {
+    await client.query("select set_config($1, $2, true)", [`cellfleet_install.${name}`, value]);
+  }
+  for (const file of files) await client.query(file);
+}
+
+async function recordPack(client: Queryable, digest: string): Promise<void> {
   await client.query(
     `insert into cellfleet.pack (version, digest) values ($1, $2)
      on conflict (version) do update set digest = excluded.digest, installed_at = now()
        where pack.digest <> excluded.digest`,
     [packVersion, digest],
   );
-  if (cellId === undefined) return;
+}
+
+async function claim(client: Queryable, cellId: string): Promise<void> {
   const { rows } = await client.query(
     "update cellfleet.progress set cell = $1 where cell is null or cell = $1 returning cell",
     [cellId],
