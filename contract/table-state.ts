@@ -10,7 +10,7 @@
  *
  * Routers and the control plane's publisher use the same code, so that both mean the same table.
  */
-import { hashAlias, normaliseAlias } from "./alias.ts";
+import { type AliasHasher, createAliasHasher, normaliseAlias } from "./alias.ts";
 import { AliasIndex, type AliasPlan, type AliasTarget } from "./alias-index.ts";
 import type { CellId, KeyspaceName, Revision, TenantId } from "./ids.ts";
 import {
@@ -81,6 +81,7 @@ export class TableState {
   #cells: ReadonlyMap<CellId, RoutedCell>;
   readonly #hashKey: HashKey;
   readonly #aliases = new AliasIndex();
+  #hasher: { readonly salt: string; readonly hash: AliasHasher } | undefined;
   #owners: ReadonlySet<CellId> | undefined;
 
   /** Made by `startTable`, which has checked the lists. */
@@ -140,9 +141,10 @@ export class TableState {
     const space = aliasing?.namespaces.find((one) => one.name === namespace);
     if (aliasing === undefined || space === undefined || this.#aliases.size === 0) return [];
     const spelled = normaliseAlias(name, space.fold);
-    return spelled === undefined
-      ? []
-      : this.#aliases.lookup(namespace, hashAlias(aliasing.salt, namespace, spelled));
+    if (spelled === undefined) return [];
+    const { salt } = aliasing;
+    if (this.#hasher?.salt !== salt) this.#hasher = { salt, hash: createAliasHasher(salt) };
+    return this.#aliases.lookup(namespace, this.#hasher.hash(namespace, spelled));
   }
 
   /** The placement of exactly this key, whatever contains it. */

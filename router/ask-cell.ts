@@ -11,7 +11,7 @@ import type { Random } from "../runtime/random.ts";
 import { type AttemptContext, wireHeaders } from "./attempt.ts";
 import { confirmsCell } from "./confirm.ts";
 import type { Placed, Subject } from "./decide.ts";
-import type { MissingReason, Part } from "./fan-out-answer.ts";
+import { embedAnswer, type MissingReason, type Part } from "./fan-out-answer.ts";
 
 export type AskContext = Pick<AttemptContext, "endpoints" | "tally" | "wouldRefuse"> & {
   readonly random: Random;
@@ -87,7 +87,8 @@ async function exchange(context: AskContext, ask: AskCell, endpoint: Endpoint): 
   const kept = await readWithin(body, ask);
   if (kept === undefined) return missing("too-large");
   const contentType = firstOf(answer.headers["content-type"]) ?? "";
-  return { kind: "answered", cell: placed.cell, status, contentType, body: kept };
+  const text = embedAnswer(status, contentType, kept);
+  return { kind: "answered", cell: placed.cell, text };
 }
 
 type AnswerHeaders = Readonly<Record<string, string | string[] | undefined>>;

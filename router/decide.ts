@@ -121,9 +121,9 @@ export const wireOf = ({ protocol }: RoutingView, cell: RoutedCell | undefined):
 function passThrough(view: RoutingView, { subject, service }: Wanted): RouteDecision {
   if (view.passThrough !== undefined) return toCell(view, view.passThrough, undefined, service);
   if (subject.kind === "refused") return refuse(subject.code, subject.message);
-  const { keyspace, tenant } = subject;
-  const where = keyspace === "default" ? "" : ` of keyspace ${keyspace}`;
-  return refuse("TENANT_UNKNOWN", `No placement exists for tenant ${tenant}${where}.`);
+  // Without its id: the client may have said no more than a name that stands for it.
+  const where = subject.keyspace === "default" ? "" : ` of keyspace ${subject.keyspace}`;
+  return refuse("TENANT_UNKNOWN", `No placement exists for this tenant${where}.`);
 }
 
 function toCell(

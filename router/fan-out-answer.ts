@@ -32,9 +32,8 @@ export type Part =
   | {
       readonly kind: "answered";
       readonly cell: CellId;
-      readonly status: number;
-      readonly contentType: string;
-      readonly body: Buffer;
+      /** What `embedAnswer` made of it. */
+      readonly text: string;
     }
   | { readonly kind: "missing"; readonly cell: CellId; readonly reason: MissingReason };
 
@@ -50,7 +49,7 @@ export function buildFanOutAnswer(parts: readonly Part[]): FanOutAnswer {
     part.kind === "missing" ? [{ cell: part.cell, reason: part.reason }] : [],
   );
   const cells = sorted.flatMap((part) =>
-    part.kind === "answered" ? [`${JSON.stringify(part.cell)}:${partText(part)}`] : [],
+    part.kind === "answered" ? [`${JSON.stringify(part.cell)}:${part.text}`] : [],
   );
   const complete = missing.length === 0;
   return {
@@ -63,7 +62,8 @@ export function buildFanOutAnswer(parts: readonly Part[]): FanOutAnswer {
   };
 }
 
-function partText({ status, contentType, body }: Part & { readonly kind: "answered" }): string {
+/** A cell's answer as JSON. Made as it comes in: to check all bodies at the end would hold up others. */
+export function embedAnswer(status: number, contentType: string, body: Buffer): string {
   const text = body.toString("utf8");
   if (text === "") return `{"status":${status},"body":null}`;
   if (isJsonType(contentType) && isJson(text)) return `{"status":${status},"body":${text.trim()}}`;

@@ -5,7 +5,7 @@ import { describe, expect, test, vi } from "vitest";
 import type { CellId } from "../contract/ids.ts";
 import type { RoutedCell } from "../contract/routing-table.ts";
 import { type Placements, startControlPlane, tableOf } from "../table/table.fixture.ts";
-import { buildFanOutAnswer } from "./fan-out-answer.ts";
+import { buildFanOutAnswer, embedAnswer } from "./fan-out-answer.ts";
 import { admin, ask, codeOf, createBench, metric, until } from "./running.fixture.ts";
 
 // Real sockets and a real disk on a machine that may be busy: conditions are waited for, not times.
@@ -287,10 +287,9 @@ test("what a cell calls JSON and is none is embedded as text, and cannot break o
   const cell = "a" as CellId;
   const body = Buffer.from('1},"b":{"status":200,"body":2');
   const contentType = "application/json";
-  const { body: text } = buildFanOutAnswer([
-    { kind: "answered", cell, status: 200, contentType, body },
-  ]);
-  expect(JSON.parse(text).cells).toEqual({
+  const text = embedAnswer(200, contentType, body);
+  const answer = buildFanOutAnswer([{ kind: "answered", cell, text }]);
+  expect(JSON.parse(answer.body).cells).toEqual({
     a: { status: 200, contentType, body: body.toString() },
   });
 });

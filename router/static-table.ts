@@ -5,7 +5,7 @@
  */
 import { readFile } from "node:fs/promises";
 import type { z } from "zod";
-import { hashAlias, normaliseAlias } from "../contract/alias.ts";
+import { createAliasHasher, normaliseAlias } from "../contract/alias.ts";
 import { CellError } from "../contract/errors.ts";
 import {
   cellIdSchema,
@@ -127,13 +127,14 @@ function readAliases(file: StaticTable, aliasing: Aliasing, problems: string[]):
     alias === undefined || Object.hasOwn(file.aliases ?? {}, alias) ? [] : [alias],
   );
   for (const name of unknown) problems.push(`tenantKey: there is no namespace ${name} in aliases`);
+  const hashName = createAliasHasher(aliasing.salt);
   return aliasing.namespaces.map(({ name: alias, fold }) => {
     const pairs = new Map<string, AliasGroup["names"][number]>();
     for (const [raw, tenants] of Object.entries(file.aliases?.[alias] ?? {})) {
       const spelled = normaliseAlias(raw, fold);
       if (spelled === undefined)
         problems.push(`aliases.${alias}: ${JSON.stringify(raw)} is no name`);
-      const hash = hashAlias(aliasing.salt, alias, spelled ?? "");
+      const hash = hashName(alias, spelled ?? "");
       for (const tenant of [tenants].flat()) pairs.set(`${hash} ${tenant}`, [hash, tenant]);
     }
     return { alias, keyspace: defaultKeyspace, names: [...pairs.values()] };

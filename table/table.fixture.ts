@@ -114,6 +114,8 @@ export type TestControlPlane = {
   readonly url: string;
   /** Every question a router asked, newest last. */
   readonly asked: RouterSyncRequest[];
+  /** The address of each. */
+  readonly paths: string[];
   /** Snapshots handed out. */
   readonly snapshots: () => number;
   readonly table: () => TableState;
@@ -137,6 +139,7 @@ export async function startControlPlane(
   let snapshots = 0;
   const waiting: Array<() => void> = [];
   const asked: RouterSyncRequest[] = [];
+  const paths: string[] = [];
   const wake = () => {
     for (const one of waiting.splice(0)) one();
   };
@@ -161,6 +164,7 @@ export async function startControlPlane(
     }
     const question = routerSyncRequestSchema.parse(JSON.parse(await textOf(req)));
     asked.push(question);
+    paths.push(req.url ?? "");
     const answer = () =>
       res.end(
         JSON.stringify({
@@ -181,6 +185,7 @@ export async function startControlPlane(
   return {
     url: `http://127.0.0.1:${at}`,
     asked,
+    paths,
     snapshots: () => snapshots,
     table: () => table,
     change: (upserts, deletes = []) => advance(deltaOf(table, upserts, deletes)),

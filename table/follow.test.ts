@@ -1,0 +1,87 @@
+/** Following the table without a router: what a cell's agent does to resolve tenants and names. */
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { hashAlias } from "../contract/alias.ts";
+import { defaultKeyspace, parseTenantId } from "../contract/ids.ts";
+import { must } from "../runtime/assert.ts";
+import { systemClock } from "../runtime/clock.ts";
+import { systemRandom } from "../runtime/random.ts";
+import { createVerifier } from "../runtime/signing.ts";
+import type { TableEvent } from "./events.ts";
+import { followTable } from "./follow.ts";
+import { keys, startControlPlane, tableOf } from "./table.fixture.ts";
+
+// Real sockets and a real disk on a machine that may be busy: conditions are waited for, not times.
+vi.setConfig({ testTimeout: 30_000, hookTimeout: 30_000 });
+
+let dir = "";
+const closers: Array<() => Promise<unknown>> = [];
+beforeEach(async () => {
+  dir = await mkdtemp(join(tmpdir(), "cellfleet-follow-"));
+});
+afterEach(async () => {
+  for (const close of closers.splice(0).reverse()) await close();
+  await rm(dir, { recursive: true, force: true });
+});
+const until = <T>(check: () => T | Promise<T>) =>
+  vi.waitFor(check, { timeout: 8000, interval: 10 });
+
+const salt = "cd".repeat(16);
+const acme = must(parseTenantId("acme"), "tenant id");
+async function startPlane() {
+  const aliasing = { salt, namespaces: [{ name: "email", fold: true }] };
+  const plane = await startControlPlane(
+    tableOf(1, { acme: "a 1" }, { a: ["http://127.0.0.1:9"] }, "fleet-1", { aliasing }),
+  );
+  closers.push(plane.close);
+  return plane;
+}
+
+async function follow(url: string) {
+  const events: TableEvent[] = [];
+  const changes: number[] = [];
+  const followed = await followTable({
+    ...{ url, token: "t", id: "cell-01", path: "/v1/machine/agent/table-sync" },
+    ...{ stateDir: join(dir, "table"), verifier: createVerifier(keys.publicKeys) },
+    ...{ clock: systemClock, random: systemRandom },
+    onChange: (table) => changes.push(table.revision),
+    onEvent: (event) => events.push(event),
+  });
+  closers.push(followed.close);
+  return { followed, events, changes };
+}
+
+test("an agent follows on its own path, and resolves when the control plane is gone", async () => {
+  const plane = await startPlane();
+  const { followed, changes } = await follow(plane.url);
+  expect(followed.view()).toBeUndefined();
+  expect(followed.ageMs()).toBeUndefined();
+  expect(plane.asked).toEqual([]);
+  followed.start();
+  await until(() => expect(followed.view()?.revision).toBe(1));
+  const hash = hashAlias(salt, "email", "ann@example.com");
+  plane.changeNames({
+    aliasUpserts: [{ alias: "email", keyspace: defaultKeyspace, names: [[hash, acme]] }],
+  });
+  await until(() => expect(plane.asked.at(-1)?.revision).toBe(2));
+  expect(new Set(plane.paths)).toEqual(new Set(["/v1/machine/agent/table-sync"]));
+  expect(plane.asked.at(-1)).toMatchObject({ router: "cell-01", admin: "", seen: [] });
+  expect(changes).toEqual([1, 2]);
+  await followed.close();
+  await plane.close();
+
+  const again = await follow(plane.url);
+  expect(again.events).toMatchObject([{ kind: "applied", by: "file", from: null }]);
+  expect(again.followed.view()?.resolve("email", "ANN@example.com")).toEqual([
+    { keyspace: defaultKeyspace, tenant: acme },
+  ]);
+  again.followed.start();
+  await until(() =>
+    expect(again.events.find(({ kind }) => kind === "sync-failed")).toMatchObject({
+      first: true,
+    }),
+  );
+  expect(again.followed.view()?.lookup(defaultKeyspace, acme)).toMatchObject({ cell: "a" });
+});
