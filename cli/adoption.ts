@@ -74,3 +74,10 @@ export const loadConnection = () => import("../adoption/connection.ts");
 export const loadPreflight = () => import("../adoption/preflight/check.ts");
 export const loadExport = () => import("../adoption/export/export-tenant.ts");
 export const loadTenantQuery = () => import("../adoption/tenants-from-query.ts");
+export async function loadAppInit() {
+  const [{ lookAround }, { writeAppFile }] = await Promise.all([
+    import("../adoption/init/look-around.ts"),
+    import("../adoption/init/write-app-file.ts"),
+  ]);
+  return { lookAround, writeAppFile };
+}
