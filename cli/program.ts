@@ -85,6 +85,12 @@ export const nouns: readonly Noun[] = [
     () => import("./commands/audit.ts"),
   ),
   noun("token", people, "tokens for people and machines", () => import("./commands/token.ts")),
+  noun(
+    "init",
+    processes,
+    "describe your application in a cellfleet.yaml, by asking",
+    () => import("./commands/init.ts"),
+  ),
   noun("dev", processes, "a whole fleet on this machine", () => import("./commands/dev.ts")),
   noun(
     "control-plane",
