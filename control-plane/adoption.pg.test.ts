@@ -15,6 +15,7 @@ import {
   keyspaceSchema,
   list,
   type Op,
+  opSchema,
   tenantSchema,
 } from "../contract/control-api.ts";
 import { startTestPostgres, type TestPostgres } from "../tests/postgres.ts";
@@ -53,22 +54,20 @@ const succeed = async (path: string, body: unknown = {}): Promise<Op> => {
   return done;
 };
 const refused = (path: string, body: unknown = {}) => codeOf(accept(path, body));
-const cell = (id = "shop-01") => plane.get(`/v1/cells/${id}`, cellSchema);
+const cell = () => plane.get("/v1/cells/shop-01", cellSchema);
 const tokenOf = async (role: "agent" | "router", subject: string): Promise<string> => {
   const body = { name: subject, role, subject };
   return (await plane.send("POST", "/v1/tokens", body, createdTokenSchema)).secret;
 };
-const startAgent = async (id = "shop-01"): Promise<FakeCell> => {
+const startAgent = async (): Promise<FakeCell> => {
+  const id = "shop-01";
   agent = await startFakeCell({
     origin: () => plane.url,
     token: await tokenOf("agent", id),
     cell: id,
     services: ["search", "default"],
   });
-  await eventually(
-    () => cell(id),
-    ({ health }) => health === "healthy",
-  );
+  await eventually(cell, ({ health }) => health === "healthy");
   return agent;
 };
 const quiet = () =>
@@ -118,6 +117,7 @@ async function observed(): Promise<FakeCell> {
   running.guardedTables = 3;
   await succeed("/v1/tenants", { id: "acme" });
   await succeed("/v1/cells/shop-01/stage", { stage: "observe" });
+  await eventually(cell, ({ guardedTables }) => guardedTables === 3);
   return running;
 }
 
@@ -184,4 +184,240 @@ test("pass-through, observe, enforce and back again, each one operation", async 
   expect((await cell()).stage).toBe("pass-through");
   const audit = await plane.get("/v1/audit?limit=100", list(auditEntrySchema));
   expect(audit.items.filter(({ action }) => action === "cell.stage")).toHaveLength(4);
+});
+
+test("enforce is refused while a condition does not hold, and a dry run says how each stands", async () => {
+  await succeed("/v1/cells/adopt", shop);
+  const running = await startAgent();
+  await succeed("/v1/cells/shop-01/stage", { stage: "observe" });
+  const look = () =>
+    plane.send(
+      "POST",
+      "/v1/cells/shop-01/stage",
+      { stage: "enforce", dryRun: true },
+      stageDryRunSchema,
+    );
+  const verdicts = async () =>
+    Object.fromEntries((await look()).conditions.map(({ name, ok }) => [name, ok]));
+  expect(await verdicts()).toEqual({
+    agent: true,
+    guard: false,
+    placements: false,
+    refusals: false,
+  });
+  expect((await look()).plan.steps.map(({ text }) => text).join("\n")).toContain(
+    "NOT MET: no table is under the guard",
+  );
+  running.guardedTables = 3;
+  await eventually(cell, ({ guardedTables }) => guardedTables === 3);
+  await succeed("/v1/tenants", { id: "acme" });
+  await quiet();
+  expect(await verdicts()).toEqual({ agent: true, guard: true, placements: true, refusals: true });
+  // One request that would have been refused, and the minute begins anew.
+  running.wouldRefuse = { CF001: 4 };
+  await eventually(cell, ({ wouldRefuse }) => wouldRefuse?.["CF001"] === 4);
+  expect(await verdicts()).toMatchObject({ refusals: false });
+  expect(await refused("/v1/cells/shop-01/stage", { stage: "enforce" })).toBe("SAFETY_RULE");
+  await quiet();
+  expect(await verdicts()).toMatchObject({ refusals: true });
+  running.wouldRefuse = { CF001: 5 };
+  await eventually(cell, ({ wouldRefuse }) => wouldRefuse?.["CF001"] === 5);
+  await succeed("/v1/cells/shop-01/stage", { stage: "enforce", acceptRefusals: true });
+  expect(running.stage()).toBe("enforce");
+});
+
+test("routers' counters are looked at too, and shown by reason", async () => {
+  await observed();
+  await quiet();
+  await db.query(
+    `update cellfleet_control.router set would_refuse = '{"TENANT_MISSING": 2}', would_refuse_at = now()`,
+  );
+  await router.stop();
+  expect((await cell()).wouldRefuse).toEqual({ TENANT_MISSING: 2 });
+  expect(await refused("/v1/cells/shop-01/stage", { stage: "enforce" })).toBe("SAFETY_RULE");
+});
+
+test("observe needs an agent that serves; without one it is refused, with the command that starts it", async () => {
+  await succeed("/v1/cells/adopt", shop);
+  const answer = await plane.raw("/v1/cells/shop-01/stage", {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ stage: "observe" }),
+  });
+  const { error } = (await answer.json()) as { error: { code: string; next_steps: string[] } };
+  expect(error.code).toBe("SAFETY_RULE");
+  expect(error.next_steps.join("\n")).toContain("cellctl agent --cell shop-01");
+  expect(await refused("/v1/cells/shop-01/stage", { stage: "enforce" })).toBe("STATE_CONFLICT");
+});
+
+test("adopt with observe waits for the agent, and is one operation", async () => {
+  const op = await accept("/v1/cells/adopt", { ...shop, observe: true });
+  await eventually(
+    () => plane.get(`/v1/ops/${op.id}`, opSchema),
+    ({ step }) => step === "agents-inward",
+  );
+  expect((await cell()).stage).toBe("pass-through");
+  const running = await startAgent();
+  const done = await finish(plane, op);
+  expect(done).toMatchObject({ state: "done", error: null });
+  expect(running.stage()).toBe("observe");
+  expect((await cell()).stage).toBe("observe");
+});
+
+test("an agent that does not obey in time: back to the former stage, with the reason", async () => {
+  const running = await observed();
+  await quiet();
+  running.obeysStage = false;
+  const op = await accept("/v1/cells/shop-01/stage", { stage: "enforce" });
+  await eventually(
+    () => plane.get(`/v1/ops/${op.id}`, opSchema),
+    ({ step }) => step === "agents-inward",
+  );
+  await expire(op);
+  const done = await finish(plane, op);
+  expect(done).toMatchObject({ state: "failed", step: "failed" });
+  expect(done.error?.message).toContain("back in stage observe");
+  const { rows } = await db.query("select stage, stage_goal from cellfleet_control.cell");
+  expect(rows).toEqual([{ stage: "observe", stage_goal: "observe" }]);
+  running.obeysStage = true;
+  await quiet();
+  await succeed("/v1/cells/shop-01/stage", { stage: "enforce" });
+});
+
+test("a condition that breaks between plan and commit takes the agents back", async () => {
+  const running = await observed();
+  await quiet();
+  running.obeysStage = false;
+  const op = await accept("/v1/cells/shop-01/stage", { stage: "enforce" });
+  await eventually(
+    () => plane.get(`/v1/ops/${op.id}`, opSchema),
+    ({ step }) => step === "agents-inward",
+  );
+  running.wouldRefuse = { CF001: 1 };
+  await eventually(cell, ({ wouldRefuse }) => wouldRefuse?.["CF001"] === 1);
+  running.obeysStage = true;
+  const done = await finish(plane, op);
+  expect(done.state).toBe("failed");
+  expect(done.error?.message).toContain("would have been refused");
+  await eventually(
+    async () => running.stage(),
+    (stage) => stage === "observe",
+  );
+  expect((await cell()).stage).toBe("observe");
+});
+
+test("a router that does not hear of it keeps the cell in its stage on the way out", async () => {
+  await observed();
+  await quiet();
+  await succeed("/v1/cells/shop-01/stage", { stage: "enforce" });
+  router.acks = false;
+  const op = await accept("/v1/cells/shop-01/stage", { stage: "pass-through" });
+  await eventually(
+    () => plane.get(`/v1/ops/${op.id}`, opSchema),
+    ({ step }) => step === "routers-outward",
+  );
+  expect(agent?.stage()).toBe("enforce");
+  await expire(op);
+  const done = await finish(plane, op);
+  expect(done.state).toBe("failed");
+  expect(done.error?.message).toContain("router-1");
+  expect((await cell()).stage).toBe("enforce");
+});
+
+test("pass-through is reached though no agent runs any more; its database refused nothing", async () => {
+  const running = await observed();
+  await running.stop();
+  agent = undefined;
+  await db.query("update cellfleet_control.agent set seen_at = now() - interval '1 hour'");
+  const done = await succeed("/v1/cells/shop-01/stage", { stage: "pass-through" });
+  expect(done.headline).toContain("no agent runs there");
+  await eventually(cell, ({ health }) => health === "unknown");
+});
+
+test("while a cell does not enforce, no other cell takes tenants", async () => {
+  await observed();
+  const rule = async (path: string, body: object) => {
+    const answer = await plane.raw(path, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify(body),
+    });
+    const { error } = (await answer.json()) as {
+      error: { code: string; next_steps: string[]; details?: { rule?: string } };
+    };
+    return [error.code, error.details?.rule, error.next_steps.at(-1)];
+  };
+  const refusal = ["SAFETY_RULE", "one-adopted-cell", "cellctl cell stage shop-01 enforce"];
+  const second = { id: "cell-02", provider: "none", endpoints: ["http://127.0.0.1:9555"] };
+  expect(await rule("/v1/cells", second)).toEqual(refusal);
+  const other = { ...shop, id: "shop-02" };
+  expect(await rule("/v1/cells/adopt", other)).toEqual(refusal);
+  await db.query(`insert into cellfleet_control.cell
+    select (jsonb_populate_record(c, '{"id": "cell-09", "adopted": false, "stage": "enforce",
+      "stage_goal": "enforce", "health": "healthy"}')).* from cellfleet_control.cell as c`);
+  expect(await rule("/v1/tenants", { id: "globex", cell: "cell-09" })).toEqual(refusal);
+  await db.query("update cellfleet_control.cell set state = 'cordoned' where id = 'cell-09'");
+  expect(await rule("/v1/cells/cell-09/uncordon", {})).toEqual(refusal);
+  await db.query("update cellfleet_control.cell set state = 'active' where id = 'cell-09'");
+  // Nothing named: it goes where it may.
+  await succeed("/v1/tenants", { id: "globex" });
+  expect((await plane.get("/v1/tenants/globex", tenantSchema)).placement.cell).toBe("shop-01");
+  const slots = await succeed("/v1/keyspaces", {
+    name: "users",
+    strategy: "slots",
+    slotCount: 8,
+  });
+  expect(slots.state).toBe("done");
+  const { rows } = await db.query("select distinct cell from cellfleet_control.placement");
+  expect(rows).toEqual([{ cell: "shop-01" }]);
+});
+
+test("tenants are imported in pass-through when an agent is there to place them, not before", async () => {
+  await succeed("/v1/cells/adopt", shop);
+  const load = (body: string) =>
+    plane.raw("/v1/tenants/import", {
+      method: "POST",
+      headers: { "content-type": "application/x-ndjson" },
+      body,
+    });
+  const early = await load('{"id":"acme"}\n');
+  expect(early.status).toBe(409);
+  expect(JSON.stringify(await early.json())).toContain("no agent of it serves yet");
+  await startAgent();
+  const loaded = importResultSchema.parse(await (await load('{"id":"acme"}\n')).json());
+  expect(loaded.perCell).toEqual({ "shop-01": 1 });
+  if (loaded.op === null) throw new Error("no operation");
+  expect((await finish(plane, loaded.op)).state).toBe("done");
+  expect((await cell()).stage).toBe("pass-through");
+});
+
+test("a fleet that owns something adopts nothing, and a cell goes back only while it owns all", async () => {
+  await observed();
+  await quiet();
+  await succeed("/v1/cells/shop-01/stage", { stage: "enforce" });
+  await db.query(`insert into cellfleet_control.cell
+    select (jsonb_populate_record(c, '{"id": "cell-09", "adopted": false, "stage": "enforce",
+      "stage_goal": "enforce", "health": "healthy"}')).* from cellfleet_control.cell as c`);
+  await db.query(`insert into cellfleet_control.placement
+    (key, keyspace, kind, value, cell, epoch, state, revision, op)
+    values ('default/tenant/globex', 'default', 'tenant', 'globex', 'cell-09', 1, 'active', 1, 'op_1')`);
+  expect(await refused("/v1/cells/shop-01/stage", { stage: "observe" })).toBe("SAFETY_RULE");
+  expect(await refused("/v1/cells/adopt", { ...shop, id: "shop-02" })).toBe("SAFETY_RULE");
+  await db.query("update cellfleet_control.placement set deleted = true where cell = 'cell-09'");
+  await succeed("/v1/cells/shop-01/stage", { stage: "observe" });
+});
+
+test("a cell that was not adopted has no stages", async () => {
+  await succeed("/v1/cells/adopt", shop);
+  await db.query(
+    "update cellfleet_control.cell set adopted = false, stage = 'enforce', stage_goal = 'enforce'",
+  );
+  expect(await refused("/v1/cells/shop-01/stage", { stage: "observe" })).toBe("STATE_CONFLICT");
+});
+
+test("which services an agent stands in front of is recorded, and a change is told to the routers", async () => {
+  await succeed("/v1/cells/adopt", shop);
+  await startAgent();
+  const { rows } = await db.query("select services from cellfleet_control.agent");
+  expect(rows).toEqual([{ services: ["default", "search"] }]);
 });

@@ -6,7 +6,11 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import type { z } from "zod";
-import type { AgentSyncRequest, OwnershipChange } from "../contract/cell-protocol.ts";
+import type {
+  AgentSyncRequest,
+  AgentSyncResponse,
+  OwnershipChange,
+} from "../contract/cell-protocol.ts";
 import { type Op, opSchema } from "../contract/control-api.ts";
 import { CellError } from "../contract/errors.ts";
 import type { providedStates } from "../contract/provider-api.ts";
@@ -127,6 +131,8 @@ export type FakeCell = {
   readonly stage: () => CellStage;
   /** What it was told about each key last. */
   readonly keys: ReadonlyMap<string, OwnershipChange>;
+  /** Keys whose rows it was told to remove, in order; once more for each time. */
+  readonly purgedKeys: readonly string[];
   readonly appliedRevision: () => number;
   readonly stop: () => Promise<void>;
 };
@@ -147,6 +153,7 @@ export async function startFakeCell(options: {
   let leased = false;
   let stage: CellStage = "pass-through";
   const keys = new Map<string, OwnershipChange>();
+  const purgedKeys: string[] = [];
   let purged: NonNullable<AgentSyncRequest["purged"]> = [];
   const cell: FakeCell = {
     gate,
@@ -158,6 +165,7 @@ export async function startFakeCell(options: {
     guardedTables: 0,
     stage: () => stage,
     keys,
+    purgedKeys,
     appliedRevision: () => memory.appliedRevision,
     stop: async () => {
       stop.abort();
@@ -166,41 +174,41 @@ export async function startFakeCell(options: {
     },
   };
 
-  async function call(client: JsonClient): Promise<void> {
-    const answer = await callAgent(
-      client,
-      options.cell,
-      {
-        endpoint: gate,
-        instance: `${options.cell}-${gate}`,
-        appliedRevision: memory.appliedRevision,
-        epochMax: 0,
-        app: { reachable: cell.appReachable },
-        wantLease: !leased,
-        waitMs: cell.purges && purged.length > 0 ? 0 : 500,
-        ...(options.services === undefined ? {} : { services: options.services }),
-        stage: {
-          applied: stage,
-          wouldRefuse: cell.wouldRefuse,
-          guardedTables: cell.guardedTables,
-        },
-        purged: cell.purges ? purged : [],
-        database: { grant: memory.grant, boot: gate },
-      },
-      stop.signal,
-    );
-    if (cell.purges) purged = [];
-    if (cell.obeysStage && answer.stage !== undefined) stage = answer.stage;
-    for (const change of cell.applies ? answer.changes : []) {
+  const report = () => ({
+    endpoint: gate,
+    instance: `${options.cell}-${gate}`,
+    appliedRevision: memory.appliedRevision,
+    epochMax: 0,
+    app: { reachable: cell.appReachable },
+    wantLease: !leased,
+    waitMs: cell.purges && purged.length > 0 ? 0 : 500,
+    ...(options.services === undefined ? {} : { services: options.services }),
+    stage: { applied: stage, wouldRefuse: cell.wouldRefuse, guardedTables: cell.guardedTables },
+    purged: cell.purges ? purged : [],
+    database: { grant: memory.grant, boot: gate },
+  });
+
+  function apply(answer: AgentSyncResponse): void {
+    for (const change of answer.changes) {
       keys.set(change.key, change);
       const { key, op, attempt } = change;
-      if (change.purge === true) purged.push({ key, op, attempt, rows: { "public.orders": 3 } });
+      if (change.purge !== true) continue;
+      purgedKeys.push(key);
+      purged.push({ key, op, attempt, rows: { "public.orders": 3 } });
     }
+    memory.appliedRevision = Math.max(memory.appliedRevision, answer.revision);
+  }
+
+  async function call(client: JsonClient): Promise<void> {
+    const said = report();
+    const answer = await callAgent(client, options.cell, said, stop.signal);
+    purged = purged.filter((one) => !said.purged.includes(one));
+    if (cell.obeysStage && answer.stage !== undefined) stage = answer.stage;
     if (answer.lease !== undefined) {
       leased = true;
       memory.grant = answer.lease.grant;
     }
-    if (cell.applies) memory.appliedRevision = Math.max(memory.appliedRevision, answer.revision);
+    if (cell.applies) apply(answer);
   }
 
   async function run(): Promise<void> {
