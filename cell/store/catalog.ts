@@ -20,10 +20,36 @@ const tableFactsSchema = z.object({
   afterGuard: z.array(z.string()),
   rowSecurity: z.boolean(),
   policies: z.array(z.string()),
+  /** Policies of the application that narrow what every role sees, the pack's owner too. */
+  hidingPolicies: z.array(z.string()),
   /** Columns that take ids from a sequence that is not leased. */
   unleased: z.array(z.string()),
+  /** By column that takes its default from a sequence: which one. */
+  sequences: z.record(z.string(), z.string()),
+  /** Unique indexes apart from the primary key; `columns` of expressions are null. */
+  uniques: z.array(
+    z.object({
+      name: z.string(),
+      definition: z.string(),
+      columns: z.array(z.string().nullable()),
+      constraint: z.boolean(),
+      /** Foreign keys lean on it: it cannot simply be dropped. */
+      referred: z.boolean(),
+      allNotNull: z.boolean(),
+      partial: z.boolean(),
+    }),
+  ),
+  foreignKeys: z.array(
+    z.object({
+      schema: z.string(),
+      table: z.string(),
+      columns: z.array(z.string()),
+      parentColumns: z.array(z.string()),
+    }),
+  ),
   appOwns: z.boolean(),
   appMayTrigger: z.boolean(),
+  appMayTruncate: z.boolean(),
   /** Leased sequences that the application's role could ask by itself. */
   appSequences: z.array(z.string()),
 });
@@ -43,7 +69,8 @@ const catalogSchema = z.object({
 });
 export type StoreCatalog = z.infer<typeof catalogSchema>;
 
-const tablesQuery = `
+/** `leased`: the pack's list of sequences, or an empty one where there is no pack. */
+const tablesQuery = (leased: string): string => `
   select coalesce(jsonb_agg(jsonb_build_object(
     'schema', n.nspname, 'table', c.relname, 'partition', c.relispartition,
     'columns', (select coalesce(jsonb_agg(jsonb_build_object('name', a.attname,
@@ -63,6 +90,32 @@ const tablesQuery = `
         from pg_trigger t join pg_proc p on p.oid = t.tgfoid join pg_namespace pn on pn.oid = p.pronamespace
        where t.tgrelid = c.oid and t.tgname like 'zz\\_cellfleet\\_%' and t.tgenabled in ('O', 'A')
          and pn.nspname = 'cellfleet'),
+    'hidingPolicies', (select coalesce(jsonb_agg(p.polname order by p.polname), '[]') from pg_policy p
+       where p.polrelid = c.oid and not p.polpermissive and 0 = any (p.polroles)
+         and p.polname not like 'cellfleet\\_%'),
+    'sequences', (select coalesce(jsonb_object_agg(a.attname, q.oid::regclass::text), '{}')
+        from pg_attribute a join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
+        join pg_depend e on e.classid = 'pg_attrdef'::regclass and e.objid = d.oid
+                        and e.refclassid = 'pg_class'::regclass
+        join pg_class q on q.oid = e.refobjid and q.relkind = 'S'
+       where a.attrelid = c.oid),
+    'uniques', (select coalesce(jsonb_agg(jsonb_build_object('name', x.relname, 'definition', pg_get_indexdef(i.indexrelid),
+          'columns', (select jsonb_agg(a.attname order by k.n) from unnest(i.indkey[0 : i.indnkeyatts - 1]) with ordinality k(attnum, n)
+                        left join pg_attribute a on a.attrelid = c.oid and a.attnum = k.attnum),
+          'constraint', exists (select from pg_constraint u where u.conindid = i.indexrelid and u.contype = 'u'),
+          'referred', exists (select from pg_constraint f where f.conindid = i.indexrelid and f.contype = 'f'),
+          'allNotNull', not exists (select from pg_attribute a where a.attrelid = c.oid and a.attnum = any (i.indkey)
+                                                                and not a.attnotnull) and not 0 = any (i.indkey),
+          'partial', i.indpred is not null) order by x.relname), '[]')
+        from pg_index i join pg_class x on x.oid = i.indexrelid
+       where i.indrelid = c.oid and i.indisunique and i.indisvalid and not i.indisprimary),
+    'foreignKeys', (select coalesce(jsonb_agg(jsonb_build_object('schema', pn.nspname, 'table', pc.relname,
+          'columns', (select jsonb_agg(a.attname order by k.n) from unnest(f.conkey) with ordinality k(attnum, n)
+                        join pg_attribute a on a.attrelid = f.conrelid and a.attnum = k.attnum),
+          'parentColumns', (select jsonb_agg(a.attname order by k.n) from unnest(f.confkey) with ordinality k(attnum, n)
+                        join pg_attribute a on a.attrelid = f.confrelid and a.attnum = k.attnum)) order by f.conname), '[]')
+        from pg_constraint f join pg_class pc on pc.oid = f.confrelid join pg_namespace pn on pn.oid = pc.relnamespace
+       where f.conrelid = c.oid and f.contype = 'f' and f.conparentid = 0),
     'afterGuard', (select coalesce(jsonb_agg(t.tgname), '[]') from pg_trigger t
        where t.tgrelid = c.oid and not t.tgisinternal and t.tgtype & 3 = 3
          and t.tgname > 'zz_cellfleet_guard' collate "C" and t.tgname not like 'zz\\_cellfleet\\_%'),
@@ -74,7 +127,8 @@ const tablesQuery = `
          and (a.attidentity <> '' or pg_get_expr(d.adbin, d.adrelid) like 'nextval(%')),
     'appOwns', pg_has_role($1, c.relowner, 'USAGE') and not s.rolsuper,
     'appMayTrigger', has_table_privilege($1, c.oid, 'TRIGGER') and not s.rolsuper,
-    'appSequences', (select coalesce(jsonb_agg(distinct q.name), '[]') from cellfleet.id_sequence q
+    'appMayTruncate', has_table_privilege($1, c.oid, 'TRUNCATE') and not s.rolsuper,
+    'appSequences', (select coalesce(jsonb_agg(distinct q.name), '[]') from (${leased}) q
         join pg_attrdef d on d.adrelid = c.oid
         join pg_depend e on e.classid = 'pg_attrdef'::regclass and e.objid = d.oid and e.refobjid = q.sequence
        where (has_sequence_privilege($1, q.sequence, 'USAGE') or has_sequence_privilege($1, q.sequence, 'UPDATE'))
@@ -111,10 +165,17 @@ const roleQuery = `
                           where g.tgname = 'zz_cellfleet_guard' and t.relowner = o.oid))))
     from pg_roles r where r.rolname = $1`;
 
-/** `appRole`: the role that the application logs in as. Run as the agent, or any role that may read the pack. */
+/** `appRole`: the role that the application logs in as. Run as the agent, or any role that may read the pack, if it is there. */
 export async function readStoreCatalog(client: Queryable, appRole: string): Promise<StoreCatalog> {
+  const { rows: pack } = await client.query(
+    "select where to_regclass('cellfleet.id_sequence') is not null",
+  );
+  const leased =
+    pack.length > 0
+      ? "select name, sequence from cellfleet.id_sequence"
+      : "select null::text as name, null::regclass as sequence where false";
   const { rows } = await client.query<{ catalog: unknown }>(
-    `select jsonb_build_object('tables', (${tablesQuery}), 'views', (${viewsQuery}), 'role', (${roleQuery})) as catalog`,
+    `select jsonb_build_object('tables', (${tablesQuery(leased)}), 'views', (${viewsQuery}), 'role', (${roleQuery})) as catalog`,
     [appRole],
   );
   return catalogSchema.parse(rows[0]?.catalog);

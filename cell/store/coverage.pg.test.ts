@@ -1,9 +1,9 @@
 /** Coverage: each way to leave a table or the application's role unsafe is found, and its mend mends it. */
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { type CellStore, createCellStore, storeRoles } from "../../tests/cell-store.ts";
+import { type CellStore, createCellStore, openClient, storeRoles } from "../../tests/cell-store.ts";
 import { startTestPostgres, type TestPostgres } from "../../tests/postgres.ts";
 import { readStoreCatalog } from "./catalog.ts";
-import { type FindingCode, findGaps } from "./coverage.ts";
+import { type Finding, type FindingCode, findGaps } from "./coverage.ts";
 import { parseManifest } from "./manifest.ts";
 
 let server: TestPostgres;
@@ -14,6 +14,7 @@ beforeAll(async () => {
   server = await startTestPostgres();
   store = await createCellStore(server, "covered");
   await store.owner(`
+    revoke truncate on orders from ${storeRoles.appRole};
     create table countries (code text primary key);
     create table jobs (tenant_id text, id integer primary key);
     create table visits (tenant_id text not null, day date not null, primary key (tenant_id, day)) partition by range (day);
@@ -176,6 +177,49 @@ const mendable: readonly Case[] = [
     storeRoles.appRole,
   ],
   [
+    "the right to truncate",
+    `grant truncate on orders to ${storeRoles.appRole}`,
+    "TRUNCATE_GRANTED",
+    "public.orders",
+  ],
+  [
+    "a unique constraint over all tenants",
+    "alter table orders add unique (item)",
+    "UNIQUE_WITHOUT_KEY",
+    "public.orders",
+    "drop index orders_item_key_per_tenant",
+  ],
+  [
+    "a unique index on an expression",
+    "create unique index once on orders (lower(item)) where quantity > 5",
+    "UNIQUE_WITHOUT_KEY",
+    "public.orders",
+    "drop index once_per_tenant",
+  ],
+  [
+    "a large object",
+    "alter table orders add column scan oid",
+    "LARGE_OBJECT",
+    "public.orders",
+    "alter table orders drop column scan_bytes",
+  ],
+  [
+    "no primary key",
+    "alter table orders drop constraint orders_pkey; alter table orders replica identity full",
+    "PRIMARY_KEY_MISSING",
+    "public.orders",
+    `alter table orders drop constraint orders_cellfleet_identity;
+     alter table orders replica identity default;
+     alter table orders add primary key (tenant_id, id)`,
+  ],
+  [
+    "a policy that hides rows from the pack",
+    "create policy narrow on orders as restrictive using (quantity > 0)",
+    "POLICY_HIDES",
+    "public.orders",
+    "drop policy narrow on orders",
+  ],
+  [
     "a view that reads as its owner",
     `create view all_orders as select * from orders; grant select on all_orders to ${storeRoles.appRole}`,
     "VIEW_UNFENCED",
@@ -191,10 +235,7 @@ test.each(mendable.map(named))(
     const found = await gaps();
     expect(found.map((gap) => [gap.code, gap.object])).toContainEqual([code, object]);
     await store.admin.query("set search_path = public");
-    for (const { mend } of found) {
-      // One statement at a time, as a person would: CREATE INDEX CONCURRENTLY allows no company.
-      for (const statement of mend.split(/(?<=;) /)) await store.admin.query(statement);
-    }
+    await mendAll(found);
     expect(await gaps()).toEqual([]);
     if (undo !== undefined) await store.owner(undo);
     expect(await gaps()).toEqual([]);
@@ -252,6 +293,22 @@ const findable: readonly Case[] = [
     `reset role; revoke ${owner} from ${storeRoles.appRole}`,
   ],
   [
+    "a child of a tenant's row, without the key",
+    `reset role; create table order_notes (order_tenant text, order_id bigint,
+       foreign key (order_tenant, order_id) references orders)`,
+    "TABLE_UNCLASSED",
+    "public.order_notes",
+    "reset role; drop table order_notes",
+  ],
+  [
+    "the same, of an unclassed table",
+    `reset role; create table order_notes (order_tenant text, order_id bigint,
+       foreign key (order_tenant, order_id) references orders)`,
+    "CHILD_WITHOUT_KEY",
+    "public.order_notes",
+    "reset role; drop table order_notes",
+  ],
+  [
     "a materialized view",
     `create materialized view frozen as select * from orders; grant select on frozen to ${storeRoles.appRole}`,
     "VIEW_UNFENCED",
@@ -283,7 +340,70 @@ test("a key column that may be null is found", async () => {
   expect((await found()).map(({ code }) => code)).toEqual([
     "KEY_COLUMN_NULLABLE",
     "KEY_NOT_IN_IDENTITY",
+    "UNIQUE_WITHOUT_KEY",
+    "PRIMARY_KEY_MISSING",
   ]);
-  for (const { mend } of await found()) await store.admin.query(mend);
+  await mendAll(await found());
+  await store.owner("alter table soft replica identity default");
   expect(await found()).toEqual([]);
+  await store.owner("drop table soft");
+});
+
+/** One statement at a time, as a person would: CREATE INDEX CONCURRENTLY allows no company. */
+async function mendAll(found: readonly Finding[]): Promise<void> {
+  for (const { mend } of found) {
+    for (const statement of mend.split(/(?<=;) /)) await store.admin.query(statement);
+  }
+}
+
+test("a child table's key is filled from its parent, batch by batch; a shared sequence is parted", async () => {
+  await store.admin.query(`create schema "Shop 2"; create table "Shop 2"."Kon'to" (id bigserial primary key, "Mieter" text not null);
+    create table "Shop 2".child ("Zeile" bigint references "Shop 2"."Kon'to", n bigint default nextval('"Shop 2"."Kon''to_id_seq"') primary key);
+    insert into "Shop 2"."Kon'to" ("Mieter") values ('a'), ('b');
+    insert into "Shop 2".child select 1 + i % 2 from generate_series(1, 10) i`);
+  const child = parseManifest(
+    JSON.stringify({
+      version: 1,
+      keyColumn: "Mieter",
+      tables: { "public.x": "tenant" },
+    }),
+  );
+  const wish = {
+    ...child,
+    tables: ["Kon'to", "child"].map((table) => ({
+      schema: "Shop 2",
+      table,
+      class: "tenant" as const,
+      keyColumn: "Mieter",
+      keyspace: "default",
+    })),
+  };
+  const found = async () =>
+    findGaps(
+      wish,
+      await readStoreCatalog(store.admin, storeRoles.appRole),
+      storeRoles.appRole,
+    ).filter(({ object }) => object === "Shop 2.child");
+  const codes = async () => (await found()).map(({ code }) => code);
+  expect(await codes()).toEqual(["KEY_COLUMN_MISSING", "SEQUENCE_SHARED"]);
+  await mendAll(await found());
+  const { rows } = await store.admin.query(
+    'select "Mieter", count(*)::int as n from "Shop 2".child group by 1 order by 1',
+  );
+  expect(rows).toEqual([
+    { Mieter: "a", n: 5 },
+    { Mieter: "b", n: 5 },
+  ]);
+  expect(await codes()).not.toContain("SEQUENCE_SHARED");
+  await mendAll(await found());
+  expect(await found()).toEqual([]);
+  await store.admin.query('drop schema "Shop 2" cascade');
+});
+
+test("a database without the pack can be looked at", async () => {
+  const client = await openClient(await server.createDatabase("untouched"));
+  await client.query("create table orders (id bigserial primary key, tenant_id text not null)");
+  const found = findGaps(manifest, await readStoreCatalog(client, storeRoles.appRole), "shop_app");
+  expect(found.map(({ code }) => code)).toContain("GUARD_MISSING");
+  await client.end();
 });

@@ -6,33 +6,11 @@
  */
 import { escapeIdentifier, escapeLiteral } from "pg";
 import type { StoreCatalog, TableFacts } from "./catalog.ts";
+import { type Finding, finding, nameOf, sqlName } from "./finding.ts";
 import type { Manifest, ManifestTable } from "./manifest.ts";
+import { childOf, fillStatement, schemaRisks } from "./schema-risks.ts";
 
-export const findingCodes = [
-  "TABLE_UNCLASSED",
-  "TABLE_MISSING",
-  "TABLE_MISCLASSED",
-  "KEY_COLUMN_MISSING",
-  "KEY_COLUMN_NULLABLE",
-  "KEY_NOT_IN_IDENTITY",
-  "GUARD_MISSING",
-  "GUARD_DIFFERENT",
-  "GUARD_NOT_LAST",
-  "VISIBILITY_MISSING",
-  "IDS_NOT_LEASED",
-  "VIEW_UNFENCED",
-  "ROLE_TOO_STRONG",
-] as const;
-export type FindingCode = (typeof findingCodes)[number];
-
-export type Finding = {
-  readonly code: FindingCode;
-  /** `public.orders`, or the role or view that is meant. */
-  readonly object: string;
-  readonly text: string;
-  /** SQL, or a line of the manifest, that mends it. */
-  readonly mend: string;
-};
+export type { Finding, FindingCode } from "./finding.ts";
 
 type TenantTable = Extract<ManifestTable, { readonly class: "tenant" }>;
 
@@ -49,7 +27,11 @@ export function findGaps(manifest: Manifest, catalog: StoreCatalog, appRole: str
   const found = catalog.tables.flatMap((facts) => {
     // A partition is reached through its parent; on its own it needs what is not handed down.
     if (facts.partition) return partitionGaps(facts);
-    return tableGaps(facts, classed.get(nameOf(facts)), manifest, appRole);
+    const entry = classed.get(nameOf(facts));
+    return [
+      ...tableGaps(facts, entry, manifest, { appRole, catalog }),
+      ...schemaRisks(facts, entry, manifest, { appRole, catalog }),
+    ];
   });
   const there = new Set(catalog.tables.map(nameOf));
   const missing = manifest.tables
@@ -62,25 +44,11 @@ export function findGaps(manifest: Manifest, catalog: StoreCatalog, appRole: str
   return [...found, ...missing, ...viewGaps(catalog), ...roleGaps(catalog, appRole)];
 }
 
-const nameOf = (table: { readonly schema: string; readonly table: string }): string =>
-  `${table.schema}.${table.table}`;
-const sqlName = ({ schema, table }: { readonly schema: string; readonly table: string }): string =>
-  `${escapeIdentifier(schema)}.${escapeIdentifier(table)}`;
-
-function finding(
-  code: FindingCode,
-  object: string,
-  text: string,
-  { mend }: { readonly mend: string },
-): Finding {
-  return { code, object, text, mend };
-}
-
 function tableGaps(
   facts: TableFacts,
   entry: ManifestTable | undefined,
   manifest: Manifest,
-  appRole: string,
+  { appRole, catalog }: { readonly appRole: string; readonly catalog: StoreCatalog },
 ): Finding[] {
   const name = nameOf(facts);
   const { keyColumn } = manifest;
@@ -88,11 +56,15 @@ function tableGaps(
   if (entry === undefined) {
     return [
       finding("TABLE_UNCLASSED", name, "is not classed in the manifest", {
-        mend: `add to cellfleet.schema.yaml: "${name}: ${hasKey ? "tenant" : "reference"}" (or tenant, reference, cell-local, ignore)`,
+        mend: `add to cellfleet.schema.yaml: "${name}: ${hasKey || childOf(facts, manifest, catalog) !== undefined ? "tenant" : "reference"}" (or tenant, reference, cell-local, ignore)`,
       }),
     ];
   }
-  if (entry.class === "tenant") return tenantTableGaps(facts, entry, appRole);
+  if (entry.class === "tenant") {
+    const parent = childOf(facts, manifest, catalog);
+    const fill = parent && fillStatement(facts, parent, entry.keyColumn);
+    return tenantTableGaps(facts, entry, { appRole, fill });
+  }
   if (entry.class !== "reference" || !hasKey) return [];
   return [
     finding("TABLE_MISCLASSED", name, `is classed reference but has the key column ${keyColumn}`, {
@@ -101,13 +73,19 @@ function tableGaps(
   ];
 }
 
-function tenantTableGaps(facts: TableFacts, entry: TenantTable, appRole: string): Finding[] {
+function tenantTableGaps(
+  facts: TableFacts,
+  entry: TenantTable,
+  { appRole, fill }: { readonly appRole: string; readonly fill: string | undefined },
+): Finding[] {
   const name = nameOf(facts);
   const key = facts.columns.find((column) => column.name === entry.keyColumn);
   if (key === undefined) {
     return [
       finding("KEY_COLUMN_MISSING", name, `has no column ${entry.keyColumn}`, {
-        mend: `alter table ${sqlName(facts)} add column ${escapeIdentifier(entry.keyColumn)} text;`,
+        mend:
+          fill ??
+          `alter table ${sqlName(facts)} add column ${escapeIdentifier(entry.keyColumn)} text;`,
       }),
     ];
   }

@@ -4,13 +4,14 @@
  */
 import type pg from "pg";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import type { OwnershipState } from "../../contract/cell-protocol.ts";
 import { openClient, refusalOf } from "../../tests/cell-store.ts";
 import { startTestPostgres, type TestPostgres } from "../../tests/postgres.ts";
 import { readFacts, setStage } from "./facts.ts";
 import { addIdRange } from "./id-ranges.ts";
 import { installPack } from "./install.ts";
 import { setLease } from "./lease.ts";
-import { applyKeyspaces, applyOwnership } from "./ownership.ts";
+import { applyKeyspaces } from "./ownership.ts";
 import { protectTable } from "./protect.ts";
 import { countRowsLeft, purgeRows } from "./purge.ts";
 import { readDependents, uninstallPack } from "./uninstall.ts";
@@ -86,6 +87,10 @@ describe.each(["manager", "shop_owner"])("tables of %s", (appOwnerRole) => {
   afterAll(() => Promise.all([manager.end(), app.end(), agent.end()]));
 
   const insert = "insert into notes (tenant_id) values ('acme') returning id::int as id";
+  const command = (state: OwnershipState, op: string) =>
+    agent.query("select cellfleet.apply_ownership($1, null)", [
+      JSON.stringify([{ key, state, epoch: 1, op, attempt: 0 }]),
+    ]);
 
   test("observe, then enforce, with lease, ownership and ids", async () => {
     expect((await app.query(insert)).rows).toEqual([{ id: 4 }]);
@@ -96,10 +101,7 @@ describe.each(["manager", "shop_owner"])("tables of %s", (appOwnerRole) => {
     expect(await refusalOf(app.query(named))).toBe("CF001");
     const facts = await readFacts(agent);
     await setLease(agent, { ...facts, grant: 1, ttlMs: 600_000, holder: "test" });
-    await applyOwnership(agent, {
-      changes: [{ key, state: "active", epoch: 1, op: "op_1", attempt: 0 }],
-      revision: 1,
-    });
+    await command("active", "op_1");
     expect(await refusalOf(app.query(insert))).toBe("CF010");
     await addIdRange(agent, { sequence: "public.notes_id_seq", lo: 101, hi: 200 });
     expect((await app.query(insert)).rows).toEqual([{ id: 101 }]);
@@ -113,10 +115,7 @@ describe.each(["manager", "shop_owner"])("tables of %s", (appOwnerRole) => {
     for (const text of [insert, "delete from notes", "select cellfleet.facts()"]) {
       expect(await refusalOf(reader.query(text)), text).toBe("42501");
     }
-    await applyOwnership(agent, {
-      changes: [{ key, state: "fenced", epoch: 1, op: "op_2", attempt: 0 }],
-      revision: 2,
-    });
+    await command("fenced", "op_2");
     expect((await reader.query("select * from notes")).rowCount).toBe(0);
     await agent.query("select cellfleet.expire_lease(100)");
     expect(await refusalOf(reader.query("select * from notes"))).toBe("CF004");
@@ -124,10 +123,7 @@ describe.each(["manager", "shop_owner"])("tables of %s", (appOwnerRole) => {
   });
 
   test("a purge fires the tables' triggers as their owner", async () => {
-    await applyOwnership(agent, {
-      changes: [{ key, state: "dropped", epoch: 1, op: "op_3", attempt: 0 }],
-      revision: 3,
-    });
+    await command("dropped", "op_3");
     expect(await purgeRows(agent, key)).toEqual({ "public.notes": 5 });
     expect(await countRowsLeft(agent, key)).toEqual({ "public.notes": 0 });
     expect((await manager.query("select * from log")).rowCount).toBe(5);
