@@ -25,6 +25,10 @@ export const cliErrorTable = {
     meaning: "There is no context of this name in the configuration file.",
   },
   CHECK_FAILED: { exit: 1, meaning: "At least one check of `cellctl check` failed." },
+  QUERY_INCOMPLETE: {
+    exit: 1,
+    meaning: "Rows of at least one cell are missing in the answer to a question.",
+  },
   AUDIT_BROKEN: {
     exit: 3,
     meaning: "The audit chain does not verify: an entry was changed or removed.",
@@ -78,6 +82,7 @@ const notAboutChange: readonly CliErrorCode[] = [
   "DETACHED",
   "CHECK_FAILED",
   "AUDIT_BROKEN",
+  "QUERY_INCOMPLETE",
 ];
 
 export function cliFailure(error: CliError): Failure {

@@ -14,6 +14,7 @@ const lists: Readonly<Record<string, { readonly path: string; readonly prefix?: 
   op: { path: "/v1/ops" },
   router: { path: "/v1/routers" },
   "token-id": { path: "/v1/tokens" },
+  namespace: { path: "/v1/claim-namespaces" },
   override: { path: "/v1/overrides" },
 };
 const itemSchema = z.object({ id: z.string().optional(), name: z.string().optional() });

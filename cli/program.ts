@@ -28,6 +28,7 @@ export const nouns: readonly Noun[] = [
     () => import("./commands/check.ts"),
   ),
   noun("events", look, "what happened", () => import("./commands/events.ts")),
+  noun("query", look, "ask all cells' databases one question", () => import("./commands/query.ts")),
   noun(
     "explain",
     look,
@@ -45,6 +46,12 @@ export const nouns: readonly Noun[] = [
     fleet,
     "tenants, and in which cell each lives",
     () => import("./commands/tenant.ts"),
+  ),
+  noun(
+    "claim",
+    fleet,
+    "unique names of tenants: domains, API keys, mail addresses",
+    () => import("./commands/claim.ts"),
   ),
   noun(
     "keyspace",

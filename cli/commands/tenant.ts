@@ -10,6 +10,7 @@ import { locate } from "../locate.ts";
 import { mutate } from "../mutate.ts";
 import { resolutionView, tenantView } from "../render/views.ts";
 import type { Session } from "../session.ts";
+import { registerAlias } from "./tenant-alias.ts";
 import { exportCommand, exportTenantRows } from "./tenant-export.ts";
 import {
   fromQueryHelp,
@@ -57,6 +58,7 @@ export const register: Register = (noun, bind) => {
   );
   bind(mutation(createCommand(noun)), create);
   registerLife(noun, bind);
+  registerAlias(noun, bind);
   bind(exportCommand(noun), (session, args, options) =>
     exportTenantRows(session, args[0] ?? "", options),
   );
