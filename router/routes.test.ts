@@ -206,8 +206,10 @@ describe("in static mode", () => {
   });
 });
 
-test("a global service's pool goes when the table does not name it any more", async () => {
+test("a global service's pool stays while the table names it, and then goes", async () => {
   const server = createServer(echo);
+  // Longer than this test may take on a busy machine: a connection must not close by itself.
+  server.keepAliveTimeout = 60_000;
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   closers.push(() => closeServer(server));
   const address = server.address();
@@ -216,6 +218,12 @@ test("a global service's pool goes when the table does not name it any more", as
   expect((await ask(router.port, undefined, { path: "/login" })).status).toBe(200);
   const connections = () =>
     new Promise<number>((resolve) => server.getConnections((_error, count) => resolve(count)));
+  const accepted = vi.fn();
+  server.on("connection", accepted);
+  plane.changeNames({ tenantSources: [{ header: "x-tenant-id" }] });
+  await until(async () => expect(await adminJson(router, "/table")).toMatchObject({ revision: 2 }));
+  expect((await ask(router.port, undefined, { path: "/login" })).status).toBe(200);
+  expect(accepted).not.toHaveBeenCalled();
   expect(await connections()).toBe(1);
   plane.changeNames({ globalServices: {} });
   await until(async () => expect(await connections()).toBe(0));
