@@ -386,12 +386,8 @@ export const statusSchema = z.object({
   leader: z.object({ holder: z.string(), term: z.number(), self: z.boolean() }).nullable(),
   cells: z.object({ total: z.number(), healthy: z.number(), down: z.number() }),
   tenants: z.number(),
-  /** `wouldRefuse`: all that live routers would have refused for an adopted cell since they started. */
-  routers: z.object({
-    live: z.number(),
-    inSync: z.number(),
-    wouldRefuse: z.number().optional(),
-  }),
+  /** `wouldRefuse`: by live routers, for an adopted cell, since they started. */
+  routers: z.object({ live: z.number(), inSync: z.number(), wouldRefuse: z.number().optional() }),
   ops: z.object({ running: z.number(), failed: z.number() }),
   /** The end of the audit chain: note it elsewhere, and no later rewriting of the log goes unseen. */
   audit: z.object({ entries: z.number(), head: z.string() }).optional(),

@@ -307,7 +307,10 @@ describe("tokens", () => {
       expect((await as(secret, "/v1/tenants", create)).code).toBe("FORBIDDEN");
     }
     expect((await as(router, "/v1/machine/agent/sync", { method: "POST" })).code).toBe("FORBIDDEN");
-    expect((await as(agent, "/v1/machine/routing-table")).code).toBe("FORBIDDEN");
+    expect((await as(router, "/v1/machine/agent/table-sync", { method: "POST" })).code).toBe(
+      "FORBIDDEN",
+    );
+    expect((await as(agent, "/v1/machine/router/sync", { method: "POST" })).code).toBe("FORBIDDEN");
     expect((await as(adminSecret, "/v1/machine/routing-table")).code).toBe("FORBIDDEN");
   });
 
