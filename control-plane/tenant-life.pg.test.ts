@@ -5,6 +5,7 @@
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { receiptSchema, tenantExportSchema } from "../contract/adoption-api.ts";
+import { type AgentSyncResponse, agentSyncResponseSchema } from "../contract/cell-protocol.ts";
 import {
   acceptedSchema,
   auditEntrySchema,
@@ -60,6 +61,24 @@ const step = (id: string, wanted: string) =>
   );
 const expire = (id: string) =>
   db.query("update cellfleet_control.op set deadline_at = now() where id = $1", [id]);
+
+/** One call of the cell's agent that presents nothing but how far it has applied. */
+async function syncAs(cell: string, appliedRevision: number): Promise<AgentSyncResponse> {
+  const token = { name: `${cell} again`, role: "agent", subject: cell };
+  const { secret } = await plane.send("POST", "/v1/tokens", token, createdTokenSchema);
+  const said = agentRequest(cell, {
+    appliedRevision,
+    instance: "another",
+    database: { grant: 0, reachable: true },
+  });
+  const init = {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify(said),
+  };
+  const answer = await plane.raw("/v1/machine/agent/sync", init, secret);
+  return agentSyncResponseSchema.parse(await answer.json());
+}
 
 beforeAll(async () => {
   postgres = await startTestPostgres();
@@ -234,23 +253,28 @@ describe("delete", () => {
     expect(agentOf("cell-01").purgedKeys.at(-1)).toBe("default/tenant/hooli");
   });
 
+  test("an agent that was started again hears of an open purge, and knows the command", async () => {
+    await succeed(accept("/v1/tenants", { id: "soylent", cell: "cell-01" }));
+    agentOf("cell-02").purges = false;
+    const deleting = await remove("soylent");
+    const first = await eventually(
+      async () => told("cell-02", "soylent"),
+      (change) => change?.purge === true,
+    );
+    // It has applied everything, and remembers no purge.
+    const again = (await syncAs("cell-02", agentOf("cell-02").appliedRevision())).changes;
+    expect(again).toEqual([first]);
+    agentOf("cell-02").purges = true;
+    await succeed(Promise.resolve(deleting));
+    expect((await syncAs("cell-02", agentOf("cell-02").appliedRevision())).changes).toEqual([]);
+  });
+
   test("after a purge is confirmed nobody is asked to purge again", async () => {
     const { rows } = await db.query(
       "select key from cellfleet_control.placement where value = 'initech' and deleted",
     );
     expect(rows).toHaveLength(1);
-    const token = { name: "a2", role: "agent", subject: "cell-02" };
-    const { secret } = await plane.send("POST", "/v1/tokens", token, createdTokenSchema);
-    const answer = await plane.raw(
-      "/v1/machine/agent/sync",
-      {
-        method: "POST",
-        headers: { "content-type": "application/json" },
-        body: JSON.stringify({ ...agentRequest("cell-02"), primary: false }),
-      },
-      secret,
-    );
-    const { changes } = (await answer.json()) as { changes: Array<{ key: string; purge?: true }> };
+    const { changes } = await syncAs("cell-02", 0);
     expect(changes.map(({ key }) => key)).toContain("default/tenant/initech");
     expect(changes.filter(({ purge }) => purge === true)).toEqual([]);
   });

@@ -31,7 +31,7 @@ import { activateApplied, type OwnershipPage, readChanges } from "../store/owner
 import { saveClaims } from "../store/recovery-claims.ts";
 import { enterRecovery } from "../store/recovery-evidence.ts";
 import { settleRefusals } from "../store/refusals.ts";
-import { recordPurged } from "../store/tenant-end.ts";
+import { readOpenPurges, recordPurged } from "../store/tenant-end.ts";
 import { recordStats } from "../store/tenant-stats.ts";
 import { requireSubject } from "./auth.ts";
 import type { ApiContext } from "./context.ts";
@@ -45,6 +45,9 @@ import type { RoutingFeed } from "./routing-feed.ts";
 const agentWaitMsMax = 5000;
 /** Ten thousand keys or tenants with the longest ids. */
 const syncBodyBytesMax = 8 * 1024 * 1024;
+
+/** Of one answer, as the contract says. */
+const changesMax = 20_000;
 
 type Desk = {
   readonly context: ApiContext;
@@ -231,8 +234,23 @@ async function waitForChanges(
         parseRevision(Math.max(page.revision, said.appliedRevision)),
         "revision",
       );
-      return { ...page, revision, ...turn.end(asked), ...(stage === null ? {} : { stage }) };
+      const changes = await withOpenPurges(desk, said, page.changes);
+      const told = stage === null ? {} : { stage };
+      return { ...page, changes, revision, ...turn.end(asked), ...told };
     }
     await turn.wait((stop) => desk.feed.changed(leftMs, stop));
   }
+}
+
+/** No news: what is open is told with whatever is answered. */
+async function withOpenPurges(
+  desk: Desk,
+  said: AgentSyncRequest,
+  changes: OwnershipPage["changes"],
+): Promise<OwnershipPage["changes"]> {
+  if (!said.primary) return changes;
+  const told = new Set<string>(changes.map(({ key }) => key));
+  const open = await readOpenPurges(desk.context.database.read, said.cell);
+  const room = Math.max(0, changesMax - changes.length);
+  return [...changes, ...open.filter(({ key }) => !told.has(key)).slice(0, room)];
 }

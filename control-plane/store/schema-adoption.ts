@@ -41,7 +41,10 @@ export const purge = control.table(
     rows: jsonb("rows"),
     confirmedAt: when("confirmed_at"),
   },
-  (table) => [primaryKey({ columns: [table.op, table.cell] })],
+  (table) => [
+    primaryKey({ columns: [table.op, table.cell] }),
+    index("purge_open").on(table.cell).where(sql`confirmed_at is null`),
+  ],
 );
 
 /** Kinds of names; `one`: a name belongs to one tenant at most. */

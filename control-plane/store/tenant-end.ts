@@ -6,11 +6,18 @@
  * container would serve the tenant again. It stays fenced in its cell and suspended at the routers.
  */
 import { and, eq, sql } from "drizzle-orm";
+import { z } from "zod";
 import { type Receipt, receiptSchema } from "../../contract/adoption-api.ts";
-import type { AgentSyncRequest } from "../../contract/cell-protocol.ts";
-import type { PlacementState } from "../../contract/control-api.ts";
+import {
+  type AgentSyncRequest,
+  type OwnershipChange,
+  type OwnershipState,
+  ownershipChangeSchema,
+} from "../../contract/cell-protocol.ts";
+import { type PlacementState, placementStates } from "../../contract/control-api.ts";
 import { must } from "../../runtime/assert.ts";
 import type { OpView } from "../core/fleet.ts";
+import { ownershipOf } from "../core/ownership-view.ts";
 import { Abandoned } from "./abandoned.ts";
 import { releaseClaimsOf } from "./claims.ts";
 import type { Reader, Tx } from "./database.ts";
@@ -18,6 +25,10 @@ import { findPlacement, removeTenantsUnder } from "./placements.ts";
 import { changeRouting } from "./routing-change.ts";
 import { cell, op as opTable, placement } from "./schema.ts";
 import { purge, tombstone } from "./schema-adoption.ts";
+
+/** Purges told in one answer; the others come when these are confirmed. */
+const openPurgesMax = 500;
+const placementStateSchema = z.enum(placementStates);
 
 /** Told to its cell and the routers, as the first word of an operation. Returns the revision. */
 export async function markPlacement(
@@ -62,9 +73,17 @@ export async function askPurge(tx: Tx, key: string, op: OpView): Promise<void> {
             or c.grant_no > 0 or c.applied_revision > 0
             or c.id = (select p.cell from cellfleet_control.placement as p where p.key = ${key}))
     on conflict (op, cell) do nothing`);
+  // Asked again because a cell obeys but does not confirm, an older command may stand in the way there
+  // (after a recovery): a new epoch is above it.
+  const again = op.step === "purging" ? 1 : 0;
   await tx
     .update(placement)
-    .set({ revision, op: op.id, attempt: sql`${placement.attempt} + 1` })
+    .set({
+      revision,
+      op: op.id,
+      epoch: sql`${placement.epoch} + ${again}::integer`,
+      attempt: sql`${placement.attempt} + 1`,
+    })
     .where(eq(placement.key, key));
   await tx.execute(sql`
     insert into cellfleet_control.disowned as d (cell, key, state, epoch, op, attempt, revision)
@@ -74,6 +93,38 @@ export async function askPurge(tx: Tx, key: string, op: OpView): Promise<void> {
      where u.op = ${op.id} and u.confirmed_at is null
     on conflict (cell, key) do update set state = 'dropped', epoch = greatest(d.epoch, excluded.epoch),
       op = excluded.op, attempt = excluded.attempt, revision = excluded.revision`);
+}
+
+/**
+ * What a cell has not confirmed yet, told with every answer: an agent that was started again remembers
+ * no purge. As the cell was told it with the change of ownership, so that it knows the command again.
+ */
+export async function readOpenPurges(reader: Reader, cellId: string): Promise<OwnershipChange[]> {
+  const { rows } = await reader.execute<{
+    key: string;
+    own: boolean;
+    state: OwnershipState | PlacementState;
+    epoch: number;
+    op: string;
+    attempt: number;
+  }>(sql`
+    select u.key, d.key is null as own, coalesce(d.state, p.state) as state,
+           coalesce(d.epoch, p.epoch)::float8 as epoch, u.op, coalesce(d.attempt, p.attempt) as attempt
+      from cellfleet_control.purge as u
+      left join cellfleet_control.placement as p on p.key = u.key and p.cell = u.cell and p.op = u.op
+      left join cellfleet_control.disowned as d
+        on d.key = u.key and d.cell = u.cell and d.op = u.op and p.key is null
+     where u.cell = ${cellId} and u.confirmed_at is null and (p.key is not null or d.key is not null)
+     order by u.op limit ${openPurgesMax}`);
+  return rows.map(({ own, state, ...row }) =>
+    ownershipChangeSchema.parse({
+      ...row,
+      state: own
+        ? ownershipOf({ state: placementStateSchema.parse(state), deleted: false })
+        : state,
+      purge: true,
+    }),
+  );
 }
 
 /** What agents report as removed, until it is answered; the first word counts. */

@@ -75,7 +75,7 @@ test("the tables of all operations, drawn", () => {
     == tenant.delete
     fencing  (point of no return)
       --fenced--> purging
-    purging [300 s]
+    purging [1800 s]
       --purged--> publishing
       --again--> purging
     publishing [60 s]

@@ -34,8 +34,8 @@ export const tenantDelete: Machine<Step, Event> = {
     failed: {},
   },
   pointOfNoReturn: "fencing",
-  // Of purging: after this a cell that obeys but has not confirmed is asked once more.
-  deadlinesMs: { purging: 300_000, publishing: 60_000 },
+  // Of purging: after this a cell that obeys but has not confirmed is asked anew, at a new epoch.
+  deadlinesMs: { purging: 1_800_000, publishing: 60_000 },
   decide: (step, world) => {
     if (step === "fencing") return decideFencing(world);
     if (step === "purging") return decidePurging(world);

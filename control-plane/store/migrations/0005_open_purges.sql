@@ -1,0 +1,1 @@
+CREATE INDEX "purge_open" ON "cellfleet_control"."purge" USING btree ("cell") WHERE confirmed_at is null;
