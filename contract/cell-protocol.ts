@@ -26,7 +26,10 @@ export const ownershipChangeSchema = z.object({
   /** The operation and its attempt: a cell refuses a smaller pair than the last it obeyed. */
   op: z.string().max(64),
   attempt: z.number().int().min(0),
-  /** With state `dropped`: remove every row of the key from every guarded table, and report it. */
+  /**
+   * With state `dropped`, or `fenced` for a key above a container: remove every row of the key from
+   * every guarded table, and report it.
+   */
   purge: z.boolean().optional(),
 });
 export type OwnershipChange = z.infer<typeof ownershipChangeSchema>;

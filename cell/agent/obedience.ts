@@ -94,7 +94,7 @@ export function createObedience(
     const standing = new Set<string>(
       outcomes.flatMap(({ key, outcome }) => (outcome === "refused" ? [] : [key])),
     );
-    // Only what is dropped here, and stays so, is removed.
+    // Only what is dropped or fenced here, and stays so, is removed.
     for (const change of changes.filter((one) => isPurge(one) && standing.has(one.key))) {
       purger.hear(change);
     }
@@ -135,4 +135,4 @@ export function createObedience(
 }
 
 const isPurge = (change: OwnershipChange): boolean =>
-  change.purge === true && change.state === "dropped";
+  change.purge === true && (change.state === "dropped" || change.state === "fenced");

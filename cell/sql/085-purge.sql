@@ -1,4 +1,6 @@
--- Removing the rows of a key that was dropped here: a tenant that is deleted, or what a move left.
+-- Removing the rows of a key that was dropped here: a tenant that is deleted, or what a move left. A
+-- deleted tenant with a key of its own above a container stays fenced: dropped, the container would
+-- take its rows in again.
 
 -- Which rows of a table belong to a key, as a condition on `r`; null where none can (a tenant that
 -- the column's type cannot hold). The column's own type is compared too, so that its index serves.
@@ -117,7 +119,7 @@ begin
   return cellfleet.delete_rows_as_owner(p_tables, p_conditions, p_limit);
 end $$;
 
--- Removes up to p_limit rows of a key that is `dropped` here (55000 else), as often as it is called;
+-- Removes up to p_limit rows of a key that is `dropped` or `fenced` here (55000 else), as often as it is called;
 -- one line per table. Rows that refer to each other in a circle, or within their table, go all at
 -- once if they must. 23503: rows of a table that is not guarded still refer to all that is left.
 create or replace function cellfleet.purge_rows(p_key text, p_limit integer default 10000)
@@ -138,8 +140,8 @@ begin
   end if;
   -- A key that is about to be taken back waits for this transaction.
   select o.state into v_state from cellfleet.ownership o where o.key = p_key collate "C" for share;
-  if v_state is distinct from 'dropped' then
-    raise exception 'placement key % is % here: only rows of a dropped key are purged', p_key, coalesce(v_state, 'absent')
+  if coalesce(v_state not in ('dropped', 'fenced'), true) then
+    raise exception 'placement key % is % here: only rows of a dropped or fenced key are purged', p_key, coalesce(v_state, 'absent')
       using errcode = '55000';
   end if;
   perform set_config('synchronous_commit', 'on', true);

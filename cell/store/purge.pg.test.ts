@@ -202,6 +202,20 @@ test("a slot's rows go, those of a tenant that stands on its own stay", async ()
   await store.close();
 });
 
+test("a deleted tenant above a container is purged while it stays fenced: no row comes back", async () => {
+  const store = await createShop("above");
+  const key = "default/tenant/acme";
+  await store.own(key, "active");
+  await store.app.query("insert into orders (tenant_id, item, quantity) values ('acme', 'tea', 1)");
+  const purge = () => purgeAll(store, key, 5);
+  expect(await refusalOf(purge())).toBe("55000");
+  await store.own(key, "fenced");
+  await purge();
+  const late = "insert into orders (tenant_id, item, quantity) values ('acme', 'late', 1)";
+  expect(await refusalOf(store.app.query(late))).toBe("CF001");
+  await store.close();
+});
+
 describe("the door in the guard", () => {
   test("is shut to the application, and to the agent outside of purge_rows", async () => {
     const store = await createShop("shut");

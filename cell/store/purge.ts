@@ -1,7 +1,7 @@
 /**
  * Removes the rows of a key that was dropped in this database, in batches, and counts what is left.
  *
- * The database refuses (55000) unless the key's state here is `dropped`; only the agent's role may ask.
+ * The database refuses (55000) unless the key's state here is `dropped` or `fenced`; only the agent's role may ask.
  */
 import { z } from "zod";
 import type { Queryable } from "./queryable.ts";
