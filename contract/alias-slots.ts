@@ -86,7 +86,7 @@ export class AliasSlots {
     for (let slot = 0; slot < this.#offsets.length; slot += 1) {
       const offset = this.#offsets[slot] ?? 0;
       if (offset === 0) continue;
-      const hash = hashText(this.#arena, offset + headBytes);
+      const hash = writeHash(this.#arena, offset + headBytes);
       yield { scope: this.#scopeAt(offset), hash, tenant: this.#tenantAt(offset) };
     }
   }
@@ -222,7 +222,7 @@ function readHash(hash: string, into: Uint8Array): void {
   }
 }
 
-function hashText(arena: Uint8Array, start: number): string {
+function writeHash(arena: Uint8Array, start: number): string {
   let text = "";
   for (let at = 0; at < hashBytes; at += 3) {
     const isLast = at + 2 >= hashBytes;

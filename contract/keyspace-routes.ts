@@ -72,6 +72,25 @@ export function lookupIn(routes: KeyspaceRoutes, tenant: TenantId): FoundRoute |
   return undefined;
 }
 
+export type Owners = {
+  /** Cells that own a placement, in any state. */
+  readonly all: ReadonlySet<CellId>;
+  /** Those of them with a placement that changes hands or may be served by nobody. */
+  readonly unsettled: ReadonlySet<CellId>;
+};
+
+export function ownersOf(keyspaces: readonly KeyspaceRoutes[]): Owners {
+  const all = new Set<CellId>();
+  const unsettled = new Set<CellId>();
+  for (const index of keyspaces.flatMap(({ byKind }) => Object.values(byKind))) {
+    for (const { cell, state } of index.values()) {
+      all.add(cell);
+      if (state === "hold" || state === "unavailable") unsettled.add(cell);
+    }
+  }
+  return { all, unsettled };
+}
+
 export const keyText = ({ keyspace, kind, value }: KeyAt): PlacementKey =>
   keyOfParts(keyspace, kind, value);
 

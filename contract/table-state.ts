@@ -21,6 +21,8 @@ import {
   type KeyspaceRoutes,
   keyText,
   lookupIn,
+  type Owners,
+  ownersOf,
   type Route,
   splitKey,
 } from "./keyspace-routes.ts";
@@ -82,7 +84,8 @@ export class TableState {
   readonly #hashKey: HashKey;
   readonly #aliases = new AliasIndex();
   #hasher: { readonly salt: string; readonly hash: AliasHasher } | undefined;
-  #owners: ReadonlySet<CellId> | undefined;
+  #owners: Owners | undefined;
+  readonly #changedOwner = new Map<CellId, Revision>();
 
   /** Made by `startTable`, which has checked the lists. */
   constructor(head: TableHead, hashKey: HashKey) {
@@ -155,14 +158,15 @@ export class TableState {
       : this.#keyspaces.get(at.keyspace)?.byKind[at.kind].get(at.value);
   }
 
-  /** Cells that own a placement in any state; the same object until a placement changes. */
-  owners(): ReadonlySet<CellId> {
-    this.#owners ??= new Set(
-      [...this.#keyspaces.values()].flatMap(({ byKind }) =>
-        Object.values(byKind).flatMap((index) => [...index.values()].map(({ cell }) => cell)),
-      ),
-    );
+  /** Who owns anything; the same object until a placement changes. */
+  owners(): Owners {
+    this.#owners ??= ownersOf([...this.#keyspaces.values()]);
     return this.#owners;
+  }
+
+  /** Cells that lost or gained a placement in a change after `revision`. */
+  changedOwner(revision: Revision): CellId[] {
+    return [...this.#changedOwner].flatMap(([cell, at]) => (at > revision ? [cell] : []));
   }
 
   /** All placements in bulk, as a snapshot carries them: the same table gives the same groups, in any order. */
@@ -245,8 +249,7 @@ export class TableState {
       to: change.to,
       lists,
       listsSum,
-      edits: edits.edits,
-      sum: edits.sum,
+      ...edits,
       aliases,
       checksum: sumText(addSums(addSums(listsSum, edits.sum), aliases.sum)),
     };
@@ -256,10 +259,11 @@ export class TableState {
   #edits(
     change: TableChange,
     lists: TableLists,
-  ): { readonly edits: readonly Edit[]; readonly sum: Sum } | TableRefusal {
+  ): Pick<Plan, "edits" | "sum" | "changed"> | TableRefusal {
     const wanted = wantedEdits(change, lists);
     if (typeof wanted === "string") return refused("invalid", wanted);
     const seen = new Set<string>();
+    const changed: CellId[] = [];
     let sum = this.#sum;
     for (const edit of wanted) {
       const key = keyText(edit);
@@ -267,10 +271,13 @@ export class TableState {
       if (seen.has(key)) return refused("invalid", `the delta names ${key} twice`);
       seen.add(key);
       const before = this.#routeAt(edit);
+      if (before !== undefined && before.cell !== edit.route?.cell) {
+        changed.push(before.cell, ...(edit.route === undefined ? [] : [edit.route.cell]));
+      }
       if (before !== undefined) sum = subtractSums(sum, mixRoute(edit, before));
       if (edit.route !== undefined) sum = addSums(sum, mixRoute(edit, edit.route));
     }
-    return { edits: wanted, sum };
+    return { edits: wanted, sum, changed };
   }
 
   /** A mapping is not changed under live tenants: that takes a snapshot. */
@@ -293,6 +300,7 @@ export class TableState {
     }
     this.#sum = plan.sum;
     this.#aliases.commit(plan.aliases);
+    for (const cell of plan.changed) this.#changedOwner.set(cell, plan.to);
     this.#revision = plan.to;
   }
 
@@ -342,6 +350,8 @@ type Plan = {
   readonly listsSum: Sum;
   readonly edits: readonly Edit[];
   readonly sum: Sum;
+  /** Cells that lose or gain a placement. */
+  readonly changed: readonly CellId[];
   readonly aliases: AliasPlan;
   readonly checksum: string;
 };

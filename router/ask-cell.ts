@@ -64,7 +64,7 @@ const missingFrom =
   ({ placed }: AskCell) =>
   (reason: MissingReason): Part => ({ kind: "missing", cell: placed.cell, reason });
 
-const nobody: Subject = { kind: "refused", code: "TENANT_MISSING", message: "" };
+const nobody: Subject = { kind: "refused", code: "TENANT_MISSING", message: "", named: [] };
 
 async function exchange(context: AskContext, ask: AskCell, endpoint: Endpoint): Promise<Part> {
   const { placed, path, headers, signal } = ask;

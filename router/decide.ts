@@ -3,6 +3,7 @@
  * than the owner: what is unknown or unserved is a typed refusal. Only while one cell of the fleet is
  * named for it (`passThrough`), that cell takes what the table places nowhere.
  */
+import type { AliasTarget } from "../contract/alias-index.ts";
 import type { ErrorCode } from "../contract/errors.ts";
 import type { CellId, KeyspaceName, TenantId } from "../contract/ids.ts";
 import type { FoundRoute } from "../contract/keyspace-routes.ts";
@@ -34,7 +35,13 @@ export type Wire = "plain" | CellStage;
 /** What a request says of its tenant: one, or why none can be read. */
 export type Subject =
   | { readonly kind: "tenant"; readonly keyspace: KeyspaceName; readonly tenant: TenantId }
-  | { readonly kind: "refused"; readonly code: ErrorCode; readonly message: string };
+  | {
+      readonly kind: "refused";
+      readonly code: ErrorCode;
+      readonly message: string;
+      /** Tenants that it may have meant. */
+      readonly named: readonly AliasTarget[];
+    };
 
 export type Wanted = { readonly subject: Subject; readonly service: string };
 
@@ -104,7 +111,7 @@ export function decideFanOut(
   if (!table.lists.cells.some(({ services }) => services[service] !== undefined)) {
     return refuse("SERVICE_UNKNOWN", `No cell offers a service ${service}.`);
   }
-  const owners = new Set(table.owners());
+  const owners = new Set(table.owners().all);
   if (view.passThrough !== undefined) owners.add(view.passThrough);
   const targets = [...owners].flatMap((cell): FanOutTarget[] => {
     if (table.cell(cell) === undefined) return [{ missing: cell }];
@@ -119,12 +126,23 @@ export const wireOf = ({ protocol }: RoutingView, cell: RoutedCell | undefined):
   protocol === "none" ? "plain" : (cell?.stage ?? "enforce");
 
 function passThrough(view: RoutingView, { subject, service }: Wanted): RouteDecision {
-  if (view.passThrough !== undefined) return toCell(view, view.passThrough, undefined, service);
+  const { table, passThrough: taker } = view;
+  if (taker !== undefined && !isOwnedElsewhere(table, taker, subject)) {
+    return toCell(view, taker, undefined, service);
+  }
   if (subject.kind === "refused") return refuse(subject.code, subject.message);
   // Without its id: the client may have said no more than a name that stands for it.
   const where = subject.keyspace === "default" ? "" : ` of keyspace ${subject.keyspace}`;
   return refuse("TENANT_UNKNOWN", `No placement exists for this tenant${where}.`);
 }
+
+/** A request that may mean a tenant of another cell is not carried to this one: no guesses. */
+const isOwnedElsewhere = (table: TableState, taker: CellId, subject: Subject): boolean =>
+  subject.kind === "refused" &&
+  subject.named.some(({ keyspace, tenant }) => {
+    const route = table.lookup(keyspace, tenant);
+    return route !== undefined && route.cell !== taker;
+  });
 
 function toCell(
   view: RoutingView,

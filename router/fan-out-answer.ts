@@ -1,8 +1,8 @@
 /**
  * Pure: the one answer to a request that went to every cell.
  *
- * What must always be true: a cell is in `cells` or in `missing`, never in neither, so that a short
- * list always says that it is short. Bodies of JSON are embedded byte for byte: to parse and print
+ * What must always be true: a cell is in `cells` or in `missing`, never in neither, and one that
+ * answered without all of its tenants is in both, so that a short list always says that it is short. Bodies of JSON are embedded byte for byte: to parse and print
  * them would round large numbers.
  */
 import { missingCellsHeader } from "../contract/headers.ts";
@@ -25,6 +25,8 @@ export const missingReasons = [
   "unreadable",
   /** It owns tenants, and the table does not say where it is. */
   "unlisted",
+  /** It answered, while some tenant of it changed hands or could be served by nobody. */
+  "unsettled",
 ] as const;
 export type MissingReason = (typeof missingReasons)[number];
 
@@ -43,11 +45,27 @@ export type FanOutAnswer = {
   readonly body: string;
 };
 
-export function buildFanOutAnswer(parts: readonly Part[]): FanOutAnswer {
-  const sorted = [...parts].sort((a, b) => Number(a.cell > b.cell) - Number(a.cell < b.cell));
-  const missing = sorted.flatMap((part) =>
-    part.kind === "missing" ? [{ cell: part.cell, reason: part.reason }] : [],
-  );
+export type MissingCell = { readonly cell: CellId; readonly reason: MissingReason };
+
+/** By cell. `unsettled`: cells that may have answered without some of their tenants. */
+export function missingOf(
+  parts: readonly Part[],
+  unsettled: ReadonlySet<CellId>,
+): readonly MissingCell[] {
+  return sortedByCell(parts).flatMap((part): MissingCell[] => {
+    if (part.kind === "missing") return [{ cell: part.cell, reason: part.reason }];
+    return unsettled.has(part.cell) ? [{ cell: part.cell, reason: "unsettled" }] : [];
+  });
+}
+
+const sortedByCell = (parts: readonly Part[]): Part[] =>
+  [...parts].sort((a, b) => Number(a.cell > b.cell) - Number(a.cell < b.cell));
+
+export function buildFanOutAnswer(
+  parts: readonly Part[],
+  missing: readonly MissingCell[],
+): FanOutAnswer {
+  const sorted = sortedByCell(parts);
   const cells = sorted.flatMap((part) =>
     part.kind === "answered" ? [`${JSON.stringify(part.cell)}:${part.text}`] : [],
   );

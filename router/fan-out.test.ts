@@ -113,7 +113,7 @@ describe("one answer of all cells", () => {
     const idle: RequestListener = () => expect.unreachable("an empty cell was asked");
     const { router } = await startFleet(
       { a: gate("a", json("1")), b: gate("b", json("2")), idle },
-      { placements: { x: "a 1 suspended", y: "b 1 unavailable" } },
+      { placements: { x: "a 1 suspended", y: "b 1" } },
     );
     const answer = JSON.parse((await ask(router.port, undefined, { path })).text);
     expect(answer).toEqual({
@@ -222,6 +222,40 @@ describe("a cell is missing, and named, when it", () => {
     ]);
   });
 
+  test("answers, while a tenant of it is served by nobody", async () => {
+    const { router } = await startFleet(
+      { a: gate("a", json("1")), b: gate("b", json("2")) },
+      { placements: { x: "a 1", y: "b 1", z: "b 1 unavailable" } },
+    );
+    const answer = await ask(router.port, undefined, { path });
+    expect(answer).toMatchObject({ status: 207, headers: { "x-cell-missing": "b" } });
+    expect(JSON.parse(answer.text)).toMatchObject({
+      cells: { b: { status: 200, body: 2 } },
+      missing: [{ cell: "b", reason: "unsettled" }],
+    });
+  });
+
+  test("answers, and a tenant leaves or enters it meanwhile", async () => {
+    const waiting: ServerResponse[] = [];
+    const wait = (id: string) => gate(id, (_req, res) => void waiting.push(res));
+    const { router, plane } = await startFleet(
+      { a: wait("a"), b: wait("b"), c: wait("c") },
+      { placements: { x: "a 1", y: "b 1", z: "c 1" } },
+    );
+    const answer = ask(router.port, undefined, { path });
+    await until(() => expect(waiting).toHaveLength(3));
+    // The hold begins and ends while the cells work.
+    plane.change({ x: "a 1 hold" });
+    plane.change({ x: "b 2" });
+    await until(async () => expect((await admin(router, "/table")).text).toMatch(/"revision":3/));
+    for (const res of waiting) res.end("done");
+    const { missing } = JSON.parse((await answer).text);
+    expect(missing).toEqual([
+      { cell: "a", reason: "unsettled" },
+      { cell: "b", reason: "unsettled" },
+    ]);
+  });
+
   test("would make all answers together too large", async () => {
     const ids = Array.from({ length: 18 }, (_, at) => `c${at}`);
     const most = `"${"x".repeat(megabyte - 2)}"`;
@@ -288,7 +322,7 @@ test("what a cell calls JSON and is none is embedded as text, and cannot break o
   const body = Buffer.from('1},"b":{"status":200,"body":2');
   const contentType = "application/json";
   const text = embedAnswer(200, contentType, body);
-  const answer = buildFanOutAnswer([{ kind: "answered", cell, text }]);
+  const answer = buildFanOutAnswer([{ kind: "answered", cell, text }], []);
   expect(JSON.parse(answer.body).cells).toEqual({
     a: { status: 200, contentType, body: body.toString() },
   });

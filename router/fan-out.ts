@@ -8,11 +8,13 @@
  */
 import { CellError } from "../contract/errors.ts";
 import { headers as names, requestIdHeader } from "../contract/headers.ts";
+import type { CellId } from "../contract/ids.ts";
 import { filterHeaders, type RawHeaders } from "../contract/raw-headers.ts";
+import type { TableState } from "../contract/table-state.ts";
 import { clientGone } from "../runtime/http/forward.ts";
 import { type AskContext, askCell, type Budget } from "./ask-cell.ts";
 import { decideFanOut, type RoutingView } from "./decide.ts";
-import { buildFanOutAnswer, type Part } from "./fan-out-answer.ts";
+import { buildFanOutAnswer, missingOf, type Part } from "./fan-out-answer.ts";
 import { everyCell, type RouterMetrics } from "./metrics.ts";
 import { ClientGone } from "./place.ts";
 import type { Arrival } from "./receive.ts";
@@ -63,21 +65,37 @@ export async function fanOut(context: FanOutContext, request: FanOutRequest): Pr
   }
   fanOuts.running += 1;
   try {
-    const parts = await askAll(context, request);
+    const view = context.view();
+    if (view === undefined) throw new CellError("TABLE_NOT_LOADED", "There is no routing table.");
+    const settled = watchOwners(view.table);
+    const parts = await askAll(context, view, request);
     if (signal.aborted) throw new ClientGone();
-    respond(context, request, parts);
+    respond(context, request, parts, settled(context.view()?.table));
   } finally {
     fanOuts.running -= 1;
   }
 }
 
+/**
+ * A tenant on its way from cell to cell is seen in neither for a moment, or by a slow question in both:
+ * what was unsettled before, is now, or has changed meanwhile.
+ */
+function watchOwners(before: TableState): (now: TableState | undefined) => ReadonlySet<CellId> {
+  const { revision } = before;
+  const { all, unsettled } = before.owners();
+  return (now) => {
+    // A whole new table does not tell what changed.
+    if (now !== before) return new Set([...all, ...(now?.owners().all ?? [])]);
+    return new Set([...unsettled, ...now.owners().unsettled, ...now.changedOwner(revision)]);
+  };
+}
+
 async function askAll(
   context: FanOutContext,
+  view: RoutingView,
   { arrival, record, signal }: FanOutRequest,
 ): Promise<readonly Part[]> {
   const { clock, fanOuts } = context;
-  const view = context.view();
-  if (view === undefined) throw new CellError("TABLE_NOT_LOADED", "There is no routing table.");
   record.revision = view.table.revision;
   const decision = decideFanOut(view, arrival.route.service);
   if (decision.kind === "refuse") throw new CellError(decision.code, decision.message);
@@ -129,11 +147,11 @@ function respond(
   { metrics, routerId }: FanOutContext,
   { client, record }: FanOutRequest,
   parts: readonly Part[],
+  unsettled: ReadonlySet<CellId>,
 ): void {
-  for (const part of parts) {
-    if (part.kind === "missing") metrics.fanOutMissing.inc({ reason: part.reason });
-  }
-  const { status, headers, body } = buildFanOutAnswer(parts);
+  const missing = missingOf(parts, unsettled);
+  for (const { reason } of missing) metrics.fanOutMissing.inc({ reason });
+  const { status, headers, body } = buildFanOutAnswer(parts, missing);
   const bytes = Buffer.byteLength(body);
   record.attempt = 1;
   record.status = status;

@@ -42,6 +42,8 @@ export type Unidentified = {
   readonly kind: "refused";
   readonly code: ErrorCode;
   readonly message: string;
+  /** Tenants that it names, or names stand for, as far as they can be read. */
+  readonly named: readonly AliasTarget[];
 };
 export type Identified = Identity | Unidentified;
 
@@ -75,7 +77,8 @@ export function identify(
     }
     identity ??= next;
     if (identity.tenant !== next.tenant || identity.keyspace !== next.keyspace) {
-      return conflict(`${identity.source} and ${next.source} name different tenants`);
+      const what = `${identity.source} and ${next.source} name different tenants`;
+      return conflict(what, [identity, next]);
     }
   }
   if (identity === undefined) return refuseUnsettled(names, sources);
@@ -85,7 +88,10 @@ export function identify(
       targets.length > 0 &&
       !targets.some((one) => one.tenant === tenant && one.keyspace === keyspace),
   );
-  if (other !== undefined) return conflict(`${source} and ${other.source} name different tenants`);
+  if (other !== undefined) {
+    const what = `${source} and ${other.source} name different tenants`;
+    return conflict(what, [identity, ...other.targets]);
+  }
   return { ...identity, path };
 }
 
@@ -103,7 +109,10 @@ function read(
   resolve: ResolveName,
 ): Identified | UnsettledName {
   const [value = "", second] = finding.values;
-  if (second !== undefined) return conflict(`${finding.name} names a tenant more than once`);
+  if (second !== undefined) {
+    const named = finding.values.flatMap((one) => meantBy(one, source, resolve));
+    return conflict(`${finding.name} names a tenant more than once`, named);
+  }
   if (source.alias !== undefined) {
     return readName(finding.name, resolve(source.alias, value), source.keyspace, path);
   }
@@ -113,7 +122,7 @@ function read(
     return { kind: "tenant", keyspace, tenant, source: finding.name, path };
   }
   const message = `The tenant in ${finding.name} must be ${tenantIdRule}.`;
-  return { kind: "refused", code: "TENANT_INVALID", message };
+  return { kind: "refused", code: "TENANT_INVALID", message, named: [] };
 }
 
 function readName(
@@ -136,23 +145,39 @@ function refuseUnsettled(
   const several = names.find(({ kind }) => kind === "several");
   if (several !== undefined) {
     const message = `The name in ${several.source} stands for several tenants; name one of them.`;
-    return { kind: "refused", code: "TENANT_AMBIGUOUS", message };
+    const named = names.flatMap(({ targets }) => targets);
+    return { kind: "refused", code: "TENANT_AMBIGUOUS", message, named };
   }
   const [unknown] = names;
   if (unknown !== undefined) {
     const message = `The name in ${unknown.source} belongs to no tenant.`;
-    return { kind: "refused", code: "TENANT_UNKNOWN", message };
+    return { kind: "refused", code: "TENANT_UNKNOWN", message, named: [] };
   }
   const places = sources.map(sourceName).join(", ");
   const message = `The request names no tenant; this router looks in: ${places}.`;
-  return { kind: "refused", code: "TENANT_MISSING", message };
+  return { kind: "refused", code: "TENANT_MISSING", message, named: [] };
 }
 
-const conflict = (what: string): Unidentified => ({
+const conflict = (what: string, named: readonly AliasTarget[]): Unidentified => ({
   kind: "refused",
   code: "TENANT_CONFLICT",
   message: `${what}.`,
+  named,
 });
+
+/** The tenants of one of several values. */
+function meantBy(
+  value: string,
+  source: TenantSource,
+  resolve: ResolveName,
+): readonly AliasTarget[] {
+  if (source.alias !== undefined) return resolve(source.alias, value);
+  // Headers of a name that are there twice may also come joined by a comma.
+  return value.split(",").flatMap((part) => {
+    const tenant = parseTenantId(part.trim());
+    return tenant === undefined ? [] : [{ keyspace: source.keyspace ?? defaultKeyspace, tenant }];
+  });
+}
 
 function look(source: TenantSource, request: Addressed): Finding {
   const name = sourceName(source);

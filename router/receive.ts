@@ -95,6 +95,7 @@ const noTenant: Identified = {
   kind: "refused",
   code: "TENANT_MISSING",
   message: "Routes of this class speak of no tenant.",
+  named: [],
 };
 
 /** The route by the path as it was sent; a tenant's prefix may lead to another of the tenant's. */

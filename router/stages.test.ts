@@ -98,13 +98,19 @@ describe("in pass-through", () => {
     expect(codeOf(await ask(router.port, "asleep"))).toBe("403 TENANT_SUSPENDED");
   });
 
-  test("a contradiction is carried as it was sent", async () => {
-    const { router } = await startFleet("pass-through");
-    const { text } = await rawExchange(
+  test("a contradiction is carried as it was sent, unless it may mean another cell's tenant", async () => {
+    const { router, b } = await startFleet("pass-through");
+    const elsewhere = await rawExchange(
       router.port,
       "GET / HTTP/1.1\r\nHost: a\r\nx-tenant-id: acme\r\nx-tenant-id: globex\r\nConnection: close\r\n\r\n",
     );
-    expect(text).toMatch(/200 OK[\s\S]*"x-tenant-id":"acme, globex"/);
+    expect(elsewhere.text).toMatch(/400 [\s\S]*TENANT_CONFLICT/);
+    expect(b.seen).toEqual([]);
+    const { text } = await rawExchange(
+      router.port,
+      "GET / HTTP/1.1\r\nHost: a\r\nx-tenant-id: acme\r\nx-tenant-id: nobody\r\nConnection: close\r\n\r\n",
+    );
+    expect(text).toMatch(/200 OK[\s\S]*"x-tenant-id":"acme, nobody"/);
     const series = 'cellfleet_router_would_refuse_total{code="TENANT_CONFLICT"}';
     expect(await metric(router, series)).toBe(1);
   });
