@@ -75,6 +75,7 @@ export async function followConfigured(
 /** Undefined: no service has a replica, and nobody is asked for positions. */
 export function watchReplicas(
   options: AgentOptions,
+  session: DatabaseSession,
   lifecycle: Lifecycle,
 ): ReplicaWatch | undefined {
   const { config, clock, random, log, databaseUrl, replicaDatabaseUrls } = options;
@@ -82,6 +83,7 @@ export function watchReplicas(
   const watch = new ReplicaWatch({
     ...{ cell: config.cell, clock, random, log },
     primaryUrl: databaseUrl,
+    systemIdentifier: () => session.facts()?.systemIdentifier,
     replicas: replicaDatabaseUrls ?? new Map(),
     lagMsMax: config.replicaLagMs,
   });

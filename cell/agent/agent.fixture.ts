@@ -1,19 +1,10 @@
 /**
- * For tests of the agent: a control plane that speaks the contract over real HTTP and does what the
- * test says, and an application that answers when the test lets it.
+ * For tests of the agent: an agent on a real database between a control plane that does what the test
+ * says, and an application that answers when the test lets it.
  */
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
-import type { AddressInfo } from "node:net";
+import { createServer, type Server } from "node:http";
 import { request } from "undici";
-import {
-  type AgentStatus,
-  type AgentSyncRequest,
-  type AgentSyncResponse,
-  agentStatusSchema,
-  agentSyncRequestSchema,
-  agentSyncResponseSchema,
-  type OwnershipState,
-} from "../../contract/cell-protocol.ts";
+import { type AgentStatus, agentStatusSchema } from "../../contract/cell-protocol.ts";
 import { headers } from "../../contract/headers.ts";
 import { parseCellId } from "../../contract/ids.ts";
 import { must } from "../../runtime/assert.ts";
@@ -26,6 +17,7 @@ import { type Agent, startAgent } from "./agent.ts";
 import type { AgentOptions } from "./agent-parts.ts";
 import type { AgentConfig } from "./config.ts";
 import type { AgentEvents } from "./events.ts";
+import { closeNow, type FakeControl, listenUrl, startFakeControl } from "./fake-control.fixture.ts";
 
 export const waitMs = 20_000;
 
@@ -36,105 +28,6 @@ export async function until(what: string, holds: () => Promise<boolean> | boolea
     if (performance.now() > deadline) throw new Error(`never happened: ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
-}
-
-export type FakeControl = {
-  readonly url: string;
-  /** Every call since the start, newest last. */
-  readonly calls: AgentSyncRequest[];
-  /** A new command about a key, under the next revision. */
-  readonly own: (key: string, state: OwnershipState, epoch?: number) => number;
-  readonly settings: {
-    ttlMs: number;
-    /** A grant is decided at once, and its answer is on its way for so long. */
-    grantDelayMs: number;
-    /** 503 to everything; the connection itself is fine. */
-    silent: boolean;
-    leaseRefused: string | undefined;
-    report: AgentSyncResponse["report"];
-    /** Ids that are handed to whoever asks, per sequence. */
-    idRangeSize: number;
-    fleet: string;
-  };
-  /** The highest revision that a call acknowledged. */
-  readonly acknowledged: () => number;
-  readonly close: () => Promise<void>;
-};
-
-export async function startFakeControl(): Promise<FakeControl> {
-  const calls: AgentSyncRequest[] = [];
-  const changes: Array<{ revision: number; change: AgentSyncResponse["changes"][number] }> = [];
-  let revision = 0;
-  let grant = 0;
-  let idsTo = 0;
-  const waiting = new Set<() => void>();
-  const settings: FakeControl["settings"] = {
-    ttlMs: 1_200_000,
-    grantDelayMs: 0,
-    silent: false,
-    leaseRefused: undefined,
-    report: "nothing",
-    idRangeSize: 1000,
-    fleet: "fleet-1",
-  };
-
-  async function serve(req: IncomingMessage, res: ServerResponse): Promise<void> {
-    const said = agentSyncRequestSchema.parse(JSON.parse(await readAll(req)));
-    if (settings.silent) {
-      res.writeHead(503).end();
-      return;
-    }
-    calls.push(said);
-    const due = () => changes.filter((one) => one.revision > said.appliedRevision);
-    if (due().length === 0 && said.waitMs > 0) {
-      await new Promise<void>((resolve) => {
-        waiting.add(resolve);
-        setTimeout(resolve, Math.min(said.waitMs, 300));
-      });
-    }
-    const lease = said.wantLease && settings.leaseRefused === undefined;
-    if (lease) grant = Math.max(grant, said.database.grant) + 1;
-    if (lease) await new Promise((resolve) => setTimeout(resolve, settings.grantDelayMs));
-    const answer = agentSyncResponseSchema.parse({
-      fleet: settings.fleet,
-      revision,
-      changes: due().map((one) => one.change),
-      more: false,
-      keyspaces: [{ name: "default", strategy: "directory", guardMode: "strict" }],
-      ...(lease ? { lease: { grant, ttlMs: settings.ttlMs } } : {}),
-      ...(settings.leaseRefused === undefined ? {} : { leaseRefused: settings.leaseRefused }),
-      idRanges: said.wantIdRanges.map(({ sequence, floor }) => {
-        const lo = Math.max(idsTo, floor) + 1;
-        idsTo = lo + settings.idRangeSize - 1;
-        return { sequence, lo, hi: idsTo };
-      }),
-      report: settings.report,
-    });
-    res.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify(answer));
-  }
-
-  const server = createServer((req, res) => {
-    serve(req, res).catch((error: unknown) => res.writeHead(500).end(String(error)));
-  });
-  return {
-    url: await listenUrl(server),
-    calls,
-    settings,
-    own: (key, state, epoch = 1) => {
-      revision += 1;
-      const op = `op_${String(revision).padStart(12, "0")}`;
-      const change = { key, state, epoch, op, attempt: 0 };
-      changes.push({ revision, change: change as (typeof changes)[number]["change"] });
-      for (const wake of waiting) wake();
-      waiting.clear();
-      return revision;
-    },
-    acknowledged: () => Math.max(0, ...calls.map((call) => call.appliedRevision)),
-    close: async () => {
-      for (const wake of waiting) wake();
-      await closeNow(server);
-    },
-  };
 }
 
 export type FakeApp = {
@@ -340,22 +233,4 @@ export async function askGate(endpoint: string, options: Asked): Promise<GateAns
 export async function statusOf(agent: Agent): Promise<AgentStatus> {
   const response = await request(`${agent.admin}/cellfleet/status`);
   return agentStatusSchema.parse(await response.body.json());
-}
-
-async function readAll(req: IncomingMessage): Promise<string> {
-  const chunks: Buffer[] = [];
-  for await (const chunk of req) chunks.push(chunk);
-  return Buffer.concat(chunks).toString("utf8");
-}
-
-async function listenUrl(server: Server): Promise<string> {
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
-}
-
-function closeNow(server: Server): Promise<void> {
-  return new Promise((resolve) => {
-    server.close(() => resolve());
-    server.closeAllConnections();
-  });
 }

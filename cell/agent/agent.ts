@@ -86,8 +86,10 @@ async function assemble(options: AgentOptions, lifecycle: Lifecycle): Promise<Ag
   let closeAdmin = async (): Promise<void> => {};
   lifecycle.onClose("admin", () => closeAdmin());
 
+  const counters = createAgentMetrics();
+  const wouldRefuse = new WouldRefuse(instance, counters.passedOver);
   const session = new DatabaseSession({
-    ...{ clock, random, log, instance, cell, cache, lease, stage },
+    ...{ clock, random, log, instance, cell, cache, lease, stage, wouldRefuse },
     databaseUrl: options.databaseUrl,
     onNews: () => {
       sync?.interrupt();
@@ -102,9 +104,7 @@ async function assemble(options: AgentOptions, lifecycle: Lifecycle): Promise<Ag
   const probe = startAppProbe({ clock, random, log, upstreams });
   lifecycle.onClose("probe", probe.close);
 
-  const counters = createAgentMetrics();
-  const wouldRefuse = new WouldRefuse(counters.passedOver);
-  const watch = watchReplicas(options, lifecycle);
+  const watch = watchReplicas(options, session, lifecycle);
   const ingress: IngressOptions = {
     ...{ cell, clock, gate, upstreams, watch, reads: counters.reads },
     view: () => viewOf({ config, cache, lease, gate, stage, isFresh }),

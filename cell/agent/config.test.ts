@@ -47,3 +47,36 @@ test("that are wrong are all named at once, and secrets are never repeated", () 
   }
   expect(message).not.toContain("hunter2");
 });
+
+test("services, replicas and the table are read, from lists or from one text of the environment", () => {
+  const config = parseAgentConfig({
+    ...flags,
+    upstream: "web=http://127.0.0.1:3000 web=http://127.0.0.1:3001",
+    health: ["web=/up"],
+    replica: ["web=http://127.0.0.1:3002,env:REPLICA"],
+    replicaLagMs: "250",
+    queryDatabaseUrl: "file:/secrets/reader",
+    trustKeys: "/keys.json",
+    stateDir: "/state",
+  });
+  expect(config).toMatchObject({
+    services: [
+      {
+        ...{ name: "web", health: "/up" },
+        upstreams: ["http://127.0.0.1:3000", "http://127.0.0.1:3001"],
+        replicas: [{ url: "http://127.0.0.1:3002", database: "env:REPLICA" }],
+      },
+    ],
+    ...{ replicaLagMs: 250, queryDatabaseUrl: "file:/secrets/reader" },
+    table: { trustKeys: "/keys.json", stateDir: "/state" },
+  });
+});
+
+test.each([
+  ["--state-dir", { trustKeys: "/keys.json" }],
+  ["--upstream", { upstream: [] }],
+  ["--replica-lag-ms", { replicaLagMs: "soon" }],
+  ["--query-database-url", { queryDatabaseUrl: "postgres://reader:hunter2@db/x" }],
+])("%s that is wrong is named", (flag, more) => {
+  expect(() => parseAgentConfig({ ...flags, ...more })).toThrow(flag);
+});

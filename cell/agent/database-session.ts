@@ -23,6 +23,7 @@ import type { AgentLog } from "./events.ts";
 import type { LeaseKeeper } from "./lease-keeper.ts";
 import type { OwnershipCache } from "./ownership-cache.ts";
 import type { StageKeeper } from "./stage-keeper.ts";
+import { gateChannel, type WouldRefuse } from "./would-refuse.ts";
 
 export type SessionOptions = {
   readonly clock: Clock;
@@ -34,6 +35,7 @@ export type SessionOptions = {
   readonly cache: OwnershipCache;
   readonly lease: LeaseKeeper;
   readonly stage: StageKeeper;
+  readonly wouldRefuse: WouldRefuse;
   /** Became primary, or the database was started anew, or the lease is over: ask the control plane now. */
   readonly onNews: () => void;
 };
@@ -130,6 +132,10 @@ export class DatabaseSession {
     this.#link = link;
     await client.connect();
     await subscribeOwnership(client, () => this.#loop.wake());
+    client.on("notification", ({ channel, payload = "" }) => {
+      if (channel === gateChannel) this.#options.wouldRefuse.hear(payload);
+    });
+    await client.query(`listen ${gateChannel}`);
     // Before anything else of it is believed.
     checkCell(await readFacts(client), cell);
     const askedMonoMs = clock.monotonicMs();
@@ -150,12 +156,21 @@ export class DatabaseSession {
     this.#options.stage.observe(facts.stage);
     cache.put(await ownershipSince(link.client, cache.change));
     cache.markRead(askedMonoMs);
+    await this.#tellGates(link, askedMonoMs);
     if (!link.primary && (await tryBecomePrimary(link.client))) {
       link.primary = true;
       log.event("primary.gained", { instance });
       news = true;
     }
     return (await this.#endLease(link)) || news;
+  }
+
+  /** What this gate would have refused, for the agent that reports it. */
+  async #tellGates(link: Link, nowMonoMs: number): Promise<void> {
+    const { stage, wouldRefuse } = this.#options;
+    const told = stage.now === "enforce" ? undefined : wouldRefuse.tell(nowMonoMs);
+    if (told === undefined) return;
+    await link.client.query("select pg_notify($1, $2)", [gateChannel, told]);
   }
 
   /** Whatever the database's clock says by then, a grant that is over stays over. */

@@ -22,8 +22,9 @@ export type QuestionsOptions = {
   readonly databaseUrl: string | undefined;
 };
 
-/** At once; the others wait for the next answer, which repeats them. */
+/** At once; the others wait. More do not wait than the contract lets one answer hold. */
 const runningMax = 2;
+const waitingMax = 20;
 const sendMs = 30_000;
 /** The protocol repeats what is not answered, so this many are more than it ever asks at once. */
 const rememberedMax = 1000;
@@ -36,6 +37,7 @@ const noReader = failed(
 export class Questions {
   readonly #options: QuestionsOptions;
   readonly #running = new Map<string, Promise<void>>();
+  readonly #waiting = new Map<string, Question>();
   /** Not yet taken by the control plane. */
   readonly #answers = new Map<string, Answer>();
   readonly #told = new Set<string>();
@@ -48,18 +50,28 @@ export class Questions {
   hear(questions: readonly Question[]): void {
     for (const question of questions) {
       const { id } = question;
-      if (this.#closed || this.#running.size >= runningMax) return;
-      if (this.#running.has(id) || this.#told.has(id)) continue;
-      this.#running.set(
-        id,
-        this.#answer(question).finally(() => this.#running.delete(id)),
-      );
+      const isKnown = this.#running.has(id) || this.#told.has(id);
+      if (!isKnown && this.#waiting.size < waitingMax) this.#waiting.set(id, question);
     }
+    this.#next();
   }
 
   async close(): Promise<void> {
     this.#closed = true;
+    this.#waiting.clear();
     await Promise.all(this.#running.values());
+  }
+
+  #next(): void {
+    for (const [id, question] of this.#waiting) {
+      if (this.#closed || this.#running.size >= runningMax) return;
+      this.#waiting.delete(id);
+      const done = this.#answer(question).finally(() => {
+        this.#running.delete(id);
+        this.#next();
+      });
+      this.#running.set(id, done);
+    }
   }
 
   /** Never rejects. */

@@ -106,9 +106,10 @@ function startWatch(
 }
 
 function failure(error: unknown): Answer {
-  const state = sqlStateOf(error);
+  const state = sqlStateOf(error) ?? "";
   const text = String(errorFields(error)["error"]);
-  return failed(state ?? "UNREACHABLE", text);
+  // Errors of the network have codes too, of other lengths.
+  return failed(/^[0-9A-Z]{5}$/.test(state) ? state : "UNREACHABLE", text);
 }
 
 export const failed = (code: string, message: string): Answer => ({

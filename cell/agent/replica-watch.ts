@@ -10,6 +10,7 @@ import type { Clock } from "../../runtime/clock.ts";
 import { errorFields } from "../../runtime/log.ts";
 import { type Loop, startLoop } from "../../runtime/loop.ts";
 import type { Random } from "../../runtime/random.ts";
+import { type DatabaseFacts, readFacts } from "../store/facts.ts";
 import type { AgentLog } from "./events.ts";
 import { lsnMax, parseLsn } from "./position.ts";
 import { judgeReplica, PrimaryLog, type ReplicaVerdict } from "./replica-lag.ts";
@@ -20,6 +21,8 @@ export type ReplicaWatchOptions = {
   readonly random: Random;
   readonly log: AgentLog;
   readonly primaryUrl: string;
+  /** Of the primary; undefined until its database has been seen. */
+  readonly systemIdentifier: () => string | undefined;
   /** Connection strings by their references. */
   readonly replicas: ReadonlyMap<string, string>;
   readonly lagMsMax: number;
@@ -118,31 +121,38 @@ export class ReplicaWatch {
     return rows[0]?.lsn ?? lsnMax;
   }
 
-  async #readPrimary(): Promise<void> {
+  async #readPrimary(): Promise<boolean> {
     const askedMonoMs = this.#options.clock.monotonicMs();
     const { rows } = await this.#pool.query<{ lsn: string }>(
       "select pg_current_wal_lsn()::text as lsn",
     );
     const lsn = parseLsn(rows[0]?.lsn ?? "");
     if (lsn !== undefined) this.#primary.add(lsn, askedMonoMs);
+    return true;
   }
 
-  async #readReplica(name: string, link: Link): Promise<void> {
+  /** False: nothing can be said of it yet. */
+  async #readReplica(name: string, link: Link): Promise<boolean> {
+    const primaryServer = this.#options.systemIdentifier();
+    if (primaryServer === undefined) return false;
     const heardMonoMs = this.#options.clock.monotonicMs();
-    const { cell, standby, lsn } = await link.ask();
-    if (cell !== this.#options.cell) throw new Error(`it holds the data of ${cell}`);
+    const { facts, standby, lsn } = await link.ask();
+    if (facts.cell !== this.#options.cell) throw new Error(`it holds the data of ${facts.cell}`);
+    if (facts.systemIdentifier !== primaryServer) {
+      throw new Error("it is a replica of another server than this cell's");
+    }
     // Promoted, it has a log of its own; its positions say nothing about this primary's.
     if (!standby || lsn === undefined) throw new Error("it does not follow a primary");
     this.#readings.set(name, { lsn, heardMonoMs });
+    return true;
   }
 
-  #poll(name: string, read: () => Promise<void>): Loop {
+  #poll(name: string, read: () => Promise<boolean>): Loop {
     const { clock, random } = this.#options;
     return startLoop({
       ...{ clock, random, intervalMs: pollMs, backoffMaxMs },
       turn: async () => {
-        await read();
-        this.#say(name, "");
+        if (await read()) this.#say(name, "");
         return "idle";
       },
       onError: (error) => {
@@ -165,28 +175,22 @@ export class ReplicaWatch {
 class Link {
   readonly #url: string;
   #client: pg.Client | undefined;
+  /** Whose replica it is; that does not change under a connection. */
+  #facts: DatabaseFacts | undefined;
 
   constructor(url: string) {
     this.#url = url;
   }
 
-  async ask(): Promise<{ cell: string | null; standby: boolean; lsn: bigint | undefined }> {
+  async ask(): Promise<{ facts: DatabaseFacts; standby: boolean; lsn: bigint | undefined }> {
     try {
       this.#client ??= await this.#connect();
-      const { rows } = await this.#client.query<{
-        cell: string | null;
-        standby: boolean;
-        lsn: string | null;
-      }>(
-        `select (select p.cell from cellfleet.progress p) as cell, pg_is_in_recovery() as standby,
-                pg_last_wal_replay_lsn()::text as lsn`,
+      this.#facts ??= await readFacts(this.#client);
+      const { rows } = await this.#client.query<{ standby: boolean; lsn: string | null }>(
+        "select pg_is_in_recovery() as standby, pg_last_wal_replay_lsn()::text as lsn",
       );
-      const [row] = rows;
-      return {
-        cell: row?.cell ?? null,
-        standby: row?.standby === true,
-        lsn: parseLsn(row?.lsn ?? ""),
-      };
+      const standby = rows[0]?.standby === true;
+      return { facts: this.#facts, standby, lsn: parseLsn(rows[0]?.lsn ?? "") };
     } catch (error) {
       await this.close();
       throw error;
@@ -196,6 +200,7 @@ class Link {
   async close(): Promise<void> {
     const client = this.#client;
     this.#client = undefined;
+    this.#facts = undefined;
     // A broken connection may not be able to say goodbye.
     await client?.end().catch(() => {});
   }

@@ -4,16 +4,9 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { headers } from "../../contract/headers.ts";
 import { type CellStore, createCellStore } from "../../tests/cell-store.ts";
 import { startTestPostgres, type TestPostgres } from "../../tests/postgres.ts";
-import {
-  askGate,
-  type FakeApp,
-  type FakeControl,
-  startFakeApp,
-  startFakeControl,
-  startTestAgent,
-  until,
-} from "./agent.fixture.ts";
+import { askGate, type FakeApp, startFakeApp, startTestAgent, until } from "./agent.fixture.ts";
 import type { Agent } from "./agent.ts";
+import { type FakeControl, startFakeControl } from "./fake-control.fixture.ts";
 
 const acme = "default/tenant/acme";
 let server: TestPostgres;

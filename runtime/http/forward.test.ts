@@ -38,7 +38,7 @@ type HopOptions = {
   readonly keepBytesMax?: number;
   readonly idleMs?: number;
   readonly attempts?: number;
-  readonly onHead?: (status: number, headers: string[]) => HeadVerdict;
+  readonly onHead?: (status: number, headers: string[]) => HeadVerdict | Promise<HeadVerdict>;
 };
 type Hop = {
   readonly port: number;
@@ -458,5 +458,85 @@ describe("limits", () => {
     const other = await startHop(half.url, { limits: { bodyIdleMs: 50 } });
     expect((await rawExchange(other.port, get())).text).toMatch(/hello$/);
     expect(other.outcomes).toMatchObject([{ kind: "broken", reason: "body-timeout" }]);
+  });
+});
+
+describe("a verdict that takes its time", () => {
+  const late = () => {
+    const { promise, resolve } = Promise.withResolvers<HeadVerdict>();
+    const seen: number[] = [];
+    const onHead = (status: number) => {
+      seen.push(status);
+      return promise;
+    };
+    return { resolve, seen, onHead };
+  };
+
+  test.each([
+    ["a body", "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello", "GET", "hello"],
+    [
+      "chunks",
+      "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+      "GET",
+      "hello",
+    ],
+    ["an empty body", "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", "GET", ""],
+    ["no body", "HTTP/1.1 204 No Content\r\n\r\n", "GET", ""],
+    ["a HEAD", "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n", "HEAD", ""],
+  ])("holds back %s until it is there, and loses nothing", async (_what, text, method, body) => {
+    const peer = await startRawPeer(alwaysAnswer(text));
+    closers.push(peer.close);
+    const { resolve, seen, onHead } = late();
+    const hop = await startHop(peer.url, { onHead });
+    const answer = rawExchange(
+      hop.port,
+      `${method} / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n`,
+    );
+    let over = false;
+    void answer.then(() => {
+      over = true;
+    });
+    await vi.waitFor(() => expect(seen.length).toBe(1));
+    await new Promise((next) => setTimeout(next, 30));
+    expect(over).toBe(false);
+    resolve({
+      kind: "pass",
+      headers: ["x-late", "yes", ...(body === "" ? [] : ["content-length", "5"])],
+    });
+    const { text: got, ended } = await answer;
+    expect(got).toContain("x-late: yes");
+    expect(got.endsWith(`\r\n\r\n${body}`) || got.includes("0\r\n\r\n")).toBe(true);
+    expect(ended).toBe("end");
+    expect(hop.outcomes[0]).toMatchObject({ kind: "answered" });
+  });
+
+  test("may still be a replacement", async () => {
+    const peer = await startRawPeer(
+      alwaysAnswer("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"),
+    );
+    closers.push(peer.close);
+    const { resolve, onHead } = late();
+    const hop = await startHop(peer.url, { onHead });
+    const answer = rawExchange(hop.port, "GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    resolve({ kind: "replace", error: new CellError("OUTCOME_UNKNOWN", "too late") });
+    expect((await answer).text).toContain("599");
+    expect(hop.outcomes[0]).toMatchObject({ kind: "failed", reason: "replaced" });
+  });
+
+  test("comes to nothing when the client has left meanwhile", async () => {
+    const peer = await startRawPeer(
+      alwaysAnswer("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"),
+    );
+    closers.push(peer.close);
+    const { resolve, seen, onHead } = late();
+    const hop = await startHop(peer.url, { onHead });
+    const socket = connect(hop.port, "127.0.0.1");
+    socket.write("GET / HTTP/1.1\r\nhost: x\r\n\r\n");
+    await vi.waitFor(() => expect(seen.length).toBe(1));
+    socket.destroy();
+    await vi.waitFor(() => expect(hop.outcomes.length).toBe(1));
+    resolve({ kind: "pass", headers: [] });
+    expect(hop.outcomes[0]).toMatchObject({ kind: "failed", reason: "client-gone" });
+    await vi.waitFor(() => expect(hop.endpoint.slots.inFlight).toBe(0));
   });
 });
