@@ -3,7 +3,6 @@
  * commit or a release in a routed namespace alone; then a revision is taken and an operation waits for
  * the routers.
  */
-import { eq } from "drizzle-orm";
 import { CellError } from "../../contract/errors.ts";
 import { claimText, commitStep, planClaim, releaseStep } from "../core/claims.ts";
 import { requireNamespace } from "../store/claim-namespaces.ts";
@@ -22,7 +21,7 @@ import {
 } from "../store/claims.ts";
 import type { Tx } from "../store/database.ts";
 import { changeRouting, lockNormalFleet } from "../store/routing-change.ts";
-import { tombstone } from "../store/schema-adoption.ts";
+import { isSpent } from "../store/tenant-end.ts";
 import { findTenant, tenantUnknown } from "../store/tenants.ts";
 import { accept, dryRunAnswer, freshOpId } from "./accept.ts";
 import type { ApiContext } from "./context.ts";
@@ -214,20 +213,15 @@ async function keyOf(tx: Tx, wanted: WantedName): Promise<ClaimKey> {
   return { namespace, hash, tenant, keyspace: await requireTenant(tx, tenant, wanted.keyspace) };
 }
 
-/** The tenant's keyspace. Throws TENANT_UNKNOWN, TENANT_DELETED, or STATE_CONFLICT while it is being deleted. */
+/** The tenant's keyspace. Throws TENANT_UNKNOWN, or TENANT_DELETED from the first step of a deletion on. */
 async function requireTenant(tx: Tx, id: string, keyspace?: string): Promise<string> {
-  const found = await findTenant(tx, id, keyspace);
-  if (found === undefined) {
-    if ((await tx.$count(tombstone, eq(tombstone.tenant, id))) === 0) {
-      throw await tenantUnknown(tx, id);
-    }
-    throw new CellError("TENANT_DELETED", `The tenant ${id} was deleted.`);
-  }
-  if (found.placement.state === "deleting") {
-    throw new CellError("STATE_CONFLICT", `The tenant ${id} is being deleted.`, {
-      nextSteps: [`cellctl tenant get ${id}`],
+  if (await isSpent(tx, id)) {
+    throw new CellError("TENANT_DELETED", `The tenant ${id} was deleted, or is being deleted.`, {
+      nextSteps: [`cellctl tenant receipt ${id}`],
     });
   }
+  const found = await findTenant(tx, id, keyspace);
+  if (found === undefined) throw await tenantUnknown(tx, id);
   return found.tenant.keyspace;
 }
 
