@@ -9,6 +9,7 @@ import { usage } from "./failures.ts";
 import { type Options, text } from "./grammar.ts";
 import type { Session } from "./session.ts";
 
+export type { Assessment } from "../adoption/assess/judge.ts";
 export type { ExportSummary } from "../adoption/export/export-tenant.ts";
 export type { PreflightItem } from "../adoption/preflight/item.ts";
 export type { ApplyEvent, ApplyResult } from "../adoption/schema/apply.ts";
@@ -72,6 +73,7 @@ export const loadSchemaScript = () => import("../adoption/schema/plan-script.ts"
 
 export const loadConnection = () => import("../adoption/connection.ts");
 export const loadPreflight = () => import("../adoption/preflight/check.ts");
+export const loadAssess = () => import("../adoption/assess/assess.ts");
 export const loadExport = () => import("../adoption/export/export-tenant.ts");
 export const loadTenantQuery = () => import("../adoption/tenants-from-query.ts");
 export async function loadAppInit() {

@@ -27,6 +27,12 @@ export const nouns: readonly Noun[] = [
     "is everything as it should be, and how to mend what is not",
     () => import("./commands/check.ts"),
   ),
+  noun(
+    "assess",
+    look,
+    "does a running database need cells yet, and what to do first",
+    () => import("./commands/assess.ts"),
+  ),
   noun("events", look, "what happened", () => import("./commands/events.ts")),
   noun("query", look, "ask all cells' databases one question", () => import("./commands/query.ts")),
   noun(
