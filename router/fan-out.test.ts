@@ -125,6 +125,20 @@ describe("one answer of all cells", () => {
     expect(codeOf(unknown)).toBe("503 SERVICE_UNKNOWN");
   });
 
+  test("asks a cell from its first placement to its last", async () => {
+    const { router, plane } = await startFleet(
+      { a: gate("a", json("1")), b: gate("b", json("2")) },
+      { placements: { x: "a 1" } },
+    );
+    const asked = async () =>
+      Object.keys(JSON.parse((await ask(router.port, undefined, { path })).text).cells);
+    expect(await asked()).toEqual(["a"]);
+    plane.change({ y: "b 1" });
+    await until(async () => expect(await asked()).toEqual(["a", "b"]));
+    plane.change({}, ["y"]);
+    await until(async () => expect(await asked()).toEqual(["a"]));
+  });
+
   test("works without the protocol of cells", async () => {
     const { router } = await startStatic({
       serviceRoutes: [{ pathPrefix: "/search", service: "default", class: "fan-out", deadlineMs }],
