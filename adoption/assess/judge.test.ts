@@ -100,7 +100,12 @@ const busyWriting = {
   now: rates({ rowsRead: 9000, rowsWritten: 6000, walBytes: 20 * 1024 ** 2 }),
 };
 const wholeReads = [
-  table("orders", { rows: 4_000_000, seqScans: 20_000, seqRows: 70_000_000_000, indexScans: 5000 }),
+  table("orders", {
+    rows: 4_000_000,
+    seqScans: 20_000,
+    seqRows: 7_000_000_000_000,
+    indexScans: 5000,
+  }),
 ];
 
 type Case = {
@@ -158,6 +163,12 @@ const cases: readonly Case[] = [
     facts: { ...busyWriting, tables: wholeReads },
     phase: "one-database",
     symptoms: ["whole-reads:public.orders", "cpu"],
+  },
+  {
+    name: "an index is missing, and nobody feels it",
+    facts: { tables: [table("orders", { rows: 400_000, seqScans: 2e5, seqRows: 8e10 })] },
+    phase: "one-database",
+    symptoms: ["whole-reads:public.orders"],
   },
   {
     name: "processors busy, by one statement",

@@ -144,8 +144,8 @@ function gaugesOf(facts: AssessFacts): Gauge[] {
       ? undefined
       : {
           id: "largest tenant",
-          text: `${percent(largest.share)} of the rows`,
-          share: largest.share / tenantShareMax,
+          text: `of the rows; ${percent(tenantShareMax)} is much for one`,
+          share: largest.share,
         },
     {
       id: "transaction ids",

@@ -13,6 +13,8 @@ const cacheHitMin = 0.95;
 const cacheBlocksMin = 1_000_000;
 const largeRows = 100_000;
 const wholeReadsMin = 100;
+/** Some twentieth of a core, on common machines. */
+const wholeRowsPerSecondMax = 500_000;
 const statementShareMax = 0.4;
 const deadShareMax = 0.2;
 const deadRowsMin = 100_000;
@@ -36,7 +38,7 @@ export function mendFirst(facts: AssessFacts): Symptom[] {
     ...connections(facts),
     ...longTransactions(facts),
     ...locks(facts),
-    ...facts.tables.flatMap(wholeReads).slice(0, 3),
+    ...facts.tables.flatMap((table) => wholeReads(table, facts.statsS)).slice(0, 3),
     ...statements(facts),
     ...cache(facts),
     ...facts.tables.flatMap(dead).slice(0, 3),
@@ -145,14 +147,17 @@ function locks({ activity: { waitingForLocks, longestLockWaitS } }: AssessFacts)
 }
 
 /** Read from end to end, again and again, although it is large: an index is missing. */
-function wholeReads(table: TableFacts): Symptom[] {
+function wholeReads(table: TableFacts, statsS: number | null): Symptom[] {
   const { name, rows, seqScans, seqRows, indexScans } = table;
   const isWhole = seqScans > 0 && seqRows / seqScans >= rows / 2;
   if (rows < largeRows || seqScans < wholeReadsMin || !isWhole) return [];
   if (seqScans < indexScans / 100) return [];
+  // Where nobody knows since when it counts, it counts in full.
+  const isFelt = statsS === null || seqRows / statsS >= wholeRowsPerSecondMax;
   return [
     mend({
       id: `whole-reads:${name}`,
+      weight: isFelt ? "act" : "watch",
       resource: "cpu",
       text: `${name} (${count(rows)} rows) was read from end to end ${count(seqScans)} times`,
       value: seqScans,
