@@ -53,8 +53,8 @@ afterAll(async () => {
   await server.stop();
 });
 
-function open(path: string, epoch = 1) {
-  const url = new URL(agent.endpoint);
+function open(path: string, epoch = 1, endpoint = agent.endpoint, router = true) {
+  const url = new URL(endpoint);
   const socket = connect(Number(url.port), url.hostname);
   let text = "";
   let closed = false;
@@ -71,12 +71,13 @@ function open(path: string, epoch = 1) {
     "connection: Upgrade",
     "upgrade: websocket",
     "sec-websocket-key: abc",
-    `${headers.tenant}: acme`,
-    `${headers.keyspace}: default`,
-    `${headers.key}: ${acme}`,
-    `${headers.epoch}: ${epoch}`,
-    `${headers.cell}: ${store.name}`,
-    `${headers.nonce}: n-7`,
+    ...(router
+      ? [
+          ...[`${headers.tenant}: acme`, `${headers.keyspace}: default`, `${headers.key}: ${acme}`],
+          ...[`${headers.epoch}: ${epoch}`, `${headers.cell}: ${store.name}`],
+          `${headers.nonce}: n-7`,
+        ]
+      : []),
   ];
   socket.write(`${head.join("\r\n")}\r\n\r\nearly `);
   return { socket, text: () => text, closed: () => closed };
@@ -126,4 +127,57 @@ test("is cut when its key closes, and when its key is fenced", async () => {
   control.own(acme, "fenced");
   await until("it is cut", () => fenced.closed());
   await until("the application's end is closed too", () => appSockets.size === 0);
+});
+
+test("goes to another instance when one refuses connections, and to none that does not exist", async () => {
+  control.own(acme, "active", 2);
+  await until("the cell serves again", async () => {
+    return (await askGate(agent.endpoint, { cell: store.name, epoch: 2 })).status === 201;
+  });
+  const dead = await startFakeApp();
+  await dead.close();
+  const service = { name: "default", health: undefined, replicas: [] };
+  const second = await startTestAgent({
+    ...{ server, store, control, app },
+    config: { services: [{ ...service, upstreams: [dead.url, app.url] }] },
+  });
+  const third = await startTestAgent({
+    ...{ server, store, control, app },
+    config: { services: [{ ...service, upstreams: [dead.url] }] },
+  });
+  try {
+    for (const one of [second, third]) {
+      await until("it serves", async () => {
+        const answer = await askGate(one.endpoint, { cell: store.name, epoch: 2 });
+        return answer.status === 201 || answer.code === "APP_UNREACHABLE";
+      });
+    }
+    for (let nth = 0; nth < 4; nth += 1) {
+      const tunnel = open("/socket", 2, second.endpoint);
+      await until("it stands", () => tunnel.text().includes("first,"));
+      tunnel.socket.destroy();
+    }
+    const refused = open("/socket", 2, third.endpoint);
+    await until("it is over", () => refused.closed());
+    expect(refused.text()).toMatch(/^HTTP\/1\.1 503 /);
+    expect(refused.text()).toContain(`${headers.notAdmitted}: n-7`);
+    await until("it has left", () => third.gate.inFlight === 0);
+  } finally {
+    await second.close();
+    await third.close();
+  }
+});
+
+test("that named nothing stands in observe, and is cut when the cell enforces", async () => {
+  control.settings.stage = "observe";
+  await until("the gate observes", async () => {
+    const answer = await askGate(agent.endpoint, { cell: "cell-99" });
+    return answer.status === 201;
+  });
+  const tunnel = open("/socket", 1, agent.endpoint, false);
+  await until("it stands", () => tunnel.text().includes("echo early"));
+  expect(tunnel.text()).not.toContain(headers.confirm);
+  control.settings.stage = "enforce";
+  await until("it is cut", () => tunnel.closed());
+  await until("it has left", () => agent.gate.inFlight === 0);
 });
