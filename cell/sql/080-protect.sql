@@ -92,9 +92,12 @@ declare
   v_name text := format('%I.%I', p_schema, p_table);
   v_part regclass;
   v_known boolean;
+  v_current boolean;
 begin
   perform cellfleet.check_guardable(p_schema, p_table, p_key_column);
-  select (g.key_column, g.keyspace, g.version) = (p_key_column, p_keyspace, cellfleet.guard_version()) into v_known
+  select (g.key_column, g.keyspace, g.version) = (p_key_column, p_keyspace, cellfleet.guard_version()),
+         g.version = cellfleet.guard_version()
+    into v_known, v_current
     from cellfleet.guarded_table g where g.schema_name = p_schema and g.table_name = p_table;
   if to_regprocedure('cellfleet.' || cellfleet.guard_name(p_key_column) || '()') is null then
     return query select format('guard of column %I', p_key_column),
@@ -102,7 +105,7 @@ begin
   end if;
   return query select * from cellfleet.trigger_plan(v_name, p_key_column, p_keyspace);
   for v_part in select * from cellfleet.parts_of(v_name::regclass) loop
-    return query select * from cellfleet.policy_plan(v_part, p_key_column, p_keyspace, coalesce(v_known, false));
+    return query select * from cellfleet.policy_plan(v_part, p_key_column, p_keyspace, coalesce(v_current, true));
   end loop;
   return query select * from cellfleet.id_plan(v_name::regclass);
   if v_known is not true then
@@ -191,7 +194,7 @@ begin
     statement := format('create policy cellfleet_visible on %s as restrictive for all to public using (%s) with check (true)',
                         v_table, cellfleet.visible_condition(format('%s.%I', v_short, p_key_column), p_keyspace));
     return next;
-  elsif not p_current then
+  elsif not p_current or not cellfleet.is_visible_by(p_table, p_key_column, p_keyspace) then
     statement := format('alter policy cellfleet_visible on %s using (%s) with check (true)',
                         v_table, cellfleet.visible_condition(format('%s.%I', v_short, p_key_column), p_keyspace));
     return next;
@@ -209,6 +212,18 @@ begin
     return next;
   end if;
 end $$;
+
+-- Does the policy that stands there ask for this column and this keyspace?
+create or replace function cellfleet.is_visible_by(p_table regclass, p_key_column text, p_keyspace text) returns boolean
+  language sql stable set search_path = pg_catalog, pg_temp as $$
+  select exists (
+    select from pg_policy p
+      join pg_attribute a on a.attrelid = p.polrelid and a.attname = p_key_column
+      join pg_depend d on d.classid = 'pg_policy'::regclass and d.objid = p.oid
+                      and d.refclassid = 'pg_class'::regclass and d.refobjid = p.polrelid and d.refobjsubid = a.attnum
+     where p.polrelid = p_table and p.polname = 'cellfleet_visible' and not p.polpermissive
+       and strpos(pg_get_expr(p.polqual, p.polrelid), format('%L::text', p_keyspace || '/tenant/')) > 0)
+$$;
 
 -- A column that takes its default from a sequence takes it from leased ranges of that sequence.
 create or replace function cellfleet.id_plan(p_table regclass)
@@ -334,7 +349,7 @@ create or replace function cellfleet.install_policy(p_table regclass, p_key_colu
 declare
   v_statement text;
 begin
-  for v_statement in select p.statement from cellfleet.policy_plan(p_table, p_key_column, p_keyspace, false) p
+  for v_statement in select p.statement from cellfleet.policy_plan(p_table, p_key_column, p_keyspace, true) p
   loop
     execute v_statement;
   end loop;
@@ -402,7 +417,8 @@ begin
     statement := format('drop trigger if exists zz_cellfleet_truncate on %s', v_table);
     return next;
   end if;
-  perform from pg_policy p where p.polrelid = p_table and starts_with(p.polname, 'cellfleet_');
+  perform from pg_policy p join pg_class c on c.oid = p.polrelid
+    where p.polrelid = p_table and starts_with(p.polname, 'cellfleet_') and c.relrowsecurity;
   if found and not exists (select from pg_policy p where p.polrelid = p_table and not starts_with(p.polname, 'cellfleet_')) then
     statement := format('alter table %s disable row level security', v_table);
     return next;

@@ -29,7 +29,7 @@ begin
     'grant execute on function cellfleet.protect_table(text, text, text, text),
        cellfleet.protect_plan(text, text, text, text), cellfleet.check_guardable(text, text, text),
        cellfleet.trigger_plan(text, text, text), cellfleet.policy_plan(regclass, text, text, boolean),
-       cellfleet.id_plan(regclass), cellfleet.trigger_state(regclass, text, text, text[]),
+       cellfleet.is_visible_by(regclass, text, text), cellfleet.id_plan(regclass), cellfleet.trigger_state(regclass, text, text, text[]),
        cellfleet.parts_of(regclass), cellfleet.numbered_columns(regclass), cellfleet.note_ids(regclass, text),
        cellfleet.has_range(text), cellfleet.lease_identity(regclass, text), cellfleet.guard_version(),
        cellfleet.unprotect_table(text, text), cellfleet.unprotect_plan(text, text), cellfleet.open_plan(regclass),
