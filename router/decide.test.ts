@@ -9,7 +9,7 @@ import {
 } from "../contract/ids.ts";
 import type { PlacementGroup, RouteState } from "../contract/routing-table.ts";
 import { buildTable, isTableRefusal } from "../contract/table-state.ts";
-import { chooseRoute, decide, type RoutingView } from "./decide.ts";
+import { chooseRoute, decide, decideFanOut, decideGlobal, type RoutingView } from "./decide.ts";
 
 const group = (tenant: string, cell: string, state: RouteState): PlacementGroup => ({
   keyspace: defaultKeyspace,
@@ -33,6 +33,7 @@ const table = buildTable(
     group("held", "a", "hold"),
     group("dark", "a", "unavailable"),
     group("lost", "gone", "active"),
+    group("asleep", "a", "suspended"),
   ],
 );
 if (isTableRefusal(table)) throw new Error(table.text);
@@ -58,6 +59,7 @@ describe("a request", () => {
   test.each([
     ["of an unknown tenant", "nobody", view, "default", "TENANT_UNKNOWN"],
     ["that nobody may serve", "dark", view, "default", "PLACEMENT_UNAVAILABLE"],
+    ["that is suspended", "asleep", view, "default", "TENANT_SUSPENDED"],
     ["whose cell is not in the table", "lost", view, "default", "PLACEMENT_UNAVAILABLE"],
     ["for a service that the cell does not have", "acme", view, "web", "PLACEMENT_UNAVAILABLE"],
     ["without a table", "acme", undefined, "default", "TABLE_NOT_LOADED"],
@@ -70,6 +72,28 @@ describe("a request", () => {
     const through: RoutingView = { ...view, protocol: "none", passThrough: "a" as CellId };
     expect(ask("nobody", through)).toMatchObject({ kind: "proxy", cell: "a", route: undefined });
     expect(ask("dark", through)).toMatchObject({ kind: "refuse" });
+    expect(ask("asleep", through)).toMatchObject({ kind: "refuse", code: "TENANT_SUSPENDED" });
+  });
+  test("that names no tenant is refused as it was read, unless a cell takes such", () => {
+    const subject = {
+      kind: "refused",
+      code: "TENANT_MISSING",
+      message: "none",
+      named: [],
+    } as const;
+    const nobody = { subject, service: "default" };
+    expect(decide(view, nobody)).toMatchObject({ kind: "refuse", code: "TENANT_MISSING" });
+    const through: RoutingView = { ...view, passThrough: "a" as CellId };
+    expect(decide(through, nobody)).toMatchObject({ kind: "proxy", cell: "a", route: undefined });
+  });
+  test("to a service outside of the cells needs one that is registered", () => {
+    expect(decideGlobal(view, "login")).toMatchObject({ kind: "refuse", code: "SERVICE_UNKNOWN" });
+  });
+  test("to all cells goes to owners, and names those that are not in the table", () => {
+    const decision = decideFanOut(view, "default");
+    if (decision.kind === "refuse") throw new Error(decision.message);
+    expect(decision.targets).toMatchObject([{ cell: "a", route: undefined }, { missing: "gone" }]);
+    expect(decideFanOut(view, "web")).toMatchObject({ kind: "refuse", code: "SERVICE_UNKNOWN" });
   });
 });
 
@@ -89,4 +113,16 @@ test.each([
     { host: "*.web.test", service: "below" },
   ];
   expect(chooseRoute(routes, host, path)).toMatchObject({ service, class: "tenant" });
+});
+
+test("a route says its class and its deadline, and the first that fits wins", () => {
+  const routes = [
+    { pathPrefix: "/all", service: "search", class: "fan-out", deadlineMs: 500 },
+    { pathPrefix: "/all/x", service: "never" },
+    { pathPrefix: "/reports", service: "default", class: "read" },
+  ] as const;
+  expect(chooseRoute(routes, "api.test", "/all/x")).toEqual({
+    ...{ service: "search", class: "fan-out", deadlineMs: 500 },
+  });
+  expect(chooseRoute(routes, "api.test", "/reports?a")).toMatchObject({ class: "read" });
 });
