@@ -62,6 +62,15 @@ test("a dry run counts and changes nothing", async () => {
   expect(await placed()).toEqual([]);
 });
 
+test.each([
+  "select 5::integer as id",
+  "select 5::smallint",
+  "select gen_random_uuid()",
+  "select 'a'::varchar(9)",
+])("%s is an id, as PostgreSQL writes it", async (sql) => {
+  expect(await resultOf(sql, "--dry-run")).toMatchObject({ accepted: 1 });
+});
+
 test("bad ids and duplicates are told with the number of their row, and nothing is placed", async () => {
   const sql = `select * from (values ('a'), (null), ('b'), ('a'), ('has space'), (''), (E'x\\ny')) v(tenant)`;
   const { code, stderr } = await importing(sql);

@@ -58,7 +58,7 @@ beforeAll(async () => {
     await protectTable(store.admin, { ...place, table });
   }
   await store.grantLease();
-  for (const id of ["acme", "globex", "7"]) await store.own(`default/tenant/${id}`, "active");
+  for (const id of ["acme", "globex", "7", "07"]) await store.own(`default/tenant/${id}`, "active");
   await store.app.query(
     `insert into notes (tenant_id, body, doc, amount, seen, raw) values
        ('acme', $1, E'{"a" :\\n\\t1}', $2, '2026-01-02 03:04:05.678901+02', '\\x00ff'),
@@ -76,7 +76,7 @@ beforeAll(async () => {
     SHOP: server.url("cell_01", storeRoles.appRole),
     OWNER: server.url("cell_01", "postgres"),
   };
-  for (const id of ["acme", "globex", "7", "gone"]) {
+  for (const id of ["acme", "globex", "7", "07", "gone"]) {
     const created = await run(["tenant", "create", id, "--cell", "cell-01", "--no-wait"]);
     expect(created.code).toBe(0);
   }
@@ -172,6 +172,9 @@ describe("one file", () => {
     const { end } = await readExport();
     expect(end.tables.find(({ table }) => table === "public.counters")?.rows).toBe(1);
     expect(end.rows).toBe(1);
+    await rm(join(folder, "out"));
+    expect((await exporting("07")).code).toBe(0);
+    expect((await readExport()).end.rows).toBe(0);
   });
 
   test("is of one moment: what is committed while it is read is in no table of it", async () => {
