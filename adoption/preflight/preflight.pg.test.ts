@@ -77,6 +77,8 @@ describe("an owner who may create roles", () => {
     expect({ code, failed }).toEqual({ code: 4, failed: careless });
     expect(find("wal-level")).toMatchObject({ state: "ok", text: "wal_level = logical" });
     expect(find("idle-in-transaction")).toMatchObject({ state: "warn", severity: "should" });
+    // The server's limit, not the one that this look has set itself.
+    expect(find("transaction-limit").text).toContain("statement_timeout = 0 ms");
     expect(JSON.parse(stderr).error).toMatchObject({
       code: "DATABASE_UNFIT",
       details: { missing: careless },
