@@ -165,9 +165,14 @@ export async function writePlacements(tx: Tx, fleet: FleetRow, opId: string): Pr
              ${first} + (r.no - 1) / ${rowsPerRevisionMax}, ${opId}, 0, r.outcome = 'gone'
         from recovered as r
       on conflict (key) do update set cell = excluded.cell, epoch = excluded.epoch,
-        state = excluded.state, revision = excluded.revision, deleted = excluded.deleted,
-        op = case when excluded.state = 'active' then p.op else excluded.op end,
-        attempt = case when excluded.state = 'active' then p.attempt else 0 end
+        -- What an operator has refused or given up is not served again because of a restore.
+        state = case when p.state in ('suspended', 'deleting') and not excluded.deleted
+                     then p.state else excluded.state end,
+        revision = excluded.revision, deleted = excluded.deleted,
+        op = case when excluded.state = 'active' or p.state in ('suspended', 'deleting')
+                  then p.op else excluded.op end,
+        attempt = case when excluded.state = 'active' or p.state in ('suspended', 'deleting')
+                       then p.attempt else 0 end
       returning p.revision
     )
     select coalesce(max(revision), ${first})::float8 as revision from written`);

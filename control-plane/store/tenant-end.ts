@@ -23,7 +23,7 @@ import { releaseClaimsOf } from "./claims.ts";
 import type { Reader, Tx } from "./database.ts";
 import { findPlacement, removeTenantsUnder } from "./placements.ts";
 import { changeRouting } from "./routing-change.ts";
-import { cell, op as opTable, placement } from "./schema.ts";
+import { cell, keyspace, op as opTable, placement } from "./schema.ts";
 import { purge, tombstone } from "./schema-adoption.ts";
 
 /** Purges told in one answer; the others come when these are confirmed. */
@@ -152,7 +152,8 @@ export async function erase(
   const row = must(await findPlacement(tx, key), `placement ${key}`);
   const released = await releaseClaimsOf(tx, row.keyspace, row.value, revision);
   await removeTenantsUnder(tx, [row]);
-  if (row.state === "deleting") {
+  const [home] = await tx.select().from(keyspace).where(eq(keyspace.name, row.keyspace));
+  if (home?.strategy === "directory") {
     await tx.update(placement).set({ deleted: true, revision }).where(eq(placement.key, key));
   }
   const at = new Date(nowMs);

@@ -209,6 +209,39 @@ test("what was made, deleted or lost after the backup comes out as the cells kno
   expect(used.map((row) => row.used)).toEqual([2, 1, 1]);
 });
 
+test("what an operator has suspended or is deleting is not served again because of a restore", async () => {
+  await place("refused", "cell-01");
+  await place("fresh", "cell-01");
+  await place("leaving", "cell-02");
+  const set = (tenant: string, state: string) =>
+    control.database.read.execute(
+      sql`update cellfleet_control.placement set state = ${state} where value = ${tenant}`,
+    );
+  await set("refused", "suspended");
+  await set("fresh", "suspended");
+  await set("leaving", "deleting");
+  const cells = [
+    // One has applied it, the other has not heard of it yet.
+    await newCell("cell-01", [entry("refused", "fenced", 1), entry("fresh", "active", 1)]),
+    await newCell("cell-02", [entry("leaving", "active", 1)]),
+    await newCell("cell-03", []),
+  ];
+  loop = startRecovery(options());
+  for (const cell of cells) await cell.call();
+  for (const cell of cells) await cell.report();
+  for (const cell of cells) await cell.call();
+  await untilMode("normal none");
+  expect(await placements()).toMatchObject({
+    refused: { cell: "cell-01", state: "suspended" },
+    fresh: { cell: "cell-01", state: "suspended" },
+    leaving: { cell: "cell-02", state: "deleting", deleted: false },
+  });
+  for (const cell of cells) await cell.call();
+  expect(
+    cells.map((cell) => ["refused", "fresh", "leaving"].filter((id) => cell.owns(id))),
+  ).toEqual([[], [], []]);
+});
+
 test("an admin may go on without a lost cell; its keys stay frozen until it is back", async () => {
   await place("frozen", "cell-03");
   await place("kept", "cell-01");

@@ -1,0 +1,137 @@
+/** When an adopted cell may change its stage, as plain facts; and who counts as a live router. */
+import { describe, expect, test } from "vitest";
+import { aCell, aFleet, aRouter, aStage } from "./fleet.fixture.ts";
+import type { CellView, FleetSnapshot, StageView } from "./fleet.ts";
+import { liveRouters, routerForgottenMs } from "./fleet.ts";
+import { judgePassThrough, startTrack } from "./health.ts";
+import { spreadContainers } from "./place.ts";
+import { adoptingCell, quietMs, stageConditions, unmet } from "./stage.ts";
+
+const nowMs = 1_000_000;
+const observing = (change: Partial<StageView> = {}): StageView =>
+  aStage({ adopted: true, now: "observe", goal: "observe", guardedTables: 3, ...change });
+const cellIn = (stage: StageView, change: Partial<CellView> = {}): CellView =>
+  aCell("shop-01", { stage, adopting: "shop-01", ...change });
+
+function toEnforce(
+  stage: Partial<StageView>,
+  change: {
+    readonly cell?: Partial<CellView>;
+    readonly routers?: FleetSnapshot["routers"];
+    readonly holding?: { keys: number; waiting: number };
+    readonly accept?: boolean;
+  } = {},
+): string[] {
+  const cell = cellIn(observing(stage), change.cell);
+  const holdings = new Map([["shop-01", change.holding ?? { keys: 400, waiting: 0 }]]);
+  const facts = { cell, cells: [cell], routers: change.routers ?? [], holdings, nowMs };
+  return unmet(stageConditions(facts, "enforce", change.accept ?? false)).map(({ name }) => name);
+}
+
+describe("to enforce", () => {
+  test("when nothing is missing", () => expect(toEnforce({})).toEqual([]));
+  test.each([
+    ["no agent", {}, { cell: { agents: [] } }, ["agent"]],
+    ["an agent that is not healthy", {}, { cell: { health: "down" as const } }, ["agent"]],
+    ["no lease", {}, { cell: { leaseUntilMs: 0 } }, ["agent"]],
+    ["no table under the guard", { guardedTables: 0 }, {}, ["guard"]],
+    ["a placement that waits", {}, { holding: { keys: 400, waiting: 1 } }, ["placements"]],
+    ["no tenant at all", {}, { holding: { keys: 0, waiting: 0 } }, ["placements"]],
+    ["a refusal a moment ago", { refusedAtMs: nowMs - quietMs + 1 }, {}, ["refusals"]],
+    ["observed for less than a minute", { sinceMs: nowMs - quietMs + 1 }, {}, ["refusals"]],
+    [
+      "a router that counted one",
+      {},
+      { routers: [{ ...aRouter("r1", 1), refusedAtMs: nowMs - 1 }] },
+      ["refusals"],
+    ],
+  ])("not with %s", (_name, stage, change, missing) => {
+    expect(toEnforce(stage, change)).toEqual(missing);
+  });
+  test("a minute after the last refusal, or when refusals are accepted", () => {
+    expect(toEnforce({ refusedAtMs: nowMs - quietMs })).toEqual([]);
+    expect(toEnforce({ refusedAtMs: nowMs - 1 }, { accept: true })).toEqual([]);
+    expect(toEnforce({}, { holding: { keys: 0, waiting: 0 }, accept: true })).toEqual([]);
+    // Acceptance is of refusals, not of a cell that cannot serve.
+    expect(toEnforce({}, { cell: { agents: [] }, accept: true })).toEqual(["agent"]);
+    expect(toEnforce({}, { holding: { keys: 4, waiting: 1 }, accept: true })).toEqual([
+      "placements",
+    ]);
+  });
+});
+
+test("out of enforce only while no other cell owns anything", () => {
+  const cell = cellIn(observing({ now: "enforce", goal: "enforce" }));
+  const others = [aCell("cell-02"), aCell("cell-03", { state: "retired" })];
+  const out = (owner: string, keys: number) =>
+    unmet(
+      stageConditions(
+        {
+          cell,
+          cells: [cell, ...others],
+          routers: [],
+          holdings: new Map([[owner, { keys, waiting: 0 }]]),
+          nowMs,
+        },
+        "observe",
+        true,
+      ),
+    ).map(({ name }) => name);
+  expect(out("cell-02", 1)).toEqual(["sole-owner"]);
+  expect(out("cell-02", 0)).toEqual([]);
+  expect(out("shop-01", 5)).toEqual([]);
+  expect(out("cell-03", 5)).toEqual([]);
+});
+
+test("a cell is being adopted as long as routers or agents are told another stage than enforce", () => {
+  const at = (
+    now: StageView["now"],
+    goal: StageView["goal"],
+    state: CellView["state"] = "active",
+  ) => adoptingCell([{ id: "shop-01", state, stage: aStage({ now, goal }) }]);
+  expect(at("observe", "observe")).toBe("shop-01");
+  expect(at("observe", "enforce")).toBe("shop-01");
+  expect(at("enforce", "observe")).toBe("shop-01");
+  expect(at("enforce", "enforce")).toBeNull();
+  expect(at("observe", "observe", "retired")).toBeNull();
+});
+
+test("containers of a keyspace are spread over the cell that is being adopted alone", () => {
+  const cells = ["shop-01", "cell-02"].map((id) => aCell(id, { adopting: "shop-01" }));
+  const spread = spreadContainers(cells, ["a", "b", "c"]);
+  expect([...new Set(spread?.values())]).toEqual(["shop-01"]);
+});
+
+test("a cell in pass-through is never called down; an agent that serves makes it healthy", () => {
+  const track = startTrack(cellIn(aStage({ now: "pass-through" }), { health: "healthy" }));
+  const bad = { good: false, reason: "its agent has not called" } as const;
+  let seen = track;
+  for (let look = 0; look < 10; look += 1) seen = judgePassThrough(seen, bad, false);
+  expect(seen).toMatchObject({
+    health: "unknown",
+    reason: "pass-through: nothing of ours runs there",
+  });
+  expect(judgePassThrough(seen, bad, true).reason).toContain("go past its agent");
+  expect(judgePassThrough(seen, { good: true }, true).health).toBe("healthy");
+});
+
+describe("a live router", () => {
+  const live = (seenMs: number, listeningMs: number) =>
+    liveRouters(
+      aFleet({
+        nowMs,
+        routers: [aRouter("r1", 1, nowMs - seenMs)],
+        listeningSinceMs: nowMs - listeningMs,
+      }),
+    ).length;
+  test("called lately, or could not call because nobody listened", () => {
+    expect(live(15_000, 600_000)).toBe(1);
+    expect(live(15_001, 600_000)).toBe(0);
+    expect(live(600_000, 15_000)).toBe(1);
+    expect(live(600_000, 15_001)).toBe(0);
+  });
+  test("is forgotten after a week of silence, whoever listens", () => {
+    expect(live(routerForgottenMs + 1, 0)).toBe(0);
+    expect(live(routerForgottenMs, 0)).toBe(1);
+  });
+});
