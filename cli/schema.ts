@@ -16,6 +16,7 @@ import {
 import { CliError, usage } from "./failures.ts";
 import { flag, type Options, text, texts } from "./grammar.ts";
 import { adviceText, findingsText, findingView, planView, tellSteps } from "./render/schema.ts";
+import { counted } from "./render/units.ts";
 import type { Session } from "./session.ts";
 
 const manifestDefault = "cellfleet.schema.yaml";
@@ -44,7 +45,7 @@ export async function init(session: Session, options: Options): Promise<number> 
   await session.note(
     undecided === 0
       ? `Wrote ${out}. Read it, then: cellctl schema check --manifest ${out} --database-url …`
-      : `Wrote ${out}. ${undecided} tables in it are yours to class: look for "Undecided".`,
+      : `Wrote ${out}. ${counted(undecided, "table")} in it to be classed by you: look for "Undecided".`,
   );
   return 0;
 }
@@ -74,7 +75,8 @@ export async function check(session: Session, options: Options): Promise<number>
   const appRole = text(options, "appRole");
   const verdict = await withDatabase(url, ({ client }) => checkSchema(client, manifest, appRole));
   const yours = verdict.items.filter(({ mendedBy }) => mendedBy === "you");
-  const faults = verdict.installed ? verdict.items : yours;
+  const open = verdict.installed ? verdict.items : yours;
+  const faults = open.filter(({ severity }) => severity === "fault" || flag(options, "strict"));
   if (session.out.structured || session.out.format === "name") {
     await session.out.list(onePage(verdict.items), findingView);
   } else {
@@ -84,7 +86,7 @@ export async function check(session: Session, options: Options): Promise<number>
     await session.note("The application's role was not judged; name it with --app-role.");
   }
   if (faults.length === 0) return 0;
-  throw new CellError("SCHEMA_UNFIT", `${faults.length} findings; nothing was changed`, {
+  throw new CellError("SCHEMA_UNFIT", `${counted(faults.length, "finding")} of faults`, {
     nextSteps: [
       ...(yours.length > 0 ? ["mend what is yours with the statements above"] : []),
       ...(yours.length < verdict.items.length

@@ -9,10 +9,13 @@ import type { Queryable } from "../../cell/store/queryable.ts";
 import { readAppCatalog } from "./app-catalog.ts";
 import { planInstall } from "./plan-install.ts";
 import type { Plan, StepKind } from "./step.ts";
+import { type TenantTable, tenantTables } from "./tenant-tables.ts";
 
 export type SchemaFinding = {
   readonly id: string;
   readonly code: FindingCode;
+  /** `risk`: harmless in one cell; somebody who knows the application decides. */
+  readonly severity: Finding["severity"];
   readonly object: string;
   readonly text: string;
   readonly mend: string;
@@ -37,7 +40,8 @@ const mendingSteps: Partial<Record<FindingCode, readonly StepKind[]>> = {
   IDS_NOT_LEASED: ["protect"],
 };
 /** Of the application's role: judged only when it is named. */
-const aboutRole: readonly FindingCode[] = ["ROLE_TOO_STRONG"];
+const aboutRole = ({ code }: Finding): boolean =>
+  code === "ROLE_TOO_STRONG" || code === "TRUNCATE_GRANTED";
 
 /** `appRole`: as the application logs in; undefined leaves out what is said of it. */
 export async function checkSchema(
@@ -48,21 +52,46 @@ export async function checkSchema(
   const app = await readAppCatalog(client);
   const role = appRole ?? app.user;
   const gaps = findGaps(manifest, await readStoreCatalog(client, role), role).filter(
-    ({ code }) => appRole !== undefined || !aboutRole.includes(code),
+    (gap) => appRole !== undefined || !aboutRole(gap),
   );
   const wish = { cell: "", stage: "observe", replaceUnique: [], packDigest: "" } as const;
   const plan = planInstall(app, manifest, wish, new Map());
+  const tables = tenantTables(app, manifest);
   return {
-    items: withIds(gaps.map((gap) => ({ ...gap, mendedBy: mendedBy(gap, plan) }))),
+    items: withIds(
+      gaps
+        .filter((gap) => !isDoneInPartitions(gap, tables, plan))
+        .map((gap) => ({ ...gap, mendedBy: mendedBy(gap, tables, plan) })),
+    ),
     installed: app.pack.schema,
     tenantTables: manifest.tables.filter((table) => table.class === "tenant").length,
   };
 }
 
-function mendedBy({ code, object }: Finding, plan: Plan): "install" | "you" {
+/** A partitioned table has no rows of its own: what identifies them is its partitions'. */
+function isDoneInPartitions(
+  { code, object }: Finding,
+  tables: readonly TenantTable[],
+  plan: Plan,
+): boolean {
+  const table = tables.find(({ facts }) => facts.name === object);
+  if (code !== "KEY_NOT_IN_IDENTITY" || table?.facts.partitioned !== true) return false;
+  const leaves = table.leaves.map(({ name }) => name);
+  return !plan.steps.some(
+    (step) => step.kind === "replica-identity" && leaves.includes(step.object),
+  );
+}
+
+function mendedBy(
+  { code, object }: Finding,
+  tables: readonly TenantTable[],
+  plan: Plan,
+): "install" | "you" {
   const kinds = mendingSteps[code];
   if (kinds === undefined) return "you";
-  return plan.steps.some((step) => kinds.includes(step.kind) && step.object === object)
+  const table = tables.find(({ facts }) => facts.name === object);
+  const objects = [object, ...(table?.leaves ?? []).map(({ name }) => name)];
+  return plan.steps.some((step) => kinds.includes(step.kind) && objects.includes(step.object))
     ? "install"
     : "you";
 }
@@ -72,11 +101,11 @@ function withIds(
   findings: readonly (Finding & { readonly mendedBy: "install" | "you" })[],
 ): SchemaFinding[] {
   const seen = new Map<string, number>();
-  return findings.map(({ code, object, text, mend, mendedBy: by }) => {
+  return findings.map(({ code, severity, object, text, mend, mendedBy: by }) => {
     const plain = `${object}/${code}`;
     const count = (seen.get(plain) ?? 0) + 1;
     seen.set(plain, count);
     const id = count === 1 ? plain : `${plain}/${count}`;
-    return { id, code, object, text, mend, mendedBy: by };
+    return { id, code, severity, object, text, mend, mendedBy: by };
   });
 }

@@ -15,9 +15,10 @@ import { type AppCatalog, columnOf, readAppCatalog } from "./app-catalog.ts";
 import type { Database } from "./database.ts";
 import { type LockLimits, lockLimitsDefault } from "./lock-bounded.ts";
 import { isLater } from "./plan-guard.ts";
-import { type InstallStage, type ProtectLists, planInstall, tenantTables } from "./plan-install.ts";
+import { type InstallStage, type ProtectLists, planInstall } from "./plan-install.ts";
 import { runPlan } from "./run-plan.ts";
 import type { Plan, StepEvent } from "./step.ts";
+import { tenantTables } from "./tenant-tables.ts";
 
 export type InstallOptions = {
   readonly database: Database;

@@ -19,12 +19,13 @@ export type KeySource = {
 
 /**
  * By name of table, in the order in which they can be filled: a parent stands before its children.
- * `keyColumns`: what knows its tenant already, name of table → its column.
+ * `keyColumns`: what knows its tenant already, name of table → its column; `addedColumn`: what the
+ * column of another will be called.
  */
 export function findKeySources(
   tables: readonly AppTable[],
   keyColumns: ReadonlyMap<string, string>,
-  addedColumn: string,
+  addedColumn: (table: string) => string,
 ): ReadonlyMap<string, KeySource> {
   const sources = new Map<string, KeySource>();
   const byName = new Map(tables.map((table) => [table.name, table]));
@@ -47,7 +48,7 @@ function bestSource(
   byName: ReadonlyMap<string, AppTable>,
   keyColumns: ReadonlyMap<string, string>,
   sources: ReadonlyMap<string, KeySource>,
-  addedColumn: string,
+  addedColumn: (table: string) => string,
 ): KeySource | undefined {
   const candidates = table.foreignKeys.flatMap((foreignKey): KeySource[] => {
     if (foreignKey.to === table.name) return [];
@@ -57,7 +58,7 @@ function bestSource(
     if (parent === undefined || (own === undefined && reached === undefined)) return [];
     const type = own === undefined ? reached?.type : columnOf(parent, own)?.type;
     if (type === undefined || !isKeyType(type)) return [];
-    const parentColumn = own ?? addedColumn;
+    const parentColumn = own ?? addedColumn(foreignKey.to);
     const mayBeNull =
       foreignKey.columns.some((name) => columnOf(table, name)?.notNull !== true) ||
       reached?.mayBeNull === true;

@@ -5,9 +5,9 @@
 import { escapeLiteral } from "pg";
 import type { ProtectStep } from "../../cell/store/protect.ts";
 import type { AppTable } from "./app-catalog.ts";
-import type { TenantTable } from "./plan-install.ts";
 import type { Step } from "./step.ts";
 import { sqlName } from "./table-name.ts";
+import type { TenantTable } from "./tenant-tables.ts";
 
 const lockTexts = {
   none: "none that anybody waits for",

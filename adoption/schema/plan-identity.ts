@@ -5,19 +5,19 @@
  */
 import type { AppIndex, AppTable } from "./app-catalog.ts";
 import { columnOf } from "./app-catalog.ts";
-import type { TenantTable } from "./plan-install.ts";
 import type { Step } from "./step.ts";
 import { column, columnList, ownName, sqlName } from "./table-name.ts";
+import { isKeyCertain, type TenantTable } from "./tenant-tables.ts";
 
 const identityIndex = (table: string): string => ownName(table, "cellfleet_identity");
 
 export function identitySteps(table: TenantTable, leaf: AppTable): Step[] {
-  const { keyColumn, source } = table;
+  const { keyColumn } = table;
   if (identityColumns(leaf).includes(keyColumn)) return [];
   const name = sqlName(leaf);
   if (leaf.primaryKey.length === 0) return [fullIdentity(leaf)];
   // An index with a column that may be null cannot identify rows.
-  if (source?.mayBeNull === true) return [];
+  if (!isKeyCertain(table)) return [];
   const ours = leaf.indexes.find((index) => index.name === identityIndex(leaf.table));
   const fit = leaf.indexes.find((index) => isFit(index, leaf, keyColumn));
   const chosen = fit?.name ?? identityIndex(leaf.table);

@@ -8,13 +8,11 @@
 import { escapeLiteral } from "pg";
 import { columnOf } from "./app-catalog.ts";
 import type { KeySource } from "./key-path.ts";
-import type { TenantTable } from "./plan-install.ts";
 import type { Step } from "./step.ts";
 import { column, ownName, sqlName } from "./table-name.ts";
+import { fillTrigger, isFilledByUs, type TenantTable } from "./tenant-tables.ts";
 
 export const notNullCheck = "cellfleet_key_not_null";
-/** Sorts before `zz_cellfleet_guard`: the guard must see the key. */
-export const fillTrigger = "yy_cellfleet_fill_key";
 export const fillFunction = (table: string): string => ownName(table, "cellfleet_fill_key");
 
 const brief = "ACCESS EXCLUSIVE, for a moment";
@@ -23,7 +21,8 @@ export function keySteps(table: TenantTable): Step[] {
   const { facts, keyColumn, source } = table;
   const own = columnOf(facts, keyColumn);
   if (own?.notNull === true) return checkLeftover(table);
-  const fills = facts.triggers.some(({ name }) => name === fillTrigger);
+  const fills = isFilledByUs(facts);
+  if (own !== undefined && !fills) return [];
   const isGuarded = facts.triggers.some(({ name }) => name === "zz_cellfleet_guard");
   return [
     ...(source !== undefined && (own === undefined || !fills) ? [addColumn(table, source)] : []),

@@ -6,9 +6,10 @@
 import type { AppCatalog, AppTable } from "./app-catalog.ts";
 import { guardSteps } from "./plan-guard.ts";
 import type { ProtectLists } from "./plan-install.ts";
-import { fillFunction, fillTrigger } from "./plan-key.ts";
+import { fillFunction } from "./plan-key.ts";
 import type { Step } from "./step.ts";
 import { column, ownName, sqlName } from "./table-name.ts";
+import { fillTrigger } from "./tenant-tables.ts";
 
 export type UninstallPlan = {
   readonly steps: readonly Step[];

@@ -8,9 +8,9 @@
 import type { AppIndex, AppTable } from "./app-catalog.ts";
 import { columnOf } from "./app-catalog.ts";
 import { dropInvalid } from "./plan-identity.ts";
-import type { TenantTable } from "./plan-install.ts";
 import type { Advice, Step } from "./step.ts";
 import { column, columnList, ownName, sqlName } from "./table-name.ts";
+import type { TenantTable } from "./tenant-tables.ts";
 
 export type UniquePlan = { readonly steps: readonly Step[]; readonly advice: readonly Advice[] };
 

@@ -33,10 +33,11 @@ export const shopManifest: Manifest = parseManifest(`
 keyColumn: account_id
 tables:
   accounts: { class: tenant, keyColumn: id }
+  # Children before their parents: the order of a file is no order of work.
+  item_notes: tenant
+  order_items: tenant
   users: tenant
   orders: tenant
-  order_items: tenant
-  item_notes: tenant
   countries: reference
   schema_migrations: ignore
 `);

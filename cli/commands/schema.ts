@@ -20,7 +20,8 @@ export const register: Register = (noun, bind) => {
       .option(
         "--app-role <role>",
         "the role that the application logs in as; else it is not judged",
-      ),
+      )
+      .option("--strict", "fail for risks too, which are harmless while there is one cell"),
     async (session, _args, options) => (await import("../schema.ts")).check(session, options),
   );
   bind(

@@ -36,8 +36,8 @@ export function findingsText(verdict: SchemaVerdict, all: boolean): string {
   return `${[...groups, ...summary, ...nothing].join("\n\n")}\n`;
 }
 
-const findingLines = ({ code, text, mend }: SchemaFinding): string[] => [
-  `  ${code}: ${printable(text)}`,
+const findingLines = ({ code, severity, text, mend }: SchemaFinding): string[] => [
+  `  ${code}${severity === "risk" ? " (risk)" : ""}: ${printable(text)}`,
   ...mend.split("\n").map((line) => `    ${printable(line)}`),
 ];
 
@@ -46,7 +46,7 @@ function installSummary(findings: readonly SchemaFinding[]): string {
     (code) => `${findings.filter((finding) => finding.code === code).length} ${code}`,
   );
   return [
-    `cellctl schema install mends ${plural(findings.length, "more")}: ${codes.join(", ")}`,
+    `cellctl schema install mends ${findings.length} more: ${codes.join(", ")}`,
     "  each of them: -o wide; the SQL: cellctl schema install --dry-run",
   ].join("\n");
 }
