@@ -26,7 +26,7 @@ import { machineAgentEndpoints } from "./api/machine-agent.ts";
 import { machineRouterEndpoints } from "./api/machine-router.ts";
 import { type ControlApp, createApp } from "./app.ts";
 import { type Database, openDatabase, prepareDatabase } from "./store/database.ts";
-import { startListener } from "./store/notify.ts";
+import { channels, startListener } from "./store/notify.ts";
 import { cell } from "./store/schema.ts";
 import { insertToken } from "./store/tokens.ts";
 import { createWakeHub } from "./store/wake-hub.ts";
@@ -111,7 +111,7 @@ export async function startControl(
     clock: systemClock,
     onWake: (channel, payload) => {
       context.hub.wake(channel, payload);
-      publisher.wake();
+      if (channel === channels.revision) publisher.wake();
     },
     onError,
   });

@@ -129,6 +129,18 @@ describe("a question", () => {
     expect((await call("cell-01")).queries).toBeUndefined();
   });
 
+  test("comes at once to an agent that waits, not with the end of its wait", async () => {
+    const waiting = call("cell-02", { waitMs: 30_000 });
+    await eventually(
+      async () => control.publisher.waiting(),
+      (count) => count === 1,
+    );
+    // Agents wait for five seconds: who is not woken hears of this one when it is over.
+    const { id } = await ask({ sql: "select 1", cells: ["cell-02"], timeoutMs: 4500 });
+    expect((await waiting).queries?.map((one) => one.id)).toEqual([id]);
+    await finish(id);
+  });
+
   test("is repeated until it is answered, but ends an agent's wait once", async () => {
     const { id } = await ask({ sql: "select 1", cells: ["cell-01"], timeoutMs: 60_000 });
     const idsOf = async (told: Promise<AgentSyncResponse>) =>
