@@ -47,6 +47,27 @@ test("init proposes a manifest with its reasons, and does not write over one", a
   expect(again.stderr).toContain("--overwrite");
 });
 
+test("check before anything is installed: what install will do is no fault, the rest is", async () => {
+  const people = await run("check", ...database);
+  expect(people.stdout).toMatchSnapshot();
+  const { code, stdout, stderr } = await run("check", ...database, "-o", "json");
+  const items = JSON.parse(stdout).items;
+  expect(Object.keys(items[0])).toEqual([
+    "id",
+    "code",
+    "severity",
+    "object",
+    "text",
+    "mend",
+    "mendedBy",
+  ]);
+  expect({ code, people: people.code }).toEqual({ code: 0, people: 0 });
+  expect(stderr).not.toContain("SCHEMA_UNFIT");
+  const strict = await run("check", ...database, "--strict");
+  expect(strict.code).toBe(4);
+  expect(strict.stderr).toContain("SCHEMA_UNFIT");
+});
+
 test("install --dry-run prints the SQL and changes nothing; install does it; check finds nothing more", async () => {
   const words = [
     "install",

@@ -74,6 +74,15 @@ const tableSchema = z.object({
 });
 export type AppTable = z.infer<typeof tableSchema>;
 
+/** Views that read as their owner. */
+const viewSchema = z.object({
+  name: z.string(),
+  /** Its name as SQL. */
+  sql: z.string(),
+  materialized: z.boolean(),
+  reads: z.array(z.string()),
+});
+
 const packSchema = z.object({
   schema: z.boolean(),
   cell: z.string().nullable(),
@@ -89,6 +98,7 @@ const catalogSchema = z.object({
   user: z.string(),
   version: z.number(),
   tables: z.array(tableSchema),
+  views: z.array(viewSchema),
 });
 
 export type AppCatalog = z.infer<typeof catalogSchema> & {
@@ -131,11 +141,28 @@ const foreignKeys = `(select coalesce(jsonb_agg(jsonb_build_object(
    from pg_constraint f join pg_class t on t.oid = f.confrelid join pg_namespace tn on tn.oid = t.relnamespace
   where f.conrelid = c.oid and f.contype = 'f' and f.conparentid = 0)`;
 
-/** Exported so that a plan's check of "is it done" and this reading cannot come apart. */
+const views = `(select coalesce(jsonb_agg(to_jsonb(f) order by f.name), '[]') from (
+    select vn.nspname || '.' || v.relname as name, format('%I.%I', vn.nspname, v.relname) as sql,
+           v.relkind = 'm' as materialized, jsonb_agg(distinct tn.nspname || '.' || t.relname) as reads
+      from pg_depend d
+      join pg_rewrite r on d.classid = 'pg_rewrite'::regclass and r.oid = d.objid
+      join pg_class v on v.oid = r.ev_class and v.relkind in ('v', 'm')
+      join pg_namespace vn on vn.oid = v.relnamespace
+      join pg_class t on d.refclassid = 'pg_class'::regclass and t.oid = d.refobjid and t.relkind in ('r', 'p')
+      join pg_namespace tn on tn.oid = t.relnamespace
+     where vn.nspname not in ('pg_catalog', 'information_schema', 'cellfleet')
+       and (v.relkind = 'm' or coalesce(not exists (
+             select from pg_options_to_table(v.reloptions) o
+              where o.option_name = 'security_invoker' and o.option_value::boolean), true))
+       and not exists (select from pg_depend e where e.classid = 'pg_class'::regclass and e.objid = v.oid
+                                                and e.deptype = 'e')
+     group by 1, 2, 3) f)`;
+
 const catalogQuery = `
   select jsonb_build_object(
     'database', current_database(), 'user', current_user,
     'version', current_setting('server_version_num')::integer,
+    'views', ${views},
     'tables', (select coalesce(jsonb_agg(jsonb_build_object(
       'schema', n.nspname, 'table', c.relname, 'name', n.nspname || '.' || c.relname,
       'partitioned', c.relkind = 'p',

@@ -7,6 +7,7 @@ import { type Finding, type FindingCode, findGaps } from "../../cell/store/cover
 import type { Manifest } from "../../cell/store/manifest.ts";
 import type { Queryable } from "../../cell/store/queryable.ts";
 import { readAppCatalog } from "./app-catalog.ts";
+import { ownFindings } from "./own-findings.ts";
 import { planInstall } from "./plan-install.ts";
 import type { Plan, StepKind } from "./step.ts";
 import { type TenantTable, tenantTables } from "./tenant-tables.ts";
@@ -51,12 +52,17 @@ export async function checkSchema(
 ): Promise<SchemaVerdict> {
   const app = await readAppCatalog(client);
   const role = appRole ?? app.user;
-  const gaps = findGaps(manifest, await readStoreCatalog(client, role), role).filter(
+  const found = findGaps(manifest, await readStoreCatalog(client, role), role).filter(
     (gap) => appRole !== undefined || !aboutRole(gap),
   );
+  const tables = tenantTables(app, manifest);
+  // Coverage names a view by its plain name where that is enough, and judges it by the role's rights.
+  const seen = new Set(
+    found.filter(({ code }) => code === "VIEW_UNFENCED").map(({ object }) => object),
+  );
+  const gaps = [...found, ...ownFindings(app, tables).filter(({ object }) => !seen.has(object))];
   const wish = { cell: "", stage: "observe", replaceUnique: [], packDigest: "" } as const;
   const plan = planInstall(app, manifest, wish, new Map());
-  const tables = tenantTables(app, manifest);
   return {
     items: withIds(
       gaps
