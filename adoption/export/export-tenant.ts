@@ -40,6 +40,8 @@ export type ExportedTable = {
   readonly table: string;
   readonly rows: number;
 };
+/** When the snapshot of a store was taken, by its own clock. */
+export type ExportSnapshot = { readonly store: string; readonly at: string };
 export type ExportSummary = {
   readonly id: string;
   readonly keyspace: string;
@@ -48,6 +50,7 @@ export type ExportSummary = {
   readonly schemaVersion: string;
   readonly format: ExportFormat;
   readonly file: string;
+  readonly snapshots: readonly ExportSnapshot[];
   readonly tables: readonly ExportedTable[];
   readonly rows: number;
   readonly bytes: number;
@@ -72,20 +75,20 @@ async function writeNdjson(request: ExportRequest, path: string): Promise<Export
   const file = await openSummed(path);
   try {
     await file.write(`${JSON.stringify({ export: headOf(request) })}\n`);
-    const tables = await overTables(request, async (client, store, table) => {
+    const copied = await overTables(request, async (client, store, table) => {
       const prefix = `{"store":${JSON.stringify(store)},"table":${JSON.stringify(table.name)},"row":`;
       let rows = 0;
       for await (const part of copyJson(client, table, { prefix, suffix: "}" })) {
         request.signal.throwIfAborted();
         rows += part.rows;
         await file.write(part.bytes);
-        await request.onProgress(`${table.name}  ${rows} rows`);
+        await request.onProgress(`${table.name}: ${rows} copied`);
       }
       return rows;
     });
-    const summary = summaryOf(request, tables, file);
+    const summary = summaryOf(request, copied, file);
     const { bytes, rows, sha256 } = summary;
-    await file.write(`${JSON.stringify({ end: { tables, rows, bytes, sha256 } })}\n`);
+    await file.write(`${JSON.stringify({ end: { ...copied, rows, bytes, sha256 } })}\n`);
     return summary;
   } finally {
     await file.close();
@@ -94,7 +97,7 @@ async function writeNdjson(request: ExportRequest, path: string): Promise<Export
 
 async function writeCsvFolder(request: ExportRequest, path: string): Promise<ExportSummary> {
   const files: { readonly file: string; readonly bytes: number; readonly sha256: string }[] = [];
-  const tables = await overTables(request, async (client, store, table) => {
+  const copied = await overTables(request, async (client, store, table) => {
     // A slash in a name of PostgreSQL's must not lead out of the folder.
     const name = `${[store, table.name].map(encodeURIComponent).join(".")}.csv`;
     const file = await openSummed(`${path}/${name}`);
@@ -114,8 +117,8 @@ async function writeCsvFolder(request: ExportRequest, path: string): Promise<Exp
   });
   const index = await openSummed(`${path}/export.json`);
   try {
-    await index.write(`${JSON.stringify({ export: headOf(request), tables, files })}\n`);
-    const summary = summaryOf(request, tables, index);
+    await index.write(`${JSON.stringify({ export: headOf(request), ...copied, files })}\n`);
+    const summary = summaryOf(request, copied, index);
     await index.write(`${JSON.stringify({ end: { sha256: summary.sha256 } })}\n`);
     const bytes = files.reduce((sum, file) => sum + file.bytes, summary.bytes);
     return { ...summary, bytes };
@@ -137,7 +140,7 @@ const headOf = (request: ExportRequest) => ({
 
 function summaryOf(
   request: ExportRequest,
-  tables: readonly ExportedTable[],
+  { snapshots, tables }: Copied,
   file: SummedFile,
 ): ExportSummary {
   return {
@@ -148,6 +151,7 @@ function summaryOf(
     schemaVersion: request.schemaVersion,
     format: request.format,
     file: request.path,
+    snapshots,
     tables,
     rows: tables.reduce((sum, { rows }) => sum + rows, 0),
     bytes: file.bytes(),
@@ -157,19 +161,27 @@ function summaryOf(
 
 type Copy = (client: pg.Client, store: string, table: ExportTable) => Promise<number>;
 
+type Copied = {
+  readonly snapshots: readonly ExportSnapshot[];
+  readonly tables: readonly ExportedTable[];
+};
+
 /** Database after database, each in a snapshot of its own. */
-async function overTables(request: ExportRequest, copy: Copy): Promise<ExportedTable[]> {
-  const done: ExportedTable[] = [];
+async function overTables(request: ExportRequest, copy: Copy): Promise<Copied> {
+  const snapshots: ExportSnapshot[] = [];
+  const tables: ExportedTable[] = [];
   for (const store of request.stores) {
     await withUserDatabase(store.database, async (client) => {
-      for (const table of await beginSnapshot(client, request)) {
+      const begun = await beginSnapshot(client, request);
+      snapshots.push({ store: store.name, at: begun.at });
+      for (const table of begun.tables) {
         const rows = await copy(client, store.name, table);
-        done.push({ store: store.name, table: table.name, rows });
+        tables.push({ store: store.name, table: table.name, rows });
       }
       await client.query("commit");
     });
   }
-  return done;
+  return { snapshots, tables };
 }
 
 /** Values are written the same way whatever a role or database has for a default. */
@@ -186,10 +198,11 @@ const plainValues = [
 async function beginSnapshot(
   client: pg.Client,
   request: ExportRequest,
-): Promise<readonly ExportTable[]> {
+): Promise<{ readonly at: string; readonly tables: readonly ExportTable[] }> {
   await client.query("begin transaction isolation level repeatable read, read only");
   await client.query(plainValues);
   const { tables, visibility } = await findTables(client, request);
   await requireOwnership(client, { ...request, mustBeActive: visibility });
-  return tables;
+  const { rows } = await client.query<{ at: string }>("select to_json(now()) #>> '{}' as at");
+  return { at: rows[0]?.at ?? "", tables };
 }

@@ -145,7 +145,12 @@ describe("one file", () => {
     expect(rows).toHaveLength(3003);
     expect(end.bytes).toBe(Buffer.byteLength(body));
     expect(end.sha256).toBe(createHash("sha256").update(body).digest("hex"));
-    expect(JSON.parse(stdout)).toMatchObject({ id: "acme", rows: 3003, sha256: end.sha256 });
+    expect(JSON.parse(stdout)).toMatchObject({
+      id: "acme",
+      rows: 3003,
+      sha256: end.sha256,
+      snapshots: [{ store: "default", at: expect.stringMatching(/^\d{4}-\d\d-\d\dT.*\+00:00$/) }],
+    });
     // To the last digit, which a parser of JSON would round.
     expect(text).toContain(`"amount":${bigNumber}`);
     const note = rows.find(({ row }) => row["body"] !== null && "body" in row)?.row;
@@ -262,7 +267,7 @@ describe("refused, with no file left", () => {
       terminal: true,
       interrupted: interrupt.signal,
       onStderr: (text) => {
-        if (text.includes("rows")) interrupt.abort();
+        if (text.includes("copied")) interrupt.abort();
       },
     });
     expect(code).toBe(130);

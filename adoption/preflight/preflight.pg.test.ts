@@ -284,6 +284,17 @@ describe("an agent", () => {
     expect((await check("shop_owner", "--role", "agent")).find("pooler").state).toBe("ok");
   });
 
+  test("a pooler that shares one session between two connections is told from one that does not", async () => {
+    const through = await startPooler(server.port, "shares sessions");
+    const url = new URL(server.url("shop", "shop_owner"));
+    url.port = String(through.port);
+    const { find } = await checkUrl(url.href, "--role", "mover");
+    expect(find("pooler")).toMatchObject({
+      state: "failed",
+      text: "through a pooler that gives each transaction another session",
+    });
+  });
+
   test("before anything is installed its functions cannot be judged", async () => {
     const { find } = await check("shop_owner", "--role", "agent");
     expect(find("agent-functions").state).toBe("skipped");
@@ -324,11 +335,21 @@ describe("what cannot be looked at", () => {
   });
 });
 
-/** Hands each connection on, with a process number of its own invention, as PgBouncer does. */
-async function startPooler(port: number): Promise<{ port: number; close: () => Promise<void> }> {
+/**
+ * Hands each connection on, with a process number of its own invention, as PgBouncer does. Where it
+ * is to share sessions, the real number is one and the same for all.
+ */
+async function startPooler(
+  port: number,
+  shared?: "shares sessions",
+): Promise<{ port: number; close: () => Promise<void> }> {
   const pooler: Server = createServer((client) => {
     const upstream = connect(port, "127.0.0.1");
-    upstream.on("data", (chunk) => client.write(withOtherProcess(chunk)));
+    const real = { pid: "" };
+    upstream.on("data", (chunk) => {
+      const announced = withOtherProcess(chunk, real);
+      client.write(shared === undefined ? announced : withOnePid(announced, real.pid));
+    });
     client.on("data", (chunk) => upstream.write(chunk));
     for (const [one, other] of [
       [client, upstream],
@@ -349,11 +370,21 @@ async function startPooler(port: number): Promise<{ port: number; close: () => P
   return { port: address.port, close };
 }
 
-/** BackendKeyData: `K`, length 12 (or more since protocol 3.2), process, secret. */
-function withOtherProcess(chunk: Buffer): Buffer {
+/** BackendKeyData: `K`, length 12, process, secret. */
+function withOtherProcess(chunk: Buffer, real: { pid: string }): Buffer {
   const at = chunk.indexOf(Buffer.from([0x4b, 0, 0, 0, 12]));
   if (at < 0) return chunk;
+  real.pid = String(chunk.readInt32BE(at + 5));
   const changed = Buffer.from(chunk);
   changed.writeInt32BE(123_456_789, at + 5);
+  return changed;
+}
+
+/** The digits of the real number, wherever they stand, become as many ones. */
+function withOnePid(chunk: Buffer, pid: string): Buffer {
+  const at = pid === "" ? -1 : chunk.indexOf(pid);
+  if (at < 0) return chunk;
+  const changed = Buffer.from(chunk);
+  changed.write("1".repeat(pid.length), at);
   return changed;
 }
