@@ -34,6 +34,8 @@ beforeAll(async () => {
     insert into "weird ""name" select 7, 'x' from generate_series(1, 1000);
     analyze;
     update customers set name = name || '!' where account_id = 3;`);
+  // A session tells the statistics what it did in its own time, unless it is asked to.
+  await shop.query("select pg_stat_force_next_flush()");
 });
 afterEach(async () => {
   for (const close of closing.splice(0).toReversed()) await close();
@@ -49,6 +51,9 @@ const assessmentSchema = z.object({
   cellsNeeded: z.boolean(),
   symptoms: z.array(z.object({ id: z.string(), text: z.string() })),
   unseen: z.array(z.string()),
+  hotTables: z.array(z.object({ table: z.string(), share: z.number() })),
+  withoutKey: z.array(z.string()),
+  withoutPrimaryKey: z.array(z.string()),
   facts: z.object({
     now: z
       .object({ rowsWritten: z.number(), walBytes: z.number(), seconds: z.number() })
@@ -131,6 +136,22 @@ test("tables: partitions count as their table, what has no primary key is seen",
   expect(facts.tables.find(({ name }) => name === "public.orders")?.rows).toBe(100_000);
   const keyless = facts.tables.filter(({ hasPrimaryKey }) => !hasPrimaryKey);
   expect(keyless.map(({ name }) => name)).toEqual(['public.weird "name']);
+});
+
+test("what has no key is named, and the busiest table first", async () => {
+  const found = await look();
+  expect(found.withoutKey).toEqual(["public.countries"]);
+  expect(found.withoutPrimaryKey).toEqual(['public.weird "name']);
+  expect(found.hotTables[0]).toMatchObject({ table: "public.orders" });
+  expect(found.hotTables[0]?.share).toBeGreaterThan(0.9);
+});
+
+test("a name with a terminal's commands in it stays text", async () => {
+  await shop.query(`create table U&"evil\\001b[31m" (account_id bigint)`);
+  closing.push(() => shop.query(`drop table U&"evil\\001b[31m"`));
+  const { stdout } = await run("--sample", "0");
+  expect(stdout).toContain("evil\\x1b[31m");
+  expect(stdout).not.toContain("\u001b");
 });
 
 test("two samples tell what is written meanwhile", async () => {

@@ -81,7 +81,8 @@ const replicaLag = ({ replicas }: AssessFacts): Symptom[] =>
         "look for large transactions and long queries on the replica (max_standby_streaming_delay); then for its disk",
     }));
 
-const writesOf = ({ inserts, updates, deletes }: TableFacts): number => inserts + updates + deletes;
+export const writesOf = ({ inserts, updates, deletes }: TableFacts): number =>
+  inserts + updates + deletes;
 const queueName = /(^|[._])(jobs?|queues?|outbox|tasks?|deliver(y|ies)|good_jobs|delayed_jobs)$/i;
 
 /** Few rows stand in it, and many pass: a queue, whatever it is called. */

@@ -4,7 +4,7 @@
  *
  * Pure: the same facts give the same judgement.
  */
-import type { AssessFacts } from "./facts.ts";
+import type { AssessFacts, TableFacts } from "./facts.ts";
 import {
   bytesMax,
   cells,
@@ -15,6 +15,7 @@ import {
   services,
   tenantShareMax,
   walBytesMax,
+  writesOf,
 } from "./grown-out.ts";
 import { mendFirst, xidEnd } from "./mend-first.ts";
 import { count, type Phase, percent, type Symptom, size, time } from "./symptom.ts";
@@ -24,6 +25,13 @@ export type Gauge = {
   readonly text: string;
   /** Of the limit, 0 to 1 and beyond. */
   readonly share: number;
+};
+
+export type HotTable = {
+  readonly table: string;
+  /** Of all writes since the counters began, 0 to 1. */
+  readonly share: number;
+  readonly writes: number;
 };
 
 export type Assessment = {
@@ -37,6 +45,12 @@ export type Assessment = {
   readonly symptoms: readonly Symptom[];
   /** How far each resource is from where one database ends. */
   readonly gauges: readonly Gauge[];
+  /** Which tables take the writes, the busiest first. */
+  readonly hotTables: readonly HotTable[];
+  /** Tables in which no column says whose row it is; shared by all, or forgotten. */
+  readonly withoutKey: readonly string[];
+  /** Tables whose rows have no name: they cannot be replicated row by row. */
+  readonly withoutPrimaryKey: readonly string[];
   /** What to do, in this order. */
   readonly first: readonly string[];
   /** What nobody could look at, and what no database can tell. */
@@ -62,6 +76,11 @@ export function judge(facts: AssessFacts): Assessment {
     headline: headlineOf(phase, reasons, symptoms),
     symptoms,
     gauges: gaugesOf(facts),
+    hotTables: hotTables(facts.tables),
+    withoutKey: withoutKey(facts),
+    withoutPrimaryKey: facts.tables
+      .filter(({ hasPrimaryKey }) => !hasPrimaryKey)
+      .map(({ name }) => name),
     first: stepsOf(phase, symptoms, reasons),
     unseen: unseenOf(facts),
     facts,
@@ -116,6 +135,29 @@ function stepsOf(
     "cellctl schema check --database-url REF   (what keeps tenants apart)",
     "cellctl cell adopt --help   (this system becomes the first cell, in place)",
   ];
+}
+
+const hotTablesMax = 10;
+
+function hotTables(tables: readonly TableFacts[]): HotTable[] {
+  const all = tables.reduce((sum, table) => sum + writesOf(table), 0);
+  return tables
+    .map((table) => ({
+      table: table.name,
+      share: writesOf(table) / Math.max(1, all),
+      writes: writesOf(table),
+    }))
+    .filter(({ writes }) => writes > 0)
+    .toSorted((a, b) => b.writes - a.writes)
+    .slice(0, hotTablesMax);
+}
+
+/** Without a key to look for, nothing can be said to lack it. */
+function withoutKey({ tables, tenants }: AssessFacts): string[] {
+  if (tenants === null) return [];
+  return tables
+    .filter(({ columns }) => !columns.some(({ name }) => name === tenants.column))
+    .map(({ name }) => name);
 }
 
 function gaugesOf(facts: AssessFacts): Gauge[] {

@@ -11,6 +11,7 @@ const barWidth = 20;
 const nameWidth = 28;
 const tablesShown = 5;
 const tenantsShown = 5;
+const namesShown = 8;
 
 /** `share` of the limit; what is beyond it fills the bar and is told by the number. */
 export function bar(share: number): string {
@@ -33,6 +34,7 @@ export function assessPage(assessment: Assessment): string {
     ),
     ...section("Largest tenants", tenants(assessment)),
     ...section("Busiest tables", tables(assessment)),
+    ...section("Tables without a key", keyless(assessment)),
     ...section("Replicas", replicas(assessment)),
     ...section(
       "Not seen",
@@ -78,24 +80,23 @@ function tenants({ facts }: Assessment): string[] {
   return [...rows, ...none, `${found.column}: ${found.why}; ${how}`];
 }
 
-function tables({ facts }: Assessment): string[] {
-  const writes = (one: (typeof facts.tables)[number]) => one.inserts + one.updates + one.deletes;
-  const all = facts.tables.reduce((sum, table) => sum + writes(table), 0);
-  if (all === 0) return [];
-  const key = facts.tenants?.column;
-  return facts.tables
-    .toSorted((a, b) => writes(b) - writes(a))
-    .slice(0, tablesShown)
-    .map((table) => {
-      const without =
-        key === undefined || table.columns.some(({ name }) => name === key)
-          ? ""
-          : `, without ${key}`;
-      const keyless = table.hasPrimaryKey ? "" : ", without a primary key";
-      const rows = table.rows < 0 ? "never analysed" : `${count(table.rows)} rows`;
-      const text = `of the writes; ${bytes(table.bytes)}, ${rows}${without}${keyless}`;
-      return line(table.name, writes(table) / all, text);
-    });
+const tables = ({ facts, hotTables }: Assessment): string[] =>
+  hotTables.slice(0, tablesShown).map(({ table: name, share }) => {
+    const table = facts.tables.find((one) => one.name === name);
+    const rows = table === undefined || table.rows < 0 ? "" : `, ${count(table.rows)} rows`;
+    return line(name, share, `of the writes; ${bytes(table?.bytes ?? 0)}${rows}`);
+  });
+
+function keyless({ facts, withoutKey, withoutPrimaryKey }: Assessment): string[] {
+  const told = (names: readonly string[], what: string): string[] => {
+    if (names.length === 0) return [];
+    const more = names.length > namesShown ? ` and ${names.length - namesShown} more` : "";
+    return [`without ${what}: ${names.slice(0, namesShown).join(", ")}${more}`];
+  };
+  return [
+    ...told(withoutKey, `the column ${facts.tenants?.column ?? ""}`),
+    ...told(withoutPrimaryKey, "a primary key"),
+  ];
 }
 
 const line = (name: string, share: number, text: string): string =>
