@@ -107,7 +107,7 @@ function launch(
   return spawn(process.execPath, [join(folder, file), ...args], {
     cwd: folder,
     env: { PATH: process.env["PATH"], ...env },
-    stdio: ["ignore", "ignore", "inherit"],
+    stdio: "ignore",
   });
 }
 

@@ -14,6 +14,8 @@ export type ShopLoad = {
   /** What is going on, for the text of a failure. */
   readonly say: (stage: string) => void;
   readonly add: (accounts: readonly string[]) => void;
+  /** Their orders under way still end; `done` tells when. */
+  readonly remove: (accounts: readonly string[]) => void;
   readonly stop: () => Promise<void>;
 };
 
@@ -25,7 +27,7 @@ export function startShopLoad(options: {
   readonly requestsPerSecond: number;
 }): ShopLoad {
   const agent = new Agent({ connections: 64, allowH2: false });
-  const accounts = [...options.accounts];
+  let accounts = [...options.accounts];
   const failures: string[] = [];
   const acknowledged = new Map<string, string[]>();
   const intervalMs = (1000 * options.customers) / options.requestsPerSecond;
@@ -78,11 +80,16 @@ export function startShopLoad(options: {
     say: (text) => {
       stage = text;
     },
-    add: (more) => accounts.push(...more),
+    add: (more) => {
+      accounts = [...accounts, ...more];
+    },
+    remove: (leaving) => {
+      accounts = accounts.filter((account) => !leaving.includes(account));
+    },
     stop: async () => {
       stopping = true;
       await running;
-      await agent.close();
+      await agent.destroy();
     },
   };
 }
