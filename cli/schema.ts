@@ -86,15 +86,19 @@ export async function check(session: Session, options: Options): Promise<number>
     await session.note("The application's role was not judged; name it with --app-role.");
   }
   if (faults.length === 0) return 0;
-  throw new CellError("SCHEMA_UNFIT", `${counted(faults.length, "finding")} of faults`, {
-    nextSteps: [
-      ...(yours.length > 0 ? ["mend what is yours with the statements above"] : []),
-      ...(yours.length < verdict.items.length
-        ? ["cellctl schema install --dry-run …, then without --dry-run, mends the others"]
-        : []),
-    ],
-    details: { findings: faults.length },
-  });
+  throw new CellError(
+    "SCHEMA_UNFIT",
+    `${counted(faults.length, flag(options, "strict") ? "finding" : "fault")} found`,
+    {
+      nextSteps: [
+        ...(yours.length > 0 ? ["mend what is yours with the statements above"] : []),
+        ...(yours.length < verdict.items.length
+          ? ["cellctl schema install --dry-run …, then without --dry-run, mends the others"]
+          : []),
+      ],
+      details: { findings: faults.length },
+    },
+  );
 }
 
 export async function install(session: Session, options: Options): Promise<number> {

@@ -95,8 +95,11 @@ function mendedBy(
 ): "install" | "you" {
   const kinds = mendingSteps[code];
   if (kinds === undefined) return "you";
-  const table = tables.find(({ facts }) => facts.name === object);
-  const objects = [object, ...(table?.leaves ?? []).map(({ name }) => name)];
+  // A partition is mended through its table, and a partitioned table in its partitions.
+  const table = tables.find(
+    ({ facts, leaves }) => facts.name === object || leaves.some(({ name }) => name === object),
+  );
+  const objects = [object, table?.facts.name, ...(table?.leaves ?? []).map(({ name }) => name)];
   return plan.steps.some((step) => kinds.includes(step.kind) && objects.includes(step.object))
     ? "install"
     : "you";

@@ -69,12 +69,11 @@ export function guessOf(name: string, tables: readonly AppTable[]): KeyGuess {
   );
   const root = rootOf(name, tables);
   const points = root === undefined ? "" : `; it points to ${root.table}(${root.column})`;
-  const of = tables.length;
   return {
     column: name,
     tables: having.length,
     root,
-    why: `${having.length} of ${of} ${of === 1 ? "table has" : "tables have"} the column ${name}${points}`,
+    why: `${name} is a column of ${having.length} of ${tables.length} tables${points}`,
   };
 }
 

@@ -31,7 +31,10 @@ export function findingsText(verdict: SchemaVerdict, all: boolean): string {
     return [printable(object), ...findings.flatMap(findingLines)].join("\n");
   });
   const summary = install.length === 0 || all ? [] : [installSummary(install)];
-  const clean = `No finding: ${plural(verdict.tenantTables, "table")} of tenants, each under the guard.`;
+  const clean =
+    verdict.tenantTables === 0
+      ? "No finding: the manifest has no table of tenants."
+      : `No finding: ${plural(verdict.tenantTables, "table")} of tenants, each under the guard.`;
   const nothing = verdict.items.length === 0 ? [clean] : [];
   return `${[...groups, ...summary, ...nothing].join("\n\n")}\n`;
 }
