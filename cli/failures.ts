@@ -25,6 +25,11 @@ export const cliErrorTable = {
     meaning: "There is no context of this name in the configuration file.",
   },
   CHECK_FAILED: { exit: 1, meaning: "At least one check of `cellctl check` failed." },
+  IMPORT_PARTIAL: {
+    exit: 1,
+    meaning:
+      "A file was applied up to a call that was refused; sending it again goes on from there.",
+  },
   QUERY_INCOMPLETE: {
     exit: 1,
     meaning: "Rows of at least one cell are missing in the answer to a question.",
@@ -83,6 +88,7 @@ const notAboutChange: readonly CliErrorCode[] = [
   "CHECK_FAILED",
   "AUDIT_BROKEN",
   "QUERY_INCOMPLETE",
+  "IMPORT_PARTIAL",
 ];
 
 export function cliFailure(error: CliError): Failure {

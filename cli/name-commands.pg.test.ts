@@ -4,6 +4,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { z } from "zod";
 import {
   claimCheckSchema,
+  claimImportResultSchema,
   claimNamespaceSchema,
   claimSchema,
   reservedSchema,
@@ -147,6 +148,64 @@ describe("claim", () => {
     const { code, stdout, stderr } = await run(args);
     expect({ code, stdout }).toEqual({ code: 64, stdout: "" });
     expect(stderr).toContain(text);
+  });
+});
+
+describe("claim import", () => {
+  const line = (value: string, tenant: string, namespace = "domain") =>
+    JSON.stringify({ namespace, value, tenant });
+  const send = (stdin: string, ...more: string[]) =>
+    run(["claim", "import", "-", "-o", "json", ...more], { stdin });
+  const namesOf = async (tenant: string) =>
+    (await json(list(claimSchema), "claim", "ls", "--tenant", tenant)).items.length;
+
+  test("commits a file, and does nothing the second time", async () => {
+    const before = await namesOf("acme");
+    const file = Array.from({ length: 10_500 }, (_, n) =>
+      line(`p${n}@example.org`, "acme", "email"),
+    );
+    const dry = await send(file.join("\n"), "--dry-run");
+    expect(claimImportResultSchema.parse(JSON.parse(dry.stdout))).toMatchObject({
+      ...{ op: null, committed: 10_500 },
+    });
+    expect(await namesOf("acme")).toBe(before);
+    const first = await send(file.join("\n"));
+    expect(first.code).toBe(0);
+    const done = claimImportResultSchema.parse(JSON.parse(first.stdout));
+    expect(done).toMatchObject({ committed: 10_500, unchanged: 0, op: { state: "done" } });
+    const again = await send(`${file.join("\n")}\n`);
+    expect(claimImportResultSchema.parse(JSON.parse(again.stdout))).toMatchObject({
+      ...{ op: null, committed: 0, unchanged: 10_500 },
+    });
+    expect(await namesOf("acme")).toBe(before + 10_500);
+  }, 60_000);
+
+  test("refuses a file with a bad line whole, names the line and repeats no name", async () => {
+    const before = await namesOf("globex");
+    await json(acceptedSchema, "tenant", "alias", "add", "acme", "domain:held.example");
+    const cases = [
+      [line("x.example", "nobody"), "there is no tenant nobody"],
+      [line("held.example", "globex"), "the name is committed for the tenant acme"],
+      [
+        `${line("two.example", "acme")}\n${line("Two.example", "globex")}`,
+        "the name stands there for",
+      ],
+      ['{"namespace":"domain","value":"secret-name"}', "tenant: "],
+      ["secret-name", "Invalid input"],
+    ] as const;
+    for (const [bad, error] of cases) {
+      const { code, stdout, stderr } = await send(`\n${line("good.example", "globex")}\n${bad}`);
+      expect({ code, stdout }).toEqual({ code: 64, stdout: "" });
+      expect(stderr).toContain(error);
+      expect(stderr).toContain("line 3");
+      expect(stderr).not.toContain("secret-name");
+    }
+    expect(await namesOf("globex")).toBe(before);
+    expect((await run(["claim", "import", "/nowhere.ndjson"])).stderr).toContain("FILE_UNREADABLE");
+    const { rows } = await database.read.execute(
+      sql`select 1 from cellfleet_control.audit where after::text like '%good.example%'`,
+    );
+    expect(rows).toEqual([]);
   });
 });
 

@@ -108,13 +108,20 @@ export const claimCheckSchema = z.object({
 });
 export type ClaimCheck = z.infer<typeof claimCheckSchema>;
 
+/** Names of one call; a file of more is sent in several. */
+export const claimImportNamesMax = 10_000;
+/** One line of a file of names. */
+export const importedNameSchema = z.strictObject(owned);
+/** All of them or none; a name that its tenant has already is no mistake, so a call can be repeated. */
+export const importClaimsSchema = intentSchema.extend({
+  names: z.array(importedNameSchema).min(1).max(claimImportNamesMax),
+});
+
 export const claimImportResultSchema = z.object({
-  /** Null when nothing was to be done. */
+  /** Null when nothing was to be done, and of a dry run. */
   op: acceptedSchema.shape.op.nullable(),
   /** Names committed now, and names that their tenants had already. */
   committed: z.number(),
   unchanged: z.number(),
-  /** Of a dry run, and of a refusal: the first hundred. */
-  badLines: z.array(z.object({ line: z.number(), error: z.string() })),
   next_steps: z.array(z.string()),
 });

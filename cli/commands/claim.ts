@@ -119,7 +119,23 @@ function changing(noun: Command, bind: Bind): void {
     ),
     release,
   );
+  bind(
+    mutation(
+      noun
+        .command("import <file>")
+        .description("commit many names from NDJSON (- reads standard input)")
+        .addHelpText("after", importHelp),
+    ),
+    async (session, [file = ""], options) => {
+      const { importClaims } = await import("../import-claims.ts");
+      return importClaims(session, file, options);
+    },
+  );
 }
+
+const importHelp = `
+Each line is one name; a name that its tenant has already is no mistake:
+  {"namespace":"email","value":"ada@example.org","tenant":"acme"}`;
 
 async function reserve(
   session: Session,

@@ -68,7 +68,6 @@ export const claimImportView: View<z.infer<typeof claimImportResultSchema>> = {
   details: (result) => [
     ["committed", String(result.committed)],
     ["unchanged", String(result.unchanged)],
-    ["bad lines", result.badLines.map(({ line, error }) => `line ${line}: ${error}`)],
     ["operation", result.op === null ? "none" : `${result.op.id} ${result.op.state}`],
   ],
 };

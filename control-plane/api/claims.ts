@@ -36,6 +36,7 @@ import { mayUse } from "./auth.ts";
 import { commitHeld, commitName, release, reserve } from "./change-claim.ts";
 import type { ApiContext } from "./context.ts";
 import { type Answer, type Endpoint, endpoint } from "./endpoint.ts";
+import { claimImportEndpoint } from "./import-claims.ts";
 import { mutation, type Work } from "./mutation.ts";
 import { decodeCursor, page, pageQuery } from "./paging.ts";
 
@@ -47,6 +48,7 @@ export function claimEndpoints(context: ApiContext): readonly Endpoint[] {
     listEndpoint(context),
     checkEndpoint(context),
     ...changeEndpoints(context),
+    claimImportEndpoint(context),
   ];
 }
 
