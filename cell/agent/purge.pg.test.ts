@@ -108,14 +108,32 @@ test("it goes on after a restart of the agent, because it is asked again", async
   expect(await rowsOf("acme")).toBe(0);
 });
 
+test("rows that stay whatever is deleted are not reported as gone", async () => {
+  await bench.serving();
+  await fill("acme", 3);
+  await bench.store.admin.query(
+    `create function keep() returns trigger language plpgsql as 'begin return null; end';
+     create trigger keep before delete on orders for each row execute function keep()`,
+  );
+  bench.control.purge(acmeKey);
+  await until("it is said", () => bench.events("purge.failed").length > 0);
+  expect(bench.events("purge.failed")[0]?.["error"]).toContain("3 in public.orders");
+  expect(told()).toEqual([]);
+  await bench.store.admin.query("drop trigger keep on orders");
+  await until("it is reported", () => told().length > 0);
+  expect(await rowsOf("acme")).toBe(0);
+});
+
 test("what the cell refused, because it knows something newer, is not purged", async () => {
   await bench.serving();
-  await bench.store.own(acmeKey, "active", 9);
+  await bench.store.own(acmeKey, "fenced", 9);
   await fill("acme", 3);
   bench.control.purge(acmeKey, 1);
   await until("the refusal is told", () =>
     bench.control.calls.some((call) => call.refused.some((one) => one.epoch === 9)),
   );
+  const at = bench.control.calls.length;
+  await until("it was asked again", () => bench.control.calls.length > at + 3);
   expect(told()).toEqual([]);
   expect(await rowsOf("acme")).toBe(3);
 });
