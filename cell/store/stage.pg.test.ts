@@ -142,9 +142,9 @@ describe.each(isolationLevels)("in observe, %s, a write passes and counts", (iso
 
   test("older than the import of its tenant", async () => {
     const tenant = `late-${isolation.replace(" ", "-")}`;
+    await store.own(`default/tenant/${tenant}`, "importing");
     await app.query(`begin isolation level ${isolation}`);
     await app.query("select count(*) from orders");
-    await store.own(`default/tenant/${tenant}`, "active");
     await store.own(`default/tenant/${tenant}`, "active", 2);
     await app.query(insertFor(tenant));
     await app.query("commit");
@@ -286,6 +286,15 @@ test("a new database may begin in observe; one that has the pack keeps its stage
   const later = await readFacts(client);
   expect([later.guardedTables, later.schemaVersion]).toEqual([1, "0042_add_notes"]);
   expect((await client.query("table cellfleet.store_version")).rowCount).toBe(1);
+  await client.end();
+});
+
+test("a database whose pack is older than stages is in enforce, whatever the installer wishes", async () => {
+  const client = await openClient(await server.createDatabase("older"));
+  await installPack(client, { ...storeRoles, cellId: "o" });
+  await client.query("drop table cellfleet.stage; delete from cellfleet.pack");
+  await installPack(client, { ...storeRoles, cellId: "o", stage: "observe" });
+  expect((await readFacts(client)).stage).toBe("enforce");
   await client.end();
 });
 
