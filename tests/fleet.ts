@@ -52,11 +52,18 @@ export type TestFleet = {
 };
 
 export async function startFleet(
-  options: { readonly cells?: number; readonly flags?: readonly string[] } = {},
+  options: {
+    readonly cells?: number;
+    readonly flags?: readonly string[];
+    /** A cellfleet.yaml; without it the application is the sample, or what CELLFLEET_TEST_APP names. */
+    readonly app?: string;
+  } = {},
 ): Promise<TestFleet> {
   const dataDir = await mkdtemp(join(tmpdir(), "cellfleet-test-"));
   const agent = new Agent({ connections: 64, allowH2: false });
+  const app = options.app ?? process.env["CELLFLEET_TEST_APP"];
   const supervisor = createSupervisor(dataDir, [
+    ...(app === undefined ? [] : ["--app", resolve(app)]),
     "--cells",
     String(options.cells ?? 3),
     ...(options.flags ?? []),

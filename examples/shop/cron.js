@@ -12,7 +12,7 @@ const { databaseUrl, place } = settings();
 const database = openDatabase(databaseUrl, { max: 2 });
 const everyMs = Number(process.env.CRON_EVERY_MS ?? 100);
 /** After a pause only the latest ticks are made up for. */
-const lateTicksMax = 10;
+const lateTicksMax = 600;
 const keepMinutes = 30;
 const troubledMs = 1000;
 const tickNow = () => Math.floor(Date.now() / everyMs);

@@ -30,7 +30,7 @@ const agents: ChildProcess[] = [];
 beforeAll(async () => {
   secrets = await mkdtemp(join(tmpdir(), "cellfleet-adoption-"));
   shop = await startPlainShop({ accounts: 400 });
-  fleet = await startFleet({ cells: 0, flags: ["--no-demo", "--app", app] });
+  fleet = await startFleet({ cells: 0, flags: ["--no-demo"], app });
 });
 afterAll(async () => {
   await load?.stop();
