@@ -4,6 +4,7 @@ import pg from "pg";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { z } from "zod";
 import { cellctl } from "../../cli/cli.fixture.ts";
+import { createCellStore, storeRoles } from "../../tests/cell-store.ts";
 import { startTestPostgres, type TestPostgres } from "../../tests/postgres.ts";
 
 let server: TestPostgres;
@@ -298,6 +299,31 @@ describe("an agent", () => {
   test("before anything is installed its functions cannot be judged", async () => {
     const { find } = await check("shop_owner", "--role", "agent");
     expect(find("agent-functions").state).toBe("skipped");
+  });
+});
+
+describe("once the schema is installed", () => {
+  test("agent and application are what they should be; the application is no agent", async () => {
+    const store = await createCellStore(server, "cell_01");
+    closing.push(() => store.close());
+    const as = (role: string, ...args: readonly string[]) =>
+      checkUrl(server.url("cell_01", role), ...args);
+    const agent = await as(
+      storeRoles.agentRole,
+      "--role",
+      "agent",
+      "--app-role",
+      storeRoles.appRole,
+    );
+    expect(agent.failed).toEqual(careless);
+    expect(agent.find("agent-functions").state).toBe("ok");
+    expect((await as(storeRoles.appRole, "--role", "app")).failed).toEqual(careless);
+    expect((await as(storeRoles.appRole, "--role", "agent")).failed).toEqual([
+      ...careless,
+      "agent-functions",
+    ]);
+    await store.admin.query(`grant ${storeRoles.appOwnerRole} to ${storeRoles.appRole}`);
+    expect((await as(storeRoles.appRole, "--role", "app")).failed).toContain("app-not-owner");
   });
 });
 
