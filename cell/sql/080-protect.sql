@@ -165,10 +165,18 @@ declare
                           where p.polrelid = p_table and starts_with(p.polname, 'cellfleet_'));
   v_theirs boolean := exists (select from pg_policy p where p.polrelid = p_table and p.polpermissive
                                  and not starts_with(p.polname, 'cellfleet_'));
+  v_schema regnamespace := (select c.relnamespace::regnamespace from pg_class c where c.oid = p_table);
   v_reader text := (select r.role_name from cellfleet.pack_role r where r.purpose = 'reader');
+  v_role text;
 begin
   lock_mode := 'none';
   what := 'rights on ' || v_table;
+  foreach v_role in array array['cellfleet_owner', v_reader] loop
+    if v_role is not null and not has_schema_privilege(v_role, v_schema::oid, 'USAGE') then
+      statement := format('grant usage on schema %s to %I', v_schema, v_role);
+      return next;
+    end if;
+  end loop;
   if not (has_table_privilege('cellfleet_owner', p_table, 'SELECT') and has_table_privilege('cellfleet_owner', p_table, 'DELETE')) then
     statement := format('grant select, delete on %s to cellfleet_owner', v_table);
     return next;

@@ -7,8 +7,11 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type CellStore, createCellStore, refusalOf, storeRoles } from "../../tests/cell-store.ts";
 import { startTestPostgres, type TestPostgres } from "../../tests/postgres.ts";
 import { setStage } from "./facts.ts";
+import { installPack } from "./install.ts";
 import { type ProtectStep, protectSteps, protectTable, unprotectSteps } from "./protect.ts";
+import { countRowsLeft } from "./purge.ts";
 import { sqlStateOf } from "./queryable.ts";
+import { readTenantSizes } from "./stats.ts";
 
 let server: TestPostgres;
 let store: CellStore;
@@ -206,6 +209,25 @@ describe("policies of the application's own", () => {
     await protectTable(store.admin, tableOf("closed"));
     expect((await store.app.query("select * from closed")).rowCount).toBe(0);
   });
+});
+
+test("a table in a schema of its own can be counted, purged, and read by the reader", async () => {
+  await installPack(store.admin, { ...storeRoles, readerRole: "shop_reader" });
+  await store.admin.query(`alter role shop_reader password '${server.password}';
+    create schema "Side B" authorization ${storeRoles.appOwnerRole}`);
+  await store.owner(`create table "Side B".things (tenant_id text not null)`);
+  const table = { schema: "Side B", table: "things", keyColumn: "tenant_id", keyspace: "default" };
+  for (const step of await protectSteps(store.admin, table)) await run(step);
+  await store.owner(`insert into "Side B".things values ('acme')`);
+  const reader = await store.connect("shop_reader");
+  expect((await reader.query('select * from "Side B".things')).rowCount).toBe(1);
+  const counted = await countRowsLeft(store.agent, "default/tenant/acme");
+  expect(counted['"Side B".things']).toBe(1);
+  expect((await readTenantSizes(store.agent)).map(({ tenant }) => tenant)).toContain("acme");
+  // What was protected before there was a reader is opened to it by protecting it again.
+  expect(await refusalOf(reader.query("select * from orders"))).toBe("42501");
+  for (const step of await protectSteps(store.admin, tableOf("orders"))) await run(step);
+  expect((await reader.query("select * from orders")).rowCount).toBeGreaterThanOrEqual(0);
 });
 
 test("in enforce an id column says what it waits for", async () => {
