@@ -224,6 +224,74 @@ describe("one name, one tenant", () => {
   });
 });
 
+describe("reserve, commit, expire and release, many at once", () => {
+  test("never two owners, and no commit beside somebody else's", async () => {
+    const tenants = ["acme", "globex", "race-3"];
+    await send("/v1/tenants", { id: "race-3" }, acceptedSchema);
+    let seed = 7;
+    const random = (below: number): number => {
+      seed = (Math.imul(seed, 1_103_515_245) + 12_345) >>> 0;
+      return (seed >>> 8) % below;
+    };
+    const ids = new Map<string, string>();
+    const seen = { committed: 0, released: 0, refused: 0, expired: 0 };
+    const { read } = control.database;
+
+    async function act(tenant: string, what: number): Promise<"commit" | "release" | "none"> {
+      if (what < 3) {
+        ids.set(tenant, (await reserve("crowd.example", tenant)).reservation);
+        return "none";
+      }
+      if (what < 5) {
+        await commit(ids.get(tenant) ?? `domain.${"A".repeat(22)}.${"0".repeat(32)}`);
+        return "commit";
+      }
+      if (what < 6) {
+        await release("crowd.example", tenant);
+        return "release";
+      }
+      const { rowCount } = await read.execute(sql`
+        update cellfleet_control.claim set expires_at = clock_timestamp() - interval '1 ms'
+         where tenant = ${tenant} and state = 'reserved' and reservation = ${ids.get(tenant) ?? ""}`);
+      seen.expired += rowCount ?? 0;
+      return "none";
+    }
+
+    let owner: string | undefined;
+    for (let round = 0; round < 60; round += 1) {
+      const done = await Promise.all(
+        Array.from({ length: 8 }, async () => {
+          const tenant = tenants[random(3)] ?? "acme";
+          try {
+            return { tenant, did: await act(tenant, random(7)) };
+          } catch (error) {
+            if (!(error instanceof CellError)) throw error;
+            expect(["CLAIM_TAKEN", "CLAIM_UNKNOWN"]).toContain(error.code);
+            seen.refused += 1;
+            return { tenant, did: "none" as const };
+          }
+        }),
+      );
+      const by = (did: string) =>
+        new Set(done.filter((one) => one.did === did).map(({ tenant }) => tenant));
+      const [commits, releases] = [by("commit"), by("release")];
+      seen.committed += commits.size;
+      seen.released += releases.size;
+      // Another owner than before needs a release in between.
+      const others = [...commits].filter((tenant) => tenant !== owner).length;
+      expect(others).toBeLessThanOrEqual(releases.size + (owner === undefined ? 1 : 0));
+      const { claims = [] } = await check("crowd.example");
+      expect(claims.length).toBeLessThanOrEqual(1);
+      owner = claims.find(({ state }) => state === "committed")?.tenant;
+      if (owner !== undefined && commits.size > 0 && releases.size === 0) {
+        expect([...commits]).toEqual([owner]);
+      }
+    }
+    // All of it has happened, or the test has shown nothing.
+    for (const times of Object.values(seen)) expect(times).toBeGreaterThan(5);
+  }, 60_000);
+});
+
 describe("a reservation ends", () => {
   test("by its time: free at once, and its id is worth nothing then", async () => {
     const old = await reserve("expired.example", "acme");
