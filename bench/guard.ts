@@ -1,5 +1,6 @@
 /**
- * What the SQL pack costs: one row written and rows read, without it and with it, in both modes.
+ * What the SQL pack costs: one row written and rows read, without it and with it, in both modes, and
+ * in stage `observe` for a tenant that nobody imported: what is let pass and counted.
  *
  * Processor time of the server process, where the system tells it (Linux); else the clock's. Nothing
  * waits for a disk here, so the ratios are the worst that an application can meet. Variants are
@@ -7,6 +8,7 @@
  */
 import { readFileSync } from "node:fs";
 import type pg from "pg";
+import { setStage } from "../cell/store/facts.ts";
 import { type CellStore, createCellStore, storeRoles } from "../tests/cell-store.ts";
 import { startTestPostgres } from "../tests/postgres.ts";
 
@@ -14,7 +16,8 @@ const tenants = 1000;
 const rowsPerTenant = 100;
 const batches = 15;
 
-type Variant = "without" | "row" | "strict";
+const variants = ["without", "row", "strict", "observed"] as const;
+type Variant = (typeof variants)[number];
 type Work = {
   readonly name: string;
   /** Rows, or queries, that one round stands for. */
@@ -74,8 +77,10 @@ const updateOne = statement(
   "update orders set quantity = quantity + 1 where tenant_id = $1 and id = $2",
   ["t2", 10_000_002],
 );
+const insertUnknown = insertOne("nobody");
 const enter = statement("enter", "select cellfleet.enter($1, $2)", ["default/tenant/t1", 1]);
-const insertMany = `insert into orders (tenant_id, item, quantity) select 't1', 'x', 1 from generate_series(1, 2000)`;
+const insertMany = (tenant: string) =>
+  `insert into orders (tenant_id, item, quantity) select '${tenant}', 'x', 1 from generate_series(1, 2000)`;
 const readOne = statement("point", "select * from orders where tenant_id = $1 and id = $2", [
   "t3",
   10_000_003,
@@ -98,7 +103,13 @@ function worksOf(guarded: pg.Client, plain: pg.Client): readonly Work[] {
   });
   const write = (client: pg.Client) => () => inTransaction(client, () => client.query(insertOne()));
   return [
-    { name: "insert, autocommit", unit: "row", perRound: 1, rounds: 200, round: both(insertOne()) },
+    {
+      name: "insert, autocommit",
+      unit: "row",
+      perRound: 1,
+      rounds: 200,
+      round: { ...both(insertOne()), observed: () => guarded.query(insertUnknown) },
+    },
     { name: "update, autocommit", unit: "row", perRound: 1, rounds: 200, round: both(updateOne) },
     {
       name: "begin, (enter,) insert, commit",
@@ -121,16 +132,23 @@ function worksOf(guarded: pg.Client, plain: pg.Client): readonly Work[] {
       perRound: 2000,
       rounds: 1,
       round: {
-        without: () => plain.query(insertMany),
-        row: () => guarded.query(insertMany),
+        without: () => plain.query(insertMany("t1")),
+        row: () => guarded.query(insertMany("t1")),
+        observed: () => guarded.query(insertMany("nobody")),
         strict: () =>
           inTransaction(guarded, async () => {
             await guarded.query(enter);
-            await guarded.query(insertMany);
+            await guarded.query(insertMany("t1"));
           }),
       },
     },
-    { name: "read one row by key", unit: "query", perRound: 1, rounds: 200, round: both(readOne) },
+    {
+      name: "read one row by key",
+      unit: "query",
+      perRound: 1,
+      rounds: 200,
+      round: { ...both(readOne), observed: () => guarded.query(readOne) },
+    },
     {
       name: `read a tenant's ${rowsPerTenant} rows`,
       unit: "query",
@@ -154,9 +172,11 @@ type Meter = () => number;
 
 async function measureAll(guarded: CellStore, plain: CellStore): Promise<void> {
   const meters = { guarded: await meterOf(guarded.app), plain: await meterOf(plain.app) };
-  const lines: string[][] = [["", "per", "without", "row", "ratio", "strict", "ratio"]];
+  const lines: string[][] = [
+    ["", "per", "without", "row", "ratio", "strict", "ratio", "observed", "ratio"],
+  ];
   for (const work of worksOf(guarded.app, plain.app)) {
-    const times: Times = { without: [], row: [], strict: [] };
+    const times: Times = { without: [], row: [], strict: [], observed: [] };
     for (let batch = 0; batch < batches; batch += 1) {
       await measureBatch(work, times, guarded, meters);
       for (const { admin } of [guarded, plain]) await removeNew(admin);
@@ -176,9 +196,10 @@ async function measureBatch(
   guarded: CellStore,
   meters: { readonly guarded: Meter; readonly plain: Meter },
 ): Promise<void> {
-  for (const variant of ["without", "row", "strict"] as const) {
+  for (const variant of variants) {
     const round = work.round[variant];
     if (round === undefined) continue;
+    await setStage(guarded.agent, variant === "observed" ? "observe" : "enforce");
     await guarded.setMode(variant === "strict" ? "strict" : "row");
     const meter = variant === "without" ? meters.plain : meters.guarded;
     await round(); // Plans and caches: not what is measured.
@@ -217,7 +238,14 @@ function lineOf(work: Work, times: Times): string[] {
     const value = median(values);
     return [format(value), `x${(value / without).toFixed(2)}`];
   };
-  return [work.name, work.unit, format(without), ...show(times.row), ...show(times.strict)];
+  return [
+    work.name,
+    work.unit,
+    format(without),
+    ...show(times.row),
+    ...show(times.strict),
+    ...show(times.observed),
+  ];
 }
 
 const format = (value: number): string => value.toFixed(value < 10 ? 2 : 1);
