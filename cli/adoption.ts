@@ -48,10 +48,15 @@ export async function withDatabase<T>(
   url: string,
   work: (database: import("../adoption/schema/database.ts").Database) => Promise<T>,
 ): Promise<T> {
-  const { openDatabase } = await import("../adoption/schema/database.ts");
+  const [{ openDatabase }, { asRefusal }] = await Promise.all([
+    import("../adoption/schema/database.ts"),
+    import("../adoption/connection.ts"),
+  ]);
   const database = await openDatabase(url);
   try {
     return await work(database);
+  } catch (error) {
+    throw asRefusal(error);
   } finally {
     await database.close();
   }

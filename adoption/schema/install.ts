@@ -11,14 +11,15 @@ import type { Queryable } from "../../cell/store/queryable.ts";
 import { CellError } from "../../contract/errors.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import type { Random } from "../../runtime/random.ts";
-import { type AppCatalog, columnOf, readAppCatalog } from "./app-catalog.ts";
+import { columnOf, readAppCatalog } from "./app-catalog.ts";
 import type { Database } from "./database.ts";
 import { type LockLimits, lockLimitsDefault } from "./lock-bounded.ts";
 import { isLater } from "./plan-guard.ts";
 import { type InstallStage, type ProtectLists, planInstall } from "./plan-install.ts";
+import { rehearse } from "./rehearsal.ts";
 import { runPlan } from "./run-plan.ts";
 import type { Plan, StepEvent } from "./step.ts";
-import { tenantTables } from "./tenant-tables.ts";
+import { type TenantTable, tenantTables } from "./tenant-tables.ts";
 
 export type InstallOptions = {
   readonly database: Database;
@@ -41,16 +42,20 @@ export type InstallRun = InstallOptions & {
 /** A plan may hold more after the first run: what is found only where the rows have been filled. */
 const passesMax = 3;
 
-export async function planInstallation(options: InstallOptions): Promise<Plan> {
+/** `dry`: where the pack is not there yet, it is asked all the same, and is not there afterwards. */
+export async function planInstallation(
+  options: InstallOptions,
+  { dry = false }: { readonly dry?: boolean } = {},
+): Promise<Plan> {
   const { client } = options.database;
   const catalog = await readAppCatalog(client);
-  const { cell } = catalog.pack;
-  if (cell !== null && cell !== options.cell) {
+  const owner = catalog.pack.cell;
+  if (owner !== null && owner !== options.cell) {
     throw new CellError(
       "CONFIG_INVALID",
-      `The database belongs to the cell ${cell}, not to ${options.cell}`,
+      `The database belongs to the cell ${owner}, not to ${options.cell}`,
       {
-        nextSteps: [`cellctl schema install --cell ${cell} …`],
+        nextSteps: [`cellctl schema install --cell ${owner} …`],
       },
     );
   }
@@ -58,23 +63,23 @@ export async function planInstallation(options: InstallOptions): Promise<Plan> {
     ...options,
     packDigest: options.pack === "keep" ? (catalog.pack.digest ?? "") : packDigest(),
   };
-  return planInstall(
-    catalog,
-    options.manifest,
-    wish,
-    await readProtectLists(client, catalog, wish),
-  );
+  const read = () => readProtectLists(client, tenantTables(catalog, options.manifest));
+  const { pack, cell, stage } = options;
+  let lists: ProtectLists = new Map();
+  if (catalog.pack.digest === wish.packDigest) lists = await read();
+  else if (dry && pack !== "keep" && !catalog.pack.schema) {
+    lists = (await rehearse(client, { ...pack.roles, cellId: cell, stage }, read)) ?? lists;
+  }
+  return planInstall(catalog, options.manifest, wish, lists);
 }
 
-/** Of tables that have their column, where the pack is the one that this release brings. */
+/** Of tables that have their column. */
 async function readProtectLists(
   client: Queryable,
-  catalog: AppCatalog,
-  { manifest, packDigest: digest }: InstallOptions & { readonly packDigest: string },
+  tables: readonly TenantTable[],
 ): Promise<ProtectLists> {
   const lists = new Map<string, readonly ProtectStep[]>();
-  if (catalog.pack.digest !== digest) return lists;
-  for (const { facts, keyColumn, keyspace } of tenantTables(catalog, manifest)) {
+  for (const { facts, keyColumn, keyspace } of tables) {
     if (columnOf(facts, keyColumn) === undefined) continue;
     const { schema, table } = facts;
     lists.set(facts.name, await protectSteps(client, { schema, table, keyColumn, keyspace }));
