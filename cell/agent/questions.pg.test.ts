@@ -109,6 +109,8 @@ describe("a question", () => {
       systemClock,
     );
     expect(answer).toMatchObject({ kind: "error", code: "UNREACHABLE" });
+    const malformed = await runQuestion(question("select 1"), "postgres://[", systemClock);
+    expect(malformed).toMatchObject({ kind: "error" });
   });
 });
 
@@ -140,6 +142,21 @@ describe("the agent", () => {
       "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'cellfleet-query'",
     );
     await until("the slow one is answered too", () => bench.control.queryAnswers.length === 5);
+  });
+
+  test("that is told to stop leaves no question running, and tells of none", async () => {
+    const agent = await bench.serving({}, { queryDatabaseUrl: server.url(bench.store.name) });
+    bench.control.settings.queries = [question("select pg_sleep(60)", { timeoutMs: 60_000 })];
+    const running = async () => {
+      const { rows } = await bench.store.admin.query(
+        "select 1 from pg_stat_activity where application_name = 'cellfleet-query' and state = 'active'",
+      );
+      return rows.length;
+    };
+    await until("it runs", async () => (await running()) === 1);
+    await agent.close();
+    expect(bench.events("step.failed")).toEqual([]);
+    expect(bench.control.queryAnswers).toEqual([]);
   });
 
   test("without a login for questions says what is missing", async () => {

@@ -41,7 +41,7 @@ export class Questions {
   /** Not yet taken by the control plane. */
   readonly #answers = new Map<string, Answer>();
   readonly #told = new Set<string>();
-  #closed: boolean = false;
+  readonly #stop = new AbortController();
 
   constructor(options: QuestionsOptions) {
     this.#options = options;
@@ -57,14 +57,14 @@ export class Questions {
   }
 
   async close(): Promise<void> {
-    this.#closed = true;
+    this.#stop.abort();
     this.#waiting.clear();
     await Promise.all(this.#running.values());
   }
 
   #next(): void {
     for (const [id, question] of this.#waiting) {
-      if (this.#closed || this.#running.size >= runningMax) return;
+      if (this.#stop.signal.aborted || this.#running.size >= runningMax) return;
       this.#waiting.delete(id);
       const done = this.#answer(question).finally(() => {
         this.#running.delete(id);
@@ -78,14 +78,20 @@ export class Questions {
   async #answer(question: Question): Promise<void> {
     const { cell, clock, client, databaseUrl, log } = this.#options;
     const { id } = question;
+    const { signal } = this.#stop;
     const answer =
       this.#answers.get(id) ??
-      (databaseUrl === undefined ? noReader : await runQuestion(question, databaseUrl, clock));
+      (databaseUrl === undefined
+        ? noReader
+        : await runQuestion(question, databaseUrl, clock, signal));
+    // The next primary is asked, and may do better than an answer that was cut short.
+    if (signal.aborted) return;
     this.#answers.set(id, answer);
     try {
       const body: QueryAnswer = { cell, id, answer };
       const path = "/v1/machine/agent/query-answers";
-      await client.call({ method: "POST", path, body, schema: z.unknown(), timeoutMs: sendMs });
+      const schema = z.unknown();
+      await client.call({ method: "POST", path, body, schema, timeoutMs: sendMs, signal });
     } catch (error) {
       // Unreachable: asked again, told again. Refused: late, or taken from another agent.
       if (error instanceof CellError && error.code === "CONTROL_PLANE_UNREACHABLE") return;

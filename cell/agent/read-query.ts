@@ -25,23 +25,21 @@ const batchRows = 100;
 const connectMs = 3000;
 const messageMax = 2000;
 
-export async function runQuestion(question: Question, url: string, clock: Clock): Promise<Answer> {
+/** `stop` ends it early. Never rejects. */
+export async function runQuestion(
+  question: Question,
+  url: string,
+  clock: Clock,
+  stop: AbortSignal = new AbortController().signal,
+): Promise<Answer> {
   const socket = new Socket();
-  const client = new pg.Client({
-    connectionString: url,
-    stream: () => socket,
-    connectionTimeoutMillis: Math.min(connectMs, question.timeoutMs),
-    application_name: "cellfleet-query",
-    // As PostgreSQL writes them: the control plane passes on what it does not understand.
-    types: { getTypeParser: () => (value: string) => value },
-  });
-  // Every failure reaches the caller through the call that it interrupts.
-  client.on("error", () => {});
+  let client: pg.Client | undefined;
   let cut: string | undefined;
-  const watch = startWatch({ clock, socket, timeoutMs: question.timeoutMs }, (reason) => {
+  const watch = startWatch({ clock, socket, timeoutMs: question.timeoutMs, stop }, (reason) => {
     cut = reason;
   });
   try {
+    client = createReader(url, socket, question.timeoutMs);
     await client.connect();
     return await read(client, question);
   } catch (error) {
@@ -49,8 +47,22 @@ export async function runQuestion(question: Question, url: string, clock: Clock)
   } finally {
     watch();
     // It may be broken already, and nothing in it is to be kept.
-    await client.end().catch(() => {});
+    await client?.end().catch(() => {});
   }
+}
+
+function createReader(url: string, socket: Socket, timeoutMs: number): pg.Client {
+  const client = new pg.Client({
+    connectionString: url,
+    stream: () => socket,
+    connectionTimeoutMillis: Math.min(connectMs, timeoutMs),
+    application_name: "cellfleet-query",
+    // As PostgreSQL writes them: the control plane passes on what it does not understand.
+    types: { getTypeParser: () => (value: string) => value },
+  });
+  // Every failure reaches the caller through the call that it interrupts.
+  client.on("error", () => {});
+  return client;
 }
 
 async function read(client: pg.Client, question: Question): Promise<Answer> {
@@ -84,10 +96,15 @@ async function read(client: pg.Client, question: Question): Promise<Answer> {
 
 /** Returns how to stop watching. */
 function startWatch(
-  known: { readonly clock: Clock; readonly socket: Socket; readonly timeoutMs: number },
+  known: {
+    readonly clock: Clock;
+    readonly socket: Socket;
+    readonly timeoutMs: number;
+    readonly stop: AbortSignal;
+  },
   onCut: (reason: string) => void,
 ): () => void {
-  const { clock, socket, timeoutMs } = known;
+  const { clock, socket, timeoutMs, stop } = known;
   const cut = (reason: string) => {
     onCut(reason);
     socket.destroy(new Error(reason));
@@ -99,7 +116,10 @@ function startWatch(
       cut(`a row is too large: more than ${receivedBytesMax} bytes came for one batch`);
     } else timer = clock.after(watchMs, look);
   }
+  const onStop = () => cut("the agent is stopping");
+  stop.addEventListener("abort", onStop, { once: true });
   return () => {
+    stop.removeEventListener("abort", onStop);
     late.cancel();
     timer.cancel();
   };

@@ -7,6 +7,7 @@
 import pg from "pg";
 import type { CellId } from "../../contract/ids.ts";
 import type { Clock } from "../../runtime/clock.ts";
+import { withDeadline } from "../../runtime/lifecycle.ts";
 import { errorFields } from "../../runtime/log.ts";
 import { type Loop, startLoop } from "../../runtime/loop.ts";
 import type { Random } from "../../runtime/random.ts";
@@ -81,13 +82,10 @@ export class ReplicaWatch {
   }
 
   /** Where the primary's log stands now or a little later, as text. Never rejects. */
-  async position(): Promise<string> {
-    const { clock } = this.#options;
-    const late = new Promise<string>((resolve) => {
-      clock.after(positionMs, () => resolve(lsnMax), { background: true });
-    });
+  position(): Promise<string> {
     // A session that does not know how far it has written reads from the primary.
-    return Promise.race([this.#nextReading().catch(() => lsnMax), late]);
+    const reading = this.#nextReading();
+    return withDeadline(this.#options.clock, positionMs, () => reading).catch(() => lsnMax);
   }
 
   async close(): Promise<void> {
