@@ -173,6 +173,7 @@ describe("claim import", () => {
     expect(first.code).toBe(0);
     const done = claimImportResultSchema.parse(JSON.parse(first.stdout));
     expect(done).toMatchObject({ committed: 10_500, unchanged: 0, op: { state: "done" } });
+    expect(done.op?.headline).toContain("1 of 1 live routers");
     const again = await send(`${file.join("\n")}\n`);
     expect(claimImportResultSchema.parse(JSON.parse(again.stdout))).toMatchObject({
       ...{ op: null, committed: 0, unchanged: 10_500 },
