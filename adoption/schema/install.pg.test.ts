@@ -31,6 +31,10 @@ test("a shop that knows nothing of cells is installed, works on, and nothing is 
     "select i.account_id, o.account_id as owner from order_items i join orders o on o.id = i.order_id where product = 'new'",
   );
   expect(rows).toEqual([{ account_id: "4", owner: "4" }]);
+  const { rows: owners } = await shop.admin.query(
+    "select distinct pg_get_userbyid(proowner) as owner from pg_proc where proname like '%cellfleet_fill_key'",
+  );
+  expect(owners).toEqual([{ owner: "shop_owner" }]);
   const { rows: wrong } = await shop.admin.query(
     `select count(*)::integer as n from order_items i join orders o on o.id = i.order_id
       where i.account_id is distinct from o.account_id`,

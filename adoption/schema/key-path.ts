@@ -13,7 +13,7 @@ export type KeySource = {
   readonly foreignKey: AppForeignKey;
   /** Of the key, hence of the column to be added. */
   readonly type: string;
-  /** A row whose foreign key is null finds no tenant. */
+  /** A row whose foreign key is null finds no tenant, nor does one whose parent may have none. */
   readonly mayBeNull: boolean;
 };
 
@@ -61,7 +61,9 @@ function bestSource(
     const parentColumn = own ?? addedColumn(foreignKey.to);
     const mayBeNull =
       foreignKey.columns.some((name) => columnOf(table, name)?.notNull !== true) ||
-      reached?.mayBeNull === true;
+      reached?.mayBeNull === true ||
+      // A parent without a tenant has children without one.
+      (own !== undefined && columnOf(parent, own)?.notNull !== true);
     return [{ parent: foreignKey.to, parentColumn, foreignKey, type, mayBeNull }];
   });
   return candidates.find(({ mayBeNull }) => !mayBeNull) ?? candidates[0];

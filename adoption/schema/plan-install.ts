@@ -72,7 +72,7 @@ function uncertain(tables: readonly TenantTable[]): Advice[] {
       const why =
         source === undefined
           ? "may be null"
-          : `stays null where ${source.foreignKey.columns.join(", ")} leads nowhere`;
+          : `stays null where ${source.foreignKey.columns.join(", ")} leads nowhere, or to a row without one`;
       return {
         object: facts.name,
         text: `${keyColumn} ${why}: such a row belongs to nobody, is refused in stage enforce, and does not move. Give each its tenant, then`,

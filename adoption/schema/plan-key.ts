@@ -49,6 +49,7 @@ function addColumn(table: TenantTable, source: KeySource): Step {
     sql: [
       fillFunctionSql(table, source),
       `revoke all on function ${fill}() from public;`,
+      giveAway(`alter function ${fill}() owner to ${column(facts.owner)}`),
       `alter table ${name} add column if not exists ${column(keyColumn)} ${source.type};`,
       `comment on column ${name}.${column(keyColumn)} is ${escapeLiteral(addedComment)};`,
       `create or replace trigger ${fillTrigger} before insert or update on ${name} for each row when (new.${column(keyColumn)} is null) execute function ${fill}(${escapeLiteral(keyColumn)});`,
@@ -58,6 +59,10 @@ function addColumn(table: TenantTable, source: KeySource): Step {
 
 /** How `uninstall --drop-added` knows its own. */
 export const addedComment = "added by cellctl schema install: the key of the row's tenant";
+
+/** What a superuser made must not run with a superuser's rights. */
+const giveAway = (statement: string): string =>
+  `do ${escapeLiteral(`begin if (select rolsuper from pg_roles where rolname = current_user) then execute ${escapeLiteral(statement)}; end if; end`)};`;
 
 /** SECURITY DEFINER of the table's owner: who may insert a child need not be allowed to read the parent. */
 function fillFunctionSql({ facts, keyColumn }: TenantTable, source: KeySource): string {

@@ -164,6 +164,20 @@ test("an application's own column that may be null is never filled or made NOT N
   expect(plan.advice.map(({ object }) => object)).toEqual(["public.flags"]);
 });
 
+test("children of rows that may have no tenant are filled, and not promised to have one", () => {
+  const flags = table("flags", { columns: ["id uuid!", "account_id bigint"] });
+  const notes = table("notes", {
+    columns: ["id uuid!", "flag_id uuid!"],
+    keys: ["flag_id → flags.id"],
+  });
+  const both = parseManifest("keyColumn: account_id\ntables: {flags: tenant, notes: tenant}");
+  const wish = { cell: "cell-01", stage: "observe", replaceUnique: [], packDigest: "x" } as const;
+  const kinds = planInstall(catalogOf(flags, notes), both, wish, new Map())
+    .steps.filter(({ object }) => object === "public.notes")
+    .map(({ kind }) => kind);
+  expect(kinds).toEqual(["add-key-column", "backfill", "protect"]);
+});
+
 test("a primary key that people choose is a risk, one that is given is none", () => {
   const chosen = table("flags", {
     columns: ["name text!", "account_id bigint!"],

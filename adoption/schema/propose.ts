@@ -126,7 +126,7 @@ function proposeKeyed(
 
 function proposeChild({ name }: AppTable, source: KeySource, keyColumn: string): ProposedTable {
   const way = `${source.foreignKey.columns.join(", ")} leads to ${source.parent}`;
-  const doubt = source.mayBeNull ? "; it may be null, and such rows have no tenant" : "";
+  const doubt = source.mayBeNull ? "; where that may be null, the row has no tenant" : "";
   const why = `has no ${keyColumn}, but ${way}, so that it can be filled${doubt}`;
   return { name, class: "tenant", why, finding: true };
 }
