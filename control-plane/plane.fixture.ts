@@ -190,9 +190,12 @@ export async function startFakeCell(options: {
 
   function apply(answer: AgentSyncResponse): void {
     for (const change of answer.changes) {
-      keys.set(change.key, change);
       const { key, op, attempt } = change;
-      if (change.purge !== true) continue;
+      const before = keys.get(key);
+      // An open purge is told with every answer; the same command is no new one.
+      const isKnown = before?.purge === true && before.op === op && before.attempt === attempt;
+      keys.set(key, change);
+      if (change.purge !== true || isKnown) continue;
       purgedKeys.push(key);
       purged.push({ key, op, attempt, rows: { "public.orders": 3 } });
     }

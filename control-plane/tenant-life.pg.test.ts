@@ -221,7 +221,7 @@ describe("delete", () => {
     const deleting = await remove("umbrella");
     const waiting = await eventually(
       () => op(deleting.id),
-      ({ headline }) => headline.includes("cell-02"),
+      ({ headline }) => headline.endsWith("is left in cell-02"),
     );
     expect(waiting.step).toBe("purging");
     const receipt = await plane.get("/v1/tenants/umbrella/receipt", receiptSchema);
