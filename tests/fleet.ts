@@ -8,6 +8,7 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { Agent, request } from "undici";
 import { type Endpoints, endpointsSchema } from "../contract/provider-api.ts";
+import { testApplicationFile } from "./application.ts";
 
 const root = resolve(import.meta.dirname, "..");
 const launcher = join(root, "bin", "cellctl.js");
@@ -61,7 +62,7 @@ export async function startFleet(
 ): Promise<TestFleet> {
   const dataDir = await mkdtemp(join(tmpdir(), "cellfleet-test-"));
   const agent = new Agent({ connections: 64, allowH2: false });
-  const app = options.app ?? process.env["CELLFLEET_TEST_APP"];
+  const app = options.app ?? testApplicationFile;
   const supervisor = createSupervisor(dataDir, [
     ...(app === undefined ? [] : ["--app", resolve(app)]),
     "--cells",

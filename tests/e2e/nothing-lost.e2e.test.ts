@@ -14,6 +14,7 @@ import type { Entry } from "../../history/model.ts";
 import { createRecorder } from "../../history/recorder.ts";
 import { startWorkload, type Workload } from "../../history/workload.ts";
 import { systemClock } from "../../runtime/clock.ts";
+import { testApplication } from "../application.ts";
 import { startFleet, type TestFleet, until } from "../fleet.ts";
 
 const tenants = Array.from({ length: 6 }, (_, index) => `storm-${index}`);
@@ -30,10 +31,10 @@ beforeAll(async () => {
   await inEachCell((_cell, client) =>
     installCommitLog(client, {
       schema: "public",
-      table: "orders",
+      table: testApplication.table,
       keyspace: "default",
-      keyColumn: "tenant_id",
-      valueColumn: "item",
+      keyColumn: testApplication.keyColumn,
+      valueColumn: testApplication.valueColumn,
     }),
   );
   let router = new URL((await fleet.endpoints()).router).origin;

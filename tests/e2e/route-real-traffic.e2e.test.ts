@@ -1,6 +1,7 @@
 /** A fleet of three cells as a user meets it: 60 tenants, each served by its own cell, seen by nobody else. */
 import pg from "pg";
 import { afterAll, beforeAll, describe, test } from "vitest";
+import { testApplication } from "../application.ts";
 import { startFleet, type TestFleet } from "../fleet.ts";
 
 const tenants = Array.from({ length: 60 }, (_, index) => `tour-${String(index).padStart(2, "0")}`);
@@ -114,7 +115,7 @@ describe("a fleet of three cells", () => {
     const client = new pg.Client({ connectionString: other?.[1].database ?? "" });
     await client.connect();
     try {
-      const insert = "insert into orders (tenant_id, item, quantity) values ($1, 'round', 1)";
+      const { insert } = testApplication;
       const key = "default/tenant/tour-03";
       await expect(client.query("select cellfleet.enter($1, 1)", [key])).rejects.toMatchObject({
         code: "CF001",
