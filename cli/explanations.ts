@@ -3,6 +3,7 @@
  * database, and the kinds of object with their fields, read from the contract's own schemas.
  */
 import { z } from "zod";
+import { claimSchema } from "../contract/claims-api.ts";
 import {
   auditEntrySchema,
   cellSchema,
@@ -14,7 +15,8 @@ import {
   tenantSchema,
   tokenSchema,
 } from "../contract/control-api.ts";
-import { errorCodes, errorTable, isErrorCode, sqlStates } from "../contract/errors.ts";
+import { errorCodes, errorTable, isErrorCode } from "../contract/errors.ts";
+import { sqlStates } from "../contract/sql-states.ts";
 import { CliError, cliErrorTable, isCliErrorCode } from "./failures.ts";
 import type { explainedSchema } from "./shapes.ts";
 
@@ -41,6 +43,10 @@ const kinds: Readonly<Record<string, { readonly text: string; readonly schema: z
   override: {
     text: "A tenant of a slots or range keyspace that is placed on its own, above its container.",
     schema: overrideSchema,
+  },
+  claim: {
+    text: "A unique name of a tenant: a domain, an API key, a mail address, an account of webhooks. Only its hash is kept; in a routed namespace routers find the tenant by it.",
+    schema: claimSchema,
   },
   op: {
     text: "A long operation. It runs in the control plane, survives its crash, and is done only when every live router serves the result.",
@@ -85,6 +91,8 @@ const fieldNotes: Readonly<Record<string, string>> = {
   "router.behind": "how many revisions it is behind the fleet",
   "router.live": "it has asked the control plane within the last 15 seconds",
   "override.container": "the slot or range that would own the tenant without the override",
+  "claim.hash": "of namespace and name with the fleet's salt: cellctl claim check NAMESPACE:NAME",
+  "claim.expiresAt": "of a reservation: it is nobody's from then on; null when committed",
   "audit.outcome": "accepted is written before the effect; a refusal says its code",
   "audit.hash": "SHA-256 over the previous hash and this entry",
   "token.subject": "machine tokens speak for this one cell or router only",

@@ -11,7 +11,7 @@ export const queryRowsMax = 100_000;
 export const queryTimeoutMsMax = 300_000;
 /** All rows of all cells together; what is over it is missing, and said so. */
 export const queryBytesMax = 48 * 1024 * 1024;
-/** One cell's answer. */
+/** The rows of one cell's answer, as JSON. */
 export const queryAnswerBytesMax = 8 * 1024 * 1024;
 
 export const createQuerySchema = z.strictObject({

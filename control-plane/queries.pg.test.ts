@@ -6,6 +6,7 @@ import type { AgentSyncResponse } from "../contract/cell-protocol.ts";
 import { auditEntrySchema, list } from "../contract/control-api.ts";
 import {
   type QueryResult,
+  queryAnswerBytesMax,
   queryAnsweredSchema,
   queryBytesMax,
   queryResultSchema,
@@ -220,6 +221,15 @@ describe("an answer", () => {
     });
     // All cells have answered, but not with all their rows.
     expect(result).toMatchObject({ state: "done", complete: false, missing: [] });
+  });
+
+  test("of eight megabytes of rows is taken, a larger body is not read", async () => {
+    const { id } = await ask({ sql: "select 1", cells: ["cell-01"], timeoutMs: 60_000 });
+    const tooLong = rows("x".repeat(queryAnswerBytesMax + 2 * 1024 * 1024));
+    expect(await codeOf(answer("cell-01", id, tooLong))).toBe("BODY_TOO_LARGE");
+    const value = "x".repeat(queryAnswerBytesMax);
+    expect(await answer("cell-01", id, rows(value))).toEqual({ kept: true });
+    expect((await read(id)).cells["cell-01"]?.rows[0]?.[0]).toHaveLength(value.length);
   });
 
   test("that is too large for all together is missing, and says so", async () => {

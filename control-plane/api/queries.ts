@@ -176,6 +176,9 @@ const joined = (context: ApiContext, row: QueryRow): Promise<QueryResult> =>
     return { ...headOf(row), state: "done" as const, ...joinAnswers(row, answers, fleet) };
   });
 
+/** Around the rows: names of columns, commas. */
+const envelopeBytesMax = 1024 * 1024;
+
 const answerEndpoint = (context: ApiContext): Endpoint =>
   endpoint({
     method: "post",
@@ -184,7 +187,7 @@ const answerEndpoint = (context: ApiContext): Endpoint =>
     tag: "machine",
     summary: "A cell's answer to a question; kept once, and not after the deadline",
     body: queryAnswerSchema,
-    bodyBytesMax: queryAnswerBytesMax,
+    bodyBytesMax: queryAnswerBytesMax + envelopeBytesMax,
     // Rows hold what tenants wrote.
     verbatim: true,
     answers: { 200: queryAnsweredSchema },
