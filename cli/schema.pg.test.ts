@@ -5,7 +5,8 @@ import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { createShop, type Shop } from "../adoption/schema/shop.fixture.ts";
 import { startTestPostgres, type TestPostgres } from "../tests/postgres.ts";
-import { cellctl } from "./cli.fixture.ts";
+import { cellctl, startStub } from "./cli.fixture.ts";
+import { sampleCell } from "./samples.fixture.ts";
 
 let server: TestPostgres;
 let shop: Shop;
@@ -155,6 +156,32 @@ test("apply halts at the first failure and names what is done, what is not, and 
   expect(stderr).toContain("exit code 3");
   expect(stderr).toContain("not begun: cell-02");
   expect(stderr).toContain("--cells cell-01,cell-02");
+});
+
+test("apply asks the fleet for its cells and their databases: canary, then rings, never a retired one", async () => {
+  const stores = { default: { database: "env:SHOP", keyColumn: "account_id" } };
+  const cells = ["cell-03", "cell-01", "cell-02"].map((id) => sampleCell(id, { stores }));
+  const fleet = await startStub({
+    "GET /v1/cells": () => ({
+      body: { items: [...cells, sampleCell("cell-00", { state: "retired" })], next: null },
+    }),
+  });
+  const words = ["schema", "apply", "--canary", "cell-02", "--ring-size", "2", "--command", "true"];
+  const env = { ...fleet.env, SHOP: shop.url, PATH: process.env["PATH"] ?? "" };
+  const order = await cellctl([...words, "--dry-run"], { env });
+  expect(order).toMatchObject({ code: 0, stdout: "canary: cell-02\nring 1: cell-01, cell-03\n" });
+
+  // All three lead to cell-01's database: the canary is refused, and nobody after it is begun.
+  const real = await cellctl([...words, "-o", "json"], { env });
+  await fleet.close();
+  expect(real.code).toBe(78);
+  expect(JSON.parse(real.stdout)).toMatchObject({
+    done: [],
+    failed: [
+      { cell: "cell-02", message: "The reference for cell-02 leads to the database of cell-01" },
+    ],
+    notBegun: ["cell-01", "cell-03"],
+  });
 });
 
 test("uninstall waits for pass-through, then takes all off and says what stays", async () => {

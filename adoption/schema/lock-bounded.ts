@@ -45,6 +45,12 @@ export type LockContext = {
   readonly signal: AbortSignal;
 };
 
+/**
+ * Autovacuum gives a table up only to who has waited for deadlock_timeout, 1 s as a rule, and we never
+ * wait that long. Who may not set it waits for the vacuum to end, and is told that it is one.
+ */
+const yieldAutovacuum =
+  "select set_config('deadlock_timeout', '10ms', true) where has_parameter_privilege(current_user, 'deadlock_timeout', 'SET');";
 const readClock = "select (extract(epoch from clock_timestamp()) * 1000)::float8 as at;";
 /** lock_timeout, a statement that was cancelled by its own limit, a deadlock that we lost. */
 const worthAnotherTry = ["55P03", "57014", "40P01"];
@@ -89,6 +95,7 @@ export function lockedText(step: Step, limits: LockLimits): string {
     "begin;",
     `set local lock_timeout = '${limits.lockTimeoutMs}ms';`,
     `set local statement_timeout = '${limits.heldStatementMs}ms';`,
+    yieldAutovacuum,
     readClock,
     ...(step.hold === undefined
       ? []
