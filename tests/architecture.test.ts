@@ -5,7 +5,8 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { join, relative, resolve } from "node:path";
 import { describe, expect, test } from "vitest";
-import { checks, importRules, lockExceptions, type SourceFile } from "./architecture-rules.ts";
+import { checks, lockExceptions, type SourceFile } from "./architecture-rules.ts";
+import { importRules } from "./import-rules.ts";
 
 const root = resolve(import.meta.dirname, "..");
 const outside = new Set(["node_modules", "dist", "coverage"]);

@@ -10,8 +10,9 @@ import { readdirSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { expect, test } from "vitest";
 import { z } from "zod";
-import { errorCodes, errorTable, sqlStates } from "../contract/errors.ts";
+import { errorCodes, errorTable } from "../contract/errors.ts";
 import { release } from "../contract/release.ts";
+import { sqlStates } from "../contract/sql-states.ts";
 import { contractHistory, contractVersion } from "../contract/version.ts";
 import { errorsPage } from "./errors-page.ts";
 
