@@ -49,7 +49,9 @@ begin
          v_grant, v_expires_at, v_live,
          case when v_live then extract(epoch from v_expires_at - v_clock)::double precision * 1000 else 0 end,
          p.epoch_max, p.applied_revision, pg_is_in_recovery(), t.stage, cellfleet.would_refuse(),
-         (select count(*)::integer from cellfleet.guarded_table),
+         (select count(*)::integer from cellfleet.guarded_table g
+            join pg_namespace n on n.nspname = g.schema_name
+            join pg_class c on c.relnamespace = n.oid and c.relname = g.table_name),
          (select v.version from cellfleet.store_version v order by v.number desc limit 1)
     from cellfleet.progress p
    cross join cellfleet.stage t

@@ -156,6 +156,30 @@ describe.each(["manager", "shop_owner"])("tables of %s", (appOwnerRole) => {
   });
 });
 
+test("where a provider hides the server's number, the installation's own stands in", async () => {
+  const client = await openClient(await server.createDatabase("hidden"));
+  await installPack(client, {
+    appRole: "h_app",
+    appOwnerRole: "h_owner",
+    agentRole: "h_agent",
+    cellId: "hidden",
+  });
+  const open = await readFacts(client);
+  await client.query("revoke execute on function pg_control_system() from public");
+  const [first, second] = [await readFacts(client), await readFacts(client)];
+  expect(first.systemIdentifier).toMatch(/^\d{1,19}$/);
+  expect(first.systemIdentifier).not.toBe(open.systemIdentifier);
+  expect(second.systemIdentifier).toBe(first.systemIdentifier);
+  expect(first.timeline).toBe(open.timeline);
+  // A table that a migration dropped is no guarded table any more.
+  await client.query("create table gone (tenant_id text)");
+  await client.query("select cellfleet.protect_table('public', 'gone', 'tenant_id', 'default')");
+  expect((await readFacts(client)).guardedTables).toBe(1);
+  await client.query("drop table gone");
+  expect((await readFacts(client)).guardedTables).toBe(0);
+  await client.end();
+});
+
 test("a role that may not make roles is told who has to run what", async () => {
   await admin.query(`create role weak login password '${server.password}'`);
   await admin.query("create database weakling owner weak");
