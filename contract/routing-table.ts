@@ -129,12 +129,17 @@ export const serviceRouteSchema = z.strictObject({
 });
 export type ServiceRoute = z.infer<typeof serviceRouteSchema>;
 
+/** Kinds of names that routers are told of, at most. */
+export const aliasNamespacesMax = 100;
+
 /** How the names of tenants are hashed, the same in the control plane and in every router (`alias.ts`). */
 export const aliasingSchema = z.object({
   /** Of this fleet, hex. Whoever holds the table can try names out; API keys are too many to try. */
   salt: z.string().regex(/^[0-9a-f]{32,128}$/),
   /** `fold`: upper and lower case are the same name. */
-  namespaces: z.array(z.object({ name: aliasNamespaceSchema, fold: z.boolean() })).max(100),
+  namespaces: z
+    .array(z.object({ name: aliasNamespaceSchema, fold: z.boolean() }))
+    .max(aliasNamespacesMax),
 });
 export type Aliasing = z.infer<typeof aliasingSchema>;
 

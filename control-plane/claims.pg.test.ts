@@ -123,6 +123,25 @@ describe("kinds of names", () => {
     expect((await get("/v1/claim-namespaces", list(claimNamespaceSchema))).items).toHaveLength(4);
   });
 
+  test("routers are told of a hundred at most: one more would stop the table for everybody", async () => {
+    const { read } = control.database;
+    await read.execute(sql`
+      insert into cellfleet_control.claim_namespace (name, cardinality, fold, routed)
+      select 'filler-' || n || 'x', 'one', false, true from generate_series(1, 96) as n`);
+    const wanted = (routed: boolean) =>
+      send(
+        "/v1/claim-namespaces",
+        { name: "the-101st", cardinality: "one", routed, dryRun: true },
+        dryRunSchema,
+      );
+    expect(await codeOf(wanted(true))).toBe("STATE_CONFLICT");
+    await wanted(false);
+    await read.execute(
+      sql`delete from cellfleet_control.claim_namespace where name like 'filler-%'`,
+    );
+    await wanted(true);
+  });
+
   test("one more is made once, and one that is missing is told with the nearest", async () => {
     const body = { name: "sso-group", cardinality: "many", routed: false };
     const made = await send("/v1/claim-namespaces", body, acceptedSchema);

@@ -20,6 +20,7 @@ import {
 import { acceptedSchema, dryRunSchema, list } from "../../contract/control-api.ts";
 import { CellError } from "../../contract/errors.ts";
 import { keyspaceNameSchema, tenantIdSchema } from "../../contract/ids.ts";
+import { aliasNamespacesMax } from "../../contract/routing-table.ts";
 import { claimText, stateOf } from "../core/claims.ts";
 import { onePlan } from "../core/ops/machine.ts";
 import {
@@ -30,6 +31,7 @@ import {
   requireNamespace,
 } from "../store/claim-namespaces.ts";
 import { type ClaimKey, holdersOf, listClaims, toClaim } from "../store/claims.ts";
+import type { Tx } from "../store/database.ts";
 import { changeRouting, lockNormalFleet } from "../store/routing-change.ts";
 import { accept, dryRunAnswer, freshOpId } from "./accept.ts";
 import { mayUse } from "./auth.ts";
@@ -94,6 +96,7 @@ async function createNamespace(
       nextSteps: ["cellctl claim namespaces"],
     });
   }
+  if (routed) await requireRoom(tx);
   const plan = onePlan("claim.change", [
     { action: "create", object: name, text: `a name belongs to ${cardinality} of the tenants` },
     ...(routed
@@ -114,6 +117,16 @@ async function createNamespace(
     headline: routed ? "the namespace is there; telling the routers" : "the namespace is there",
     ...(revision === undefined ? { done: true } : { revision }),
     nextSteps: [`cellctl claim reserve ${name}:NAME --tenant TENANT`],
+  });
+}
+
+/** A table with more would not be one that routers read. */
+async function requireRoom(tx: Tx): Promise<void> {
+  const known = (await listNamespaces(tx)).filter(({ routed }) => routed).length;
+  if (known < aliasNamespacesMax) return;
+  throw new CellError("STATE_CONFLICT", `A fleet has at most ${aliasNamespacesMax} routed kinds.`, {
+    details: { aliasNamespacesMax },
+    nextSteps: ["cellctl claim namespaces", "a kind that is not routed has no such limit"],
   });
 }
 
