@@ -92,10 +92,6 @@ export const lockExceptions: readonly { readonly path: RegExp; readonly why: str
     path: /^cell\/store\/install\.ts$/,
     why: "one installer at a time, before there is a cellfleet.lock_key() to call",
   },
-  {
-    path: /^cell\/store\/install\.ts$/,
-    why: "one installer at a time; it runs before lock_key() exists, and locks no tenant",
-  },
 ];
 
 /** The one place where a hash for a lock may be computed. */
