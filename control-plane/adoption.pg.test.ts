@@ -407,6 +407,20 @@ test("a fleet that owns something adopts nothing, and a cell goes back only whil
   await succeed("/v1/cells/shop-01/stage", { stage: "observe" });
 });
 
+test("the way back of an adoption: in pass-through the cell leaves the fleet, and only our books with it", async () => {
+  const running = await observed();
+  expect(await refused("/v1/cells/shop-01/destroy")).toBe("SAFETY_RULE");
+  await succeed("/v1/cells/shop-01/stage", { stage: "pass-through" });
+  await succeed("/v1/cells/shop-01/destroy");
+  expect(await codeOf(plane.get("/v1/tenants/acme", tenantSchema))).toBe("TENANT_UNKNOWN");
+  // No row was asked to go.
+  expect(running.purgedKeys).toEqual([]);
+  // Another try, under another name, with the same tenants: their ids are not spent.
+  await running.stop();
+  agent = undefined;
+  await succeed("/v1/cells/adopt", { ...shop, id: "shop-02" });
+});
+
 test("a cell that was not adopted has no stages", async () => {
   await succeed("/v1/cells/adopt", shop);
   await db.query(

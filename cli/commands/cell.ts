@@ -55,7 +55,10 @@ function registerActions(noun: Command, bind: Bind): void {
       "crash application and database at once (local provider, for drills)",
       "crashes: its tenants get errors until it is started again.",
     ],
-    destroy: ["remove an empty cell and its data", "and its data will be removed."],
+    destroy: [
+      "remove an empty cell and its data; of one that is adopted, in pass-through, only our books",
+      "leaves the fleet for good, and its id is spent. What a provider runs of it is removed with its data.",
+    ],
   };
   for (const [action, [summary, effect]] of Object.entries(dangers)) {
     bind(destructive(noun.command(`${action} <cell>`).description(summary)), act(action, effect));

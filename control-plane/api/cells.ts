@@ -129,7 +129,7 @@ async function actOnCell(
   if (refusal !== undefined) throw safety(refusal.rule, refusal.text);
   const adoption = action === "uncordon" ? checkAdoption(cell) : undefined;
   if (adoption !== undefined) throw adoptionGoesOn(cell, adoption);
-  if (action === "destroy") await requireEmpty(work, id);
+  if (action === "destroy") await requireEmpty(work, cell);
   const plan = planCellAction(action, id);
   if (work.dryRun) return dryRunAnswer(plan);
   const goal = goals[action] ?? cell.state;
@@ -183,11 +183,13 @@ async function requirePossible(work: Work, action: CellAction, cell: CellView): 
   }
 }
 
-async function requireEmpty(work: Work, id: string): Promise<void> {
-  const owned = await ownedBy(work.tx, id);
-  const refusal = checkOwnsNothing(id, owned.keys, owned.tenants);
+async function requireEmpty(work: Work, cell: CellView): Promise<void> {
+  const refusal = checkOwnsNothing(cell, await ownedBy(work.tx, cell.id));
   if (refusal !== undefined)
-    throw safety(refusal.rule, refusal.text, [`cellctl tenant ls --cell ${id}`]);
+    throw safety(refusal.rule, refusal.text, [
+      ...(cell.stage.adopted ? [`cellctl cell stage ${cell.id} pass-through`] : []),
+      `cellctl tenant ls --cell ${cell.id}`,
+    ]);
 }
 
 const safety = (rule: string, text: string, nextSteps = ["cellctl cell ls"]): CellError =>

@@ -3,7 +3,7 @@ import { cellActions, cellStates } from "../../contract/control-api.ts";
 import { actionStates, cellTransitions, insteadOf, mayBecome } from "./cell-state.ts";
 import { didYouMean, editDistance } from "./did-you-mean.ts";
 import { explainPlacement } from "./explain.ts";
-import { aCell } from "./fleet.fixture.ts";
+import { aCell, aStage } from "./fleet.fixture.ts";
 import { namesIn, nameTenant } from "./resolve.ts";
 import { checkOwnsNothing, checkSafety, leavingCells } from "./safety.ts";
 
@@ -65,9 +65,14 @@ describe("safety rules", () => {
     expect(checkSafety("uncordon", one, [one])).toBeUndefined();
   });
   test("only an empty cell is destroyed", () => {
-    expect(checkOwnsNothing("cell-01", 0, 0)).toBeUndefined();
-    expect(checkOwnsNothing("cell-01", 1, 0)?.text).toContain("1 placements");
-    expect(checkOwnsNothing("cell-01", 0, 1)?.rule).toBe("owns-nothing");
+    expect(checkOwnsNothing(aCell("cell-01"), { keys: 0, tenants: 0 })).toBeUndefined();
+    expect(checkOwnsNothing(aCell("cell-01"), { keys: 1, tenants: 0 })?.text).toContain(
+      "1 placements",
+    );
+    expect(checkOwnsNothing(aCell("cell-01"), { keys: 0, tenants: 1 })?.rule).toBe("owns-nothing");
+    // The way back of an adoption: its database is not ours to miss.
+    const adopted = aCell("cell-01", { stage: aStage({ adopted: true, now: "pass-through" }) });
+    expect(checkOwnsNothing(adopted, { keys: 1, tenants: 1 })).toBeUndefined();
   });
 });
 

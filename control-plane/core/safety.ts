@@ -13,8 +13,12 @@ export const openCellsMin = 1;
 
 export type Refusal = { readonly rule: string; readonly text: string };
 
+/** In pass-through a cell is served as it was before it was adopted: nobody depends on our part of it. */
 const serving = (cell: CellView): boolean =>
-  cell.health === "healthy" && cell.state !== "retired" && cell.state !== "provisioning";
+  cell.stage.now !== "pass-through" &&
+  cell.health === "healthy" &&
+  cell.state !== "retired" &&
+  cell.state !== "provisioning";
 
 /**
  * Cells that operations are about to take from service, though they still look healthy. `before` is an
@@ -61,13 +65,20 @@ export function checkSafety(
   return undefined;
 }
 
-/** A cell is destroyed only when nothing would be lost with it. */
-export function checkOwnsNothing(cell: string, keys: number, tenants: number): Refusal | undefined {
-  return keys === 0 && tenants === 0
+/**
+ * A cell is destroyed only when nothing would be lost with it. The way back of an adoption loses
+ * nothing: in pass-through the placements are our books alone, and its database is not touched.
+ */
+export function checkOwnsNothing(
+  cell: Pick<CellView, "id" | "stage">,
+  owned: { readonly keys: number; readonly tenants: number },
+): Refusal | undefined {
+  const { keys, tenants } = owned;
+  return (keys === 0 && tenants === 0) || cell.stage.now === "pass-through"
     ? undefined
     : {
         rule: "owns-nothing",
-        text: `${cell} still owns ${keys} placements and ${tenants} tenants; only an empty cell is destroyed.`,
+        text: `${cell.id} still owns ${keys} placements and ${tenants} tenants; only an empty cell is destroyed.`,
       };
 }
 

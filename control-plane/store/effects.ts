@@ -18,7 +18,7 @@ import { type NewEvent, recordEvents } from "./events.ts";
 import { readCells } from "./fleet-store.ts";
 import { holdsTerm } from "./leader.ts";
 import { changeOp, type OpChange, wakeWatchers, writeOp } from "./ops.ts";
-import { ownedBy, pendingOf, removeTenantsUnder, tombstone } from "./placements.ts";
+import { forgetPlaced, ownedBy, pendingOf, removeTenantsUnder, tombstone } from "./placements.ts";
 import { changeRouting, lockFleet } from "./routing-change.ts";
 import { agent, cell, fleet, tenant } from "./schema.ts";
 import { applyStage } from "./stage-effect.ts";
@@ -232,10 +232,10 @@ async function retire(tx: Tx, cellId: string, nowMs: number): Promise<void> {
   if (now?.state === "retired") return;
   if (now === undefined) throw new CellError("CELL_UNKNOWN", `There is no cell ${cellId}.`);
   const owned = await ownedBy(tx, cellId);
-  const refusal =
-    checkOwnsNothing(cellId, owned.keys, owned.tenants) ?? checkSafety("destroy", now, cells);
+  const refusal = checkOwnsNothing(now, owned) ?? checkSafety("destroy", now, cells);
   if (refusal !== undefined) throw new CellError("SAFETY_RULE", refusal.text);
-  await changeRouting(tx, { config: true });
+  const revision = await changeRouting(tx, { config: true });
+  await forgetPlaced(tx, cellId, revision);
   const retired: CellState = "retired";
   await tx
     .update(cell)

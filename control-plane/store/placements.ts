@@ -166,6 +166,22 @@ export async function removeTenantsUnder(tx: Tx, rows: readonly PlacementRow[]):
   }
 }
 
+/** The books about a cell that leaves the fleet: what is placed there is nobody's any more. */
+export async function forgetPlaced(tx: Tx, cellId: string, revision: number): Promise<void> {
+  const here = and(
+    eq(placement.cell, cellId),
+    eq(placement.deleted, false),
+    // A deletion goes on, and ends by itself.
+    ne(placement.state, "deleting"),
+  );
+  await tx
+    .delete(tenant)
+    .where(
+      inArray(tenant.placementKey, tx.select({ key: placement.key }).from(placement).where(here)),
+    );
+  await tx.update(placement).set({ deleted: true, state: "unavailable", revision }).where(here);
+}
+
 /**
  * What a cell owns: keys that are not tombstones, and tenants under them. What is being deleted is not
  * counted: a cell that will never come back can be destroyed, and the deletion ends with it.

@@ -163,7 +163,7 @@ const planTexts: Readonly<Record<CellAction, (cell: string) => string>> = {
   stop: (cell) => `stop ${cell} in order; its tenants get errors until it is started`,
   start: (cell) => `start ${cell} on its own data and wait until it serves`,
   destroy: (cell) =>
-    `retire ${cell} for good, take it out of the routing table, remove its processes and data`,
+    `retire ${cell} for good, take it out of the routing table; what a provider runs of it is removed with its data`,
 };
 
 export const planCellAction = (action: CellAction, cell: string): Plan =>
