@@ -206,6 +206,25 @@ describe("a change of stage", () => {
     expect(await inDatabase()).toBe("observe");
   });
 
+  test("back and forth costs a tenant's requests nothing", async () => {
+    const agent = await bench.serving();
+    const statuses = new Map<number, number>();
+    let going = true;
+    const load = Array.from({ length: 4 }, async () => {
+      while (going) {
+        const { status } = await bench.ask(agent, { method: "POST", body: "x" });
+        statuses.set(status, (statuses.get(status) ?? 0) + 1);
+      }
+    });
+    for (const stage of ["observe", "enforce", "pass-through", "observe", "enforce"] as const) {
+      await goTo(stage);
+    }
+    going = false;
+    await Promise.all(load);
+    expect([...statuses.keys()]).toEqual([201]);
+    expect(statuses.get(201)).toBeGreaterThan(100);
+  });
+
   test("stays without the control plane, and across a restart of the agent", async () => {
     const agent = await bench.serving();
     await goTo("pass-through");
