@@ -56,12 +56,12 @@ create or replace function cellfleet.open_id_range(
     p_sequence regclass, p_register regclass, p_seen bigint, p_drawn bigint) returns bigint
   language plpgsql volatile as $$
 declare
-  v_lock bigint := cellfleet.lock_key('cellfleet/id/' || p_sequence::oid);
+  v_name text := 'cellfleet/id/' || p_sequence::oid;
   v_last bigint;
   v_id bigint := p_drawn;
 begin
   -- Of the session, not the transaction: other transactions wait for the switch, not for this one's end.
-  perform pg_advisory_lock(v_lock);
+  perform pg_advisory_lock(cellfleet.lock_key(v_name));
   begin
     v_last := pg_sequence_last_value(p_register);
     -- Only who holds the lock moves the register, so a number drawn now lies in the range that it names.
@@ -71,9 +71,9 @@ begin
     if v_id > v_last then
       v_id := cellfleet.next_id_range(p_sequence, p_register, v_last, v_id);
     end if;
-    perform pg_advisory_unlock(v_lock);
+    perform pg_advisory_unlock(cellfleet.lock_key(v_name));
   exception when query_canceled or assert_failure or others then
-    perform pg_advisory_unlock(v_lock);
+    perform pg_advisory_unlock(cellfleet.lock_key(v_name));
     raise;
   end;
   return v_id;
@@ -160,7 +160,6 @@ $$;
 create or replace function cellfleet.lease_sequence(p_sequence regclass, p_floor bigint) returns void
   language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 declare
-  v_lock bigint := cellfleet.lock_key('cellfleet/id/' || p_sequence::oid);
   v_name text;
   v_register text;
   v_known cellfleet.id_sequence;
@@ -182,7 +181,7 @@ begin
      where s.name = v_name;
   elsif p_floor > v_known.floor then
     -- Plain nextval() may have gone past the range in use meanwhile: it is entered anew, from there.
-    perform pg_advisory_xact_lock(v_lock);
+    perform pg_advisory_xact_lock(cellfleet.lock_key('cellfleet/id/' || p_sequence::oid));
     update cellfleet.id_sequence s set floor = p_floor where s.name = v_name;
     perform setval(v_known.register, 0, true);
   end if;
