@@ -88,7 +88,10 @@ describe("routing rules", () => {
     const serviceRoutes = [{ pathPrefix: "/billing", service: "billing" }];
     const { op } = await put({ tenantSources, serviceRoutes });
     expect((await finish(plane, op)).state).toBe("done");
-    expect(await plane.get("/v1/routing", routingSchema)).toEqual({ tenantSources, serviceRoutes });
+    expect(await plane.get("/v1/routing", routingSchema)).toEqual({
+      ...{ tenantSources, serviceRoutes },
+      globalServices: {},
+    });
     const found = await plane.get("/v1/route/resolve?path=/t/acme/x", resolutionSchema);
     expect(found.tenant).toBe("acme");
     expect(await codeOf(plane.get("/v1/route/resolve?host=acme.localhost", resolutionSchema))).toBe(
