@@ -147,6 +147,21 @@ describe("a cell of an application with a cellfleet.yaml", () => {
     ]);
   });
 
+  test("is made from another template when a watched file changes, and from the same when none does", async ({
+    expect,
+  }) => {
+    const content = async () => {
+      const source = await readAppFile(app);
+      const options = { source, env: {}, logs: folder.logs, clock: systemClock };
+      return (await fileApplication(options)).stores[0].content;
+    };
+    const before = await content();
+    await edit("lib/orders.js", (text) => `${text}\n`);
+    expect(await content()).toBe(before);
+    await edit("migrations/002_background.sql", (text) => `${text}\n`);
+    expect(await content()).not.toBe(before);
+  });
+
   test("is not started with a table that nobody classed, and says how to mend it", async ({
     expect,
   }) => {

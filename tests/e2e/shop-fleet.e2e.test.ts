@@ -51,6 +51,11 @@ async function leaveCopy(cell: string, account: string): Promise<void> {
   });
 }
 
+async function doneOf(tenant: string): Promise<number> {
+  const { json } = await fleet.ask(tenant, "GET", "/outbox");
+  return (json["counts"] as { done: number }).done;
+}
+
 describe("the shop in three cells", () => {
   test("serves each tenant in both services from the cell that the CLI names", async ({
     expect,
@@ -139,6 +144,11 @@ describe("the shop in three cells", () => {
     }
     expect([...homes.values()].every((places) => places.size === 1)).toBe(true);
     expect(homes.get(tenant)).toEqual(new Set([home]));
+    // The copy's job is not even seen: claimed with others, the guard would refuse them all.
+    const neighbour = tenants.find((one) => homes.get(one)?.has(other)) ?? "";
+    const before = await doneOf(neighbour);
+    await fleet.ask(neighbour, "POST", "/orders", { item: "beside the copy", quantity: 1 });
+    await until("its order is confirmed", async () => (await doneOf(neighbour)) > before);
     const copied = await inCell(other, "owner", (client) =>
       client.query("select state, attempts from jobs where id = 900000000"),
     );
