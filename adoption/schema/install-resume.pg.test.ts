@@ -37,7 +37,8 @@ async function cutOff(shop: Shop, run: InstallRun): Promise<void> {
   const { rows } = await run.database.client
     .query<{ pid: number }>("select pg_backend_pid() as pid")
     .catch(() => ({ rows: [] }));
-  await shop.admin.query("select pg_terminate_backend($1)", [rows[0]?.pid ?? 0]);
+  // With a time limit the call returns when the connection is gone, not when it was told to go.
+  await shop.admin.query("select pg_terminate_backend($1, 10000)", [rows[0]?.pid ?? 0]);
 }
 
 /** Runs until the event, kills, and runs again with a connection of its own. */
