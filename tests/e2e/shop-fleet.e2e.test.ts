@@ -114,6 +114,15 @@ describe("the shop in three cells", () => {
     );
   });
 
+  test("the guard mode stays while tenants live in it", async ({ expect }) => {
+    const change = await fleet.cli("keyspace", "set", "default", "--guard-mode", "strict");
+    expect([change.code, change.stderr]).toEqual([
+      6,
+      expect.stringContaining("guard mode row stays"),
+    ]);
+    expect(await fleet.cliJson("keyspace", "get", "default")).toMatchObject({ guardMode: "row" });
+  });
+
   test("cron and queue act once per tenant and tick, also where another cell has a stale copy", async ({
     expect,
   }) => {
