@@ -119,8 +119,8 @@ begin
   return cellfleet.delete_rows_as_owner(p_tables, p_conditions, p_limit);
 end $$;
 
--- Removes up to p_limit rows of a key that is `dropped` or `fenced` here (55000 else), as often as it is called;
--- one line per table. Rows that refer to each other in a circle, or within their table, go all at
+-- Removes up to p_limit rows of a key that is `dropped` here, or `fenced` above a container (55000 else: a
+-- suspended tenant is fenced, too), as often as it is called; one line per table. Rows that refer to each other in a circle, or within their table, go all at
 -- once if they must. 23503: rows of a table that is not guarded still refer to all that is left.
 create or replace function cellfleet.purge_rows(p_key text, p_limit integer default 10000)
   returns table (table_name text, removed bigint)
@@ -140,8 +140,11 @@ begin
   end if;
   -- A key that is about to be taken back waits for this transaction.
   select o.state into v_state from cellfleet.ownership o where o.key = p_key collate "C" for share;
-  if coalesce(v_state not in ('dropped', 'fenced'), true) then
-    raise exception 'placement key % is % here: only rows of a dropped or fenced key are purged', p_key, coalesce(v_state, 'absent')
+  perform from cellfleet.keyspace k
+    where k.name = split_part(p_key, '/', 1) collate "C" and k.strategy <> 'directory'
+      and split_part(p_key, '/', 2) = 'tenant' and v_state = 'fenced';
+  if v_state is distinct from 'dropped' and not found then
+    raise exception 'placement key % is % here: only rows of a dropped key are purged', p_key, coalesce(v_state, 'absent')
       using errcode = '55000';
   end if;
   perform set_config('synchronous_commit', 'on', true);

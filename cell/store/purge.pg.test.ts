@@ -212,16 +212,27 @@ test("a slot's rows go, those of a tenant that stands on its own stay", async ()
 });
 
 test("a deleted tenant above a container is purged while it stays fenced: no row comes back", async () => {
-  const store = await createShop("above");
+  const store = await createCellStore(server, "above", {
+    keyspaces: [{ name: "default", strategy: "slots", slotCount: 1, guardMode: "row" }],
+  });
+  await store.grantLease();
+  await store.own("default/slot/0", "active");
   const key = "default/tenant/acme";
   await store.own(key, "active");
   await store.app.query("insert into orders (tenant_id, item, quantity) values ('acme', 'tea', 1)");
-  const purge = () => purgeAll(store, key, 5);
-  expect(await refusalOf(purge())).toBe("55000");
+  expect(await refusalOf(purgeRows(store.agent, key, 5))).toBe("55000");
   await store.own(key, "fenced");
-  await purge();
+  await purgeAll(store, key, 5);
   const late = "insert into orders (tenant_id, item, quantity) values ('acme', 'late', 1)";
   expect(await refusalOf(store.app.query(late))).toBe("CF001");
+  await store.close();
+});
+
+test("a suspended tenant is fenced, and nothing of it is purged", async () => {
+  const store = await createShop("suspended");
+  const key = "default/tenant/acme";
+  await store.own(key, "fenced");
+  expect(await refusalOf(purgeRows(store.agent, key, 5))).toBe("55000");
   await store.close();
 });
 
