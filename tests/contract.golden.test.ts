@@ -29,8 +29,8 @@ test("a change of the wire shows in its version's hash", () => {
   const hash = createHash("sha256").update(pinned).digest("hex").slice(0, 16);
   expect({ contractVersion, hash }).toMatchInlineSnapshot(`
     {
-      "contractVersion": 1,
-      "hash": "9cf37f8033e1428e",
+      "contractVersion": 2,
+      "hash": "ab34422e6eba7374",
     }
   `);
 });
