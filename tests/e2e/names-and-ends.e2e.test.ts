@@ -137,11 +137,8 @@ describe("all cells at once", () => {
     const whole = await get("/", { host: "all.shop.test" });
     expect(whole.status).toBe(200);
     expect(whole.json).toMatchObject({ complete: true, missing: [] });
-    expect(Object.keys(whole.json["cells"] as object).sort()).toEqual([
-      "cell-01",
-      "cell-02",
-      "cell-03",
-    ]);
+    const parts = new Set(Object.keys(whole.json["cells"] as object));
+    expect(parts).toEqual(new Set(["cell-01", "cell-02", "cell-03"]));
     await fleet.cliJson("cell", "kill", "cell-03", "--yes");
     const partial = await get("/", { host: "all.shop.test" });
     expect(partial.status).toBe(207);
