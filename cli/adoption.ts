@@ -24,23 +24,30 @@ export async function databaseUrl(session: Session, options: Options): Promise<s
   return resolveDatabaseUrl(session, raw);
 }
 
-/** Throws USAGE for an address written out: everybody on the machine would see it in `ps`. */
+/** An address written out works, too; if it holds a password, the person is told who can read it. */
 export async function resolveDatabaseUrl(session: Session, raw: string): Promise<string> {
-  if (parseSecretRef(raw) === undefined) {
-    const why = /^postgres(ql)?:/i.test(raw)
-      ? "an address with its password would stand in the process list and in the shell's history"
-      : "it is no reference";
+  await noteExposedPassword(session, raw);
+  const isAddress = /^postgres(ql)?:\/\//i.test(raw);
+  if (!isAddress && parseSecretRef(raw) === undefined) {
     throw usage(
-      `--database-url: must be ${secretRefRule}; ${why}`,
+      `--database-url: must be ${secretRefRule}`,
       "export DATABASE_URL=postgres://… and pass --database-url env:DATABASE_URL",
       "or put the address into a file that only you can read, and pass --database-url file:PATH",
     );
   }
-  const url = await resolveSecret(raw, session.io.env);
+  const url = isAddress ? raw : await resolveSecret(raw, session.io.env);
   if (/^postgres(ql)?:\/\//i.test(url)) return url;
   throw new CellError("CONFIG_INVALID", `What ${raw} holds is not an address of PostgreSQL`, {
     nextSteps: ["it looks like postgres://ROLE:PASSWORD@HOST:5432/DATABASE"],
   });
+}
+
+export async function noteExposedPassword(session: Session, reference: string): Promise<void> {
+  const { exposesPassword } = await loadConnection();
+  if (!exposesPassword(reference)) return;
+  await session.note(
+    "Warning: the list of processes shows this password to everybody here. Better: --database-url env:DATABASE_URL",
+  );
 }
 
 /** Opens a database for the time of `work`. */

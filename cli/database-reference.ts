@@ -1,18 +1,5 @@
-/**
- * How a command is told which database is meant: `env:NAME`, `file:PATH`, `exec:COMMAND`. A URL as it
- * is works too, for a look; if it holds a password, the person is told where that can be read.
- */
-import { loadConnection } from "./adoption.ts";
+/** Which of a cell's databases a command means, when it was not told by a reference. */
 import { usage } from "./failures.ts";
-import type { Session } from "./session.ts";
-
-export async function noteExposedPassword(session: Session, reference: string): Promise<void> {
-  const { exposesPassword } = await loadConnection();
-  if (!exposesPassword(reference)) return;
-  await session.note(
-    "Warning: the list of processes shows this password to everybody here. Better: --database-url env:DATABASE_URL",
-  );
-}
 
 /** The database of a cell: by its one store, or by the name of one of several. */
 export function storeReference(

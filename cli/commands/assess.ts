@@ -1,6 +1,5 @@
 /** `cellctl assess REF`: in which phase a system is, which symptom says so, and what to do first. */
-import { type Assessment, loadAssess } from "../adoption.ts";
-import { noteExposedPassword } from "../database-reference.ts";
+import { type Assessment, loadAssess, noteExposedPassword } from "../adoption.ts";
 import { CliError, usage } from "../failures.ts";
 import { flag, type Options, type Register, text } from "../grammar.ts";
 import { assessPage } from "../render/assess-page.ts";

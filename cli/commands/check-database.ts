@@ -1,7 +1,6 @@
 /** `cellctl check --database-url`: is a database fit to be a cell's, item by item, each with its fix. */
 import { CellError } from "../../contract/errors.ts";
-import { loadPreflight, type PreflightItem } from "../adoption.ts";
-import { noteExposedPassword } from "../database-reference.ts";
+import { loadPreflight, noteExposedPassword, type PreflightItem } from "../adoption.ts";
 import { usage } from "../failures.ts";
 import { type Options, text } from "../grammar.ts";
 import type { View } from "../render/output.ts";

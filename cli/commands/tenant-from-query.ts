@@ -5,9 +5,9 @@
 import { Readable } from "node:stream";
 import type { Command } from "commander";
 import { cellSchema } from "../../contract/control-api.ts";
-import { loadTenantQuery } from "../adoption.ts";
+import { loadTenantQuery, noteExposedPassword } from "../adoption.ts";
 import { apiPath } from "../api.ts";
-import { noteExposedPassword, storeReference } from "../database-reference.ts";
+import { storeReference } from "../database-reference.ts";
 import { usage } from "../failures.ts";
 import { type Options, text } from "../grammar.ts";
 import type { Session } from "../session.ts";
