@@ -40,6 +40,9 @@ begin
        cellfleet.forget_table(text, text), cellfleet.lease_sequence(regclass, bigint),
        cellfleet.check_commit(), cellfleet.refuse_truncate(), cellfleet.slot(text, integer) to %I', v_owner);
   execute format('grant execute on function cellfleet.set_schema_version(text) to %I', v_owner);
+  execute format('grant execute on function cellfleet.record_manifest(jsonb) to %I', v_owner);
+  execute format('grant execute on function cellfleet.unclassed_tables() to %I, %I', v_owner, v_agent);
+  execute format('grant select on cellfleet.classed_table to %I, %I', v_owner, v_agent);
   execute format('grant select on cellfleet.guarded_table, cellfleet.id_sequence, cellfleet.pack_role to %I', v_owner);
   execute format(
     'grant execute on function cellfleet.apply_ownership(jsonb, bigint, integer),
