@@ -277,7 +277,10 @@ describe("reserve, commit, expire and release, many at once", () => {
     }
 
     let owner: string | undefined;
-    for (let round = 0; round < 60; round += 1) {
+    // All of it has to happen, or the test would show nothing; what happens is chance, so it goes on.
+    const often = 6;
+    const enough = () => Object.values(seen).every((times) => times >= often);
+    for (let round = 0; round < 60 || !enough(); round += 1) {
       const done = await Promise.all(
         Array.from({ length: 8 }, async () => {
           const tenant = tenants[random(3)] ?? "acme";
@@ -306,8 +309,7 @@ describe("reserve, commit, expire and release, many at once", () => {
         expect([...commits]).toEqual([owner]);
       }
     }
-    // All of it has happened, or the test has shown nothing.
-    for (const times of Object.values(seen)) expect(times).toBeGreaterThan(5);
+    expect(enough()).toBe(true);
   }, 60_000);
 });
 
