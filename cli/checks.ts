@@ -48,6 +48,7 @@ export async function runChecks(session: Session): Promise<Check[]> {
       "routers",
       "cells",
       "leases",
+      "tables",
       "operations",
     ].map(skipped);
     return [...here, reached.check, ...rest];
@@ -65,6 +66,7 @@ export async function runChecks(session: Session): Promise<Check[]> {
     checkRouters(routers),
     checkCells(cells),
     checkLeases(cells),
+    checkTables(cells),
     checkOps(status),
   ];
 }
@@ -242,6 +244,20 @@ function checkLeases(cells: readonly Cell[]): Check {
   return ok(
     "leases",
     Number.isFinite(least) ? `the shortest lasts ${duration(least)}` : "no cell, no lease",
+  );
+}
+
+/** What no manifest classes is not moved, not fenced, and missed by nobody until it is too late. */
+function checkTables(cells: readonly Cell[]): Check {
+  const forgetful = serving(cells).filter(({ unclassed }) => (unclassed?.count ?? 0) > 0);
+  if (forgetful.length === 0) return ok("tables", "every cell's tables are guarded or classed");
+  const text = forgetful
+    .map(({ id, unclassed }) => `${id} has ${unclassed?.count}: ${unclassed?.names.join(", ")}`)
+    .join("; ");
+  return warn(
+    "tables",
+    `neither guarded nor classed in the manifest: ${text}`,
+    "cellctl schema check",
   );
 }
 

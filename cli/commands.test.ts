@@ -627,6 +627,7 @@ describe("check", () => {
       "routers",
       "cells",
       "leases",
+      "tables",
       "operations",
     ]);
   });
@@ -651,6 +652,36 @@ describe("check", () => {
     const found = JSON.parse(stdout).items.find((item: { id: string }) => item.id === id);
     expect(found).toMatchObject({ state: "failed", fix: expect.stringContaining("cellctl ") });
     expect(JSON.parse(stderr)).toMatchObject({ error: { code: "CHECK_FAILED" } });
+  });
+
+  test("warns of tables that no manifest classes, and does not fail", async () => {
+    const unclassed = { count: 2, names: ["public.logs", "public.notes"] };
+    const cells = [sampleCell("cell-01"), sampleCell("cell-02", { unclassed })];
+    const { code, stdout } = await against(answers({ cells }), ["check", "-o", "json"]);
+    expect(code).toBe(0);
+    const found = JSON.parse(stdout).items.find((item: { id: string }) => item.id === "tables");
+    expect(found).toMatchObject({ state: "warn", fix: "cellctl schema check" });
+    expect(found.text).toContain("cell-02 has 2: public.logs, public.notes");
+    expect(found.text).not.toContain("cell-01");
+  });
+
+  test("cell get names the tables that no manifest classes", async () => {
+    const shown = async (more: object) => {
+      const cell = { body: sampleCell("cell-01", more) };
+      return (await against({ "GET /v1/cells/cell-01": () => cell }, ["cell", "get", "cell-01"]))
+        .stdout;
+    };
+    const unclassed = { count: 3, names: ["public.logs", "public.no\u001b[31mtes"] };
+    const hostile = await shown({ unclassed });
+    expect(hostile).toMatch(
+      /unclassed: +3 tables; cellctl schema check\n +public\.logs\n +public\.no.*tes\n +and 1 more/,
+    );
+    expect(hostile).not.toContain("\u001b[31m");
+    expect(await shown({ adopted: true, unclassed: { count: 0, names: [] } })).toMatch(
+      /unclassed: +no table\n/,
+    );
+    expect(await shown({ adopted: true })).toMatch(/unclassed: +not told by its agent yet\n/);
+    expect(await shown({})).not.toContain("unclassed");
   });
 
   test("without a control plane looks at what it can", async () => {

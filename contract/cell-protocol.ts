@@ -45,6 +45,17 @@ export const tenantStatSchema = z.object({
 });
 export type TenantStat = z.infer<typeof tenantStatSchema>;
 
+/**
+ * Tables of a cell's database that its manifest does not class, or classes `tenant` while no guard is on
+ * them: guard, move and standby would pass them by (corrections A20).
+ */
+export const unclassedTablesSchema = z.object({
+  count: z.number().int().min(0),
+  /** The first of them, for people: `public.notes`. */
+  names: z.array(z.string().max(200)).max(20),
+});
+export type UnclassedTables = z.infer<typeof unclassedTablesSchema>;
+
 export const agentSyncRequestSchema = z.object({
   cell: cellIdSchema,
   /** The fleet that this cell's database belongs to, once an answer has told it: another one is refused. */
@@ -88,6 +99,8 @@ export const agentSyncRequestSchema = z.object({
       wouldRefuse: z.record(z.string().max(40), z.number().int().min(0)),
       /** Tables of tenants under the guard. */
       guardedTables: z.number().int().min(0),
+      /** Absent: not looked at yet. */
+      unclassed: unclassedTablesSchema.optional(),
     })
     .optional(),
   /** Purges that are finished: rows removed per table, and that none was left. Repeated until answered. */

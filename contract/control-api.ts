@@ -3,6 +3,7 @@
  * `/v1`; every mutation takes an `Idempotency-Key` header, a `reason` and `dryRun`.
  */
 import { z } from "zod";
+import { unclassedTablesSchema } from "./cell-protocol.ts";
 import {
   cellIdSchema,
   epochSchema,
@@ -111,6 +112,8 @@ export const cellSchema = z.object({
   wouldRefuse: z.record(z.string(), z.number()).optional(),
   /** Tables of tenants under the guard, as the agent reports. */
   guardedTables: z.number().optional(),
+  /** Of any cell whose agent has told it. */
+  unclassed: unclassedTablesSchema.optional(),
   lease: z.object({
     grant: z.number(),
     /** Longest time that a grant now outstanding can still be valid, in milliseconds. */

@@ -5,6 +5,7 @@
 import pg from "pg";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { stageDryRunSchema } from "../contract/adoption-api.ts";
+import type { UnclassedTables } from "../contract/cell-protocol.ts";
 import {
   acceptedSchema,
   auditEntrySchema,
@@ -202,6 +203,7 @@ test("enforce is refused while a condition does not hold, and a dry run says how
   expect(await verdicts()).toEqual({
     agent: true,
     guard: false,
+    coverage: true,
     placements: false,
     refusals: false,
   });
@@ -212,7 +214,9 @@ test("enforce is refused while a condition does not hold, and a dry run says how
   await eventually(cell, ({ guardedTables }) => guardedTables === 3);
   await succeed("/v1/tenants", { id: "acme" });
   await quiet();
-  expect(await verdicts()).toEqual({ agent: true, guard: true, placements: true, refusals: true });
+  expect(await verdicts()).toEqual({
+    ...{ agent: true, guard: true, coverage: true, placements: true, refusals: true },
+  });
   // One request that would have been refused, and the minute begins anew.
   running.wouldRefuse = { CF001: 4 };
   await eventually(cell, ({ wouldRefuse }) => wouldRefuse?.["CF001"] === 4);
@@ -224,6 +228,65 @@ test("enforce is refused while a condition does not hold, and a dry run says how
   await eventually(cell, ({ wouldRefuse }) => wouldRefuse?.["CF001"] === 5);
   await succeed("/v1/cells/shop-01/stage", { stage: "enforce", acceptRefusals: true });
   expect(running.stage()).toBe("enforce");
+});
+
+test("a table that a migration forgot keeps a cell from enforce, by name, and is an event once", async () => {
+  const running = await observed();
+  await quiet();
+  const forgetIn = async (unclassed: UnclassedTables) => {
+    running.unclassed = unclassed;
+    await eventually(cell, (seen) => JSON.stringify(seen.unclassed) === JSON.stringify(unclassed));
+  };
+  await forgetIn({ count: 1, names: ["public.notes"] });
+  const asked = accept("/v1/cells/shop-01/stage", { stage: "enforce", acceptRefusals: true });
+  await expect(asked).rejects.toMatchObject({
+    code: "SAFETY_RULE",
+    message: expect.stringContaining("(public.notes)"),
+    nextSteps: [
+      expect.stringContaining("cellctl schema check"),
+      expect.stringContaining("cellctl schema install"),
+    ],
+  });
+  expect((await cell()).stage).toBe("observe");
+  await forgetIn({ count: 2, names: ["public.logs", "public.notes"] });
+  // An agent that could not look takes nothing back.
+  running.unclassed = undefined;
+  running.guardedTables = 4;
+  await eventually(cell, ({ guardedTables }) => guardedTables === 4);
+  expect((await cell()).unclassed?.count).toBe(2);
+  await forgetIn({ count: 0, names: [] });
+  const { rows } = await db.query(
+    "select object, text from cellfleet_control.event where kind = 'cell.uncovered'",
+  );
+  expect(rows).toEqual([
+    {
+      object: "shop-01",
+      text: "shop-01: 1 table is neither guarded nor classed in the manifest (public.notes)",
+    },
+  ]);
+  await quiet();
+  await succeed("/v1/cells/shop-01/stage", { stage: "enforce" });
+  expect(running.stage()).toBe("enforce");
+});
+
+test("a cell whose agent tells nothing of its tables is not taken to enforce", async () => {
+  await succeed("/v1/cells/adopt", shop);
+  const running = await startAgent();
+  running.unclassed = undefined;
+  running.guardedTables = 3;
+  await succeed("/v1/tenants", { id: "acme" });
+  await succeed("/v1/cells/shop-01/stage", { stage: "observe" });
+  await eventually(cell, ({ guardedTables }) => guardedTables === 3);
+  // As it stands where no agent has ever told it.
+  await db.query("update cellfleet_control.cell set unclassed = null");
+  await quiet();
+  const plan = await plane.send(
+    "POST",
+    "/v1/cells/shop-01/stage",
+    { stage: "enforce", dryRun: true },
+    stageDryRunSchema,
+  );
+  expect(plan.conditions.filter(({ ok }) => !ok).map(({ name }) => name)).toEqual(["coverage"]);
 });
 
 test("routers' counters are looked at too, and shown by reason", async () => {

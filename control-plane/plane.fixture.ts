@@ -10,6 +10,7 @@ import type {
   AgentSyncRequest,
   AgentSyncResponse,
   OwnershipChange,
+  UnclassedTables,
 } from "../contract/cell-protocol.ts";
 import { type Op, opSchema } from "../contract/control-api.ts";
 import { CellError } from "../contract/errors.ts";
@@ -128,6 +129,8 @@ export type FakeCell = {
   /** What it counted as refusable, and how many tables it guards. */
   wouldRefuse: Record<string, number>;
   guardedTables: number;
+  /** Tables that its manifest forgets; undefined: an agent that does not tell. */
+  unclassed: UnclassedTables | undefined;
   readonly stage: () => CellStage;
   /** What it was told about each key last. */
   readonly keys: ReadonlyMap<string, OwnershipChange>;
@@ -136,6 +139,13 @@ export type FakeCell = {
   readonly appliedRevision: () => number;
   readonly stop: () => Promise<void>;
 };
+
+const stageOf = (cell: FakeCell) => ({
+  applied: cell.stage(),
+  wouldRefuse: cell.wouldRefuse,
+  guardedTables: cell.guardedTables,
+  ...(cell.unclassed === undefined ? {} : { unclassed: cell.unclassed }),
+});
 
 /** A cell's agent and gate. It goes on calling when the control plane is away. */
 export async function startFakeCell(options: {
@@ -163,6 +173,7 @@ export async function startFakeCell(options: {
     appReachable: true,
     wouldRefuse: {},
     guardedTables: 0,
+    unclassed: { count: 0, names: [] },
     stage: () => stage,
     keys,
     purgedKeys,
@@ -183,7 +194,7 @@ export async function startFakeCell(options: {
     wantLease: !leased,
     waitMs: cell.purges && purged.length > 0 ? 0 : 500,
     ...(options.services === undefined ? {} : { services: options.services }),
-    stage: { applied: stage, wouldRefuse: cell.wouldRefuse, guardedTables: cell.guardedTables },
+    stage: stageOf(cell),
     purged: cell.purges ? purged : [],
     database: { grant: memory.grant, boot: gate },
   });

@@ -13,6 +13,7 @@ import { readStoreCatalog } from "../cell/store/catalog.ts";
 import { type Finding, findGaps } from "../cell/store/coverage.ts";
 import { installPack, type PackRoles, packContent } from "../cell/store/install.ts";
 import { protectTable } from "../cell/store/protect.ts";
+import { recordManifest } from "../cell/store/table-classes.ts";
 import { CellError } from "../contract/errors.ts";
 import type { CellId } from "../contract/ids.ts";
 import type { Random } from "../runtime/random.ts";
@@ -40,7 +41,7 @@ const roles = {
 } as const satisfies PackRoles & { readonly readerRole: string };
 
 /** Grows when `fill` below changes. */
-const fillVersion = 2;
+const fillVersion = 3;
 
 export type CellTemplate = Template & {
   /** Brings the databases of a cell that older code made up to date; the application must not run. */
@@ -185,6 +186,7 @@ async function guard(client: pg.Client, store: LocalStore): Promise<void> {
   for (const table of store.manifest.tables) {
     if (table.class === "tenant") await protectTable(client, table);
   }
+  await recordManifest(client, store.manifest);
   // An index beside the primary key, so that one tenant can be replicated by itself.
   for (const { code, mend } of await gapsOf(client, store)) {
     if (code === "KEY_NOT_IN_IDENTITY") await client.query(mend.replace(" concurrently", ""));

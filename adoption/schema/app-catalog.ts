@@ -91,6 +91,8 @@ const packSchema = z.object({
   version: z.number().nullable(),
   digest: z.string().nullable(),
   guarded: z.array(z.object({ name: z.string(), keyColumn: z.string(), keyspace: z.string() })),
+  /** The manifest as it was recorded: `schema.table` → class; null where nothing can be recorded yet. */
+  classes: z.record(z.string(), z.string()).nullable(),
 });
 
 const catalogSchema = z.object({
@@ -207,6 +209,7 @@ const absent: AppCatalog["pack"] = {
   version: null,
   digest: null,
   guarded: [],
+  classes: null,
 };
 
 export async function readAppCatalog(client: Queryable): Promise<AppCatalog> {
@@ -220,7 +223,23 @@ async function readPack(client: Queryable): Promise<AppCatalog["pack"]> {
   );
   if (found[0]?.there !== true) return absent;
   const { rows } = await client.query<{ pack: unknown }>(packQuery);
-  return packSchema.parse({ ...Object(rows[0]?.pack), stage: await readStage(client) });
+  return packSchema.parse({
+    ...Object(rows[0]?.pack),
+    stage: await readStage(client),
+    classes: await readClasses(client),
+  });
+}
+
+async function readClasses(client: Queryable): Promise<unknown> {
+  const { rows: found } = await client.query<{ there: boolean }>(
+    "select to_regclass('cellfleet.classed_table') is not null as there",
+  );
+  if (found[0]?.there !== true) return null;
+  const { rows } = await client.query<{ classes: unknown }>(
+    `select coalesce(jsonb_object_agg(schema_name || '.' || table_name, class), '{}') as classes
+       from cellfleet.classed_table`,
+  );
+  return rows[0]?.classes;
 }
 
 async function readStage(client: Queryable): Promise<string | null> {

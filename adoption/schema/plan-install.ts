@@ -6,6 +6,7 @@
 import { escapeIdentifier, escapeLiteral } from "pg";
 import type { Manifest } from "../../cell/store/manifest.ts";
 import type { ProtectStep } from "../../cell/store/protect.ts";
+import { recordManifestSql } from "../../cell/store/table-classes.ts";
 import type { AppCatalog } from "./app-catalog.ts";
 import { guardSteps, laterStep } from "./plan-guard.ts";
 import { identitySteps } from "./plan-identity.ts";
@@ -37,8 +38,10 @@ export function planInstall(
   const tables = tenantTables(catalog, manifest);
   const ready = tables.filter(isReady);
   const unique = tables.map((table) => uniqueSteps(table, tables, wish.replaceUnique));
+  const pack = packSteps(catalog, wish);
   const steps = [
-    ...packSteps(catalog, wish),
+    ...pack,
+    ...manifestSteps(catalog, manifest, pack.length > 0),
     ...ready.flatMap((table) => keySteps(table)),
     ...ready.flatMap((table) => table.leaves.flatMap((leaf) => identitySteps(table, leaf))),
     ...unique.flatMap((one) => one.steps),
@@ -99,4 +102,32 @@ function packSteps(catalog: AppCatalog, wish: InstallWish): Step[] {
     sql: [`-- the SQL pack, for the cell ${escapeLiteral(wish.cell)}`],
   };
   return isThere ? [] : [install];
+}
+
+/** Before tables are guarded: whoever looks meanwhile sees those that still miss their guard. */
+function manifestSteps(
+  { pack }: AppCatalog,
+  manifest: Manifest,
+  comesWithPack: boolean,
+): readonly Step[] {
+  // A pack that stays as it is, and is older than this list, cannot be told.
+  if (pack.classes === null && !comesWithPack) return [];
+  const wanted = manifest.tables.map((table) => [`${table.schema}.${table.table}`, table.class]);
+  const recorded = Object.entries(pack.classes ?? {});
+  const isRecorded =
+    recorded.length === wanted.length &&
+    wanted.every(([name = "", kind]) => pack.classes?.[name] === kind);
+  if (isRecorded) return [];
+  return [
+    {
+      id: "record-manifest cellfleet",
+      kind: "record-manifest",
+      object: "cellfleet",
+      way: "ours",
+      lock: "none on your tables",
+      why: "a table that a later migration adds, and nobody classes, is told by the cell's agent",
+      undo: "cellctl schema uninstall",
+      sql: [recordManifestSql(manifest)],
+    },
+  ];
 }

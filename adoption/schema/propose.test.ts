@@ -43,7 +43,10 @@ function table(name: string, { columns, keys = [], rows = 5000, writes = 0 }: Sk
 
 const catalogOf = (...tables: readonly AppTable[]): AppCatalog => ({
   ...{ database: "d", user: "u", version: 180_000, views: [], tables: [...tables] },
-  pack: { schema: false, cell: null, stage: null, version: null, digest: null, guarded: [] },
+  pack: {
+    ...{ schema: false, cell: null, stage: null, version: null, digest: null, guarded: [] },
+    classes: null,
+  },
 });
 const classes = (catalog: AppCatalog, wanted?: string) =>
   proposeManifest(catalog, wanted)?.tables.map((one) =>

@@ -15,6 +15,7 @@ export type StepWay = "locked" | "concurrent" | "batches" | "ours";
 
 export const stepKinds = [
   "install-pack",
+  "record-manifest",
   "add-key-column",
   "backfill",
   "key-not-null-check",

@@ -33,6 +33,8 @@ export type AgentEvents = {
   "table.lost": LogFields;
   "table.found": LogFields;
   "stats.failed": LogFields;
+  "coverage.changed": { count: number; tables: string };
+  "coverage.failed": LogFields;
   "app.found": { upstream: string };
   "app.lost": { upstream: string; reason: string };
 };

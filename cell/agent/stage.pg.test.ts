@@ -253,6 +253,26 @@ describe("a change of stage", () => {
   });
 });
 
+test("reports tables that a migration added and nobody classed, until they are", async () => {
+  await bench.serving();
+  await until("no table", () => reported()?.unclassed?.count === 0);
+  await bench.store.owner("create table notes (id integer, tenant_id text)");
+  await until("the table is told", () => reported()?.unclassed?.names.join() === "public.notes");
+  expect(reported()?.unclassed).toEqual({ count: 1, names: ["public.notes"] });
+  await bench.store.owner(
+    `select cellfleet.record_manifest('[{"schema": "public", "table": "notes", "class": "cell-local"}]')`,
+  );
+  await until("it is classed", () => reported()?.unclassed?.count === 0);
+});
+
+test("serves, and says nothing of tables, where the database's pack cannot tell", async () => {
+  await bench.store.admin.query("drop function cellfleet.unclassed_tables()");
+  const agent = await bench.serving();
+  await until("it is told of guarded tables", () => reported()?.guardedTables === 1);
+  expect(reported()?.unclassed).toBeUndefined();
+  expect((await bench.ask(agent, { method: "POST", body: "x" })).status).toBe(201);
+});
+
 describe("a fan-out", () => {
   const fanOut = (more: Readonly<Record<string, string | undefined>> = {}) => ({
     ...bare,

@@ -22,6 +22,8 @@ import type { Random } from "../../runtime/random.ts";
 import { type DatabaseFacts, readFacts } from "../store/facts.ts";
 import { type LowRange, readHeldRanges, readLowRanges } from "../store/id-ranges.ts";
 import { listOwnership } from "../store/ownership.ts";
+import type { Unclassed } from "../store/table-classes.ts";
+import { CoverageLook } from "./coverage-look.ts";
 import type { DatabaseSession } from "./database-session.ts";
 import type { AgentLog } from "./events.ts";
 import type { LeaseKeeper } from "./lease-keeper.ts";
@@ -75,6 +77,7 @@ export class Sync {
   readonly #obey: ReturnType<typeof createObedience>;
   readonly #loop: Loop;
   readonly #report: OwnershipReport;
+  readonly #coverage: CoverageLook;
   #refused: Refused[] = [];
   #fleet: string | undefined;
   #call: AbortController | undefined;
@@ -87,6 +90,7 @@ export class Sync {
     this.#options = options;
     this.#obey = createObedience({ ...options, onStageSet: () => options.session.look() });
     this.#report = new OwnershipReport((after, limit) => listOwnership(options.pool, after, limit));
+    this.#coverage = new CoverageLook(options);
     this.#loop = startLoop({
       clock: options.clock,
       random: options.random,
@@ -198,7 +202,8 @@ export class Sync {
         const lowRanges = primary ? await readLowRanges(pool) : [];
         const held = primary ? await readHeldRanges(pool) : [];
         const page = primary ? await this.#report.page() : undefined;
-        return { facts, reachable: true, lowRanges, held, page };
+        const unclassed = primary ? await this.#coverage.look() : undefined;
+        return { facts, reachable: true, lowRanges, held, page, unclassed };
       } catch {
         // The session notices the same and says it; the control plane is told that it is so.
       }
@@ -239,6 +244,7 @@ export class Sync {
         applied: facts.stage,
         wouldRefuse: { ...facts.wouldRefuse, ...wouldRefuse.counts() },
         guardedTables: facts.guardedTables,
+        ...(seen.unclassed === undefined ? {} : { unclassed: seen.unclassed }),
       },
       purged: primary ? purger.due() : [],
       wantLease,
@@ -290,10 +296,11 @@ type Seen = {
   readonly lowRanges: readonly LowRange[];
   readonly held: readonly { readonly sequence: string; readonly max: number }[];
   readonly page: ReportPage | undefined;
+  readonly unclassed: Unclassed | undefined;
 };
 
 const withoutSight = (facts: DatabaseFacts): Seen => ({
-  ...{ facts, reachable: false, lowRanges: [], held: [], page: undefined },
+  ...{ facts, reachable: false, lowRanges: [], held: [], page: undefined, unclassed: undefined },
 });
 
 const isStageNews = (answer: AgentSyncResponse, facts: DatabaseFacts): boolean =>

@@ -57,6 +57,9 @@ export const cellView: View<Cell> = {
           ["would refuse", refusals(cell.wouldRefuse) || "nothing so far"],
         ] as const)
       : []),
+    ...(cell.adopted === true || (cell.unclassed?.count ?? 0) > 0
+      ? ([["unclassed", forgotten(cell)]] as const)
+      : []),
     ["region", cell.region],
     ["failure domain", cell.failureDomain],
     ["provider", cell.provider],
@@ -184,6 +187,15 @@ export const resolutionTraceView: View<z.infer<typeof resolutionSchema>> = {
 };
 
 /** `TENANT_MISSING 3, TENANT_UNKNOWN 12`. */
+/** Tables that neither the guard nor the manifest knows, one a line. */
+function forgotten({ unclassed }: Cell): string | string[] {
+  if (unclassed === undefined) return "not told by its agent yet";
+  const { count: all, names } = unclassed;
+  if (all === 0) return "no table";
+  const more = all > names.length ? [`and ${all - names.length} more`] : [];
+  return [`${counted(all, "table")}; cellctl schema check`, ...names, ...more];
+}
+
 const refusals = (counts: Readonly<Record<string, number>> = {}): string =>
   Object.entries(counts)
     .filter(([, times]) => times > 0)

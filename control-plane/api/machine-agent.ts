@@ -26,6 +26,7 @@ import {
   recordProgress,
   recordStage,
 } from "../store/cell-record.ts";
+import { recordUnclassed } from "../store/coverage-record.ts";
 import { leaseIdRanges, surpassHeldIds } from "../store/id-ranges.ts";
 import { activateApplied, type OwnershipPage, readChanges } from "../store/ownership-feed.ts";
 import { saveClaims } from "../store/recovery-claims.ts";
@@ -99,6 +100,7 @@ async function serveSync(
   if (cell.mode === "recovering") return answerRecovering(desk, said, cell, signal);
   await recordProgress(database.read, said);
   await recordStage(database.read, said);
+  await recordUnclassed(database, said, cell.unclassed);
   const purged = said.purged ?? [];
   await recordPurged(database.read, said.cell, purged);
   const lease = await desk.leases.grant(said, cell);

@@ -29,6 +29,7 @@ export const aStage = (change: Partial<StageView> = {}): StageView => ({
   goal: "enforce",
   applied: "enforce",
   guardedTables: 0,
+  unclassed: { count: 0, names: [] },
   wouldRefuse: {},
   refusedAtMs: 0,
   ...change,

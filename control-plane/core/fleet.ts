@@ -2,6 +2,8 @@
  * The immutable view of the fleet that every decision takes: plain values, read in one snapshot.
  * Decisions also take `nowMs`; nothing here knows a database or a clock.
  */
+
+import type { UnclassedTables } from "../../contract/cell-protocol.ts";
 import type {
   Capacity,
   CellHealth,
@@ -58,6 +60,8 @@ export type StageView = {
   readonly goal: CellStage;
   readonly applied: CellStage;
   readonly guardedTables: number;
+  /** Tables that its manifest forgets; null: its agent has not told. */
+  readonly unclassed: UnclassedTables | null;
   /** What would have been refused, by code. */
   readonly wouldRefuse: Readonly<Record<string, number>>;
   /** When one of these grew last; 0: never. */

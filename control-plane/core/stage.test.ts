@@ -4,8 +4,9 @@ import { aCell, aFleet, aRouter, aStage } from "./fleet.fixture.ts";
 import type { CellView, FleetSnapshot, StageView } from "./fleet.ts";
 import { liveRouters, routerForgottenMs } from "./fleet.ts";
 import { judgePassThrough, startTrack } from "./health.ts";
+import { unmetSteps } from "./ops/cell-stage.ts";
 import { spreadContainers } from "./place.ts";
-import { adoptingCell, quietMs, stageConditions, unmet } from "./stage.ts";
+import { adoptingCell, quietMs, stageConditions, unclassedText, unmet } from "./stage.ts";
 
 const nowMs = 1_000_000;
 const observing = (change: Partial<StageView> = {}): StageView =>
@@ -35,6 +36,13 @@ describe("to enforce", () => {
     ["an agent that is not healthy", {}, { cell: { health: "down" as const } }, ["agent"]],
     ["no lease", {}, { cell: { leaseUntilMs: 0 } }, ["agent"]],
     ["no table under the guard", { guardedTables: 0 }, {}, ["guard"]],
+    [
+      "a table that no manifest classes",
+      { unclassed: { count: 1, names: ["public.notes"] } },
+      {},
+      ["coverage"],
+    ],
+    ["an agent that has not told of such tables", { unclassed: null }, {}, ["coverage"]],
     ["a placement that waits", {}, { holding: { keys: 400, waiting: 1 } }, ["placements"]],
     ["no tenant at all", {}, { holding: { keys: 0, waiting: 0 } }, ["placements"]],
     ["a refusal a moment ago", { refusedAtMs: nowMs - quietMs + 1 }, {}, ["refusals"]],
@@ -54,10 +62,32 @@ describe("to enforce", () => {
     expect(toEnforce({}, { holding: { keys: 0, waiting: 0 }, accept: true })).toEqual([]);
     // Acceptance is of refusals, not of a cell that cannot serve.
     expect(toEnforce({}, { cell: { agents: [] }, accept: true })).toEqual(["agent"]);
+    const unclassed = { count: 1, names: ["public.notes"] };
+    expect(toEnforce({ unclassed }, { accept: true })).toEqual(["coverage"]);
     expect(toEnforce({}, { holding: { keys: 4, waiting: 1 }, accept: true })).toEqual([
       "placements",
     ]);
   });
+});
+
+test("forgotten tables are named, and how many more there are", () => {
+  const names = ["public.logs", "public.notes (classed tenant, not guarded)"];
+  expect(unclassedText({ count: 5, names })).toBe(
+    "5 tables are neither guarded nor classed in the manifest (public.logs, public.notes (classed tenant, not guarded), and 3 more)",
+  );
+  expect(unclassedText({ count: 1, names: ["public.logs"] })).toBe(
+    "1 table is neither guarded nor classed in the manifest (public.logs)",
+  );
+  const cell = cellIn(observing({ unclassed: { count: 5, names } }));
+  const facts = { cell, cells: [cell], routers: [], holdings: new Map(), nowMs };
+  // To observe nothing is asked for: there a forgotten table loses nothing.
+  const toObserve = cellIn(observing({ now: "pass-through", unclassed: { count: 5, names } }));
+  expect(unmet(stageConditions({ ...facts, cell: toObserve }, "observe", false))).toEqual([]);
+  const [first] = unmet(stageConditions(facts, "enforce", true));
+  expect(first?.text).toContain("public.logs");
+  expect(unmetSteps("shop-01", "enforce", first === undefined ? [] : [first])[0]).toContain(
+    "cellctl schema check",
+  );
 });
 
 test("out of enforce only while no other cell owns anything", () => {

@@ -5,6 +5,7 @@
  * What must always be true: while a cell is not in `enforce` it is the only owner of the fleet. With
  * one owner nothing can be written in a wrong place, although nothing is refused.
  */
+import type { UnclassedTables } from "../../contract/cell-protocol.ts";
 import type { CellStage } from "../../contract/routing-table.ts";
 import type { CellView, Holding, RouterView } from "./fleet.ts";
 import { missingToServe } from "./ops/cell-create.ts";
@@ -48,6 +49,7 @@ export function stageConditions(
   return [
     agentServes(facts),
     guarded(facts),
+    covered(facts),
     placed(facts, acceptRefusals),
     quiet(facts, acceptRefusals),
   ];
@@ -70,6 +72,29 @@ function guarded({ cell }: StageFacts): Condition {
       ? `${tables} ${tables === 1 ? "table is" : "tables are"} under the guard`
       : "no table is under the guard yet";
   return { name: "guard", ok: tables > 0, text };
+}
+
+/** A table that nobody classed is not moved, not fenced, and missed by nobody until it is too late. */
+function covered({ cell }: StageFacts): Condition {
+  const { unclassed } = cell.stage;
+  const name = "coverage";
+  if (unclassed === null) {
+    const text = `the agent of ${cell.id} has not told yet which tables its manifest forgets`;
+    return { name, ok: false, text };
+  }
+  const { count } = unclassed;
+  const text =
+    count === 0
+      ? "every table is classed in the manifest, and guarded if it is a tenant's"
+      : `${unclassedText(unclassed)}: guard, move and standby would pass ${count === 1 ? "it" : "them"} by`;
+  return { name, ok: count === 0, text };
+}
+
+/** `2 tables are neither guarded nor classed in the manifest (public.a, public.b)` */
+export function unclassedText({ count, names }: UnclassedTables): string {
+  const more = count > names.length ? `, and ${count - names.length} more` : "";
+  const tables = count === 1 ? "1 table is" : `${count} tables are`;
+  return `${tables} neither guarded nor classed in the manifest (${names.join(", ")}${more})`;
 }
 
 function placed({ cell, holdings }: StageFacts, accept: boolean): Condition {

@@ -3,10 +3,15 @@
  * one small write; only a gate that comes or goes changes the routing table.
  */
 import { sql } from "drizzle-orm";
-import type { AgentSyncRequest, AgentSyncResponse } from "../../contract/cell-protocol.ts";
+import type {
+  AgentSyncRequest,
+  AgentSyncResponse,
+  UnclassedTables,
+} from "../../contract/cell-protocol.ts";
 import type { CellState } from "../../contract/control-api.ts";
 import { type CellStage, defaultService } from "../../contract/routing-table.ts";
 import type { RecoveryCellState, RecoveryStep } from "../core/recovery.ts";
+import { toUnclassed } from "./coverage-record.ts";
 import type { Database, Reader } from "./database.ts";
 import { changeRouting } from "./routing-change.ts";
 
@@ -32,24 +37,26 @@ export type CellRecord = {
   readonly appliedRevision: number;
   /** What its agents are told; null for a cell that was not adopted: it enforces from its birth. */
   readonly stageGoal: CellStage | null;
+  readonly unclassed: UnclassedTables | null;
 };
 
 export async function readCellRecord(
   reader: Reader,
   cell: string,
 ): Promise<CellRecord | undefined> {
-  const { rows } = await reader.execute<CellRecord>(sql`
+  const { rows } = await reader.execute<CellRecord & { unclassed: unknown }>(sql`
     select f.id as fleet, f.mode, f.mode_reason as "modeReason", f.recovery_step as "recoveryStep",
            r.state as "recoveryCell", f.revision::float8 as revision, c.state, c.revoking,
            greatest(f.revision, f.fence_revision, f.revision_max_seen)::float8 as "revisionMax", f.epoch_max_seen::float8 as "epochMaxSeen",
            c.grant_no::float8 as "grant", c.grant_seen::float8 as "grantSeen",
            c.system_identifier as "systemIdentifier", c.timeline, c.boot,
            c.boot_instance as "bootInstance", c.applied_revision::float8 as "appliedRevision",
-           case when c.adopted then c.stage_goal end as "stageGoal"
+           case when c.adopted then c.stage_goal end as "stageGoal", c.unclassed
       from cellfleet_control.fleet as f
       join cellfleet_control.cell as c on c.id = ${cell}
       left join cellfleet_control.recovery_cell as r on r.cell = c.id`);
-  return rows[0];
+  const [row] = rows;
+  return row && { ...row, unclassed: toUnclassed(row.unclassed) };
 }
 
 /** What the agents of an adopted cell are told now: it may have changed while one waited. */

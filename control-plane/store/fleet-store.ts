@@ -15,6 +15,7 @@ import type {
   StageView,
 } from "../core/fleet.ts";
 import { adoptingCell } from "../core/stage.ts";
+import { toUnclassed } from "./coverage-record.ts";
 import { type Database, databaseNowMs, type Reader } from "./database.ts";
 import { openOps, toOpView } from "./ops.ts";
 import { toPlacementView } from "./placements.ts";
@@ -169,6 +170,7 @@ const stageOf = (row: CellRow): StageView => ({
   goal: row.stageGoal,
   applied: row.stageApplied,
   guardedTables: row.guardedTables,
+  unclassed: toUnclassed(row.unclassed),
   wouldRefuse: countsSchema.parse(row.wouldRefuse),
   refusedAtMs: row.wouldRefuseAt?.getTime() ?? 0,
 });
@@ -246,6 +248,7 @@ function toCell(
           guardedTables: row.guardedTables,
         }
       : {}),
+    unclassed: toUnclassed(row.unclassed) ?? undefined,
     lease: { grant: row.grant, outstandingMs: Math.max(0, leaseUntilMs(row) - nowMs) },
     agents: agents.map((one) => ({
       instance: one.instance,

@@ -147,6 +147,8 @@ export const cell = control.table("cell", {
   wouldRefuseAt: when("would_refuse_at"),
   /** Tables of tenants under the guard, as reported. */
   guardedTables: integer("guarded_tables").notNull().default(0),
+  /** Tables that stand in no class (contract/cell-protocol.ts), as reported; null: not told yet. */
+  unclassed: jsonb("unclassed"),
   /** What the cell's agent has applied and read back. */
   appliedRevision: big("applied_revision").notNull().default(0),
   /** Observed highest, for recovery after a restore (corrections A5). */

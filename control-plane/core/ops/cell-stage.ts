@@ -158,6 +158,11 @@ export function unmetSteps(cell: string, to: CellStage, missing: readonly Condit
       return [...agentSteps(cell), `cellctl cell get ${cell}`];
     case "guard":
       return ["cellctl schema check", "cellctl schema install"];
+    case "coverage":
+      return [
+        "cellctl schema check   (names each, with its line for the manifest)",
+        "cellctl schema install   (puts them under the guard, and records the manifest)",
+      ];
     case "placements":
       return [
         `cellctl tenant import FILE   (tenants of ${cell})`,

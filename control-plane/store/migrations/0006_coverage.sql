@@ -1,0 +1,1 @@
+ALTER TABLE "cellfleet_control"."cell" ADD COLUMN "unclassed" jsonb;
