@@ -7,6 +7,7 @@ import { afterEach, beforeEach, describe, test } from "vitest";
 import { readStoreCatalog } from "../cell/store/catalog.ts";
 import { type Finding, findGaps } from "../cell/store/coverage.ts";
 import { parseManifest } from "../cell/store/manifest.ts";
+import { readUnclassed } from "../cell/store/table-classes.ts";
 import { type CellId, parseCellId } from "../contract/ids.ts";
 import { must } from "../runtime/assert.ts";
 import { systemClock } from "../runtime/clock.ts";
@@ -57,18 +58,27 @@ async function asApp(text: string): Promise<Array<Record<string, unknown>>> {
   }
 }
 
-async function gaps(): Promise<Finding[]> {
-  const file = new URL("../cell/sample/cellfleet.schema.yaml", import.meta.url);
-  const manifest = parseManifest(await readFile(file, "utf8"));
+async function asAgent<T>(work: (client: pg.Client) => Promise<T>): Promise<T> {
   const agent = await readFile(must(cells.logins(id), "logins").agentFile, "utf8");
   const client = new pg.Client(agent.trim());
   await client.connect();
   try {
-    return findGaps(manifest, await readStoreCatalog(client, "app"), "app");
+    return await work(client);
   } finally {
     await client.end();
   }
 }
+
+async function gaps(): Promise<Finding[]> {
+  const file = new URL("../cell/sample/cellfleet.schema.yaml", import.meta.url);
+  const manifest = parseManifest(await readFile(file, "utf8"));
+  return asAgent(async (client) =>
+    findGaps(manifest, await readStoreCatalog(client, "app"), "app"),
+  );
+}
+
+/** As its agent tells it: tables that are neither guarded nor in the manifest that was recorded. */
+const forgotten = async () => (await asAgent(readUnclassed)).names;
 
 const pids = () => cells.units().map((unit) => unit.status().pid);
 const systemIdentifier = async () =>
@@ -101,6 +111,7 @@ describe("a cell on this machine", () => {
   test("has no table and no role that the guard does not hold", async ({ expect }) => {
     await cells.act(id, "create", "token-1");
     expect(await gaps()).toEqual([]);
+    expect(await forgotten()).toEqual([]);
   });
 
   test("that older code made is brought up to date when it starts", async ({ expect }) => {
@@ -116,9 +127,11 @@ describe("a cell on this machine", () => {
     );
     await admin.end();
     expect((await gaps()).length).toBeGreaterThan(0);
+    expect(await forgotten()).toEqual(["public.orders (classed tenant, not guarded)"]);
     await cells.act(id, "stop");
     expect(await cells.act(id, "start")).toMatchObject({ state: "running" });
     expect(await gaps()).toEqual([]);
+    expect(await forgotten()).toEqual([]);
   });
 
   test("stays dead after kill, and start brings it back on its own data", async ({ expect }) => {

@@ -82,6 +82,8 @@ async function asRole(file: string, text: string): Promise<Array<Record<string, 
   }
 }
 
+const forgotten = "select table_name from cellfleet.unclassed_tables()";
+
 describe("a cell of an application with a cellfleet.yaml", () => {
   test("runs its services and workers, told where they are", async ({ expect }) => {
     const { units, act, ports } = await open();
@@ -122,6 +124,7 @@ describe("a cell of an application with a cellfleet.yaml", () => {
          from pg_roles r where rolname = current_user`,
     );
     expect(role).toEqual({ rolsuper: false, rolbypassrls: false, owns: 0 });
+    expect(await asRole("agent-database-url", forgotten)).toEqual([]);
     const read = asRole("reader-database-url", "insert into currencies values ('CHF', 2)");
     await expect(read).rejects.toMatchObject({ code: "42501" });
   });
@@ -142,6 +145,8 @@ describe("a cell of an application with a cellfleet.yaml", () => {
       "insert into notes (id, account_id) values (1, 'acme')",
     );
     await expect(write).rejects.toMatchObject({ code: "CF001" });
+    // The manifest is recorded anew, so that the agent misses nothing.
+    expect(await asRole("agent-database-url", forgotten)).toEqual([]);
     expect(await asRole("app-database-url", "select count(*)::int as n from currencies")).toEqual([
       { n: 4 },
     ]);
