@@ -105,14 +105,12 @@ export const cellSchema = z.object({
   stores: z.record(z.string(), storeSchema),
   release: z.string(),
   schemaVersion: z.string(),
-  /** See `cellStages`. */
   stage: z.enum(cellStages),
   /** Adopted in place; what its agent and the routers counted as refusable, by code. */
   adopted: z.boolean().optional(),
   wouldRefuse: z.record(z.string(), z.number()).optional(),
-  /** Tables of tenants under the guard, as the agent reports. */
+  /** Tables of tenants under the guard, as the agent reports; and of any cell those in no class. */
   guardedTables: z.number().optional(),
-  /** Of any cell whose agent has told it. */
   unclassed: unclassedTablesSchema.optional(),
   lease: z.object({
     grant: z.number(),
