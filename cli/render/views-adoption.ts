@@ -27,7 +27,14 @@ export const receiptView: View<Receipt> = {
   details: (receipt) => [
     ["tenant", receipt.tenant],
     ["keyspace", receipt.keyspace],
-    ["complete", receipt.complete ? "yes" : "no: a cell has not confirmed yet"],
+    [
+      "complete",
+      receipt.complete
+        ? "yes"
+        : receipt.cells.length === 0
+          ? "no: what cells confirmed is not known"
+          : "no: a cell has not confirmed yet",
+    ],
     ["operation", receipt.op],
     ["requested", receipt.requestedAt],
     ["completed", receipt.completedAt ?? "not yet"],

@@ -10,6 +10,7 @@ import type { PlacementState } from "../../contract/control-api.ts";
 import { type Claim, decideKey, type KeyDecision, revisionMargin } from "../core/recovery.ts";
 import type { Tx } from "./database.ts";
 import { rowsPerRevisionMax } from "./ownership-feed.ts";
+import { buryLost } from "./recovery-burial.ts";
 import type { FleetRow } from "./routing-change.ts";
 
 const fetchRows = 5000;
@@ -176,13 +177,15 @@ export async function writePlacements(tx: Tx, fleet: FleetRow, opId: string): Pr
       returning p.revision
     )
     select coalesce(max(revision), ${first})::float8 as revision from written`);
+  const revision = rows[0]?.revision ?? first;
+  await buryLost(tx, { op: opId, revision });
   await writeTenants(tx);
   return {
     kept: counts.keep,
     owned: counts.own,
     unavailable: counts.unavailable,
     gone: counts.gone,
-    revision: rows[0]?.revision ?? first,
+    revision,
   };
 }
 

@@ -180,7 +180,7 @@ export const bury = (
 export const isSpent = async (reader: Reader, tenantId: string): Promise<boolean> =>
   (await reader.$count(tombstone, eq(tombstone.tenant, tenantId))) > 0;
 
-const backupsNote =
+export const backupsNote =
   "Backups, WAL archives and logs of the cells' databases are not reached by this; they end by their own retention.";
 
 /** Complete, or as far as the deletion has come; undefined: nobody with this id was deleted. */

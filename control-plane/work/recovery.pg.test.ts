@@ -20,6 +20,7 @@ import {
 import { insertPending } from "../store/placements.ts";
 import { fenceLosers } from "../store/recovery-steps.ts";
 import { changeRouting } from "../store/routing-change.ts";
+import { isSpent, readReceipt } from "../store/tenant-end.ts";
 import { checkIncarnation, type RecoveryOptions, recoveryTurn, startRecovery } from "./recovery.ts";
 
 let postgres: TestPostgres;
@@ -183,7 +184,7 @@ test("what was made, deleted or lost after the backup comes out as the cells kno
   await place("emigrated", "cell-03");
   const cells = [
     await newCell("cell-01", [entry("deleted", "dropped", 1), entry("made-later", "active", 1)]),
-    await newCell("cell-02", [entry("kept", "active", 1)]),
+    await newCell("cell-02", [entry("kept", "active", 1), entry("short-lived", "dropped", 2)]),
     await newCell("cell-03", [entry("emigrated", "moved", 2)]),
   ];
   loop = startRecovery(options());
@@ -207,6 +208,17 @@ test("what was made, deleted or lost after the backup comes out as the cells kno
     sql`select used_tenants::int as used from cellfleet_control.cell order by id`,
   );
   expect(used.map((row) => row.used)).toEqual([2, 1, 1]);
+  // Whether the backup knew them or not: their ids are spent, and their receipts say what is known.
+  const receipts = await Promise.all(
+    ["deleted", "short-lived"].map((id) => readReceipt(control.database.read, id)),
+  );
+  for (const receipt of receipts) {
+    expect(receipt).toMatchObject({ complete: false, completedAt: null, cells: [] });
+    expect(receipt?.notes[0]).toContain("its receipt was lost with the backup");
+  }
+  for (const id of ["emigrated", "kept", "made-later", "never-arrived"]) {
+    expect(await isSpent(control.database.read, id)).toBe(false);
+  }
 });
 
 test("what an operator has suspended or is deleting is not served again because of a restore", async () => {
