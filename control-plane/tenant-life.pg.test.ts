@@ -283,8 +283,8 @@ describe("delete", () => {
     await succeed(accept("/v1/keyspaces", { name: "users", strategy: "slots", slotCount: 4 }));
     await succeed(accept("/v1/tenants", { id: "ada", keyspace: "users" }));
     const { cell } = (await tenant("ada")).placement;
-    for (const call of [accept("/v1/tenants/ada/suspend"), remove("ada")]) {
-      expect(await codeOf(call)).toBe("STATE_CONFLICT");
+    for (const call of [() => accept("/v1/tenants/ada/suspend"), () => remove("ada")]) {
+      expect(await codeOf(call())).toBe("STATE_CONFLICT");
     }
     await succeed(accept("/v1/overrides", { keyspace: "users", tenant: "ada", cell }));
     const done = await succeed(remove("ada"));
@@ -299,6 +299,12 @@ describe("delete", () => {
     expect(rows).toEqual([{ state: "suspended", deleted: false }]);
     const create = accept("/v1/tenants", { id: "ada", keyspace: "users" });
     expect(await codeOf(create)).toBe("TENANT_DELETED");
+    // The id alone is spent, in every keyspace and by every way to make a key of it.
+    await succeed(accept("/v1/keyspaces", { name: "others", strategy: "slots", slotCount: 4 }));
+    for (const keyspace of ["users", "others"]) {
+      const override = accept("/v1/overrides", { keyspace, tenant: "ada", cell });
+      expect(await codeOf(override)).toBe("TENANT_DELETED");
+    }
   });
 
   test("a cell that never comes back is destroyed, and the deletion ends with it", async () => {

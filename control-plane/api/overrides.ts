@@ -29,6 +29,7 @@ import {
   tombstone,
 } from "../store/placements.ts";
 import { changeRouting, lockNormalFleet } from "../store/routing-change.ts";
+import { isSpent } from "../store/tenant-end.ts";
 import { findTenant, setPlacementKey } from "../store/tenants.ts";
 import { accept, dryRunAnswer, freshOpId } from "./accept.ts";
 import { requireCell } from "./cell-lookup.ts";
@@ -36,6 +37,7 @@ import type { ApiContext } from "./context.ts";
 import { type Answer, type Endpoint, endpoint } from "./endpoint.ts";
 import { mutation, type Work } from "./mutation.ts";
 import { decodeCursor, page, pageQuery } from "./paging.ts";
+import { tenantDeleted } from "./tenant-life.ts";
 
 type Wanted = z.output<typeof createOverrideSchema>;
 
@@ -116,6 +118,8 @@ async function containerOf(reader: Reader, wanted: Pick<Wanted, "keyspace" | "te
 async function createOverride(context: ApiContext, work: Work, wanted: Wanted): Promise<Answer> {
   const { tx, dryRun } = work;
   await lockNormalFleet(tx);
+  // As a tenant of its own it would be served again, from whatever rows there are.
+  if (await isSpent(tx, wanted.tenant)) throw tenantDeleted(wanted.tenant);
   const container = await containerOf(tx, wanted);
   await requireCell(tx, wanted.cell);
   const key = tenantKey(wanted.keyspace, wanted.tenant);
