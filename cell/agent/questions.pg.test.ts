@@ -102,6 +102,36 @@ describe("a question", () => {
     });
   });
 
+  test("that takes away its own time limit is ended all the same, with what it holds", async () => {
+    const sql = `select case when g = 1 then set_config('statement_timeout', '0', false)
+        when g = 2 then pg_advisory_lock(4711)::text
+        when g = 3 then set_config('client_connection_check_interval', '0', false)
+        when g > 150 then pg_sleep(600)::text else 'x' end
+      from generate_series(1, 1000) g`;
+    const answer = await run(sql, { timeoutMs: 1000 });
+    expect(answer).toMatchObject({ kind: "error" });
+    await until("its backend is gone, and its lock with it", async () => {
+      const { rows } = await bench.store.admin.query(
+        `select 1 from pg_stat_activity where application_name = 'cellfleet-query'
+         union all select 1 from pg_locks where locktype = 'advisory' and objid = 4711`,
+      );
+      return rows.length === 0;
+    });
+  });
+
+  test("in one batch that cannot be interrupted by its time limit is ended too", async () => {
+    const sql = `select case when g = 1 then set_config('statement_timeout', '0', false)
+        when g = 2 then set_config('client_connection_check_interval', '0', false)
+        else pg_sleep(600)::text end from generate_series(1, 3) g`;
+    expect(await run(sql, { timeoutMs: 500 })).toMatchObject({ kind: "error" });
+    await until("its backend is gone", async () => {
+      const { rows } = await bench.store.admin.query(
+        "select 1 from pg_stat_activity where application_name = 'cellfleet-query'",
+      );
+      return rows.length === 0;
+    });
+  });
+
   test("to a database that is not there is answered so", async () => {
     const answer = await runQuestion(
       question("select 1"),
