@@ -23,6 +23,16 @@ export const listElements = (values: readonly string[]): string[] =>
     .map((element) => element.trim().toLowerCase())
     .filter((element) => element !== "");
 
+/**
+ * A header's name as the strangest server may read it: CGI, WSGI, PHP and Java frameworks take `_` and
+ * `.` for a dash, and put `HTTP_` in front of what came over the wire.
+ */
+export const foldHeaderName = (name: string): string =>
+  name
+    .toLowerCase()
+    .replace(/[^a-z0-9]/g, "-")
+    .replace(/^(?:http-)+/, "");
+
 /** The headers for which `keep` says yes; its argument is the name in lower case. */
 export function filterHeaders(raw: RawHeaders, keep: (name: string) => boolean): string[] {
   const kept: string[] = [];

@@ -89,6 +89,23 @@ describe("a request", () => {
   test("to a service outside of the cells needs one that is registered", () => {
     expect(decideGlobal(view, "login")).toMatchObject({ kind: "refuse", code: "SERVICE_UNKNOWN" });
   });
+  test("to all cells names owners that do not offer the service", () => {
+    const cells = ["a", "b"].map((id) => ({
+      id: id as CellId,
+      services: {
+        default: { endpoints: [`http://${id}.test`] },
+        ...(id === "a" ? { search: { endpoints: ["http://search.test"] } } : {}),
+      },
+    }));
+    const both = buildTable({ ...table.lists, fleet: "f", revision: 8 as Revision, cells }, [
+      group("acme", "a", "active"),
+      group("globex", "b", "active"),
+    ]);
+    if (isTableRefusal(both)) throw new Error(both.text);
+    const decision = decideFanOut({ ...view, table: both }, "search");
+    if (decision.kind === "refuse") throw new Error(decision.message);
+    expect(decision.targets).toMatchObject([{ cell: "a" }, { missing: "b" }]);
+  });
   test("to all cells goes to owners, and names those that are not in the table", () => {
     const decision = decideFanOut(view, "default");
     if (decision.kind === "refuse") throw new Error(decision.message);

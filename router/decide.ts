@@ -114,9 +114,9 @@ export function decideFanOut(
   const owners = new Set(table.owners().all);
   if (view.passThrough !== undefined) owners.add(view.passThrough);
   const targets = [...owners].flatMap((cell): FanOutTarget[] => {
-    if (table.cell(cell) === undefined) return [{ missing: cell }];
     const placed = toCell(view, cell, undefined, service);
-    return placed.kind === "proxy" ? [{ ...placed, cell }] : [];
+    // One that owns tenants and does not offer the service holds a part of the answer all the same.
+    return placed.kind === "proxy" ? [{ ...placed, cell }] : [{ missing: cell }];
   });
   return { kind: "fan-out", targets };
 }

@@ -23,7 +23,7 @@ export const missingReasons = [
   "too-large",
   /** In an encoding that was not asked for. */
   "unreadable",
-  /** It owns tenants, and the table does not say where it is. */
+  /** It owns tenants, and the table does not say where it, or the service in it, is. */
   "unlisted",
   /** It answered, while some tenant of it changed hands or could be served by nobody. */
   "unsettled",

@@ -1,8 +1,8 @@
 /**
  * Pure: the headers of a request on its way to a cell, and of an answer on its way to the client.
  *
- * What must always be true: nothing a client says under our names reaches a cell (also not spelled
- * with underscores, which many servers take for dashes), and the tenant a cell reads is the one the
+ * What must always be true: nothing a client says under our names reaches a cell (also not in a
+ * spelling that some server reads as ours), and the tenant a cell reads is the one the
  * router decided by. Headers of the connection are gone already; see runtime/http/hop-headers.ts.
  */
 import {
@@ -19,6 +19,7 @@ import type { CellId, KeyspaceName, TenantId } from "../contract/ids.ts";
 import type { FoundRoute } from "../contract/keyspace-routes.ts";
 import {
   filterHeaders,
+  foldHeaderName,
   headerValues,
   listElements,
   type RawHeaders,
@@ -118,7 +119,7 @@ export function rewriteRequest(request: RewriteRequest): string[] {
   const { headers: raw, trusted, trace } = request;
   const keepsTenant = request.tenant === undefined && request.keepsTenantHeader;
   const kept = filterHeaders(raw, (name) => {
-    const plain = name.replaceAll("_", "-");
+    const plain = foldHeaderName(name);
     if (reservedPrefixes.some((prefix) => plain.startsWith(prefix))) {
       return request.keepsPosition && name === positionHeader;
     }

@@ -10,7 +10,7 @@ import type { IncomingMessage } from "node:http";
 import { CellError } from "../../contract/errors.ts";
 import { headers, internalPrefix } from "../../contract/headers.ts";
 import type { KeyspaceName, TenantId } from "../../contract/ids.ts";
-import { filterHeaders, headerValues } from "../../contract/raw-headers.ts";
+import { filterHeaders, foldHeaderName, headerValues } from "../../contract/raw-headers.ts";
 import type { HeadVerdict } from "../../runtime/http/forward.ts";
 import { stripRequestHeaders } from "../../runtime/http/hop-headers.ts";
 import type { Gate, Ticket } from "./gate.ts";
@@ -140,7 +140,7 @@ function prepareHeaders(req: IncomingMessage, vouched: readonly string[]): strin
   if (stripped.kind === "refused") return new CellError("REQUEST_INVALID", stripped.reason);
   const own = filterHeaders(
     stripped.headers,
-    (name) => !name.startsWith(internalPrefix) && name !== "expect",
+    (name) => !foldHeaderName(name).startsWith(internalPrefix) && name !== "expect",
   );
   own.push(...vouched);
   return own;
