@@ -2,7 +2,7 @@
  * Which tables stand in no class (corrections A20): looked at for the control plane every few seconds.
  *
  * Apart from the facts, because a lease waits for those: this reads the whole catalog (5 ms of 2,000
- * tables), and a database whose pack cannot answer it must still be served.
+ * tables), may wait for a lock, and a database whose pack cannot answer it must still be served.
  */
 import type { Clock } from "../../runtime/clock.ts";
 import { errorFields } from "../../runtime/log.ts";
@@ -12,12 +12,15 @@ import type { AgentLog } from "./events.ts";
 
 /** A migration is no matter of milliseconds. */
 const everyMs = 2000;
+/** The call that renews the lease does not wait longer for it. */
+const lookMs = 500;
 
 type LookOptions = { readonly clock: Clock; readonly log: AgentLog; readonly pool: Queryable };
 
 export class CoverageLook {
   readonly #options: LookOptions;
   #found: Unclassed | undefined;
+  #running: Promise<void> | undefined;
   #nextMonoMs = Number.NEGATIVE_INFINITY;
   /** What was last said of it in the log: each change once. */
   #said = "";
@@ -26,12 +29,28 @@ export class CoverageLook {
     this.#options = options;
   }
 
-  /** Undefined: it could not be looked at; nothing is claimed. */
+  /** Undefined: it could not be looked at, or not within `lookMs`; nothing is claimed. */
   async look(): Promise<Unclassed | undefined> {
-    const { clock, pool } = this.#options;
+    const { clock } = this.#options;
     const nowMs = clock.monotonicMs();
-    if (nowMs < this.#nextMonoMs) return this.#found;
-    this.#nextMonoMs = nowMs + everyMs;
+    if (this.#running === undefined && nowMs >= this.#nextMonoMs) {
+      this.#nextMonoMs = nowMs + everyMs;
+      this.#running = this.#read().finally(() => {
+        this.#running = undefined;
+      });
+    }
+    if (this.#running === undefined) return this.#found;
+    const late = new AbortController();
+    const inTime = await Promise.race([
+      this.#running.then(() => true),
+      clock.sleep(lookMs, late.signal).then(() => false),
+    ]);
+    late.abort();
+    return inTime ? this.#found : undefined;
+  }
+
+  async #read(): Promise<void> {
+    const { log, pool } = this.#options;
     try {
       this.#found = await readUnclassed(pool);
       this.#note(this.#found);
@@ -39,10 +58,9 @@ export class CoverageLook {
       this.#found = undefined;
       const fields = errorFields(error);
       const said = `failed: ${fields["error"]}`;
-      if (this.#said !== said) this.#options.log.event("coverage.failed", fields, "warn");
+      if (this.#said !== said) log.event("coverage.failed", fields, "warn");
       this.#said = said;
     }
-    return this.#found;
   }
 
   #note({ count, names }: Unclassed): void {
