@@ -195,3 +195,37 @@ test("entries whose hashes begin alike are kept apart, also across the end of th
     { numRuns: 200 },
   );
 });
+
+/** No two of them alike in their last letters, many in their first. */
+const entryOf = (nth: number) => ({
+  scope: nth % 3,
+  hash: `${(nth % 5000).toString(36).padStart(6, "_")}${nth.toString(36).padStart(15, "0")}A`,
+  tenant: `tenant-${nth}`,
+});
+
+test("ten thousand entries are all there while the table grows, and what is removed is gone", () => {
+  const slots = new AliasSlots();
+  const count = 10_000;
+  for (let nth = 0; nth < count; nth += 1) slots.add(entryOf(nth));
+  for (let nth = 0; nth < count; nth += 2) expect(slots.remove(entryOf(nth))).toBe(true);
+  let wrong = 0;
+  for (let nth = 0; nth < count; nth += 1) {
+    const [found] = slots.find(entryOf(nth).hash);
+    if (found?.tenant !== (nth % 2 === 0 ? undefined : `tenant-${nth}`)) wrong += 1;
+  }
+  expect([wrong, slots.size, [...slots.entries()].length]).toEqual([0, 5000, 5000]);
+});
+
+test("names that all come and go do not make the arrays grow without end", () => {
+  const slots = new AliasSlots();
+  const alive = 500;
+  for (let nth = 0; nth < 40 * alive; nth += 1) {
+    slots.add(entryOf(nth));
+    if (nth >= alive) expect(slots.remove(entryOf(nth - alive))).toBe(true);
+  }
+  const living = Array.from({ length: alive }, (_, at) => entryOf(39 * alive + at));
+  for (const { hash, scope, tenant } of living)
+    expect(slots.find(hash)).toEqual([{ scope, tenant }]);
+  expect(slots.size).toBe(alive);
+  expect(slots.bytes).toBeLessThan(80_000);
+});

@@ -7,29 +7,20 @@
  * compared, so a collision can never give one tenant another's route. The hash is keyed (HalfSipHash),
  * so that nobody who chooses ids can make them collide; the key comes from whoever builds the table.
  *
- * Layout: slot i is `tags[i]` (the hash) and `offsets[i]` (0: empty, else 1 + place in the arena); an
- * entry of the arena is one byte of length, four of route number, the id. Linear probing; a deletion
- * moves later entries back, so there are no tombstones.
+ * Layout: a `slot-table.ts` whose tag is the hash, whose text is the id, with four bytes of route number
+ * between them.
  */
 import type { Route, RouteIndex } from "./keyspace-routes.ts";
+import { SlotTable } from "./slot-table.ts";
 
 /** Two 32-bit words. */
 export type HashKey = readonly [number, number];
 
-const slotsMin = 16;
-const arenaMin = 512;
-const headBytes = 5;
-/** Three of four slots may be taken. */
-const loadMax = 0.75;
+const numberBytes = 4;
 
 export class TenantIndex implements RouteIndex {
   readonly #key: HashKey;
-  #tags = new Uint32Array(slotsMin);
-  #offsets = new Uint32Array(slotsMin);
-  #arena = new Uint8Array(arenaMin);
-  #used = 0;
-  #garbage = 0;
-  #size = 0;
+  readonly #table = new SlotTable(numberBytes);
   readonly #routes = new RouteNumbers();
 
   constructor(key: HashKey) {
@@ -37,55 +28,47 @@ export class TenantIndex implements RouteIndex {
   }
 
   get size(): number {
-    return this.#size;
+    return this.#table.size;
   }
 
   /** Of the arrays; what the ids and their places cost. */
   get bytes(): number {
-    return this.#tags.byteLength + this.#offsets.byteLength + this.#arena.byteLength;
+    return this.#table.bytes;
   }
 
   get(id: string): Route | undefined {
     const slot = this.#find(id, tagOf(this.#key, id));
-    const offset = this.#offsets[slot] ?? 0;
-    return offset === 0 ? undefined : this.#routes.at(readNumber(this.#arena, offset));
+    const offset = this.#table.offsetAt(slot);
+    return offset === 0 ? undefined : this.#routes.at(readNumber(this.#table.arena, offset));
   }
 
   set(id: string, route: Route): void {
     const tag = tagOf(this.#key, id);
     const slot = this.#find(id, tag);
-    const offset = this.#offsets[slot] ?? 0;
+    const offset = this.#table.offsetAt(slot);
     const number = this.#routes.take(route);
-    if (offset !== 0) {
-      this.#routes.drop(readNumber(this.#arena, offset));
-      writeNumber(this.#arena, offset, number);
-      return;
-    }
-    this.#tags[slot] = tag;
-    this.#offsets[slot] = this.#append(id, number);
-    this.#size += 1;
-    if (this.#size > this.#tags.length * loadMax) this.#grow();
+    if (offset !== 0) this.#routes.drop(readNumber(this.#table.arena, offset));
+    const place = offset === 0 ? this.#table.add(slot, tag, id) : offset;
+    writeNumber(this.#table.arena, place, number);
   }
 
   delete(id: string): boolean {
     const slot = this.#find(id, tagOf(this.#key, id));
-    const offset = this.#offsets[slot] ?? 0;
+    const offset = this.#table.offsetAt(slot);
     if (offset === 0) return false;
-    this.#routes.drop(readNumber(this.#arena, offset));
-    this.#garbage += headBytes + id.length;
-    this.#size -= 1;
-    this.#close(slot);
+    this.#routes.drop(readNumber(this.#table.arena, offset));
+    this.#table.remove(slot);
     return true;
   }
 
   /** In no order. What is changed meanwhile may or may not be seen. */
   *entries(): Generator<readonly [string, Route]> {
-    const offsets = this.#offsets;
-    const arena = this.#arena;
-    for (const offset of offsets) {
-      if (offset === 0 || offset + headBytes > arena.length) continue;
-      const route = this.#routes.at(readNumber(arena, offset));
-      if (route !== undefined) yield [readId(arena, offset), route];
+    const table = this.#table;
+    for (let slot = 0; slot < table.slots; slot += 1) {
+      const offset = table.offsetAt(slot);
+      if (offset === 0) continue;
+      const route = this.#routes.at(readNumber(table.arena, offset));
+      if (route !== undefined) yield [table.textAt(offset), route];
     }
   }
 
@@ -96,80 +79,13 @@ export class TenantIndex implements RouteIndex {
 
   /** The slot of the id, or the empty one where it would go. */
   #find(id: string, tag: number): number {
-    const mask = this.#tags.length - 1;
-    let slot = tag & mask;
+    const table = this.#table;
+    let slot = table.first(tag);
     for (;;) {
-      const offset = this.#offsets[slot] ?? 0;
-      if (offset === 0 || (this.#tags[slot] === tag && isSame(this.#arena, offset, id)))
-        return slot;
-      slot = (slot + 1) & mask;
+      const offset = table.offsetAt(slot);
+      if (offset === 0 || table.hasText(offset, id)) return slot;
+      slot = table.next(tag, slot);
     }
-  }
-
-  #append(id: string, number: number): number {
-    const bytes = headBytes + id.length;
-    if (this.#used + bytes + 1 > this.#arena.length) this.#makeRoom(bytes);
-    const offset = this.#used + 1;
-    this.#arena[offset - 1] = id.length;
-    writeNumber(this.#arena, offset, number);
-    for (let at = 0; at < id.length; at += 1) {
-      this.#arena[offset + headBytes - 1 + at] = id.charCodeAt(at);
-    }
-    this.#used += bytes;
-    return offset;
-  }
-
-  /** A new arena without what was deleted; twice as large if that does not help enough. */
-  #makeRoom(bytes: number): void {
-    const live = this.#used - this.#garbage + bytes + 1;
-    let length = this.#arena.length;
-    while (live > length * loadMax) length *= 2;
-    const before = this.#arena;
-    const after = new Uint8Array(length);
-    let used = 0;
-    for (let slot = 0; slot < this.#offsets.length; slot += 1) {
-      const offset = this.#offsets[slot] ?? 0;
-      if (offset === 0) continue;
-      const entry = before.subarray(offset - 1, offset - 1 + headBytes + (before[offset - 1] ?? 0));
-      after.set(entry, used);
-      this.#offsets[slot] = used + 1;
-      used += entry.length;
-    }
-    this.#arena = after;
-    this.#used = used;
-    this.#garbage = 0;
-  }
-
-  #grow(): void {
-    const tags = this.#tags;
-    const offsets = this.#offsets;
-    this.#tags = new Uint32Array(tags.length * 2);
-    this.#offsets = new Uint32Array(tags.length * 2);
-    const mask = this.#tags.length - 1;
-    for (let from = 0; from < tags.length; from += 1) {
-      const offset = offsets[from] ?? 0;
-      if (offset === 0) continue;
-      const tag = tags[from] ?? 0;
-      let slot = tag & mask;
-      while (this.#offsets[slot] !== 0) slot = (slot + 1) & mask;
-      this.#tags[slot] = tag;
-      this.#offsets[slot] = offset;
-    }
-  }
-
-  /** Empties a slot; what was pushed behind it by a collision comes back, or it would not be found. */
-  #close(slot: number): void {
-    const mask = this.#tags.length - 1;
-    let hole = slot;
-    for (let next = (hole + 1) & mask; this.#offsets[next] !== 0; next = (next + 1) & mask) {
-      const home = (this.#tags[next] ?? 0) & mask;
-      // It may move into the hole only if its home does not lie behind the hole.
-      if (((next - home) & mask) < ((next - hole) & mask)) continue;
-      this.#tags[hole] = this.#tags[next] ?? 0;
-      this.#offsets[hole] = this.#offsets[next] ?? 0;
-      hole = next;
-    }
-    this.#offsets[hole] = 0;
   }
 }
 
@@ -224,36 +140,22 @@ class RouteNumbers {
 
 const nameOf = ({ cell, epoch, state }: Route): string => `${cell} ${epoch} ${state}`;
 
+/** The entry's field stands behind its byte of length. */
 function readNumber(arena: Uint8Array, offset: number): number {
   return (
-    ((arena[offset] ?? 0) |
-      ((arena[offset + 1] ?? 0) << 8) |
-      ((arena[offset + 2] ?? 0) << 16) |
-      ((arena[offset + 3] ?? 0) << 24)) >>>
+    ((arena[offset + 1] ?? 0) |
+      ((arena[offset + 2] ?? 0) << 8) |
+      ((arena[offset + 3] ?? 0) << 16) |
+      ((arena[offset + 4] ?? 0) << 24)) >>>
     0
   );
 }
 
 function writeNumber(arena: Uint8Array, offset: number, number: number): void {
-  arena[offset] = number;
-  arena[offset + 1] = number >>> 8;
-  arena[offset + 2] = number >>> 16;
-  arena[offset + 3] = number >>> 24;
-}
-
-function readId(arena: Uint8Array, offset: number): string {
-  const start = offset + headBytes - 1;
-  return String.fromCharCode(...arena.subarray(start, start + (arena[offset - 1] ?? 0)));
-}
-
-/** Ids are ASCII of at most 128 characters; anything else equals nothing that is stored. */
-function isSame(arena: Uint8Array, offset: number, id: string): boolean {
-  if (arena[offset - 1] !== id.length) return false;
-  const start = offset + headBytes - 1;
-  for (let at = 0; at < id.length; at += 1) {
-    if (arena[start + at] !== id.charCodeAt(at)) return false;
-  }
-  return true;
+  arena[offset + 1] = number;
+  arena[offset + 2] = number >>> 8;
+  arena[offset + 3] = number >>> 16;
+  arena[offset + 4] = number >>> 24;
 }
 
 /** HalfSipHash-1-3 over the characters as bytes (J.-P. Aumasson, D. J. Bernstein). */
