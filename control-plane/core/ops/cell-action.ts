@@ -12,6 +12,7 @@ import {
   type Machine,
   type OpWorld,
   onePlan,
+  tooLate,
 } from "./machine.ts";
 import { decideProviding } from "./provided.ts";
 
@@ -91,13 +92,7 @@ function decideBack(world: OpWorld): Decision<"opened" | "late"> {
   }
   if (!isLate(world)) return { kind: "wait", headline: `waiting for ${cell}: ${missing}` };
   const message = `${cell} was started but does not serve: ${missing}.`;
-  return {
-    kind: "go",
-    event: "late",
-    headline: message,
-    effects: [],
-    failure: { code: "OP_FAILED", message, nextSteps: [`cellctl cell get ${cell}`] },
-  };
+  return tooLate(message, [`cellctl cell get ${cell}`]);
 }
 
 /** What was seen of it before it was started says nothing about now. */

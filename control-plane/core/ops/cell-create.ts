@@ -12,6 +12,7 @@ import {
   type Machine,
   type OpWorld,
   onePlan,
+  tooLate,
 } from "./machine.ts";
 import { decideProviding } from "./provided.ts";
 
@@ -67,13 +68,7 @@ function decideOpening(world: OpWorld, cell: string): Decision<Event> {
   }
   if (!isLate(world)) return { kind: "wait", headline: `waiting for ${cell}: ${missing}` };
   const message = `${cell} did not come up in time: ${missing}.`;
-  return {
-    kind: "go",
-    event: "late",
-    headline: message,
-    effects: [],
-    failure: { code: "OP_FAILED", message, nextSteps: afterFailure(cell) },
-  };
+  return tooLate(message, afterFailure(cell));
 }
 
 const afterFailure = (cell: string): readonly string[] => [

@@ -12,7 +12,7 @@ import type { Plan } from "../../../contract/control-api.ts";
 import { type CellStage, cellStages } from "../../../contract/routing-table.ts";
 import type { CellView } from "../fleet.ts";
 import { healthLimits } from "../health.ts";
-import { type Condition, isInward, stageConditions, unmet } from "../stage.ts";
+import { type Condition, hasApplied, isInward, stageConditions, unmet } from "../stage.ts";
 import { missingToServe } from "./cell-create.ts";
 import {
   cellOf,
@@ -24,6 +24,7 @@ import {
   type OpWorld,
   onePlan,
   routerWait,
+  tooLate,
 } from "./machine.ts";
 
 export const cellStageSteps = [
@@ -173,6 +174,10 @@ export function unmetSteps(cell: string, to: CellStage, missing: readonly Condit
         `cellctl cell get ${cell}   (what would be refused, and how often)`,
         `cellctl cell stage ${cell} ${to} --accept-refusals`,
       ];
+    case "deletions":
+      return ["cellctl op ls   (tenant.delete: wait for each, its cells must confirm)"];
+    case "suspensions":
+      return ["cellctl tenant ls   (who is suspended)", "cellctl tenant resume ID"];
     default:
       return ["cellctl cell ls"];
   }
@@ -218,7 +223,7 @@ function decideStarting(world: OpWorld, asked: Asked): Decision<"inward" | "outw
 
 function decideAgentsInward(world: OpWorld, asked: Asked): Decision<"applied" | "withdrawn"> {
   const { cell, to, accept } = asked;
-  const applied = cell.stage.applied === to;
+  const applied = hasApplied(cell.stage, to);
   const missing = applied ? unmetOf(world, asked) : [];
   if (applied && missing.length === 0) {
     const requires = { to, acceptRefusals: accept };
@@ -260,14 +265,19 @@ function withdraw(
 }
 
 function decideRoutersOutward(world: OpWorld, asked: Asked): Decision<"acked" | "withdrawn"> {
-  const { cell, to } = asked;
+  const { cell, to, accept } = asked;
+  const missing = unmetOf(world, asked);
+  if (missing.length > 0) {
+    return withdraw(asked, missing.map(({ text }) => text).join("; "), { now: asked.from });
+  }
   const routers = routerWait(world);
   if (routers.kind === "acked") {
+    const requires = { to, acceptRefusals: accept };
     return {
       kind: "go",
       event: "acked",
       headline: `${routers.text}; telling the agents of ${cell.id}: ${to}`,
-      effects: [{ kind: "stage", cell: cell.id, goal: to }],
+      effects: [{ kind: "stage", cell: cell.id, goal: to, requires }],
     };
   }
   if (!isLate(world)) return { kind: "wait", headline: routers.text };
@@ -276,7 +286,7 @@ function decideRoutersOutward(world: OpWorld, asked: Asked): Decision<"acked" | 
 
 function decideAgentsOutward(world: OpWorld, asked: Asked): Decision<"applied" | "late"> {
   const { cell, to } = asked;
-  if (cell.stage.applied === to) {
+  if (hasApplied(cell.stage, to)) {
     const headline = `${cell.id} is in stage ${to}: routers, gates and database`;
     return { kind: "go", event: "applied", headline, effects: [] };
   }
@@ -289,13 +299,7 @@ function decideAgentsOutward(world: OpWorld, asked: Asked): Decision<"applied" |
     return { kind: "wait", headline: `waiting until the database of ${cell.id} is in stage ${to}` };
   }
   const message = `The routers treat ${cell.id} as ${to}, but its database is still in ${cell.stage.applied}: its agent did not answer. It obeys when it does.`;
-  return {
-    kind: "go",
-    event: "late",
-    headline: message,
-    effects: [],
-    failure: { code: "OP_FAILED", message, nextSteps: [`cellctl cell get ${cell.id}`] },
-  };
+  return tooLate(message, [`cellctl cell get ${cell.id}`]);
 }
 
 const hasLiveAgent = (cell: CellView, nowMs: number): boolean =>

@@ -157,6 +157,19 @@ function broken(op: OpView, why: string): OpTurn {
 export const isLate = ({ op, fleet }: OpWorld): boolean =>
   op.deadlineAtMs !== null && fleet.nowMs >= op.deadlineAtMs;
 
+/** Past its step's deadline: the operation ends as failed and says why, and what to do next. */
+export const tooLate = (
+  message: string,
+  nextSteps: readonly string[],
+  code: ErrorCode = "OP_FAILED",
+): Decision<"late"> => ({
+  kind: "go",
+  event: "late",
+  headline: message,
+  effects: [],
+  failure: { code, message, nextSteps },
+});
+
 export const cellOf = (fleet: FleetSnapshot, id: string): CellView | undefined =>
   fleet.cells.find((cell) => cell.id === id);
 
@@ -199,13 +212,7 @@ export function decidePublishing(world: OpWorld, what: string): Decision<"acked"
   }
   if (!isLate(world)) return { kind: "wait", headline: `${what}; ${routers.text}` };
   const message = `${what}, but not everywhere: ${routers.text} took too long.`;
-  return {
-    kind: "go",
-    event: "late",
-    headline: message,
-    effects: [],
-    failure: { code: "OP_FAILED", message, nextSteps: ["cellctl router ls"] },
-  };
+  return tooLate(message, ["cellctl router ls"]);
 }
 
 /** The way an operation's table reads in docs and tests: one line per transition. */

@@ -12,6 +12,7 @@ import {
   type Machine,
   type OpWorld,
   onePlan,
+  tooLate,
 } from "./machine.ts";
 import { tenantCreate } from "./tenant-create.ts";
 
@@ -50,13 +51,7 @@ function decideDropping(world: OpWorld): Decision<"dropped" | "late"> {
   const waiting = `waiting until ${cell.id} drops ${op.object}`;
   if (!isLate(world)) return { kind: "wait", headline: waiting };
   const message = `Too late: ${waiting}. It drops the key when it answers; until then it refuses the tenant.`;
-  return {
-    kind: "go",
-    event: "late",
-    headline: message,
-    effects: [],
-    failure: { code: "OP_FAILED", message, nextSteps: [`cellctl cell get ${cell.id}`] },
-  };
+  return tooLate(message, [`cellctl cell get ${cell.id}`]);
 }
 
 export const planOverride = (key: string, cell: string, container: string): Plan =>

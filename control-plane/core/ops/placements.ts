@@ -10,6 +10,7 @@ import {
   isLate,
   type Machine,
   type OpWorld,
+  tooLate,
   unapplied,
 } from "./machine.ts";
 
@@ -47,15 +48,8 @@ function decideApplying(world: OpWorld): Decision<Event> {
   const waiting = `waiting until ${parts.join(", ")} applies ${op.object}`;
   if (!isLate(world)) return { kind: "wait", headline: waiting };
   const message = `Too late: ${waiting}. What is applied stays; the rest becomes active when the cell answers.`;
-  return {
-    kind: "go",
-    event: "late",
-    headline: message,
-    effects: [],
-    failure: {
-      code: "OP_FAILED",
-      message,
-      nextSteps: cells.map((cell) => `cellctl cell get ${cell}`),
-    },
-  };
+  return tooLate(
+    message,
+    cells.map((cell) => `cellctl cell get ${cell}`),
+  );
 }

@@ -5,7 +5,7 @@
 import type { ProviderAction } from "../../../contract/provider-api.ts";
 import type { ProviderNote } from "../fleet.ts";
 import type { Decision, OpWorld } from "./machine.ts";
-import { isLate } from "./machine.ts";
+import { isLate, tooLate } from "./machine.ts";
 
 const retryFirstMs = 500;
 const retryMostMs = 10_000;
@@ -41,13 +41,7 @@ export function decideProviding(
   if (isLate(world)) {
     const evidence = note === null ? "it was never reached" : (note.answer?.text ?? note.error);
     const message = `The provider did not ${ask.action} ${ask.cell} in time: ${evidence}`;
-    return {
-      kind: "go",
-      event: "late",
-      headline: message,
-      effects: [],
-      failure: { code: "PROVIDER_FAILED", message, nextSteps: ask.nextSteps },
-    };
+    return tooLate(message, ask.nextSteps, "PROVIDER_FAILED");
   }
   const pause = holdOff(note, fleet.nowMs);
   if (pause !== undefined) return { kind: "wait", headline: pause };

@@ -15,6 +15,7 @@ import {
   type Machine,
   type OpWorld,
   onePlan,
+  tooLate,
 } from "./machine.ts";
 
 export const tenantSuspendSteps = ["fencing", "publishing", "done", "failed"] as const;
@@ -93,17 +94,7 @@ function decideFencing(world: OpWorld): Decision<"fenced" | "late"> {
   const waiting = `waiting until ${cellText(world, behind)} refuses ${object}`;
   if (!isLate(world)) return { kind: "wait", headline: waiting };
   const message = `Too late: ${waiting}. Routers refuse the tenant already; the cell does when it answers.`;
-  return {
-    kind: "go",
-    event: "late",
-    headline: message,
-    effects: [],
-    failure: {
-      code: "OP_FAILED",
-      message,
-      nextSteps: [`cellctl cell get ${behind}`, `cellctl tenant resume ${object}`],
-    },
-  };
+  return tooLate(message, [`cellctl cell get ${behind}`, `cellctl tenant resume ${object}`]);
 }
 
 function decideOpening(world: OpWorld): Decision<"opened" | "withdrawn"> {
