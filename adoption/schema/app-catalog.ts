@@ -67,8 +67,10 @@ const tableSchema = z.object({
   foreignKeys: z.array(foreignKeySchema),
   checks: z.array(z.object({ name: z.string(), validated: z.boolean() })),
   replicaIdentity: z.enum(["d", "n", "f", "i"]),
-  /** Triggers that are not the system's, enabled ones, with their arguments. */
-  triggers: z.array(z.object({ name: z.string(), args: z.array(z.string()) })),
+  /** Triggers that are not the system's, enabled ones, with their arguments and the function's name. */
+  triggers: z.array(z.object({ name: z.string(), args: z.array(z.string()), calls: z.string() })),
+  /** Tables that inherit from it and are no partitions. */
+  heirs: z.array(z.string()),
   rowSecurity: z.boolean(),
   policies: z.array(z.string()),
 });
@@ -182,8 +184,11 @@ const catalogQuery = `
       'checks', (select coalesce(jsonb_agg(jsonb_build_object('name', o.conname, 'validated', o.convalidated)), '[]')
           from pg_constraint o where o.conrelid = c.oid and o.contype = 'c'),
       'replicaIdentity', c.relreplident,
+      'heirs', (select coalesce(jsonb_agg(hn.nspname || '.' || h.relname order by 1), '[]') from pg_inherits i
+          join pg_class h on h.oid = i.inhrelid and not h.relispartition
+          join pg_namespace hn on hn.oid = h.relnamespace where i.inhparent = c.oid),
       'triggers', (select coalesce(jsonb_agg(jsonb_build_object('name', t.tgname,
-            'args', array_remove(string_to_array(encode(t.tgargs, 'escape'), '\\000'), '')) order by t.tgname), '[]')
+            'calls', (select f.proname from pg_proc f where f.oid = t.tgfoid), 'args', array_remove(string_to_array(encode(t.tgargs, 'escape'), '\\000'), '')) order by t.tgname), '[]')
           from pg_trigger t where t.tgrelid = c.oid and not t.tgisinternal and t.tgenabled in ('O', 'A')),
       'rowSecurity', c.relrowsecurity,
       'policies', (select coalesce(jsonb_agg(p.polname order by p.polname), '[]') from pg_policy p where p.polrelid = c.oid)

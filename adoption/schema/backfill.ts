@@ -5,6 +5,9 @@
  * Rows that somebody has locked are skipped and come in a later round, so that this never waits for
  * the application and cannot deadlock with it. A row that was changed meanwhile was filled by the
  * trigger. Cut off anywhere, it starts over and finds filled rows filled.
+ *
+ * A place (ctid) names another row in every table that inherits from this one, so only this table and
+ * its partitions are read and written, each by itself; and a row that has its key is never written.
  */
 import { sqlStateOf } from "../../cell/store/queryable.ts";
 import { CellError } from "../../contract/errors.ts";
@@ -127,10 +130,10 @@ export function batchSql(backfill: Backfill, table: string): string {
   const key = column(backfill.keyColumn);
   return `with batch as (
   select c.ctid as place, p.${column(backfill.parent.column)} as key
-    from ${table} c join ${sqlName(backfill.parent)} p on ${matches(backfill)}
+    from only ${table} c join ${sqlName(backfill.parent)} p on ${matches(backfill)}
    where c.ctid >= $1::tid and c.ctid < $2::tid and c.${key} is null and p.${column(backfill.parent.column)} is not null
      for update of c skip locked)
-update ${table} c set ${key} = b.key from batch b where c.ctid = b.place`;
+update only ${table} c set ${key} = b.key from batch b where c.ctid = b.place and c.${key} is null`;
 }
 
 async function countLeft(
@@ -142,7 +145,9 @@ async function countLeft(
     `select count(*) filter (where p.${column(backfill.parent.column)} is not null)::integer as fillable,
             count(*) filter (where p.${column(backfill.parent.column)} is null)::integer as orphans
        from ${sqlName(backfill)} c left join ${sqlName(backfill.parent)} p on ${matches(backfill)}
-      where c.${key} is null`,
+      where c.${key} is null
+        and (c.tableoid = $1::regclass or c.tableoid = any (array(select t.relid from pg_partition_tree($1::regclass) t)))`,
+    [sqlName(backfill)],
   );
   return rows[0] ?? { fillable: 0, orphans: 0 };
 }

@@ -13,6 +13,7 @@ import type { Clock } from "../../runtime/clock.ts";
 import type { Random } from "../../runtime/random.ts";
 import { columnOf, readAppCatalog } from "./app-catalog.ts";
 import type { Database } from "./database.ts";
+import { withInstallationLock } from "./installation-lock.ts";
 import { type LockLimits, lockLimitsDefault } from "./lock-bounded.ts";
 import { isLater } from "./plan-guard.ts";
 import { type InstallStage, type ProtectLists, planInstall } from "./plan-install.ts";
@@ -59,11 +60,13 @@ export async function planInstallation(
       },
     );
   }
+  const tables = tenantTables(catalog, options.manifest);
+  refuseHeirs(tables);
   const wish = {
     ...options,
     packDigest: options.pack === "keep" ? (catalog.pack.digest ?? "") : packDigest(),
   };
-  const read = () => readProtectLists(client, tenantTables(catalog, options.manifest));
+  const read = () => readProtectLists(client, tables);
   const { pack, cell, stage } = options;
   let lists: ProtectLists = new Map();
   if (catalog.pack.digest === wish.packDigest) lists = await read();
@@ -71,6 +74,23 @@ export async function planInstallation(
     lists = (await rehearse(client, { ...pack.roles, cellId: cell, stage }, read)) ?? lists;
   }
   return planInstall(catalog, options.manifest, wish, lists);
+}
+
+/** Their rows show in the parent, past its guard. Before anything is changed. */
+function refuseHeirs(tables: readonly TenantTable[]): void {
+  const [first, ...more] = tables.filter(({ facts }) => facts.heirs.length > 0);
+  if (first === undefined) return;
+  const names = [first, ...more].map(({ facts }) => `${facts.name} (${facts.heirs.join(", ")})`);
+  throw new CellError(
+    "SCHEMA_UNFIT",
+    `Other tables inherit from tables of tenants, whose guard does not reach their rows: ${names.join("; ")}`,
+    {
+      nextSteps: [
+        "alter table CHILD no inherit PARENT; then class CHILD as a table of its own",
+        "or make PARENT a partitioned table; cellctl schema check names each pair",
+      ],
+    },
+  );
 }
 
 /** Of tables that have their column. */
@@ -162,8 +182,11 @@ export async function chooseRoles(
   };
 }
 
-/** Returns the advice: what a person has to decide. */
-export async function runInstallation(run: InstallRun): Promise<Plan["advice"]> {
+/** Returns the advice: what a person has to decide. Throws STATE_CONFLICT beside another installation. */
+export const runInstallation = (run: InstallRun): Promise<Plan["advice"]> =>
+  withInstallationLock(run.database.client, () => installAll(run));
+
+async function installAll(run: InstallRun): Promise<Plan["advice"]> {
   const { database, clock, random, emit, signal } = run;
   const watcher = await database.open();
   const context = {

@@ -3,13 +3,18 @@
  * be told apart by tenant. Pure. Partitions are done one by one: an index of a partitioned table
  * cannot be built concurrently, and replica identity is not handed down.
  */
+import { formerName, ownName } from "../../cell/store/own-name.ts";
 import type { AppIndex, AppTable } from "./app-catalog.ts";
 import { columnOf } from "./app-catalog.ts";
 import type { Step } from "./step.ts";
-import { column, columnList, ownName, sqlName } from "./table-name.ts";
+import { column, columnList, sqlName } from "./table-name.ts";
 import { isKeyCertain, type TenantTable } from "./tenant-tables.ts";
 
-const identityIndex = (table: string): string => ownName(table, "cellfleet_identity");
+const suffix = "cellfleet_identity";
+const identityIndex = (table: string): string => ownName(table, suffix);
+/** Ours, also of an earlier release. */
+export const isIdentityIndex = (table: AppTable, { name }: AppIndex): boolean =>
+  name === identityIndex(table.table) || name === formerName(table.table, suffix);
 
 export function identitySteps(table: TenantTable, leaf: AppTable): Step[] {
   const { keyColumn } = table;
@@ -18,7 +23,7 @@ export function identitySteps(table: TenantTable, leaf: AppTable): Step[] {
   if (leaf.primaryKey.length === 0) return [fullIdentity(leaf)];
   // An index with a column that may be null cannot identify rows.
   if (!isKeyCertain(table)) return [];
-  const ours = leaf.indexes.find((index) => index.name === identityIndex(leaf.table));
+  const ours = leaf.indexes.find((index) => isIdentityIndex(leaf, index));
   const fit = leaf.indexes.find((index) => isFit(index, leaf, keyColumn));
   const chosen = fit?.name ?? identityIndex(leaf.table);
   const columns = [keyColumn, ...leaf.primaryKey.filter((one) => one !== keyColumn)];
@@ -45,9 +50,8 @@ export function identitySteps(table: TenantTable, leaf: AppTable): Step[] {
     undo: `alter table ${name} replica identity default`,
     sql: [`alter table ${name} replica identity using index ${column(chosen)};`],
   };
-  const isBroken = ours !== undefined && fit === undefined;
   return [
-    ...(isBroken ? [dropInvalid(leaf, identityIndex(leaf.table))] : []),
+    ...(ours !== undefined && fit === undefined ? [dropInvalid(leaf, ours.name)] : []),
     ...(fit === undefined ? [build] : []),
     use,
   ];

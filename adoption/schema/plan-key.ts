@@ -6,10 +6,11 @@
  * the promise is made with a check that is validated beside all queries.
  */
 import { escapeLiteral } from "pg";
+import { ownName } from "../../cell/store/own-name.ts";
 import { columnOf } from "./app-catalog.ts";
 import type { KeySource } from "./key-path.ts";
 import type { Step } from "./step.ts";
-import { column, ownName, sqlName } from "./table-name.ts";
+import { column, sqlName } from "./table-name.ts";
 import { fillTrigger, isFilledByUs, type TenantTable } from "./tenant-tables.ts";
 
 export const notNullCheck = "cellfleet_key_not_null";

@@ -5,10 +5,11 @@
  */
 import type { AppCatalog, AppTable } from "./app-catalog.ts";
 import { guardSteps } from "./plan-guard.ts";
+import { isIdentityIndex } from "./plan-identity.ts";
 import type { ProtectLists } from "./plan-install.ts";
 import { fillFunction } from "./plan-key.ts";
 import type { Step } from "./step.ts";
-import { column, ownName, sqlName } from "./table-name.ts";
+import { column, sqlName } from "./table-name.ts";
 import { fillTrigger } from "./tenant-tables.ts";
 
 export type UninstallPlan = {
@@ -51,10 +52,10 @@ type Added = { readonly steps: readonly Step[]; readonly stays: readonly string[
 
 function addedTo(table: AppTable): Added {
   const name = sqlName(table);
-  const identity = ownName(table.table, "cellfleet_identity");
-  const hasIdentity = table.indexes.some((index) => index.name === identity);
+  const identity = table.indexes.find((index) => isIdentityIndex(table, index))?.name;
   // The trigger's argument names the column that came with it.
-  const keyColumn = table.triggers.find((trigger) => trigger.name === fillTrigger)?.args[0];
+  const filled = table.triggers.find((trigger) => trigger.name === fillTrigger);
+  const keyColumn = filled?.args[0];
   const base = {
     kind: "drop-added",
     object: table.name,
@@ -62,7 +63,7 @@ function addedTo(table: AppTable): Added {
     undo: "cellctl schema install",
   } as const;
   const steps: Step[] = [
-    ...(hasIdentity
+    ...(identity !== undefined
       ? [
           {
             ...base,
@@ -88,14 +89,17 @@ function addedTo(table: AppTable): Added {
             why: "the column was filled by our trigger alone",
             sql: [
               `drop trigger ${fillTrigger} on ${name};`,
-              `drop function ${column(table.schema)}.${column(fillFunction(table.table))}();`,
+              // As it was called when it was made.
+              `drop function ${column(table.schema)}.${column(filled?.calls ?? fillFunction(table.table))}();`,
               `alter table ${name} drop column ${column(keyColumn)};`,
             ],
           } as const,
         ]),
   ];
   const stays = [
-    ...(hasIdentity ? [`${table.name}: the index ${identity}, as replica identity`] : []),
+    ...(identity !== undefined
+      ? [`${table.name}: the index ${identity}, as replica identity`]
+      : []),
     ...(keyColumn === undefined
       ? []
       : [`${table.name}: the column ${keyColumn}, and the trigger ${fillTrigger} that fills it`]),

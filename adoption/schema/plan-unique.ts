@@ -5,11 +5,12 @@
  * Nothing here is done unless it is asked for by name: whether an address may stand in two tenants
  * is the application's business, and its ON CONFLICT clauses name the old columns.
  */
+import { ownName } from "../../cell/store/own-name.ts";
 import type { AppIndex, AppTable } from "./app-catalog.ts";
 import { columnOf } from "./app-catalog.ts";
 import { dropInvalid } from "./plan-identity.ts";
 import type { Advice, Step } from "./step.ts";
-import { column, columnList, ownName, sqlName } from "./table-name.ts";
+import { column, columnList, sqlName } from "./table-name.ts";
 import type { TenantTable } from "./tenant-tables.ts";
 
 export type UniquePlan = { readonly steps: readonly Step[]; readonly advice: readonly Advice[] };

@@ -21,7 +21,16 @@ function table(name: string, { columns, keys = [], rows = 5000, writes = 0 }: Sk
   const [first = ""] = columns[0]?.split(" ") ?? [];
   return {
     ...{ schema: "public", table: name, name: `public.${name}`, partitioned: false },
-    ...{ partitionOf: null, owner: "owner", rows, bytes: 0, writes, checks: [], triggers: [] },
+    ...{
+      partitionOf: null,
+      owner: "owner",
+      rows,
+      bytes: 0,
+      writes,
+      checks: [],
+      triggers: [],
+      heirs: [],
+    },
     ...{ replicaIdentity: "d", rowSecurity: false, policies: [], indexes: [], primaryKey: [first] },
     columns: columns.map((text) => {
       const [column = "", type = ""] = text.split(" ");

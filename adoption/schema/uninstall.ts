@@ -11,6 +11,7 @@ import type { Clock } from "../../runtime/clock.ts";
 import type { Random } from "../../runtime/random.ts";
 import { readAppCatalog } from "./app-catalog.ts";
 import type { Database } from "./database.ts";
+import { withInstallationLock } from "./installation-lock.ts";
 import { type LockLimits, lockLimitsDefault } from "./lock-bounded.ts";
 import { bearsTraces } from "./plan-guard.ts";
 import { planUninstall, type UninstallPlan } from "./plan-uninstall.ts";
@@ -68,7 +69,10 @@ async function refuseDependents(client: Queryable): Promise<void> {
   });
 }
 
-export async function runRemoval(run: UninstallRun): Promise<UninstallPlan["stays"]> {
+export const runRemoval = (run: UninstallRun): Promise<UninstallPlan["stays"]> =>
+  withInstallationLock(run.database.client, () => removeAll(run));
+
+async function removeAll(run: UninstallRun): Promise<UninstallPlan["stays"]> {
   const { database, clock, random, emit, signal } = run;
   const plan = await planRemoval(run);
   await refuseDependents(database.client);

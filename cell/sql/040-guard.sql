@@ -15,16 +15,13 @@
 -- Is this cell still being adopted, so that refusals are only counted? A transaction that writes and
 -- hears yes keeps set_stage('enforce') waiting until it has ended: a table's lock, because an
 -- application can hold advisory ones. Lock and read are two statements for the reason above; an old
--- snapshot stumbles over the row (40001).
+-- snapshot stumbles over the row (40001). Never asks whether the transaction only reads: a statement
+-- can say so of itself while it writes.
 create or replace function cellfleet.is_observing() returns boolean
   language plpgsql volatile as $$
 declare
   v_stage text;
 begin
-  if current_setting('transaction_read_only') = 'on' then
-    select s.stage into v_stage from cellfleet.stage s;
-    return v_stage <> 'enforce';
-  end if;
   lock table cellfleet.stage in row share mode;
   if current_setting('transaction_isolation') = 'read committed' then
     select s.stage into v_stage from cellfleet.stage s;
@@ -45,9 +42,11 @@ end $$;
 
 -- An error of class CF, or leave to go on: true while the cell is only observed, false while this
 -- very transaction purges the key. p_own is the tenant's own key, p_key the one that it resolves to.
+-- p_always: in every stage.
+drop function if exists cellfleet.refuse(text, text, text, text, text, text);
 create or replace function cellfleet.refuse(
     p_code text, p_message text, p_hint text, p_detail text default null,
-    p_own text default null, p_key text default null) returns boolean
+    p_own text default null, p_key text default null, p_always boolean default false) returns boolean
   language plpgsql volatile as $$
 begin
   if p_own is not null or p_code = 'CF004' then
@@ -57,7 +56,7 @@ begin
       return false;
     end if;
   end if;
-  if cellfleet.is_observing() then
+  if not p_always and cellfleet.is_observing() then
     perform cellfleet.count_refusal(p_code);
     return true;
   elsif p_detail is null then
@@ -125,8 +124,8 @@ begin
     select o.state, o.epoch into p_state, p_epoch
       from cellfleet.ownership o where o.key = p_key collate "C";
   end if;
-  -- While the cell is only observed, 40001 would be a refusal too.
-  if current_setting('transaction_isolation') <> 'read committed' and not cellfleet.was_observed(p_keyspace) then
+  -- In every stage: what was ended here is ended for old snapshots too.
+  if current_setting('transaction_isolation') <> 'read committed' then
     p_state := null;
     select o.state, o.epoch into p_state, p_epoch
       from cellfleet.ownership o where o.key = p_key collate "C" for share;
@@ -134,7 +133,8 @@ begin
   if p_state is distinct from 'active' then
     return cellfleet.refuse('CF001',
       format('placement key %s is %s in this cell', p_key, coalesce(p_state, 'absent')), v_elsewhere,
-      format('epoch %s', coalesce(p_epoch, 0)), v_own, p_key);
+      -- Observing overlooks what it does not know. A key with a state was ended, or is not begun, on purpose.
+      format('epoch %s', coalesce(p_epoch, 0)), v_own, p_key, p_state is not null);
   end if;
   if cellfleet.is_lease_live() is not true then
     return cellfleet.refuse('CF004', 'this cell holds no valid lease', v_elsewhere, null, v_own, p_key);
@@ -142,15 +142,7 @@ begin
   return p_mode = 'row' or cellfleet.check_entered(v_own, p_key, p_epoch);
 end $$;
 
--- For snapshots that are kept: where they say `enforce`, the stage itself need not be locked.
-create or replace function cellfleet.was_observed(p_keyspace text) returns boolean
-  language plpgsql volatile as $$
-declare
-  v_stage text;
-begin
-  select k.stage into v_stage from cellfleet.keyspace k where k.name = p_keyspace collate "C";
-  return v_stage is distinct from 'enforce' and cellfleet.is_observing();
-end $$;
+drop function if exists cellfleet.was_observed(text);
 
 -- Strict mode: enter() was called in this transaction, for this key, with the epoch it has.
 create or replace function cellfleet.check_entered(p_own text, p_key text, p_epoch bigint) returns boolean
@@ -185,6 +177,22 @@ create or replace function cellfleet.transaction_stamp() returns text
     select extract(epoch from transaction_timestamp())::text || ' ';
   end;
 
+-- refuse(), for enter(), which a transaction that only reads may call, also on a replica: there the
+-- stage's row cannot be locked, and need not be, for nothing is written by leave of it.
+create or replace function cellfleet.refuse_entry(
+    p_code text, p_message text, p_hint text, p_always boolean default false) returns boolean
+  language plpgsql volatile as $$
+begin
+  if p_always or current_setting('transaction_read_only') = 'off' then
+    return cellfleet.refuse(p_code, p_message, p_hint, null, null, null, p_always);
+  end if;
+  perform from cellfleet.stage s where s.stage <> 'enforce';
+  if found then
+    return true;
+  end if;
+  return cellfleet.refuse(p_code, p_message, p_hint, null, null, null, true);
+end $$;
+
 -- Says under which key and epoch this transaction runs; several calls add up. What is known to be
 -- stale is refused at once, also for transactions that only read, so that they do not just find
 -- nothing; that is a courtesy, for the guard looks again at every row and trusts none of this.
@@ -210,21 +218,22 @@ begin
       left join cellfleet.ownership o on o.key = e.key collate "C"
   loop
     if v_pair.key is null or v_pair.epoch is null or strpos(v_pair.key, ' ') > 0 then
-      v_passed := cellfleet.refuse('CF009',
+      v_passed := cellfleet.refuse_entry('CF009',
         format('not a placement key and epoch: %s %s', v_pair.key, v_pair.epoch),
         'enter() takes the two values of the request: key and epoch.');
       continue;
     elsif v_pair.state is distinct from 'active' then
-      v_passed := cellfleet.refuse('CF001',
-        format('placement key %s is %s in this cell', v_pair.key, coalesce(v_pair.state, 'absent')), v_elsewhere);
+      v_passed := cellfleet.refuse_entry('CF001',
+        format('placement key %s is %s in this cell', v_pair.key, coalesce(v_pair.state, 'absent')), v_elsewhere,
+        v_pair.state is not null);
     elsif v_pair.own <> v_pair.epoch then
-      v_passed := cellfleet.refuse('CF006',
+      v_passed := cellfleet.refuse_entry('CF006',
         format('placement key %s has epoch %s, not %s', v_pair.key, v_pair.own, v_pair.epoch), v_elsewhere);
     end if;
     v_entered := v_entered || ' ' || v_pair.key || '=' || v_pair.epoch || ' ';
   end loop;
   if not pg_is_in_recovery() and cellfleet.is_lease_live() is not true then
-    v_passed := cellfleet.refuse('CF004', 'this cell holds no valid lease', v_elsewhere);
+    v_passed := cellfleet.refuse_entry('CF004', 'this cell holds no valid lease', v_elsewhere);
   end if;
   perform set_config('cellfleet.entered', v_entered, true);
 end $$;
@@ -286,15 +295,18 @@ create or replace function cellfleet.guard_name(p_column text) returns text
   end;
 
 -- The trigger function of one key column. A record's field can be read by a fixed name only: reading
--- it through to_jsonb(new) would cost a copy of the whole row, large values included.
+-- it through to_jsonb(new) would cost a copy of the whole row, large values included. Owners of tables
+-- call this, and it runs as the pack's owner: nothing of the name may be read as anything but a name,
+-- so the whole body is quoted, with whatever `$$` stands in it.
 create or replace function cellfleet.guard_for(p_column text) returns text
   language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $guard$
 declare
   v_name text := cellfleet.guard_name(p_column);
 begin
-  execute replace(replace($template$
-    create or replace function cellfleet.NAME() returns trigger
-      language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+  execute format($create$
+    create or replace function cellfleet.%I() returns trigger
+      language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as %L
+  $create$, v_name, replace($body$
     declare
       v_ok boolean;
     begin
@@ -314,8 +326,8 @@ begin
       end if;
       v_ok := cellfleet.check_write(tg_argv[0], new.COLUMN::text);
       return new;
-    end $$
-  $template$, 'NAME', v_name), 'COLUMN', quote_ident(p_column));
+    end
+  $body$, 'COLUMN', quote_ident(p_column)));
   -- Only so that a table's owner may make a trigger of it: nobody can call it by itself.
   execute format('grant execute on function cellfleet.%I() to public', v_name);
   return v_name;

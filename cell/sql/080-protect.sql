@@ -82,6 +82,15 @@ begin
     -- A generated column has no value yet when the guard runs.
     raise exception 'key column %.% is generated', v_table, p_key_column using errcode = '42P17';
   end if;
+  select format('%I.%I', n.nspname, c.relname) as name into v_column
+    from pg_inherits i join pg_class c on c.oid = i.inhrelid and not c.relispartition
+    join pg_namespace n on n.oid = c.relnamespace
+   where i.inhparent = v_table::regclass limit 1;
+  if found then
+    -- Their rows show in this table, past its guard.
+    raise exception '% inherits from %, whose guard would not reach its rows', v_column.name, v_table
+      using errcode = '42809', hint = format('alter table %s no inherit %s', v_column.name, v_table);
+  end if;
 end $$;
 
 create or replace function cellfleet.protect_plan(

@@ -69,6 +69,9 @@ end $$;
 -- One statement's worth of a purge: per table how many rows went. In one statement, because rows that
 -- refer to each other in a circle can go together only. The tables' own triggers fire, so they find
 -- the search_path that they would find anywhere else. p_limit per table; null for all rows.
+--
+-- What is deleted is asked once more whose it is: a place alone (ctid) names another row in each table
+-- that inherits from this one, and may be another row's by now. ONLY, for such tables are not this one.
 create or replace function cellfleet.delete_rows(p_tables regclass[], p_conditions text[], p_limit bigint)
   returns bigint[]
   language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
@@ -77,12 +80,13 @@ declare
   v_removed bigint[];
 begin
   select format('with %s select array[%s]',
-           string_agg(format('d%s as (delete from %s r where %s returning 1)', d.n, d.name, case
-             when p_limit is null then d.condition
+           string_agg(format('d%s as (delete from %s%s r where %s%s returning 1)', d.n,
+             case when c.relkind <> 'p' then 'only ' end, d.name, d.condition, case
+             when p_limit is null then ''
              -- A ctid stands once in each partition.
-             when c.relkind = 'p' then format('%2$s and (r.tableoid, r.ctid) in (select r.tableoid, r.ctid from %1$s r where %2$s limit %3$s)',
+             when c.relkind = 'p' then format(' and (r.tableoid, r.ctid) in (select r.tableoid, r.ctid from %s r where %s limit %s)',
                                               d.name, d.condition, p_limit)
-             else format('r.ctid = any (array(select r.ctid from %s r where %s limit %s))', d.name, d.condition, p_limit)
+             else format(' and r.ctid = any (array(select r.ctid from only %s r where %s limit %s))', d.name, d.condition, p_limit)
              end), ', ' order by d.n),
            string_agg(format('(select count(*) from d%s)', d.n), ', ' order by d.n))
     into v_statement

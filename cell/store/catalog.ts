@@ -10,6 +10,11 @@ const tableFactsSchema = z.object({
   table: z.string(),
   /** A partition is its parent's business, except for what PostgreSQL does not hand down. */
   partition: z.boolean(),
+  partitioned: z.boolean(),
+  /** From which tables it inherits, of a table that is no partition. */
+  inherits: z.array(z.object({ schema: z.string(), table: z.string() })),
+  /** Rules that make other statements of those on it. */
+  rules: z.array(z.string()),
   columns: z.array(z.object({ name: z.string(), type: z.string(), notNull: z.boolean() })),
   /** Columns of what identifies a row to replication: replica identity, else primary key. */
   identity: z.array(z.string()),
@@ -73,6 +78,12 @@ export type StoreCatalog = z.infer<typeof catalogSchema>;
 const tablesQuery = (leased: string): string => `
   select coalesce(jsonb_agg(jsonb_build_object(
     'schema', n.nspname, 'table', c.relname, 'partition', c.relispartition,
+    'partitioned', c.relkind = 'p',
+    'inherits', (select coalesce(jsonb_agg(jsonb_build_object('schema', pn.nspname, 'table', p.relname) order by h.inhseqno), '[]')
+        from pg_inherits h join pg_class p on p.oid = h.inhparent join pg_namespace pn on pn.oid = p.relnamespace
+       where h.inhrelid = c.oid and not c.relispartition),
+    'rules', (select coalesce(jsonb_agg(r.rulename order by r.rulename), '[]') from pg_rewrite r
+       where r.ev_class = c.oid and r.ev_enabled <> 'D'),
     'columns', (select coalesce(jsonb_agg(jsonb_build_object('name', a.attname,
           'type', format_type(a.atttypid, a.atttypmod), 'notNull', a.attnotnull) order by a.attnum), '[]')
         from pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped),

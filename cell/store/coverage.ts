@@ -8,6 +8,7 @@ import { escapeIdentifier, escapeLiteral } from "pg";
 import type { StoreCatalog, TableFacts } from "./catalog.ts";
 import { type Finding, finding, nameOf, sqlName } from "./finding.ts";
 import type { Manifest, ManifestTable } from "./manifest.ts";
+import { ownName } from "./own-name.ts";
 import { childOf, fillStatement, schemaRisks } from "./schema-risks.ts";
 
 export type { Finding, FindingCode } from "./finding.ts";
@@ -26,11 +27,13 @@ export function findGaps(manifest: Manifest, catalog: StoreCatalog, appRole: str
   const classed = new Map(manifest.tables.map((table) => [nameOf(table), table]));
   const found = catalog.tables.flatMap((facts) => {
     // A partition is reached through its parent; on its own it needs what is not handed down.
-    if (facts.partition) return partitionGaps(facts);
+    if (facts.partition) return [...partitionGaps(facts), ...ruleGaps(facts, undefined)];
     const entry = classed.get(nameOf(facts));
     return [
       ...tableGaps(facts, entry, manifest, { appRole, catalog }),
       ...schemaRisks(facts, entry, manifest, { appRole, catalog }),
+      ...inheritanceGaps(facts, classed),
+      ...ruleGaps(facts, entry),
     ];
   });
   const there = new Set(catalog.tables.map(nameOf));
@@ -107,7 +110,7 @@ function tenantTableGaps(
 /** Without the key column in the row's identity its changes cannot be replicated by tenant. */
 function identityGaps(facts: TableFacts, entry: TenantTable): Finding[] {
   if (facts.identity.includes(entry.keyColumn)) return [];
-  const index = escapeIdentifier(`${facts.table.slice(0, 40)}_cellfleet_identity`);
+  const index = escapeIdentifier(ownName(facts.table, "cellfleet_identity"));
   const columns = [entry.keyColumn, ...facts.primaryKey].map((column) => escapeIdentifier(column));
   const mend =
     facts.primaryKey.length === 0
@@ -152,6 +155,43 @@ function guardGaps(facts: TableFacts, entry: TenantTable): Finding[] {
     gaps.push(finding("IDS_NOT_LEASED", name, text, { mend }));
   }
   return gaps;
+}
+
+/**
+ * What is asked of a parent is answered with its children's rows too, by the parent's policies; what is
+ * written into a child meets the child's triggers. So neither side's guard covers the other.
+ */
+function inheritanceGaps(
+  facts: TableFacts,
+  classed: ReadonlyMap<string, ManifestTable>,
+): Finding[] {
+  const isTenant = (name: string) => classed.get(name)?.class === "tenant";
+  const name = nameOf(facts);
+  return facts.inherits
+    .filter((parent) => isTenant(nameOf(parent)) || isTenant(name))
+    .map((parent) =>
+      finding(
+        "INHERITED_TABLE",
+        name,
+        `inherits from ${nameOf(parent)}: its rows show there, past the guard of either`,
+        {
+          mend: `alter table ${sqlName(facts)} no inherit ${sqlName(parent)};`,
+        },
+      ),
+    );
+}
+
+/** A rule writes elsewhere, or not at all, before any trigger sees a row. */
+function ruleGaps(facts: TableFacts, entry: ManifestTable | undefined): Finding[] {
+  if (entry?.class !== "tenant" && !Object.hasOwn(facts.triggers, guardTrigger)) return [];
+  return facts.rules.map((rule) =>
+    finding(
+      "RULE_REWRITES",
+      nameOf(facts),
+      `rule ${rule} makes other statements of those on it, which the guard does not see; a trigger does the same in its sight`,
+      { mend: `drop rule ${escapeIdentifier(rule)} on ${sqlName(facts)};` },
+    ),
+  );
 }
 
 const isVisibilityInstalled = ({ rowSecurity, policies }: TableFacts): boolean =>

@@ -22,6 +22,8 @@ export const findingCodes = [
   "PRIMARY_KEY_MISSING",
   "SEQUENCE_SHARED",
   "POLICY_HIDES",
+  "INHERITED_TABLE",
+  "RULE_REWRITES",
 ] as const;
 export type FindingCode = (typeof findingCodes)[number];
 

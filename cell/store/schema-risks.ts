@@ -59,6 +59,17 @@ export function childOf(
 
 const batchRows = 10_000;
 
+/** Tables that inherit from this one have rows of their own at the same places. */
+const onlyOf = ({ partitioned }: TableFacts): string => (partitioned ? "" : "only ");
+
+function inBatch(facts: TableFacts, alias: string, condition: string, rows: number): string {
+  const table = `${onlyOf(facts)}${sqlName(facts)}`;
+  // A place stands once in each partition.
+  return facts.partitioned
+    ? `(${alias}.tableoid, ${alias}.ctid) in (select tableoid, ctid from ${table} where ${condition} limit ${rows})`
+    : `${alias}.ctid = any (array(select ctid from ${table} where ${condition} limit ${rows}))`;
+}
+
 /** Adds the key column and fills it from the parent, a batch at a time. */
 export function fillStatement(child: TableFacts, parent: Parent, keyColumn: string): string {
   const table = sqlName(child);
@@ -71,8 +82,8 @@ export function fillStatement(child: TableFacts, parent: Parent, keyColumn: stri
     .join(" and ");
   return (
     `alter table ${table} add column ${key} ${parent.type}; ` +
-    `update ${table} c set ${key} = p.${escapeIdentifier(parent.keyColumn)} from ${sqlName(parent.facts)} p ` +
-    `where ${joined} and c.ctid = any (array(select ctid from ${table} where ${key} is null limit ${batchRows})) ` +
+    `update ${onlyOf(child)}${table} c set ${key} = p.${escapeIdentifier(parent.keyColumn)} from ${sqlName(parent.facts)} p ` +
+    `where ${joined} and c.${key} is null and ${inBatch(child, "c", `${key} is null`, batchRows)} ` +
     `/* repeat until it updates 0 rows */; ` +
     `alter table ${table} alter column ${key} set not null;`
   );
@@ -187,8 +198,8 @@ function largeObjectGaps(facts: TableFacts): Finding[] {
         {
           mend:
             `alter table ${table} add column ${to} bytea; ` +
-            `update ${table} set ${to} = lo_get(${from}) where ctid = any (array(select ctid from ${table} ` +
-            `where ${from} is not null and ${to} is null limit 100)) /* repeat until it updates 0 rows */; ` +
+            `update ${onlyOf(facts)}${table} c set ${to} = lo_get(${from}) where ${to} is null ` +
+            `and ${inBatch(facts, "c", `${from} is not null and ${to} is null`, 100)} /* repeat until it updates 0 rows */; ` +
             `alter table ${table} drop column ${from};`,
         },
       );
