@@ -45,9 +45,7 @@ export function machineRouterEndpoints(context: ApiContext, feed: RoutingFeed): 
       answers: { 200: routerSyncResponseSchema },
       serve: async ({ caller, body, request }) => {
         requireSubject(caller, body.router);
-        await requireReady(feed);
-        requireFleet(body.fleet, feed.fleet());
-        await noticeRestore(context, feed, body, `router ${body.router}`);
+        await admitFollower(context, feed, body, `router ${body.router}`);
         await record(body);
         const signal = stopSignal(request);
         return { status: 200, body: await nextAnswer(context, feed, body, signal) };
@@ -63,9 +61,7 @@ export function machineRouterEndpoints(context: ApiContext, feed: RoutingFeed): 
       answers: { 200: routerSyncResponseSchema },
       serve: async ({ caller, body, request }) => {
         requireSubject(caller, body.router);
-        await requireReady(feed);
-        requireFleet(body.fleet, feed.fleet());
-        await noticeRestore(context, feed, body, `the table of cell ${body.router}`);
+        await admitFollower(context, feed, body, `the table of cell ${body.router}`);
         const signal = stopSignal(request);
         return { status: 200, body: await nextAnswer(context, feed, body, signal) };
       },
@@ -100,6 +96,18 @@ export function requireFleet(theirs: string | undefined, ours: string): void {
     details: { fleet: ours, presented: theirs },
     nextSteps: ["Start it with an empty state folder or database, or point it at its own fleet."],
   });
+}
+
+/** Belongs to this fleet and has seen nothing newer than it: only then is a follower heard. */
+async function admitFollower(
+  context: ApiContext,
+  feed: RoutingFeed,
+  body: RouterSyncRequest,
+  who: string,
+): Promise<void> {
+  await requireReady(feed);
+  requireFleet(body.fleet, feed.fleet());
+  await noticeRestore(context, feed, body, who);
 }
 
 async function noticeRestore(
