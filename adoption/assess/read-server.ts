@@ -6,6 +6,7 @@ import {
   type AssessFacts,
   activitySchema,
   type Rates,
+  ratesSchema,
   serverSchema,
   type TableFacts,
   tableSchema,
@@ -52,16 +53,10 @@ const activityQuery = `
     from pg_stat_activity
    where pid <> pg_backend_pid() and backend_type in ('client backend', 'parallel worker')`;
 
-const countersSchema = z.object({
+/** What the rates are made of: the same numbers, summed up until `at`. */
+const countersSchema = ratesSchema.omit({ seconds: true }).extend({
   /** Seconds since 1970, of the server's clock. */
   at: z.number(),
-  transactions: z.number(),
-  rowsRead: z.number(),
-  rowsWritten: z.number(),
-  walBytes: z.number(),
-  tempBytes: z.number(),
-  deadlocks: z.number(),
-  xids: z.number(),
 });
 export type Counters = z.infer<typeof countersSchema>;
 
