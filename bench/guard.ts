@@ -8,8 +8,7 @@
  */
 import { readFileSync } from "node:fs";
 import type pg from "pg";
-import { setStage } from "../cell/store/facts.ts";
-import { type CellStore, createCellStore, storeRoles } from "../tests/cell-store.ts";
+import { type CellStore, createCellStore, enterStage, storeRoles } from "../tests/cell-store.ts";
 import { startTestPostgres } from "../tests/postgres.ts";
 
 const tenants = 1000;
@@ -199,7 +198,7 @@ async function measureBatch(
   for (const variant of variants) {
     const round = work.round[variant];
     if (round === undefined) continue;
-    await setStage(guarded.agent, variant === "observed" ? "observe" : "enforce");
+    await enterStage(guarded.agent, variant === "observed" ? "observe" : "enforce");
     await guarded.setMode(variant === "strict" ? "strict" : "row");
     const meter = variant === "without" ? meters.plain : meters.guarded;
     await round(); // Plans and caches: not what is measured.

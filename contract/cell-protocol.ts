@@ -14,6 +14,9 @@ import { cellIdSchema, epochSchema, keyspaceNameSchema, revisionSchema } from ".
 import { placementKeySchema } from "./placement-key.ts";
 import { cellStages, guardModes, strategies } from "./routing-table.ts";
 
+/** More changes of a cell's stage than anybody makes; above it a number is nonsense. */
+const stageNumberMax = 1_000_000_000_000;
+
 /** A placement key in one cell's database. Only `active` may write and be read by the application. */
 export const ownershipStates = ["active", "fenced", "importing", "moved", "dropped"] as const;
 export type OwnershipState = (typeof ownershipStates)[number];
@@ -95,6 +98,8 @@ export const agentSyncRequestSchema = z.object({
     .object({
       /** Durable in the cell's database. */
       applied: z.enum(cellStages),
+      /** `stageNumber` of the last change that was made there; absent or 0: none was. */
+      number: z.number().int().min(0).max(stageNumberMax).optional(),
       /** Since the SQL pack was installed, by SQLSTATE (`CF001`, …) of the guard and code of the gate. */
       wouldRefuse: z.record(z.string().max(40), z.number().int().min(0)),
       /** Tables of tenants under the guard. */
@@ -179,6 +184,8 @@ export const agentSyncResponseSchema = z.object({
   report: z.enum(["nothing", "ownership"]),
   /** The stage that the cell is to be in; absent means as it is. */
   stage: z.enum(cellStages).optional(),
+  /** With `stage`: which change of it this is. What is older than a cell's database knows is void. */
+  stageNumber: z.number().int().min(0).max(stageNumberMax).optional(),
   /** Read-only questions of operators (`cellctl query`); each is asked until it is answered or late. */
   queries: z
     .array(

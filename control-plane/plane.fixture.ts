@@ -132,6 +132,7 @@ export type FakeCell = {
   /** Tables that its manifest forgets; undefined: an agent that does not tell. */
   unclassed: UnclassedTables | undefined;
   readonly stage: () => CellStage;
+  readonly stageNumber: () => number;
   /** What it was told about each key last. */
   readonly keys: ReadonlyMap<string, OwnershipChange>;
   /** Keys whose rows it was told to remove, in order; once more for each time. */
@@ -142,10 +143,20 @@ export type FakeCell = {
 
 const stageOf = (cell: FakeCell) => ({
   applied: cell.stage(),
+  number: cell.stageNumber(),
   wouldRefuse: cell.wouldRefuse,
   guardedTables: cell.guardedTables,
   ...(cell.unclassed === undefined ? {} : { unclassed: cell.unclassed }),
 });
+
+type StageAt = { stage: CellStage; number: number };
+
+/** As a database does: what was counted earlier changes nothing. */
+function obeyStage(at: StageAt, { stage, stageNumber = 0 }: AgentSyncResponse): void {
+  if (stage === undefined || stageNumber <= at.number) return;
+  at.stage = stage;
+  at.number = stageNumber;
+}
 
 /** A cell's agent and gate. It goes on calling when the control plane is away. */
 export async function startFakeCell(options: {
@@ -161,7 +172,7 @@ export async function startFakeCell(options: {
   const stop = new AbortController();
   const memory = options.memory ?? { appliedRevision: 0, grant: 0 };
   let leased = false;
-  let stage: CellStage = "pass-through";
+  const at: StageAt = { stage: "pass-through", number: 0 };
   const keys = new Map<string, OwnershipChange>();
   const purgedKeys: string[] = [];
   let purged: NonNullable<AgentSyncRequest["purged"]> = [];
@@ -174,7 +185,8 @@ export async function startFakeCell(options: {
     wouldRefuse: {},
     guardedTables: 0,
     unclassed: { count: 0, names: [] },
-    stage: () => stage,
+    stage: () => at.stage,
+    stageNumber: () => at.number,
     keys,
     purgedKeys,
     appliedRevision: () => memory.appliedRevision,
@@ -217,7 +229,7 @@ export async function startFakeCell(options: {
     const said = report();
     const answer = await callAgent(client, options.cell, said, stop.signal);
     purged = purged.filter((one) => !said.purged.includes(one));
-    if (cell.obeysStage && answer.stage !== undefined) stage = answer.stage;
+    if (cell.obeysStage) obeyStage(at, answer);
     if (answer.lease !== undefined) {
       leased = true;
       memory.grant = answer.lease.grant;

@@ -6,12 +6,13 @@
  * `close`, those that a test opened through `connect` too.
  */
 import pg from "pg";
-import { readFacts } from "../cell/store/facts.ts";
+import { readFacts, setStage } from "../cell/store/facts.ts";
 import { installPack } from "../cell/store/install.ts";
 import { setLease } from "../cell/store/lease.ts";
 import { protectTable } from "../cell/store/protect.ts";
+import type { Queryable } from "../cell/store/queryable.ts";
 import type { OwnershipState } from "../contract/cell-protocol.ts";
-import type { GuardMode } from "../contract/routing-table.ts";
+import type { CellStage, GuardMode } from "../contract/routing-table.ts";
 import type { TestPostgres } from "./postgres.ts";
 
 export const storeRoles = {
@@ -113,6 +114,16 @@ export async function createCellStore(
       await Promise.all(opened.map((client) => client.end().catch(() => {})));
     },
   };
+}
+
+/** The next change of stage, as the control plane would count it. */
+export async function enterStage(
+  client: Queryable,
+  stage: CellStage,
+  lockTimeoutMs?: number,
+): Promise<void> {
+  const { stageNumber } = await readFacts(client);
+  await setStage(client, { stage, number: stageNumber + 1 }, lockTimeoutMs);
 }
 
 /** The SQLSTATE with which the work fails; throws if it does not fail. */

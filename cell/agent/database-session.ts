@@ -153,7 +153,7 @@ export class DatabaseSession {
     let news = this.#facts !== undefined && this.#facts.boot !== facts.boot;
     this.#facts = facts;
     lease.observe(facts, askedMonoMs, clock.monotonicMs());
-    this.#options.stage.observe(facts.stage);
+    this.#options.stage.observe(facts.stage, facts.stageNumber);
     cache.put(await ownershipSince(link.client, cache.change));
     cache.markRead(askedMonoMs);
     await this.#tellGates(link, askedMonoMs);

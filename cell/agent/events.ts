@@ -22,6 +22,7 @@ export type AgentEvents = {
   "answer.failed": LogFields;
   "answer.refused": { id: string } & LogFields;
   "stage.delayed": { stage: string };
+  "stage.refused": { stage: string; number: number };
   "stage.changed": { from: string; to: string };
   "purge.done": { key: string; rows: number };
   "purge.failed": { key: string } & LogFields;

@@ -35,6 +35,8 @@ export class FakeControl {
     idRangeSize: 1000,
     fleet: "fleet-1",
     stage: undefined as CellStage | undefined,
+    /** Of the change of stage; undefined: as many as there were. */
+    stageNumber: undefined as number | undefined,
     queries: [] as NonNullable<AgentSyncResponse["queries"]>,
     /** So many answers to questions are met with 503 first. */
     queryAnswersLost: 0,
@@ -48,6 +50,8 @@ export class FakeControl {
   #revision = 0;
   #grant = 0;
   #idsTo = 0;
+  #stageTold: CellStage | undefined;
+  #stageChanges = 0;
 
   constructor() {
     this.#server = createServer((req, res) => {
@@ -136,7 +140,15 @@ export class FakeControl {
 
   #isNews(said: AgentSyncRequest): boolean {
     const { stage } = this.settings;
+    if (stage !== undefined) this.#countStage(stage);
     return this.#due(said).length > 0 || (stage !== undefined && stage !== said.stage?.applied);
+  }
+
+  /** Each change of the setting is a new change of stage. */
+  #countStage(stage: CellStage): number {
+    if (stage !== this.#stageTold) this.#stageChanges += 1;
+    this.#stageTold = stage;
+    return this.settings.stageNumber ?? this.#stageChanges;
   }
 
   async #grantLease(said: AgentSyncRequest): Promise<object> {
@@ -163,7 +175,7 @@ export class FakeControl {
         this.#idsTo = lo + idRangeSize - 1;
         return { sequence, lo, hi: this.#idsTo };
       }),
-      ...(stage === undefined ? {} : { stage }),
+      ...(stage === undefined ? {} : { stage, stageNumber: this.#countStage(stage) }),
       queries: queries.filter(({ id }) => !this.queryAnswers.some((one) => one.id === id)),
     };
   }

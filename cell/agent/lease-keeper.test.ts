@@ -27,7 +27,7 @@ function setUp() {
   const facts = (lease: DatabaseFacts["lease"]): DatabaseFacts => ({
     ...{ cell: "cell-01", systemIdentifier: "1", timeline: 1, boot, clock: boot },
     ...{ grant: lease.grant, lease, epochMax: 1, appliedRevision: 1, inRecovery: false },
-    ...{ stage: "enforce", wouldRefuse: {}, guardedTables: 1, schemaVersion: null },
+    ...{ stage: "enforce", stageNumber: 0, wouldRefuse: {}, guardedTables: 1, schemaVersion: null },
   });
   return {
     keeper,

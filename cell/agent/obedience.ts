@@ -36,6 +36,8 @@ export type ObedienceOptions = {
   readonly lease: LeaseKeeper;
   readonly instance: string;
   readonly purger: Purger;
+  /** Looked at again before the stage is set: an answer may have lain for long. */
+  readonly isPrimary: () => boolean;
   /** The database's stage is another one now: the gate is to follow it. */
   readonly onStageSet: () => Promise<void>;
 };
@@ -106,14 +108,23 @@ export function createObedience(
     return { key: placementKeySchema.parse(key), state, epoch: epochSchema.parse(epoch) };
   }
 
-  /** False: a transaction that began under the old stage stands in the way; asked for again. */
+  /**
+   * False: asked for again, because a transaction that began under the old stage stands in the way, or
+   * because the answer is not of now: the database knows a later change, or another agent leads.
+   */
   async function obeyStage(answer: AgentSyncResponse, facts: DatabaseFacts): Promise<boolean> {
-    if (answer.stage === undefined || answer.stage === facts.stage) return true;
+    const { stage, stageNumber: number = 0 } = answer;
+    if (stage === undefined) return true;
+    if (stage === facts.stage && number === facts.stageNumber) return true;
+    if (!options.isPrimary()) return false;
     try {
-      await setStage(pool, answer.stage);
+      if ((await setStage(pool, { stage, number })) === "stale") {
+        log.event("stage.refused", { stage, number }, "warn");
+        return false;
+      }
     } catch (error) {
       if (sqlStateOf(error) !== lockNotAvailable) throw error;
-      log.event("stage.delayed", { stage: answer.stage }, "warn");
+      log.event("stage.delayed", { stage }, "warn");
       return false;
     }
     await options.onStageSet();

@@ -3,6 +3,8 @@
  * the same for all agents; only the way out of `enforce` is taken as soon as the control plane says
  * it, since the gate opens before the database does.
  *
+ * An answer may come late: only one that is newer than what the database was told last opens the gate.
+ *
  * Inward the order is database, then gate: so `enforce` is never taken from an answer, and an agent
  * that has not seen its database yet refuses.
  */
@@ -10,7 +12,8 @@ import type { CellStage } from "../../contract/routing-table.ts";
 
 export class StageKeeper {
   #database: CellStage = "enforce";
-  #leavingFor: CellStage | undefined;
+  #number = 0;
+  #leavingFor: { readonly stage: CellStage; readonly number: number } | undefined;
   readonly #onChange: (from: CellStage, to: CellStage) => void;
 
   constructor(onChange: (from: CellStage, to: CellStage) => void) {
@@ -18,24 +21,31 @@ export class StageKeeper {
   }
 
   get now(): CellStage {
-    return this.#database === "enforce" ? (this.#leavingFor ?? "enforce") : this.#database;
+    return this.#database === "enforce" ? (this.#leavingFor?.stage ?? "enforce") : this.#database;
   }
 
   /** Read in the cell's database, by readings one after the other: an older one must not come late. */
-  observe(stage: CellStage): void {
+  observe(stage: CellStage, number: number): void {
     this.#move(() => {
       this.#database = stage;
-      // The database has followed; from here on it alone is believed.
-      if (stage !== "enforce") this.#leavingFor = undefined;
+      this.#number = number;
+      // The database has followed, or gone on past it; from here on it alone is believed.
+      const leaving = this.#leavingFor?.number ?? 0;
+      if (stage !== "enforce" || number >= leaving) this.#leavingFor = undefined;
     });
   }
 
-  /** Said by the control plane; undefined: as it is. */
-  hear(stage: CellStage | undefined): void {
+  /** True: hearing this would open the gate before the database does. */
+  wouldLeave(stage: CellStage | undefined, number: number): boolean {
+    const isNewer = number > this.#number;
+    return stage !== undefined && stage !== "enforce" && this.#database === "enforce" && isNewer;
+  }
+
+  /** Said by the control plane, as change `number` of the stage; undefined: as it is. */
+  hear(stage: CellStage | undefined, number: number): void {
     if (stage === undefined) return;
     this.#move(() => {
-      const leaves = stage !== "enforce" && this.#database === "enforce";
-      this.#leavingFor = leaves ? stage : undefined;
+      this.#leavingFor = this.wouldLeave(stage, number) ? { stage, number } : undefined;
     });
   }
 

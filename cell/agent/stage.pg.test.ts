@@ -253,6 +253,35 @@ describe("a change of stage", () => {
   });
 });
 
+test("an answer of an earlier change of stage moves neither the database nor a gate", async () => {
+  const agent = await bench.serving();
+  const second = await bench.start();
+  await goTo("observe");
+  await goTo("enforce");
+  const { stageNumber } = await readFacts(bench.store.agent);
+  await until("both refuse", async () => {
+    const both = [
+      await bench.ask(agent, { extra: bare }),
+      await bench.ask(second, { extra: bare }),
+    ];
+    return both.every(({ status }) => status === 403);
+  });
+  bench.control.settings.stageNumber = stageNumber - 1;
+  bench.control.settings.stage = "observe";
+  await until("it was refused, and refused again", async () => {
+    const both = [
+      await bench.ask(agent, { extra: bare }),
+      await bench.ask(second, { extra: bare }),
+    ];
+    expect(both.map(({ status }) => status)).toEqual([403, 403]);
+    return bench.events("stage.refused").length >= 2;
+  });
+  expect(await inDatabase()).toBe("enforce");
+  expect(reported()?.number).toBe(stageNumber);
+  bench.control.settings.stageNumber = stageNumber + 1;
+  await until("a later one is obeyed", () => reported()?.applied === "observe");
+});
+
 test("reports tables that a migration added and nobody classed, until they are", async () => {
   await bench.serving();
   await until("no table", () => reported()?.unclassed?.count === 0);

@@ -88,7 +88,11 @@ export class Sync {
 
   constructor(options: SyncOptions) {
     this.#options = options;
-    this.#obey = createObedience({ ...options, onStageSet: () => options.session.look() });
+    this.#obey = createObedience({
+      ...options,
+      isPrimary: () => options.session.primary(),
+      onStageSet: () => options.session.look(),
+    });
     this.#report = new OwnershipReport((after, limit) => listOwnership(options.pool, after, limit));
     this.#coverage = new CoverageLook(options);
     this.#loop = startLoop({
@@ -142,7 +146,10 @@ export class Sync {
     if (answer === undefined) return "again";
     this.#noteFound(answer);
     // Every agent opens its gate at once; only the primary tells the database.
-    stage.hear(answer.stage);
+    const { stage: goal, stageNumber: number = 0 } = answer;
+    // The answer may have lain for long: it is compared with what the database says by now.
+    if (stage.wouldLeave(goal, number)) await session.look();
+    stage.hear(goal, number);
     stats.reported(request.stats);
     purger.reported(request.purged ?? []);
     if (request.ownership !== undefined) this.#report.sent();
@@ -242,6 +249,7 @@ export class Sync {
       services: [...this.#options.services],
       stage: {
         applied: facts.stage,
+        number: facts.stageNumber,
         wouldRefuse: { ...facts.wouldRefuse, ...wouldRefuse.counts() },
         guardedTables: facts.guardedTables,
         ...(seen.unclassed === undefined ? {} : { unclassed: seen.unclassed }),
@@ -304,4 +312,5 @@ const withoutSight = (facts: DatabaseFacts): Seen => ({
 });
 
 const isStageNews = (answer: AgentSyncResponse, facts: DatabaseFacts): boolean =>
-  answer.stage !== undefined && answer.stage !== facts.stage;
+  answer.stage !== undefined &&
+  (answer.stage !== facts.stage || (answer.stageNumber ?? 0) > facts.stageNumber);

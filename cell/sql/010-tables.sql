@@ -46,6 +46,16 @@ insert into cellfleet.stage (stage)
 values (coalesce(nullif(current_setting('cellfleet_install.stage', true), ''), 'enforce'))
 on conflict do nothing;
 
+-- Which change of stage was made last, by the control plane's count: an older one changes nothing any
+-- more, however late it comes. Beside the stage, whose row transactions of the application lock.
+do $$ begin
+  perform from pg_attribute a
+    where a.attrelid = 'cellfleet.progress'::regclass and a.attname = 'stage_number' and not a.attisdropped;
+  if not found then
+    alter table cellfleet.progress add column stage_number bigint not null default 0;
+  end if;
+end $$;
+
 -- What `observe` let pass, per SQLSTATE. Sequences: they keep counting through rollbacks, nobody waits
 -- for anybody, and a crash may only make them jump ahead (by at most 32).
 create sequence if not exists cellfleet.would_refuse_cf001;

@@ -197,24 +197,38 @@ end $$;
 
 -- The stage of this cell's adoption. When it has become `enforce`, no transaction is left that wrote by
 -- leave of an earlier stage: each holds a lock on cellfleet.stage, and all who come later read anew.
--- 55P03: one of them was not done within the timeout; nothing was changed.
-create or replace function cellfleet.set_stage(p_stage text, p_lock_timeout_ms integer default 1000) returns void
+-- 55P03: one of them was not done within the timeout; nothing was changed. `p_number` counts changes of
+-- stage: false, and nothing changed, when this database has a later one, or another one of this number.
+-- The number stands between the two, so that nobody who knows nothing of it calls this by mistake.
+drop function if exists cellfleet.set_stage(text, integer);
+create or replace function cellfleet.set_stage(p_stage text, p_number bigint, p_lock_timeout_ms integer)
+  returns boolean
   language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  v_number bigint;
+  v_stage text;
 begin
   if p_stage is null or p_stage not in ('pass-through', 'observe', 'enforce') then
     raise exception 'a stage is pass-through, observe or enforce, not %', p_stage using errcode = '22023';
   end if;
+  if p_number is null or p_number < 0 then
+    raise exception 'changes of stage are counted from 0, not %', p_number using errcode = '22023';
+  end if;
   perform set_config('synchronous_commit', 'on', true);
   perform set_config('lock_timeout', p_lock_timeout_ms::text, true);
   -- One call at a time, also with set_keyspaces, which copies the stage.
-  perform from cellfleet.progress for update;
-  perform from cellfleet.stage s where s.stage = p_stage;
-  if found then
-    return;
+  select p.stage_number into v_number from cellfleet.progress p for update;
+  select s.stage into v_stage from cellfleet.stage s;
+  if p_number <= v_number then
+    return p_number = v_number and v_stage = p_stage;
   end if;
-  if p_stage = 'enforce' then
-    lock table cellfleet.stage in exclusive mode;
+  if v_stage <> p_stage then
+    if p_stage = 'enforce' then
+      lock table cellfleet.stage in exclusive mode;
+    end if;
+    update cellfleet.stage set stage = p_stage;
+    update cellfleet.keyspace set stage = p_stage;
   end if;
-  update cellfleet.stage set stage = p_stage;
-  update cellfleet.keyspace set stage = p_stage;
+  update cellfleet.progress set stage_number = p_number;
+  return true;
 end $$;

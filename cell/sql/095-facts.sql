@@ -32,7 +32,7 @@ create or replace function cellfleet.facts() returns table (
     cell text, system_identifier text, timeline integer, boot timestamptz, clock timestamptz,
     grant_seen bigint, lease_grant bigint, lease_expires_at timestamptz, lease_live boolean,
     lease_remaining_ms double precision, epoch_max bigint, applied_revision bigint, in_recovery boolean,
-    stage text, would_refuse jsonb, guarded_tables integer, schema_version text)
+    stage text, stage_number bigint, would_refuse jsonb, guarded_tables integer, schema_version text)
   language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
 declare
   v_clock timestamptz := cellfleet.clock();
@@ -48,7 +48,7 @@ begin
   select p.cell, i.system_identifier, i.timeline, pg_postmaster_start_time(), v_clock, s.lease_grant,
          v_grant, v_expires_at, v_live,
          case when v_live then extract(epoch from v_expires_at - v_clock)::double precision * 1000 else 0 end,
-         p.epoch_max, p.applied_revision, pg_is_in_recovery(), t.stage, cellfleet.would_refuse(),
+         p.epoch_max, p.applied_revision, pg_is_in_recovery(), t.stage, p.stage_number, cellfleet.would_refuse(),
          (select count(*)::integer from cellfleet.guarded_table g
             join pg_namespace n on n.nspname = g.schema_name
             join pg_class c on c.relnamespace = n.oid and c.relname = g.table_name),

@@ -30,6 +30,8 @@ const factsSchema = z.object({
   inRecovery: z.boolean(),
   /** Durable in this database. */
   stage: z.enum(cellStages),
+  /** Of the last change of stage that was made here, by the control plane's count; 0: none was. */
+  stageNumber: z.number(),
   /** What was let pass in an earlier stage than `enforce`, by SQLSTATE, since the pack was installed. */
   wouldRefuse: z.record(z.string(), z.number()),
   guardedTables: z.number(),
@@ -46,23 +48,30 @@ export async function readFacts(client: Queryable): Promise<DatabaseFacts> {
        'lease', jsonb_build_object('live', f.lease_live, 'remainingMs', f.lease_remaining_ms,
                                    'grant', coalesce(f.lease_grant, 0)),
        'epochMax', f.epoch_max, 'appliedRevision', f.applied_revision,
-       'inRecovery', f.in_recovery, 'stage', f.stage, 'wouldRefuse', f.would_refuse,
+       'inRecovery', f.in_recovery, 'stage', f.stage, 'stageNumber', f.stage_number, 'wouldRefuse', f.would_refuse,
        'guardedTables', f.guarded_tables, 'schemaVersion', f.schema_version) as facts
      from cellfleet.facts() f`,
   );
   return factsSchema.parse(rows[0]?.facts);
 }
 
+export type StageCommand = { readonly stage: CellStage; readonly number: number };
+
 /**
  * Idempotent. After `enforce` no transaction is left that wrote by leave of an earlier stage; throws
- * 55P03 when one was not done within `lockTimeoutMs`: nothing was changed, repeat.
+ * 55P03 when one was not done within `lockTimeoutMs`: nothing was changed, repeat. `stale`: the database
+ * knows a later change, or another one of this number, and was not changed.
  */
 export async function setStage(
   client: Queryable,
-  stage: CellStage,
+  { stage, number }: StageCommand,
   lockTimeoutMs = 1000,
-): Promise<void> {
-  await client.query("select cellfleet.set_stage($1, $2)", [stage, lockTimeoutMs]);
+): Promise<"done" | "stale"> {
+  const { rows } = await client.query<{ done: boolean }>(
+    "select cellfleet.set_stage($1, $2, $3) as done",
+    [stage, number, lockTimeoutMs],
+  );
+  return rows[0]?.done === true ? "done" : "stale";
 }
 
 /** As the owner of the application's tables, when their migrations have run. */

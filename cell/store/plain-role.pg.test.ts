@@ -5,9 +5,9 @@
 import type pg from "pg";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { OwnershipState } from "../../contract/cell-protocol.ts";
-import { openClient, refusalOf } from "../../tests/cell-store.ts";
+import { enterStage, openClient, refusalOf } from "../../tests/cell-store.ts";
 import { startTestPostgres, type TestPostgres } from "../../tests/postgres.ts";
-import { readFacts, setStage } from "./facts.ts";
+import { readFacts } from "./facts.ts";
 import { addIdRange } from "./id-ranges.ts";
 import { installPack } from "./install.ts";
 import { setLease } from "./lease.ts";
@@ -96,7 +96,7 @@ describe.each(["manager", "shop_owner"])("tables of %s", (appOwnerRole) => {
     expect((await app.query(insert)).rows).toEqual([{ id: 4 }]);
     expect((await readFacts(agent)).wouldRefuse).toMatchObject({ CF001: 1, CF010: 1 });
     await applyKeyspaces(agent, [{ name: "default", strategy: "directory", guardMode: "row" }]);
-    await setStage(agent, "enforce");
+    await enterStage(agent, "enforce");
     const named = "insert into notes (id, tenant_id) values (99, 'acme')";
     expect(await refusalOf(app.query(named))).toBe("CF001");
     const facts = await readFacts(agent);

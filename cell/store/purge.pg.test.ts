@@ -3,9 +3,14 @@
  * agent can open this door in the guard.
  */
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { type CellStore, createCellStore, refusalOf, storeRoles } from "../../tests/cell-store.ts";
+import {
+  type CellStore,
+  createCellStore,
+  enterStage,
+  refusalOf,
+  storeRoles,
+} from "../../tests/cell-store.ts";
 import { startTestPostgres, type TestPostgres } from "../../tests/postgres.ts";
-import { setStage } from "./facts.ts";
 import { countRowsLeft, purgeRows } from "./purge.ts";
 
 let server: TestPostgres;
@@ -131,7 +136,7 @@ describe("a tenant's rows", () => {
     await store.own("default/tenant/globex", "dropped");
     await store.agent.query("select cellfleet.expire_lease(1000000)");
     await purgeAll(store, "default/tenant/acme", 1000);
-    await setStage(store.agent, "observe");
+    await enterStage(store.agent, "observe");
     await purgeAll(store, "default/tenant/globex", 1000);
     const { rows } = await store.agent.query("select would_refuse from cellfleet.facts()");
     expect(rows).toEqual([{ would_refuse: {} }]);

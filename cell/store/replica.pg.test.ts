@@ -7,12 +7,13 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import {
   type CellStore,
   createCellStore,
+  enterStage,
   openClient,
   refusalOf,
   storeRoles,
 } from "../../tests/cell-store.ts";
 import { startTestPostgres, type TestPostgres } from "../../tests/postgres.ts";
-import { readFacts, setStage } from "./facts.ts";
+import { readFacts } from "./facts.ts";
 import { startReplica, type TestReplica } from "./replica.fixture.ts";
 
 let server: TestPostgres;
@@ -67,12 +68,12 @@ test("enter() says there what it says on the primary", async () => {
 });
 
 test("in observe everything is seen, and nothing is counted", async () => {
-  await setStage(store.agent, "observe");
+  await enterStage(store.agent, "observe");
   const before = (await readFacts(store.agent)).wouldRefuse;
   expect(await tenantsSeen()).toEqual(["acme", "globex"]);
   await app.query("select cellfleet.enter('default/tenant/nobody', 1)");
   expect((await readFacts(store.agent)).wouldRefuse).toEqual(before);
-  await setStage(store.agent, "enforce");
+  await enterStage(store.agent, "enforce");
   expect(await tenantsSeen()).toEqual(["acme"]);
 });
 

@@ -79,6 +79,7 @@ async function adoptCell(context: ApiContext, work: Work, wanted: AdoptCell): Pr
     stage: "pass-through" as CellStage,
     stageGoal: "pass-through" as CellStage,
     stageApplied: "pass-through" as CellStage,
+    stageNumber: 1,
   };
   await work.record(null, { ...columns, guardMode: wanted.guardMode });
   const revision = await changeRouting(tx, { config: true });

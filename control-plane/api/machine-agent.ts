@@ -25,6 +25,7 @@ import {
   recordAgent,
   recordProgress,
   recordStage,
+  type StageGoal,
 } from "../store/cell-record.ts";
 import { recordUnclassed } from "../store/coverage-record.ts";
 import { leaseIdRanges, surpassHeldIds } from "../store/id-ranges.ts";
@@ -151,6 +152,7 @@ async function noticeRestore(
   const who = `cell ${said.cell}`;
   const judge = (known: CellRecord) =>
     returnOfFrozen(said, known) ??
+    laterStage(said, known) ??
     evidenceOfRestore(who, presented, {
       // With what was presented before: it is evidence once.
       revision: known.revisionMax,
@@ -178,6 +180,14 @@ const returnOfFrozen = (said: AgentSyncRequest, cell: CellRecord): string | unde
     ? `cell ${said.cell}, which an earlier recovery went on without, is back`
     : undefined;
 
+/** Changes of stage are counted here: a database that has made a later one got it from another history. */
+function laterStage(said: AgentSyncRequest, cell: CellRecord): string | undefined {
+  const number = said.stage?.number ?? 0;
+  const isKnown = cell.mode !== "normal" || cell.stageGoal === null || number <= cell.stageNumber;
+  if (isKnown || !said.primary || !said.database.reachable) return undefined;
+  return `cell ${said.cell} has seen change ${number} of its stage (ours is ${cell.stageNumber}): this control plane was restored from an older state`;
+}
+
 /** Nothing is granted; the cell reports what it owns, then applies what it lost (corrections A5). */
 async function answerRecovering(
   desk: Desk,
@@ -187,6 +197,8 @@ async function answerRecovering(
 ): Promise<AgentSyncResponse> {
   const { database } = desk.context;
   await recordProgress(database.read, said);
+  // Before its report is complete: what its database has made of its stage is part of it.
+  await recordStage(database.read, said);
   await surpassHeldIds(database, said.idRangesHeld ?? []);
   const common = {
     fleet: cell.fleet,
@@ -219,15 +231,15 @@ async function waitForChanges(
   desk: Desk,
   said: AgentSyncRequest,
   { waitMs, signal, adopted }: Waiting,
-): Promise<OwnershipPage & Pick<AgentSyncResponse, "stage" | "queries">> {
+): Promise<OwnershipPage & Pick<AgentSyncResponse, "stage" | "stageNumber" | "queries">> {
   const { clock, database } = desk.context;
   const deadlineMs = clock.monotonicMs() + Math.min(waitMs, agentWaitMsMax);
   for (;;) {
     const turn = desk.questions.turn(said, deadlineMs - clock.monotonicMs(), signal);
     const page = await readChanges(database.read, said.cell, said.appliedRevision);
-    const stage = adopted ? await readStageGoal(database.read, said.cell) : null;
+    const goal = adopted ? await readStageGoal(database.read, said.cell) : undefined;
     const asked = await turn.asked();
-    const isStageNews = stage !== null && stage !== said.stage?.applied;
+    const isStageNews = goal !== undefined && isNewStage(said, goal);
     const isNews = page.changes.length > 0 || isStageNews || asked.isNews;
     const leftMs = deadlineMs - clock.monotonicMs();
     if (isNews || leftMs <= 0 || signal.aborted) {
@@ -237,12 +249,15 @@ async function waitForChanges(
         "revision",
       );
       const changes = await withOpenPurges(desk, said, page.changes);
-      const told = stage === null ? {} : { stage };
+      const told = goal === undefined ? {} : { stage: goal.stage, stageNumber: goal.number };
       return { ...page, changes, revision, ...turn.end(asked), ...told };
     }
     await turn.wait((stop) => desk.feed.changed(leftMs, stop));
   }
 }
+
+const isNewStage = ({ stage: at }: AgentSyncRequest, { stage, number }: StageGoal): boolean =>
+  at?.applied !== stage || (at.number ?? 0) < number;
 
 /** No news: what is open is told with whatever is answered. */
 async function withOpenPurges(

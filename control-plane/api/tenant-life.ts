@@ -291,6 +291,15 @@ function requireState(
 /** Where nothing is refused, neither a suspension nor a deletion would hold. */
 async function requireEnforcing(tx: Tx, found: PlacedTenant, action: string): Promise<void> {
   const cell = (await readCells(tx)).find(({ id }) => id === found.placement.cell);
+  // A suspension that began in between would not be seen by the change of stage that looked before.
+  const open = cell === undefined ? undefined : await openOpOn(tx, cell.id, "cell.stage");
+  if (open !== undefined) {
+    throw new CellError(
+      "STATE_CONFLICT",
+      `${open.kind} of ${open.object} is running (${open.id}): ${open.headline}. Until it is done, ${action} may not hold.`,
+      { nextSteps: [`cellctl op watch ${open.id}`], details: { op: open.id } },
+    );
+  }
   if (cell === undefined || cell.adopting === null) return;
   throw new CellError(
     "SAFETY_RULE",

@@ -1,5 +1,7 @@
 /** Fleets in plain values, for tests of decisions. */
+
 import type { AgentView, CellView, FleetSnapshot, OpView, RouterView, StageView } from "./fleet.ts";
+import { nothingClosed } from "./fleet.ts";
 
 export const aCell = (id: string, change: Partial<CellView> = {}): CellView => ({
   id,
@@ -28,6 +30,7 @@ export const aStage = (change: Partial<StageView> = {}): StageView => ({
   sinceMs: 0,
   goal: "enforce",
   applied: "enforce",
+  isCurrent: true,
   guardedTables: 0,
   unclassed: { count: 0, names: [] },
   wouldRefuse: {},
@@ -80,6 +83,7 @@ export const aFleet = (change: Partial<FleetSnapshot> = {}): FleetSnapshot => ({
   ops: [],
   pending: new Map(),
   holdings: new Map(),
+  closed: nothingClosed,
   placements: new Map(),
   purges: new Map(),
   ...change,

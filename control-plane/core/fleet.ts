@@ -59,6 +59,8 @@ export type StageView = {
   /** What its agents are told, and what its database has applied. */
   readonly goal: CellStage;
   readonly applied: CellStage;
+  /** False: its database has not made the last change of `goal`; an answer of an earlier one may be under way. */
+  readonly isCurrent: boolean;
   readonly guardedTables: number;
   /** Tables that its manifest forgets; null: its agent has not told. */
   readonly unclassed: UnclassedTables | null;
@@ -75,6 +77,10 @@ export type Holding = {
   /** Of these: not served there yet, or not any more. */
   readonly waiting: number;
 };
+
+/** What only a cell that enforces holds to: tenants that are refused on purpose, deletions that go on. */
+export type Closed = { readonly suspended: number; readonly deletions: number };
+export const nothingClosed: Closed = { suspended: 0, deletions: 0 };
 
 export type RouterView = {
   readonly id: string;
@@ -144,6 +150,8 @@ export type FleetSnapshot = {
   readonly pending: ReadonlyMap<string, ReadonlyMap<string, number>>;
   /** What cells own; read only while the stage of a cell changes. */
   readonly holdings: ReadonlyMap<string, Holding>;
+  /** Likewise. */
+  readonly closed: Closed;
   /** Placements that open operations name as theirs, by key. */
   readonly placements: ReadonlyMap<string, PlacementView>;
   /** Cells that have not confirmed a purge, by operation; an operation without purges is not there. */

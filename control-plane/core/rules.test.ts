@@ -71,8 +71,13 @@ describe("safety rules", () => {
     );
     expect(checkOwnsNothing(aCell("cell-01"), { keys: 0, tenants: 1 })?.rule).toBe("owns-nothing");
     // The way back of an adoption: its database is not ours to miss.
-    const adopted = aCell("cell-01", { stage: aStage({ adopted: true, now: "pass-through" }) });
-    expect(checkOwnsNothing(adopted, { keys: 1, tenants: 1 })).toBeUndefined();
+    const back = (applied: "enforce" | "pass-through") =>
+      aCell("cell-01", { stage: aStage({ adopted: true, now: "pass-through", applied }) });
+    const owned = { keys: 1, tenants: 1 };
+    expect(checkOwnsNothing(back("pass-through"), owned)).toBeUndefined();
+    // Left alone in enforce it would refuse its application everything.
+    expect(checkOwnsNothing(back("enforce"), owned)?.rule).toBe("database-enforces");
+    expect(checkOwnsNothing(back("enforce"), owned, true)).toBeUndefined();
   });
 });
 

@@ -67,18 +67,28 @@ export function checkSafety(
 
 /**
  * A cell is destroyed only when nothing would be lost with it. The way back of an adoption loses
- * nothing: in pass-through the placements are our books alone, and its database is not touched.
+ * nothing: in pass-through the placements are our books alone, and its database is not touched. A
+ * database that still enforces would refuse its application everything as soon as no agent may lead it;
+ * `released`: somebody says that nothing of ours is left there.
  */
 export function checkOwnsNothing(
   cell: Pick<CellView, "id" | "stage">,
   owned: { readonly keys: number; readonly tenants: number },
+  released = false,
 ): Refusal | undefined {
   const { keys, tenants } = owned;
-  return (keys === 0 && tenants === 0) || cell.stage.now === "pass-through"
+  const { id, stage } = cell;
+  if (!released && stage.now === "pass-through" && stage.applied === "enforce") {
+    return {
+      rule: "database-enforces",
+      text: `The routers treat ${id} as pass-through, but its database is still in enforce, as its agent said last: destroyed now, it would refuse its application every write for good.`,
+    };
+  }
+  return (keys === 0 && tenants === 0) || stage.now === "pass-through"
     ? undefined
     : {
         rule: "owns-nothing",
-        text: `${cell.id} still owns ${keys} placements and ${tenants} tenants; only an empty cell is destroyed.`,
+        text: `${id} still owns ${keys} placements and ${tenants} tenants; only an empty cell is destroyed.`,
       };
 }
 

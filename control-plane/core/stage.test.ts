@@ -1,8 +1,8 @@
 /** When an adopted cell may change its stage, as plain facts; and who counts as a live router. */
 import { describe, expect, test } from "vitest";
 import { aCell, aFleet, aRouter, aStage } from "./fleet.fixture.ts";
-import type { CellView, FleetSnapshot, StageView } from "./fleet.ts";
-import { liveRouters, routerForgottenMs } from "./fleet.ts";
+import type { CellView, Closed, FleetSnapshot, StageView } from "./fleet.ts";
+import { liveRouters, nothingClosed, routerForgottenMs } from "./fleet.ts";
 import { judgePassThrough, startTrack } from "./health.ts";
 import { unmetSteps } from "./ops/cell-stage.ts";
 import { spreadContainers } from "./place.ts";
@@ -25,7 +25,10 @@ function toEnforce(
 ): string[] {
   const cell = cellIn(observing(stage), change.cell);
   const holdings = new Map([["shop-01", change.holding ?? { keys: 400, waiting: 0 }]]);
-  const facts = { cell, cells: [cell], routers: change.routers ?? [], holdings, nowMs };
+  const facts = {
+    ...{ cell, cells: [cell], routers: change.routers ?? [], holdings, nowMs },
+    closed: nothingClosed,
+  };
   return unmet(stageConditions(facts, "enforce", change.accept ?? false)).map(({ name }) => name);
 }
 
@@ -79,7 +82,14 @@ test("forgotten tables are named, and how many more there are", () => {
     "1 table is neither guarded nor classed in the manifest (public.logs)",
   );
   const cell = cellIn(observing({ unclassed: { count: 5, names } }));
-  const facts = { cell, cells: [cell], routers: [], holdings: new Map(), nowMs };
+  const facts = {
+    cell,
+    cells: [cell],
+    routers: [],
+    holdings: new Map(),
+    nowMs,
+    closed: nothingClosed,
+  };
   // To observe nothing is asked for: there a forgotten table loses nothing.
   const toObserve = cellIn(observing({ now: "pass-through", unclassed: { count: 5, names } }));
   expect(unmet(stageConditions({ ...facts, cell: toObserve }, "observe", false))).toEqual([]);
@@ -101,6 +111,7 @@ test("out of enforce only while no other cell owns anything", () => {
           cells: [cell, ...others],
           routers: [],
           holdings: new Map([[owner, { keys, waiting: 0 }]]),
+          closed: nothingClosed,
           nowMs,
         },
         "observe",
@@ -113,17 +124,44 @@ test("out of enforce only while no other cell owns anything", () => {
   expect(out("cell-03", 5)).toEqual([]);
 });
 
-test("a cell is being adopted as long as routers or agents are told another stage than enforce", () => {
+test("out of enforce only while nobody is suspended and no deletion goes on, also half way", () => {
+  const out = (stage: Partial<StageView>, closed: Partial<Closed>) => {
+    const cell = cellIn(observing({ now: "enforce", goal: "enforce", ...stage }));
+    const facts = { cell, cells: [cell], routers: [], holdings: new Map(), nowMs };
+    return unmet(
+      stageConditions({ ...facts, closed: { ...nothingClosed, ...closed } }, "observe", true),
+    ).map(({ name }) => name);
+  };
+  expect(out({}, { suspended: 1 })).toEqual(["suspensions"]);
+  expect(out({}, { deletions: 2 })).toEqual(["deletions"]);
+  expect(out({}, {})).toEqual([]);
+  expect(out({ now: "observe" }, { suspended: 1 })).toEqual(["suspensions"]);
+  expect(out({ now: "observe", goal: "observe", applied: "observe" }, { suspended: 1 })).toEqual(
+    [],
+  );
+  expect(
+    unmetSteps("shop-01", "observe", [{ name: "suspensions", ok: false, text: "" }]),
+  ).toContain("cellctl tenant resume ID");
+});
+
+test("a cell is being adopted as long as any part of it is told, or is in, another stage than enforce", () => {
   const at = (
     now: StageView["now"],
     goal: StageView["goal"],
     state: CellView["state"] = "active",
-  ) => adoptingCell([{ id: "shop-01", state, stage: aStage({ now, goal }) }]);
+    database: Partial<StageView> = {},
+  ) =>
+    adoptingCell([
+      { id: "shop-01", state, stage: aStage({ adopted: true, now, goal, ...database }) },
+    ]);
   expect(at("observe", "observe")).toBe("shop-01");
   expect(at("observe", "enforce")).toBe("shop-01");
   expect(at("enforce", "observe")).toBe("shop-01");
   expect(at("enforce", "enforce")).toBeNull();
   expect(at("observe", "observe", "retired")).toBeNull();
+  expect(at("enforce", "enforce", "active", { applied: "observe" })).toBe("shop-01");
+  // In enforce by an earlier change: an answer of the one in between may still be under way.
+  expect(at("enforce", "enforce", "active", { isCurrent: false })).toBe("shop-01");
 });
 
 test("containers of a keyspace are spread over the cell that is being adopted alone", () => {

@@ -7,7 +7,7 @@
  */
 import type { UnclassedTables } from "../../contract/cell-protocol.ts";
 import type { CellStage } from "../../contract/routing-table.ts";
-import type { CellView, Holding, RouterView } from "./fleet.ts";
+import type { CellView, Closed, Holding, RouterView, StageView } from "./fleet.ts";
 import { missingToServe } from "./ops/cell-create.ts";
 
 /** Counters of what would be refused must have stood still for this long before it is refused. */
@@ -18,6 +18,7 @@ export type StageFacts = {
   readonly cells: readonly CellView[];
   readonly routers: readonly RouterView[];
   readonly holdings: ReadonlyMap<string, Holding>;
+  readonly closed: Closed;
   readonly nowMs: number;
 };
 
@@ -27,14 +28,21 @@ const ranks: Readonly<Record<CellStage, number>> = { "pass-through": 0, observe:
 
 export const isInward = (from: CellStage, to: CellStage): boolean => ranks[to] > ranks[from];
 
-/** The cell whose adoption goes on, if there is one: routers or agents are told another stage than `enforce`. */
+/** Routers, agents and database: only what all three are in holds. What was not adopted is told no stage. */
+const enforces = (stage: StageView): boolean =>
+  stage.now === "enforce" &&
+  stage.goal === "enforce" &&
+  (!stage.adopted || hasApplied(stage, "enforce"));
+
+/** Its database is there, by the change that was asked for last: nothing older can change that. */
+export const hasApplied = (stage: StageView, at: CellStage): boolean =>
+  stage.applied === at && stage.isCurrent;
+
+/** The cell whose adoption goes on, if there is one: not all of it is in `enforce`, its database included. */
 export const adoptingCell = (
   cells: ReadonlyArray<Pick<CellView, "id" | "state" | "stage">>,
 ): string | null =>
-  cells.find(
-    ({ state, stage }) =>
-      state !== "retired" && (stage.now !== "enforce" || stage.goal !== "enforce"),
-  )?.id ?? null;
+  cells.find(({ state, stage }) => state !== "retired" && !enforces(stage))?.id ?? null;
 
 export function stageConditions(
   facts: StageFacts,
@@ -42,10 +50,11 @@ export function stageConditions(
   acceptRefusals: boolean,
 ): readonly Condition[] {
   const { cell } = facts;
-  if (!isInward(cell.stage.now, to)) {
-    return cell.stage.now === "enforce" && to !== "enforce" ? [soleOwner(facts)] : [];
-  }
-  if (to !== "enforce") return [agentServes(facts)];
+  const { now, goal, applied } = cell.stage;
+  const leaves = to !== "enforce" && [now, goal, applied].includes("enforce");
+  const outward = leaves ? [soleOwner(facts), noDeletion(facts), noSuspension(facts)] : [];
+  if (!isInward(now, to)) return outward;
+  if (to !== "enforce") return [...outward, agentServes(facts)];
   return [
     agentServes(facts),
     guarded(facts),
@@ -136,4 +145,24 @@ function soleOwner({ cell, cells, holdings }: StageFacts): Condition {
       ? "no other cell owns anything"
       : `${others.map(({ id }) => `${id} owns ${holdings.get(id)?.keys ?? 0} placements`).join(", ")}; while nothing is refused, one cell must own all`;
   return { name: "sole-owner", ok: others.length === 0, text };
+}
+
+/** Rows that are still to be removed would be written anew: nothing refuses their tenant any more. */
+function noDeletion({ closed: { deletions } }: StageFacts): Condition {
+  const goOn = deletions === 1 ? "deletion goes on" : "deletions go on";
+  const text =
+    deletions === 0
+      ? "no deletion goes on"
+      : `${deletions} ${goOn}, or a cell has not confirmed its purge: outside of enforce the tenant could be written again`;
+  return { name: "deletions", ok: deletions === 0, text };
+}
+
+/** A suspension is a refusal, and outside of `enforce` nothing is refused. */
+function noSuspension({ closed: { suspended } }: StageFacts): Condition {
+  const are = suspended === 1 ? "1 tenant is" : `${suspended} tenants are`;
+  const text =
+    suspended === 0
+      ? "nobody is suspended"
+      : `${are} suspended: outside of enforce a suspension does not hold`;
+  return { name: "suspensions", ok: suspended === 0, text };
 }

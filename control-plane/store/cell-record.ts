@@ -37,6 +37,7 @@ export type CellRecord = {
   readonly appliedRevision: number;
   /** What its agents are told; null for a cell that was not adopted: it enforces from its birth. */
   readonly stageGoal: CellStage | null;
+  readonly stageNumber: number;
   readonly unclassed: UnclassedTables | null;
 };
 
@@ -51,7 +52,8 @@ export async function readCellRecord(
            c.grant_no::float8 as "grant", c.grant_seen::float8 as "grantSeen",
            c.system_identifier as "systemIdentifier", c.timeline, c.boot,
            c.boot_instance as "bootInstance", c.applied_revision::float8 as "appliedRevision",
-           case when c.adopted then c.stage_goal end as "stageGoal", c.unclassed
+           case when c.adopted then c.stage_goal end as "stageGoal",
+           c.stage_number::float8 as "stageNumber", c.unclassed
       from cellfleet_control.fleet as f
       join cellfleet_control.cell as c on c.id = ${cell}
       left join cellfleet_control.recovery_cell as r on r.cell = c.id`);
@@ -59,11 +61,14 @@ export async function readCellRecord(
   return row && { ...row, unclassed: toUnclassed(row.unclassed) };
 }
 
+export type StageGoal = { readonly stage: CellStage; readonly number: number };
+
 /** What the agents of an adopted cell are told now: it may have changed while one waited. */
-export async function readStageGoal(reader: Reader, cell: string): Promise<CellStage | null> {
-  const { rows } = await reader.execute<{ goal: CellStage | null }>(sql`
-    select case when adopted then stage_goal end as goal from cellfleet_control.cell where id = ${cell}`);
-  return rows[0]?.goal ?? null;
+export async function readStageGoal(reader: Reader, cell: string): Promise<StageGoal | undefined> {
+  const { rows } = await reader.execute<StageGoal>(sql`
+    select stage_goal as stage, stage_number::float8 as number
+      from cellfleet_control.cell where id = ${cell} and adopted`);
+  return rows[0];
 }
 
 /** Agents of a cell that have been silent for longer than this are no gates any more, if another is. */
@@ -123,17 +128,17 @@ export async function recordProgress(reader: Reader, said: AgentSyncRequest): Pr
  */
 export async function recordStage(reader: Reader, said: AgentSyncRequest): Promise<void> {
   if (said.stage === undefined || !said.primary) return;
-  const { applied, wouldRefuse, guardedTables } = said.stage;
+  const { applied, number = 0, wouldRefuse, guardedTables } = said.stage;
   const counts = JSON.stringify(wouldRefuse);
   await reader.execute(sql`
     update cellfleet_control.cell as c set
-      stage_applied = ${applied}, guarded_tables = ${guardedTables}, would_refuse = ${counts}::jsonb,
+      stage_applied = ${applied}, stage_applied_number = ${number}, guarded_tables = ${guardedTables}, would_refuse = ${counts}::jsonb,
       would_refuse_at = case when exists (
         select 1 from jsonb_each_text(${counts}::jsonb) as n(code, count)
          where n.count::numeric > coalesce((c.would_refuse ->> n.code)::numeric, 0)
       ) then clock_timestamp() else c.would_refuse_at end
     where c.id = ${said.cell} and (c.stage_applied <> ${applied}
-      or c.guarded_tables <> ${guardedTables} or c.would_refuse <> ${counts}::jsonb)`);
+      or c.stage_applied_number <> ${number} or c.guarded_tables <> ${guardedTables} or c.would_refuse <> ${counts}::jsonb)`);
 }
 
 /** Keyspaces as cells resolve tenants by them; the ranges of all cells, not only of this one. */

@@ -7,6 +7,7 @@ import { must } from "../../runtime/assert.ts";
 import type {
   AgentView,
   CellView,
+  Closed,
   FleetSnapshot,
   Holding,
   OpView,
@@ -14,6 +15,7 @@ import type {
   RouterView,
   StageView,
 } from "../core/fleet.ts";
+import { nothingClosed } from "../core/fleet.ts";
 import { adoptingCell } from "../core/stage.ts";
 import { toUnclassed } from "./coverage-record.ts";
 import { type Database, databaseNowMs, type Reader } from "./database.ts";
@@ -35,6 +37,7 @@ export async function readFleet(database: Database): Promise<FleetSnapshot> {
     const row = must(head, "fleet row");
     const nowMs = await databaseNowMs(tx);
     const ops = (await openOps(tx, openOpsMax)).map(toOpView);
+    const stages = ops.some(({ kind }) => changesStage(kind));
     return {
       nowMs,
       listeningSinceMs: nowMs,
@@ -45,7 +48,8 @@ export async function readFleet(database: Database): Promise<FleetSnapshot> {
       routers: await readRouters(tx),
       ops,
       pending: await readPending(tx),
-      holdings: ops.some(({ kind }) => changesStage(kind)) ? await readHoldings(tx) : new Map(),
+      holdings: stages ? await readHoldings(tx) : new Map(),
+      closed: stages ? await readClosed(tx) : nothingClosed,
       placements: await readNamed(tx, ops),
       purges: await readPurges(tx, ops),
     };
@@ -77,6 +81,21 @@ export async function readHoldings(reader: Reader): Promise<Map<string, Holding>
     .where(and(eq(placement.deleted, false), ne(placement.state, "deleting")))
     .groupBy(placement.cell);
   return new Map(rows.map(({ cell: id, keys, waiting }) => [id, { keys, waiting }]));
+}
+
+/** Who is refused on purpose, and what is still to be removed. Reads the whole table, as above. */
+export async function readClosed(reader: Reader): Promise<Closed> {
+  const { rows } = await reader.execute<Closed>(sql`
+    select (select count(*)::int from cellfleet_control.placement
+             where state = 'suspended' and not deleted) as suspended,
+           (select count(*)::int from (
+              select id as op from cellfleet_control.op
+               where kind = 'tenant.delete' and state in ('pending', 'running')
+              union select op from cellfleet_control.placement where state = 'deleting' and not deleted
+              union select p.op from cellfleet_control.purge as p
+                join cellfleet_control.cell as c on c.id = p.cell and c.state <> 'retired'
+               where p.confirmed_at is null) as d) as deletions`);
+  return rows[0] ?? nothingClosed;
 }
 
 /** The placements that operations on single tenants are about. */
@@ -169,6 +188,7 @@ const stageOf = (row: CellRow): StageView => ({
   sinceMs: row.stageAt.getTime(),
   goal: row.stageGoal,
   applied: row.stageApplied,
+  isCurrent: row.stageAppliedNumber === row.stageNumber,
   guardedTables: row.guardedTables,
   unclassed: toUnclassed(row.unclassed),
   wouldRefuse: countsSchema.parse(row.wouldRefuse),

@@ -20,6 +20,7 @@ import { channels } from "./notify.ts";
 import { insertOp } from "./ops.ts";
 import { recoveryActor } from "./recovery-evidence.ts";
 import { writeLosers, writePlacements } from "./recovery-merge.ts";
+import { recoverStages } from "./recovery-stage.ts";
 import { type FleetRow, lockFleet } from "./routing-change.ts";
 import { fleet, recoveryCell } from "./schema.ts";
 
@@ -192,6 +193,7 @@ export async function finishRecovery(
     if (step === undefined) return;
     const { row, to } = step;
     const counts = await writePlacements(tx, row, opId);
+    await recoverStages(tx, nowMs);
     const { revision, kept, owned, unavailable, gone } = counts;
     const text = `Recovered: ${kept} keys as they were, ${owned} at a new epoch, ${unavailable} unavailable, ${gone} gone; revision ${revision} is above all that was seen.`;
     await recordAudit(

@@ -141,6 +141,12 @@ export const cell = control.table("cell", {
   stageAt: when("stage_at").notNull().defaultNow(),
   stageGoal: text("stage_goal", { enum: cellStages }).notNull().default("enforce"),
   stageApplied: text("stage_applied", { enum: cellStages }).notNull().default("enforce"),
+  /**
+   * Which change of `stage_goal` this is, and which one its database made last: what a database knows
+   * of a later change is stronger than any answer that was under way, and than a restored backup of this.
+   */
+  stageNumber: big("stage_number").notNull().default(0),
+  stageAppliedNumber: big("stage_applied_number").notNull().default(0),
   /** What guard and gate would have refused, by code, as the primary agent reported it last. */
   wouldRefuse: jsonb("would_refuse").notNull().default({}),
   /** When one of these grew last; null: never. */

@@ -5,7 +5,7 @@ import type { Effect } from "../core/ops/machine.ts";
 import { type Condition, stageConditions, unmet } from "../core/stage.ts";
 import { Abandoned } from "./abandoned.ts";
 import { databaseNowMs, type Tx } from "./database.ts";
-import { readCells, readHoldings, readRouters } from "./fleet-store.ts";
+import { readCells, readClosed, readHoldings, readRouters } from "./fleet-store.ts";
 import { changeRouting } from "./routing-change.ts";
 import { cell } from "./schema.ts";
 
@@ -25,6 +25,7 @@ export async function readConditions(
       cells,
       routers: await readRouters(tx),
       holdings: await readHoldings(tx),
+      closed: await readClosed(tx),
       nowMs: await databaseNowMs(tx),
     },
     requires.to,
@@ -46,7 +47,7 @@ export async function applyStage(
   await tx
     .update(cell)
     .set({
-      ...(goal === undefined ? {} : { stageGoal: goal }),
+      ...(goal === undefined ? {} : { stageGoal: goal, stageNumber: sql`stage_number + 1` }),
       ...(now === undefined ? {} : { stage: now, stageAt: sql`clock_timestamp()` }),
     })
     .where(eq(cell.id, effect.cell));
