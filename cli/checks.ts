@@ -218,19 +218,36 @@ function checkRouters(routers: readonly Router[]): Check {
 const serving = (cells: readonly Cell[]): Cell[] =>
   cells.filter(({ state }) => state !== "retired" && state !== "provisioning");
 
-function checkCells(cells: readonly Cell[]): Check {
-  const ill = serving(cells).filter(({ health }) => health !== "healthy");
+/** Adopted, and served straight to its endpoints: it needs neither an agent nor a lease. */
+const isPassedThrough = ({ stage }: Cell): boolean => stage === "pass-through";
+const passedThrough = "pass-through: nothing of ours runs there";
+
+export function checkCells(cells: readonly Cell[]): Check {
+  const there = serving(cells);
+  const ill = there.filter((cell) => cell.health !== "healthy" && !isPassedThrough(cell));
   const [first] = ill;
-  if (first === undefined)
-    return ok("cells", `${counted(serving(cells).length, "cell")}, all healthy`);
+  if (first === undefined) {
+    const untouched = there.filter(isPassedThrough);
+    const note = untouched.map(({ id }) => `${id} is in ${passedThrough}`).join("; ");
+    const healthy = there.length - untouched.length;
+    const judged = healthy > 0 || note === "" ? [`${counted(healthy, "cell")}, all healthy`] : [];
+    return ok("cells", [...judged, ...(note === "" ? [] : [note])].join("; "));
+  }
   const text = ill
     .map(({ id, health, healthReason }) => `${id} is ${health} (${healthReason})`)
     .join("; ");
-  return bad("cells", text, `cellctl cell start ${first.id}`);
+  // What somebody else started only they can start again.
+  const fix =
+    first.provider === "none"
+      ? `start the agent and the application of ${first.id}; cellctl cell get ${first.id}`
+      : `cellctl cell start ${first.id}`;
+  return bad("cells", text, fix);
 }
 
-function checkLeases(cells: readonly Cell[]): Check {
-  const without = serving(cells).filter(({ lease }) => lease.outstandingMs <= 0);
+export function checkLeases(cells: readonly Cell[]): Check {
+  const leased = serving(cells).filter((cell) => !isPassedThrough(cell));
+  if (leased.length === 0 && serving(cells).length > 0) return ok("leases", passedThrough);
+  const without = leased.filter(({ lease }) => lease.outstandingMs <= 0);
   const [first] = without;
   if (first !== undefined) {
     const names = without.map(({ id }) => id).join(", ");
@@ -240,7 +257,7 @@ function checkLeases(cells: readonly Cell[]): Check {
       `cellctl cell get ${first.id}`,
     );
   }
-  const least = Math.min(...serving(cells).map(({ lease }) => lease.outstandingMs));
+  const least = Math.min(...leased.map(({ lease }) => lease.outstandingMs));
   return ok(
     "leases",
     Number.isFinite(least) ? `the shortest lasts ${duration(least)}` : "no cell, no lease",

@@ -1,7 +1,7 @@
-/** How the end of a tenant looks to people: the receipt of its deletion. */
+/** How the end of a tenant looks to people: the receipt of its deletion, with exact numbers: it is evidence. */
 import type { Receipt } from "../../contract/adoption-api.ts";
 import type { View } from "./output.ts";
-import { count, counted } from "./units.ts";
+import { counted } from "./units.ts";
 
 const removed = (rows: Receipt["cells"][number]["rows"]): number =>
   Object.values(rows).reduce((sum, one) => sum + one, 0);
@@ -20,7 +20,7 @@ export const receiptView: View<Receipt> = {
     { head: "CELLS", cell: ({ cells }) => String(cells.length), right: true },
     {
       head: "ROWS",
-      cell: ({ cells }) => count(cells.reduce((sum, { rows }) => sum + removed(rows), 0)),
+      cell: ({ cells }) => String(cells.reduce((sum, { rows }) => sum + removed(rows), 0)),
       right: true,
     },
   ],
@@ -42,7 +42,7 @@ export const receiptView: View<Receipt> = {
       "cells",
       receipt.cells.flatMap(({ cell, state, rows }) => [
         `${cell}  ${words[state]}${state === "purged" ? `, ${counted(removed(rows), "row")} removed` : ""}`,
-        ...Object.entries(rows).map(([table, many]) => `  ${table}  ${count(many)}`),
+        ...Object.entries(rows).map(([table, many]) => `  ${table}  ${many}`),
       ]),
     ],
     ["names released", String(receipt.claims)],
