@@ -27,7 +27,6 @@ beforeAll(async () => {
   store = await createCellStore(server, "adopted");
   await store.grantLease();
   await store.own("default/tenant/acme", "active", 3);
-  await store.own("default/tenant/fenced", "fenced", 1);
 });
 afterAll(async () => {
   await store.close();
