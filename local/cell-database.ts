@@ -10,7 +10,7 @@ import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import pg from "pg";
 import { readStoreCatalog } from "../cell/store/catalog.ts";
-import { type Finding, findGaps } from "../cell/store/coverage.ts";
+import { type Finding, type FindingCode, findGaps } from "../cell/store/coverage.ts";
 import { installPack, type PackRoles, packContent } from "../cell/store/install.ts";
 import { protectTable } from "../cell/store/protect.ts";
 import { recordManifest } from "../cell/store/table-classes.ts";
@@ -49,8 +49,10 @@ export type CellTemplate = Template & {
 };
 
 type Context = { readonly application: LocalApplication; readonly random: Random };
+/** Told, a line each, what somebody has to decide before there are several cells. */
+type Say = (line: string) => void;
 
-export function cellTemplate(context: Context): CellTemplate {
+export function cellTemplate(context: Context & { readonly say: Say }): CellTemplate {
   const { application, random } = context;
   const { stores } = application;
   const content = JSON.stringify([
@@ -144,7 +146,9 @@ export async function writeLogins(
   const app = await writeApp(first);
   const stores = new Map([[first.name, app]]);
   for (const store of others) stores.set(store.name, await writeApp(store));
-  if (application.ownerLogsIn) await write(roles.appOwnerRole, first, "owner-database-url");
+  for (const store of application.ownerLogsIn ? application.stores : []) {
+    await write(roles.appOwnerRole, store, referenceFile(application, store.name));
+  }
   const agent = await write(roles.agentRole, first, "agent-database-url");
   const reader = await write(roles.readerRole, first, "reader-database-url");
   return { app: app.url, stores, agentFile: agent.file, readerFile: reader.file };
@@ -154,13 +158,25 @@ export async function writeLogins(
 export const loginFile = ({ stores }: LocalApplication, store: string): string =>
   stores[0].name === store ? "app-database-url" : `app-${store}-database-url`;
 
+/**
+ * Where the URL stands that others are given by reference: the owner's where it may log in, as
+ * migrations and exports need all rows and the right to change tables; else the application's.
+ */
+export function referenceFile(application: LocalApplication, store: string): string {
+  if (!application.ownerLogsIn) return loginFile(application, store);
+  return application.stores[0].name === store
+    ? "owner-database-url"
+    : `owner-${store}-database-url`;
+}
+
 type Owner = { readonly ownerPassword: string; readonly label: string };
 
 /** Tables first, as the team's own migrations make them; then what is ours, around them. */
 async function fill(
-  options: Context & Owner & { readonly client: pg.Client; readonly store: LocalStore },
+  options: Context &
+    Owner & { readonly client: pg.Client; readonly store: LocalStore; readonly say: Say },
 ): Promise<void> {
-  const { application, client, store, ownerPassword, label } = options;
+  const { application, client, store, ownerPassword, label, say } = options;
   const owner = roles.appOwnerRole;
   const database = pg.escapeIdentifier(store.database);
   for (const role of Object.values(roles)) await ensureRole(client, role);
@@ -175,13 +191,28 @@ async function fill(
   const guarded = store === application.stores[0];
   if (guarded) await guard(client, store);
   await grantAccess(client, guarded);
-  if (guarded) await refuseGaps(client, store);
+  if (guarded) {
+    const gaps = await gapsOf(client, store);
+    refuse(
+      store,
+      gaps.filter(({ severity }) => severity === "fault"),
+    );
+    for (const { code, object, text } of gaps) say(`note: ${label}: ${code} ${object} ${text}`);
+  }
   // An application that dies inside a transaction must not hold a tenant's lock for ever.
   await client.query(`alter role ${roles.appRole} set idle_in_transaction_session_timeout = '60s'`);
 }
 
+const unguardable: readonly FindingCode[] = ["TABLE_MISSING", "KEY_COLUMN_MISSING"];
+
 async function guard(client: pg.Client, store: LocalStore): Promise<void> {
   await installPack(client, roles);
+  // The guard cannot be put on these at all; the team's migrations are where they are mended.
+  const before = await gapsOf(client, store);
+  refuse(
+    store,
+    before.filter(({ code }) => unguardable.includes(code)),
+  );
   await client.query(`set role ${roles.appOwnerRole}`);
   for (const table of store.manifest.tables) {
     if (table.class === "tenant") await protectTable(client, table);
@@ -198,16 +229,15 @@ const gapsOf = async (client: pg.Client, { manifest }: LocalStore): Promise<Find
   findGaps(manifest, await readStoreCatalog(client, roles.appRole), roles.appRole);
 
 /** A table that nobody fences is silent loss later; a fleet with one is not started. */
-async function refuseGaps(client: pg.Client, store: LocalStore): Promise<void> {
-  const gaps = await gapsOf(client, store);
-  if (gaps.length === 0) return;
-  const lines = gaps.map(
+function refuse(store: LocalStore, faults: readonly Finding[]): void {
+  if (faults.length === 0) return;
+  const lines = faults.map(
     ({ code, object, text, mend }) => `  ${code} ${object} ${text}\n    ${mend}`,
   );
   throw new CellError(
     "CONFIG_INVALID",
     `The store ${store.name} is not ready to be fenced:\n${lines.join("\n")}`,
-    { nextSteps: ["mend the manifest or the migrations, and start again"] },
+    { nextSteps: ["mend the manifest or the application's migrations, and start again"] },
   );
 }
 

@@ -18,8 +18,8 @@ import {
   type CellLogins,
   type CellTemplate,
   cellTemplate,
-  loginFile,
   personalise,
+  referenceFile,
   writeLogins,
 } from "./cell-database.ts";
 import { type DataFolder, writeJson } from "./data-folder.ts";
@@ -52,6 +52,8 @@ export type CellsOptions = {
   /** The environment of the application and the agent, beside their own variables. */
   readonly env: Readonly<Record<string, string>>;
   readonly onChange: (status: UnitStatus) => void;
+  /** Told what is worth knowing about the application's tables; nothing of it stands in the way. */
+  readonly say?: (line: string) => void;
 };
 
 const port = z.number().int();
@@ -91,7 +93,8 @@ const graceMs = 7000;
 
 /** Knows the cells that the data folder holds; starts none of them. */
 export async function openCells(options: CellsOptions): Promise<LocalCells> {
-  const template = cellTemplate({ application: options.application, random: options.tools.random });
+  const { application, tools, say = () => {} } = options;
+  const template = cellTemplate({ application, random: tools.random, say });
   const cells = new Map<CellId, Cell>();
   const root = join(options.folder.root, "cells");
   await mkdir(root, { recursive: true, mode: 0o711 });
@@ -312,7 +315,7 @@ function describeCell(
       stores.map(({ name, keyColumn }, index) => [
         // The one that the agent looks after bears the name that everybody knows.
         index === 0 ? defaultService : name,
-        { database: `file:${join(secretsOf(cell), loginFile(application, name))}`, keyColumn },
+        { database: `file:${join(secretsOf(cell), referenceFile(application, name))}`, keyColumn },
       ]),
     ),
   };

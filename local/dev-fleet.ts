@@ -140,6 +140,7 @@ async function openParts(
     controlPlaneUrl: urlOf(ports.controlPlane),
     env: childEnv,
     onChange,
+    say,
   });
   const units = createFleetUnits({
     folder,

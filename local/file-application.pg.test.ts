@@ -32,11 +32,13 @@ let app: string;
 let root: string;
 let folder: DataFolder;
 let cells: LocalCells | undefined;
+let said: string[];
 
 beforeAll(async () => {
   installation = await findPostgres({ env: process.env, random: systemRandom });
 });
 beforeEach(async () => {
+  said = [];
   app = await mkdtemp(join(tmpdir(), "cellfleet-shop-"));
   await cp(shop, app, { recursive: true });
   // Its dependency, as npm would put it.
@@ -63,6 +65,7 @@ async function open(): Promise<LocalCells> {
     controlPlaneUrl: "http://127.0.0.1:9",
     env: { PATH: process.env["PATH"] ?? "" },
     onChange: () => {},
+    say: (line) => said.push(line),
   });
   return cells;
 }
@@ -108,7 +111,10 @@ describe("a cell of an application with a cellfleet.yaml", () => {
     const { services, stores } = cells?.describe(id) ?? {};
     expect(Object.keys(services ?? {})).toEqual(["web", "api"]);
     expect(services?.["web"]).toEqual(services?.["api"]); // The agent, in front of both.
-    expect(stores?.["default"]).toMatchObject({ keyColumn: "account_id" });
+    // The owner's, for commands that change tables or read all rows; the application's is told to programs.
+    const owner = join(root, "cells", id, "secrets", "owner-database-url");
+    expect(stores?.["default"]).toEqual({ database: `file:${owner}`, keyColumn: "account_id" });
+    expect(cells?.logins(id)?.app).toContain("//app:");
   });
 
   test("holds its tables, made by its own migrations, under the guard", async ({ expect }) => {
@@ -173,6 +179,34 @@ describe("a cell of an application with a cellfleet.yaml", () => {
     await edit("cellfleet.schema.yaml", (text) => text.replace("  jobs: tenant\n", ""));
     const created = (await open()).act(id, "create", "token-1");
     await expect(created).rejects.toThrow(/TABLE_UNCLASSED public\.jobs[\s\S]*jobs: tenant/);
+  });
+
+  test("is started with what is only a risk between cells, and says it", async ({ expect }) => {
+    await writeFile(
+      join(app, "migrations/003_coupons.sql"),
+      "create table coupons (id bigserial primary key, account_id text not null, code text unique)",
+    );
+    await edit("cellfleet.schema.yaml", (text) => `${text.trimEnd()}\n  coupons: tenant\n`);
+    expect(await (await open()).act(id, "create", "token-1")).toMatchObject({ state: "running" });
+    expect(said).toEqual([
+      expect.stringMatching(/UNIQUE_WITHOUT_KEY public\.coupons coupons_code_key makes \(code\)/),
+    ]);
+  });
+
+  test("is not started with a table of tenants without the key column, and names the statement", async ({
+    expect,
+  }) => {
+    await writeFile(
+      join(app, "migrations/003_parcels.sql"),
+      "create table parcels (id bigserial primary key, order_id bigint not null references orders (id))",
+    );
+    await edit("cellfleet.schema.yaml", (text) => `${text.trimEnd()}\n  parcels: tenant\n`);
+    await expect((await open()).act(id, "create", "token-1")).rejects.toMatchObject({
+      code: "CONFIG_INVALID",
+      message: expect.stringMatching(
+        /KEY_COLUMN_MISSING public\.parcels .*account_id[\s\S]*alter table "public"\."parcels" add column "account_id" text/,
+      ),
+    });
   });
 
   test("is not started when its migrations fail, and shows why", async ({ expect }) => {

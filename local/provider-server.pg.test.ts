@@ -3,6 +3,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, test } from "vitest";
+import { CellError } from "../contract/errors.ts";
 import { systemClock } from "../runtime/clock.ts";
 import { systemRandom } from "../runtime/random.ts";
 import { openCells } from "./cell-processes.ts";
@@ -15,6 +16,20 @@ import { createUnit, type Unit } from "./unit.ts";
 let root: string;
 let server: ProviderServer;
 let unit: Unit;
+const faults: unknown[] = [];
+const fault = new Error("relation parcels\nhas no column org");
+const refusal = new CellError("PROVIDER_FAILED", "migrate failed:\r\n  line 1\n\n  line 2\n", {
+  nextSteps: ["read the log"],
+});
+
+const failing = (name: string, error: Error): Unit =>
+  createUnit({
+    name,
+    restart: false,
+    clock: systemClock,
+    onChange: () => {},
+    launch: () => Promise.reject(error),
+  });
 
 beforeAll(async () => {
   root = await mkdtemp(join(tmpdir(), "cellfleet-provider-"));
@@ -42,9 +57,9 @@ beforeAll(async () => {
     port: 0,
     token: "the-token",
     cells,
-    units: () => [unit],
+    units: () => [unit, failing("broken-01", fault), failing("broken-02", refusal)],
     onCells: async () => {},
-    onFault: () => {},
+    onFault: (error) => faults.push(error),
   });
 });
 afterAll(async () => {
@@ -107,6 +122,23 @@ describe("the supervisor's door", () => {
     expect(destroyed).toMatchObject({ status: 200, answer: { state: "absent" } });
   });
 
+  test("says in one line why something failed", async ({ expect }) => {
+    expect(await ask("POST", "/v1/processes/broken-01/start", {})).toMatchObject({
+      code: "INTERNAL",
+      answer: {
+        error: { message: "a fault in the supervisor: relation parcels | has no column org" },
+      },
+    });
+    // The supervisor tells its own faults; a refusal is the caller's to tell.
+    expect(faults).toEqual([fault]);
+    expect(await ask("POST", "/v1/processes/broken-02/start", {})).toMatchObject({
+      code: "PROVIDER_FAILED",
+      answer: {
+        error: { message: "migrate failed: | line 1 | line 2", next_steps: ["read the log"] },
+      },
+    });
+  });
+
   test("starts, kills and stops a process by name", async ({ expect }) => {
     const states = [];
     for (const action of ["start", "kill", "start", "stop"]) {
@@ -115,6 +147,10 @@ describe("the supervisor's door", () => {
     }
     expect(states).toEqual(["running", "dead", "running", "stopped"]);
     const { answer } = await ask("GET", "/v1/processes");
-    expect(answer["items"]).toMatchObject([{ name: "router-01", state: "stopped", pid: null }]);
+    expect(answer["items"]).toMatchObject([
+      { name: "router-01", state: "stopped", pid: null },
+      { name: "broken-01" },
+      { name: "broken-02" },
+    ]);
   });
 });

@@ -106,14 +106,28 @@ function createProviderApp(options: ProviderOptions): Hono {
 function answerError(error: unknown): Response {
   const known =
     error instanceof CellError
-      ? error
-      : new CellError("INTERNAL", "a fault in the supervisor; its output says more");
+      ? new CellError(error.code, inOneLine(error.message), {
+          details: error.details,
+          nextSteps: error.nextSteps,
+        })
+      : new CellError("INTERNAL", `a fault in the supervisor: ${inOneLine(reasonOf(error))}`);
   const status = errorTable[known.code].httpStatus;
   return new Response(JSON.stringify(errorBody(known)), {
     status,
     headers: { "content-type": "application/json" },
   });
 }
+
+const reasonOf = (error: unknown): string =>
+  error instanceof Error ? error.message : String(error);
+
+/** It becomes the headline of an operation; the lines are a child's output, or findings. */
+const inOneLine = (text: string): string =>
+  text
+    .split(/\r\n|\r|\n/)
+    .map((line) => line.trim())
+    .filter((line) => line !== "")
+    .join(" | ");
 
 function cellIdOf(raw: string): CellId {
   const id = parseCellId(raw);

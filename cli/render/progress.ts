@@ -16,6 +16,9 @@ export type Progress = {
   readonly clear: () => Promise<void>;
 };
 
+/** What an operation quotes may have several lines, as a child's output has. */
+const oneLine = (text: string): string => printable(text.trim().replace(/\s*[\r\n]+\s*/g, " | "));
+
 const eraseLine = "\r\u001b[K";
 /** Where the terminal does not tell, or says 0. */
 const columnsDefault = 80;
@@ -40,7 +43,7 @@ export function createProgress(options: {
   return {
     clear,
     now: async (text) => {
-      const line = printable(text);
+      const line = oneLine(text);
       if (quiet || line === last) return;
       last = line;
       if (!stderr.isTerminal) return stderr.write(`${line}\n`);
@@ -51,7 +54,7 @@ export function createProgress(options: {
     done: async (mark, text) => {
       await clear();
       last = "";
-      if (!quiet) await stderr.write(`${paint(tones[mark], marks[mark])} ${printable(text)}\n`);
+      if (!quiet) await stderr.write(`${paint(tones[mark], marks[mark])} ${oneLine(text)}\n`);
     },
   };
 }
