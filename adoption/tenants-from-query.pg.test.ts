@@ -132,3 +132,11 @@ test("without a reference it is the cell's own database; a cell without one says
   expect(code).toBe(64);
   expect(stderr).toContain("name the database yourself: --database-url");
 });
+
+test("a cell that is not known is said before a database is looked for", async () => {
+  const args = ["--from-query", "select 1", "--cell", "cell-99", "--database-url", "env:NOWHERE"];
+  const { code, stderr } = await cellctl(["tenant", "import", ...args], { env });
+  expect(stderr).toContain("CELL_UNKNOWN");
+  expect(stderr).not.toContain("NOWHERE");
+  expect(code).not.toBe(0);
+});

@@ -50,7 +50,10 @@ export async function importFromQuery(session: Session, options: Options): Promi
   const cell = text(options, "cell");
   if (cell === undefined)
     throw usage("--from-query needs --cell: the cell where these tenants live");
-  const reference = text(options, "databaseUrl") ?? (await referenceOf(session, cell, options));
+  // Before any database is asked: a cell that is not known is what has to be said first.
+  const stores = await storesOf(session, cell);
+  const reference =
+    text(options, "databaseUrl") ?? storeReference(cell, stores, text(options, "store"));
   await noteExposedPassword(session, reference);
   const { tenantsFromQuery } = await loadTenantQuery();
   const lines = tenantsFromQuery({
@@ -73,8 +76,8 @@ export async function importFromQuery(session: Session, options: Options): Promi
   }
 }
 
-async function referenceOf(session: Session, cell: string, options: Options): Promise<string> {
+/** Throws CELL_UNKNOWN. */
+async function storesOf(session: Session, cell: string) {
   const api = await session.api();
-  const { stores } = await api.get(apiPath`/v1/cells/${cell}`, cellSchema);
-  return storeReference(cell, stores, text(options, "store"));
+  return (await api.get(apiPath`/v1/cells/${cell}`, cellSchema)).stores;
 }
