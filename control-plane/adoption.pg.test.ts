@@ -498,3 +498,71 @@ test("which services an agent stands in front of is recorded, and a change is to
   const { rows } = await db.query("select services from cellfleet_control.agent");
   expect(rows).toEqual([{ services: ["default", "search"] }]);
 });
+
+/** Observed, enforced, and quiet: what the way back begins with. */
+async function enforced(): Promise<FakeCell> {
+  const running = await observed();
+  await quiet();
+  await succeed("/v1/cells/shop-01/stage", { stage: "enforce" });
+  return running;
+}
+
+test("nobody leaves enforce while somebody is suspended or being deleted, and nobody is suspended on the way", async () => {
+  const running = await enforced();
+  await succeed("/v1/tenants/acme/suspend");
+  const back = { stage: "observe" };
+  const dry = () =>
+    plane.send("POST", "/v1/cells/shop-01/stage", { ...back, dryRun: true }, stageDryRunSchema);
+  expect((await dry()).next_steps).toContain("cellctl tenant resume ID");
+  expect(await refused("/v1/cells/shop-01/stage", back)).toBe("SAFETY_RULE");
+  await succeed("/v1/tenants/acme/resume");
+  // A deletion whose cell has not confirmed.
+  await succeed("/v1/tenants", { id: "globex" });
+  running.purges = false;
+  const deletion = (await plane.send("DELETE", "/v1/tenants/globex", {}, acceptedSchema)).op;
+  const named = (await dry()).conditions.filter(({ ok }) => !ok).map(({ name }) => name);
+  expect(named).toEqual(["deletions"]);
+  expect(await refused("/v1/cells/shop-01/stage", back)).toBe("SAFETY_RULE");
+  running.purges = true;
+  expect((await finish(plane, deletion)).state).toBe("done");
+  router.acks = false;
+  const op = await accept("/v1/cells/shop-01/stage", back);
+  expect(await refused("/v1/tenants/acme/suspend")).toBe("STATE_CONFLICT");
+  router.acks = true;
+  expect((await finish(plane, op)).state).toBe("done");
+});
+
+test("a cell whose database still enforces is not destroyed, and no other cell takes tenants while one does not", async () => {
+  const running = await enforced();
+  running.obeysStage = false;
+  const op = await accept("/v1/cells/shop-01/stage", { stage: "pass-through" });
+  await eventually(
+    () => plane.get(`/v1/ops/${op.id}`, opSchema),
+    ({ step }) => step === "agents-outward",
+  );
+  await expire(op);
+  expect((await finish(plane, op)).state).toBe("failed");
+  expect(await refused("/v1/cells/shop-01/destroy")).toBe("SAFETY_RULE");
+  running.obeysStage = true;
+  await eventually(
+    () => db.query("select stage_applied from cellfleet_control.cell"),
+    ({ rows }) => rows[0]?.stage_applied === "pass-through",
+  );
+  await succeed("/v1/cells/shop-01/destroy");
+});
+
+test("a database in enforce by an earlier change than the last keeps the cell adopting", async () => {
+  const running = await enforced();
+  running.obeysStage = false;
+  await db.query("update cellfleet_control.cell set stage_number = stage_number + 2");
+  const other = { id: "cell-02", provider: "none", endpoints: ["http://127.0.0.1:9555"] };
+  // An answer of the change in between may be under way to it.
+  expect(await refused("/v1/cells", other)).toBe("SAFETY_RULE");
+  running.obeysStage = true;
+  await eventually(
+    () =>
+      db.query("select stage_applied_number - stage_number as late from cellfleet_control.cell"),
+    ({ rows }) => Number(rows[0]?.late) === 0,
+  );
+  await accept("/v1/cells", other);
+});
