@@ -3,6 +3,7 @@
  * before anything of ours stands there. Pure.
  */
 import { type Finding, finding } from "../../cell/store/finding.ts";
+import { ownName } from "../../cell/store/own-name.ts";
 import type { AppCatalog, AppTable } from "./app-catalog.ts";
 import { columnOf } from "./app-catalog.ts";
 import { column, columnList, sqlName } from "./table-name.ts";
@@ -23,7 +24,7 @@ function naturalKeys(table: TenantTable, all: readonly TenantTable[]): Finding[]
   if (primaryKey.some((name) => isTelling(name, facts, all))) return [];
   const name = sqlName(facts);
   const columns = columnList([keyColumn, ...primaryKey]);
-  const fresh = column(`${facts.table.slice(0, 45)}_per_tenant`);
+  const fresh = column(ownName(facts.table, "per_tenant"));
   const text =
     `the primary key (${primaryKey.join(", ")}) is chosen, not given: two cells can choose the same, ` +
     `and then a tenant with it cannot move to the other; with ${keyColumn} in it they can`;

@@ -89,6 +89,26 @@ test("a table that others inherit from is not guarded, and coverage names the pa
   await store.owner('drop table notes, "Old notes"');
 });
 
+test("the statement that fills a child's key fills no row of what inherits from the child", async () => {
+  await store.owner(`create table carts (id int primary key, tenant_id text not null);
+    create table cart_lines (id int primary key, cart int not null references carts);
+    create table old_lines (primary key (id)) inherits (cart_lines);
+    insert into carts values (1, 'acme'), (2, 'globex');
+    insert into cart_lines values (1, 1), (2, 1);
+    insert into old_lines values (11, 2), (12, 2)`);
+  const manifest = parseManifest("{version: 1, tables: {carts: tenant, cart_lines: tenant}}");
+  const catalog = await readStoreCatalog(store.agent, storeRoles.appRole);
+  const gap = findGaps(manifest, catalog, storeRoles.appRole).find(
+    ({ code, object }) => code === "KEY_COLUMN_MISSING" && object === "public.cart_lines",
+  );
+  const [add = "", fill = ""] = (gap?.mend ?? "").split(/(?<=;) /);
+  await store.owner(add);
+  await store.owner(fill);
+  await store.owner(fill.replace(/^\/\*.*\*\/ /, ""));
+  expect(await rowsOf("cart_lines")).toEqual(["cart_lines acme 2", null]);
+  await store.owner("drop table carts, cart_lines cascade");
+});
+
 test("a rule on a guarded table is a fault", async () => {
   await store.owner(`create table letters (id int primary key, tenant_id text not null);
     create table elsewhere (id int, tenant_id text);

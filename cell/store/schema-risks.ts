@@ -7,6 +7,7 @@ import { escapeIdentifier } from "pg";
 import type { StoreCatalog, TableFacts } from "./catalog.ts";
 import { type Finding, finding, nameOf, sqlName } from "./finding.ts";
 import type { Manifest, ManifestTable } from "./manifest.ts";
+import { ownName } from "./own-name.ts";
 
 type Context = { readonly appRole: string; readonly catalog: StoreCatalog };
 type TenantTable = Extract<ManifestTable, { readonly class: "tenant" }>;
@@ -140,7 +141,7 @@ function uniqueGaps(
         ),
     )
     .map(({ name, definition, columns, constraint, referred }) => {
-      const fresh = escapeIdentifier(`${name.slice(0, 45)}_per_tenant`);
+      const fresh = escapeIdentifier(ownName(name, "per_tenant"));
       const create = definition
         .replace(
           /^CREATE UNIQUE INDEX .*? ON .*? USING (\w+) \(/,
@@ -229,7 +230,7 @@ function sharedSequenceGaps(facts: TableFacts, catalog: StoreCatalog): Finding[]
     // The first keeps it.
     const [first] = users.map(nameOf).toSorted();
     if (users.length < 2 || first === name) return [];
-    const fresh = `${escapeIdentifier(facts.schema)}.${escapeIdentifier(`${facts.table.slice(0, 25)}_${column.slice(0, 25)}_own_seq`)}`;
+    const fresh = `${escapeIdentifier(facts.schema)}.${escapeIdentifier(ownName(`${facts.table}_${column}`, "own_seq"))}`;
     const [table, id] = [sqlName(facts), escapeIdentifier(column)];
     return [
       finding(
