@@ -35,7 +35,7 @@ do $$ begin
 end $$;
 
 -- How far the adoption of this cell has come. `enforce`: what is not this cell's is refused. In the
--- other two it is counted and let pass. Exactly one row, and a table of its own: set_stage() locks it
+-- other two it is counted and let pass, except what was ended here on purpose (a key with a state). Exactly one row, and a table of its own: set_stage() locks it
 -- against all who write by leave of the stage, and nothing else ever locks it. Only the first
 -- installation into a database chooses.
 create table if not exists cellfleet.stage (
