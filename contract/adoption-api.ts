@@ -53,6 +53,15 @@ export const stageCellSchema = z.strictObject({
   ...intentSchema.shape,
 });
 
+export const destroyCellSchema = z.strictObject({
+  /**
+   * The word of whoever asks that the storage of a cell without a provider is gone. A deletion that
+   * waits for the cell then ends without its confirmation, and the receipt says on whose word.
+   */
+  storageRemoved: z.boolean().default(false),
+  ...intentSchema.shape,
+});
+
 /** One condition of a change of stage, as it stood when it was looked at. */
 export const stageConditionSchema = z.object({
   name: z.string(),

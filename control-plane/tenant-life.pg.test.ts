@@ -29,6 +29,7 @@ import {
   type FakeRouter,
   finish,
   type Plane,
+  startFakeCell,
   startFakeProvider,
   startFakeRouter,
   startPlane,
@@ -319,11 +320,42 @@ describe("delete", () => {
     );
     await succeed(accept("/v1/cells/cell-03/destroy"));
     const done = await succeed(Promise.resolve(deleting));
-    const { cells } = receiptSchema.parse(done.result["receipt"]);
+    const { cells, notes } = receiptSchema.parse(done.result["receipt"]);
     expect(cells.map(({ cell, state }) => `${cell} ${state}`)).toEqual([
       "cell-01 purged",
       "cell-02 purged",
+      "cell-03 retired",
     ]);
+    expect(notes.at(-1)).toContain("before it confirmed; its provider local removes its storage");
+  });
+
+  test("a cell without a provider is destroyed only on somebody's word, and the receipt says whose", async () => {
+    await succeed(accept("/v1/tenants", { id: "lonely-2", cell: "cell-01" }));
+    const made = await accept("/v1/cells", { id: "cell-04", provider: "none" });
+    const token = { name: "cell-04", role: "agent", subject: "cell-04" };
+    const { secret } = await plane.send("POST", "/v1/tokens", token, createdTokenSchema);
+    const agent = await startFakeCell({ origin: () => plane.url, token: secret, cell: "cell-04" });
+    try {
+      await succeed(Promise.resolve(made));
+      await succeed(accept("/v1/tenants", { id: "weyland", cell: "cell-04" }));
+      agent.purges = false;
+      const deleting = await remove("weyland");
+      await step(deleting.id, "purging");
+      expect(await codeOf(accept("/v1/cells/cell-04/destroy"))).toBe("SAFETY_RULE");
+      expect((await op(deleting.id)).state).toBe("running");
+      const said = { storageRemoved: true };
+      await succeed(accept("/v1/cells/cell-04/destroy", said));
+      const done = await succeed(Promise.resolve(deleting));
+      const { cells, notes } = receiptSchema.parse(done.result["receipt"]);
+      expect(cells.find(({ cell }) => cell === "cell-04")).toMatchObject({ state: "retired" });
+      expect(notes.at(-1)).toMatch(
+        /^The storage of cell-04 was not removed by Cellfleet; bootstrap \(\S+\) said on \d{4}-.* that it is gone\.$/,
+      );
+    } finally {
+      await agent.stop();
+    }
+    const needless = accept("/v1/cells/cell-02/destroy", { storageRemoved: true });
+    expect(await codeOf(needless)).toBe("REQUEST_INVALID");
   });
 });
 

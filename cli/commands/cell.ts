@@ -61,7 +61,14 @@ function registerActions(noun: Command, bind: Bind): void {
     ],
   };
   for (const [action, [summary, effect]] of Object.entries(dangers)) {
-    bind(destructive(noun.command(`${action} <cell>`).description(summary)), act(action, effect));
+    const command = destructive(noun.command(`${action} <cell>`).description(summary));
+    if (action === "destroy") {
+      command.option(
+        "--storage-removed",
+        "say that the storage of a cell without a provider is gone: receipts of deletions will name you",
+      );
+    }
+    bind(command, act(action, effect));
   }
 }
 
@@ -70,6 +77,7 @@ const act =
   (session: Session, [id = ""]: readonly string[], options: Options): Promise<number> =>
     mutate(session, options, {
       path: `${apiPath`/v1/cells/${id}`}/${action}`,
+      ...(flag(options, "storageRemoved") ? { body: { storageRemoved: true } } : {}),
       ...(effect === undefined ? {} : { danger: { name: id, effect: `Cell ${id} ${effect}` } }),
     });
 

@@ -1,5 +1,6 @@
 /** Cells: list, read, create, and what is done to them. The API records; the leader's loop acts. */
 import { eq } from "drizzle-orm";
+import { destroyCellSchema } from "../../contract/adoption-api.ts";
 import {
   acceptedSchema,
   type CellAction,
@@ -14,7 +15,9 @@ import { CellError } from "../../contract/errors.ts";
 import { cellIdSchema } from "../../contract/ids.ts";
 import { actionStates, insteadOf } from "../core/cell-state.ts";
 import type { CellView } from "../core/fleet.ts";
+import { checkOwesNothing, owesSteps } from "../core/open-deletions.ts";
 import { planCellAction } from "../core/ops/cell-action.ts";
+import { agentSteps } from "../core/ops/cell-stage.ts";
 import {
   adoptionGoesOn,
   checkAdoption,
@@ -28,6 +31,7 @@ import { lastOpOn, openOpOn, openOps } from "../store/ops.ts";
 import { ownedBy } from "../store/placements.ts";
 import { lockNormalFleet } from "../store/routing-change.ts";
 import { cell as cellTable } from "../store/schema.ts";
+import { deletionsAwaiting } from "../store/tenant-end.ts";
 import { accept, dryRunAnswer, freshOpId } from "./accept.ts";
 import { requireCell } from "./cell-lookup.ts";
 import type { ApiContext } from "./context.ts";
@@ -86,7 +90,23 @@ export function cellEndpoints(context: ApiContext): readonly Endpoint[] {
       object: ({ body }) => body.id,
       apply: (work, { body }) => createCell(context, work, body),
     }),
-    ...cellActions.map((action) => actionEndpoint(context, action)),
+    ...cellActions
+      .filter((action) => action !== "destroy")
+      .map((action) => actionEndpoint(context, action)),
+    mutation(context, {
+      method: "post",
+      path: "/v1/cells/{id}/destroy",
+      role: "operator",
+      tag: "cells",
+      summary: summaries.destroy,
+      params: idParams,
+      body: destroyCellSchema,
+      answers: { 200: dryRunSchema, 202: acceptedSchema },
+      action: "cell.destroy",
+      object: ({ path }) => path.id,
+      apply: (work, { path, body: { storageRemoved } }) =>
+        actOnCell(context, work, { action: "destroy", id: path.id, storageRemoved }),
+    }),
   ];
 }
 
@@ -111,15 +131,16 @@ const actionEndpoint = (context: ApiContext, action: CellAction): Endpoint =>
     answers: { 200: dryRunSchema, 202: acceptedSchema },
     action: `cell.${action}`,
     object: ({ path }) => path.id,
-    apply: (work, { path }) => actOnCell(context, work, action, path.id),
+    apply: (work, { path }) =>
+      actOnCell(context, work, { action, id: path.id, storageRemoved: false }),
   });
 
 async function actOnCell(
   context: ApiContext,
   work: Work,
-  action: CellAction,
-  id: string,
+  wanted: { readonly action: CellAction; readonly id: string; readonly storageRemoved: boolean },
 ): Promise<Answer> {
+  const { action, id, storageRemoved } = wanted;
   const { tx } = work;
   await lockNormalFleet(tx);
   const cell = await requireCell(tx, id);
@@ -129,18 +150,22 @@ async function actOnCell(
   if (refusal !== undefined) throw safety(refusal.rule, refusal.text);
   const adoption = action === "uncordon" ? checkAdoption(cell) : undefined;
   if (adoption !== undefined) throw adoptionGoesOn(cell, adoption);
-  if (action === "destroy") await requireEmpty(work, cell);
+  if (action === "destroy") {
+    await requireNothingOwed(work, cell, storageRemoved);
+    await requireEmpty(work, cell, storageRemoved);
+  }
   const plan = planCellAction(action, id);
   if (work.dryRun) return dryRunAnswer(plan);
   const goal = goals[action] ?? cell.state;
-  await work.record({ state: cell.state }, { state: goal });
+  const word = storageRemoved ? { storageRemoved } : {};
+  await work.record({ state: cell.state }, { state: goal, ...word });
   await tx.update(cellTable).set({ goal }).where(eq(cellTable.id, id));
   return accept(work, {
     id: freshOpId(context, work),
     kind: `cell.${action}`,
     object: id,
     plan,
-    input: { cell: id },
+    input: { cell: id, ...word },
     headline: `${action} of ${id} is recorded`,
   });
 }
@@ -183,13 +208,35 @@ async function requirePossible(work: Work, action: CellAction, cell: CellView): 
   }
 }
 
-async function requireEmpty(work: Work, cell: CellView): Promise<void> {
-  const refusal = checkOwnsNothing(cell, await ownedBy(work.tx, cell.id));
-  if (refusal !== undefined)
+async function requireNothingOwed(
+  work: Work,
+  cell: CellView,
+  storageRemoved: boolean,
+): Promise<void> {
+  if (storageRemoved && cell.provider !== "none") {
+    throw new CellError(
+      "REQUEST_INVALID",
+      `The provider ${cell.provider} removes the storage of ${cell.id}: nobody has to say that it is gone.`,
+      { nextSteps: [`cellctl cell destroy ${cell.id}`] },
+    );
+  }
+  const owes = checkOwesNothing(cell, await deletionsAwaiting(work.tx, cell.id), storageRemoved);
+  if (owes !== undefined) throw safety(owes.rule, owes.text, owesSteps(cell.id));
+}
+
+async function requireEmpty(work: Work, cell: CellView, storageRemoved: boolean): Promise<void> {
+  const refusal = checkOwnsNothing(cell, await ownedBy(work.tx, cell.id), storageRemoved);
+  if (refusal === undefined) return;
+  if (refusal.rule === "database-enforces") {
     throw safety(refusal.rule, refusal.text, [
-      ...(cell.stage.adopted ? [`cellctl cell stage ${cell.id} pass-through`] : []),
-      `cellctl tenant ls --cell ${cell.id}`,
+      `${agentSteps(cell.id)[1]}   (it takes the database to pass-through)`,
+      `where no agent can run any more: cellctl schema uninstall --force, then: cellctl cell destroy ${cell.id} --storage-removed`,
     ]);
+  }
+  throw safety(refusal.rule, refusal.text, [
+    ...(cell.stage.adopted ? [`cellctl cell stage ${cell.id} pass-through`] : []),
+    `cellctl tenant ls --cell ${cell.id}`,
+  ]);
 }
 
 const safety = (rule: string, text: string, nextSteps = ["cellctl cell ls"]): CellError =>

@@ -9,6 +9,7 @@ import { CellError } from "../../contract/errors.ts";
 import { assert, must, unreachable } from "../../runtime/assert.ts";
 import { mayBecome } from "../core/cell-state.ts";
 import type { OpView } from "../core/fleet.ts";
+import { checkOwesNothing } from "../core/open-deletions.ts";
 import type { Effect, OpTurn } from "../core/ops/machine.ts";
 import { adoptionGoesOn, checkAdoption, checkOwnsNothing, checkSafety } from "../core/safety.ts";
 import { Abandoned } from "./abandoned.ts";
@@ -22,7 +23,7 @@ import { forgetPlaced, ownedBy, pendingOf, removeTenantsUnder, tombstone } from 
 import { changeRouting, lockFleet } from "./routing-change.ts";
 import { agent, cell, fleet, tenant } from "./schema.ts";
 import { applyStage } from "./stage-effect.ts";
-import { askPurge, erase, setKeyState } from "./tenant-end.ts";
+import { askPurge, deletionsAwaiting, erase, isStorageRemoved, setKeyState } from "./tenant-end.ts";
 import { revokeAgentTokens } from "./tokens.ts";
 
 /** `raced`: somebody else acted, or the facts changed; look again. `deposed`: another leads. */
@@ -181,7 +182,7 @@ async function applyEffect(
     case "cell-down":
       return markDown(tx, effect.cell, effect.reason);
     case "retire-cell":
-      return retire(tx, effect.cell, nowMs);
+      return retire(tx, effect.cell, op, nowMs);
     case "cell-state":
       return setCellState(tx, effect);
     case "stage":
@@ -226,13 +227,17 @@ async function setCellState(
   await tx.update(cell).set(set).where(eq(cell.id, effect.cell));
 }
 
-async function retire(tx: Tx, cellId: string, nowMs: number): Promise<void> {
+async function retire(tx: Tx, cellId: string, op: OpView, nowMs: number): Promise<void> {
   const cells = await readCells(tx);
   const now = cells.find(({ id }) => id === cellId);
   if (now?.state === "retired") return;
   if (now === undefined) throw new CellError("CELL_UNKNOWN", `There is no cell ${cellId}.`);
   const owned = await ownedBy(tx, cellId);
-  const refusal = checkOwnsNothing(now, owned) ?? checkSafety("destroy", now, cells);
+  const deletions = await deletionsAwaiting(tx, cellId);
+  const refusal =
+    checkOwnsNothing(now, owned, isStorageRemoved(op.input)) ??
+    checkOwesNothing(now, deletions, isStorageRemoved(op.input)) ??
+    checkSafety("destroy", now, cells);
   if (refusal !== undefined) throw new CellError("SAFETY_RULE", refusal.text);
   const revision = await changeRouting(tx, { config: true });
   await forgetPlaced(tx, cellId, revision);

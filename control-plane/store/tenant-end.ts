@@ -5,7 +5,7 @@
  * A key of a directory is dropped and forgotten. An override of slots or ranges must not be: its
  * container would serve the tenant again. It stays fenced in its cell and suspended at the routers.
  */
-import { and, eq, sql } from "drizzle-orm";
+import { and, desc, eq, sql } from "drizzle-orm";
 import { z } from "zod";
 import { type Receipt, receiptSchema } from "../../contract/adoption-api.ts";
 import {
@@ -68,10 +68,15 @@ export async function askPurge(tx: Tx, key: string, op: OpView): Promise<void> {
   await tx.execute(sql`
     insert into cellfleet_control.purge (op, cell, key)
     select ${op.id}, c.id, ${key} from cellfleet_control.cell as c
-     where c.state <> 'retired'
+     where (c.state <> 'retired'
        and (exists (select 1 from cellfleet_control.agent as a where a.cell = c.id)
             or c.grant_no > 0 or c.applied_revision > 0
-            or c.id = (select p.cell from cellfleet_control.placement as p where p.key = ${key}))
+            or c.id = (select p.cell from cellfleet_control.placement as p where p.key = ${key})))
+       -- Destroyed since it was asked for: nobody confirms that any more, and the receipt says so.
+       or (c.state = 'retired' and exists (
+         select from cellfleet_control.op as d
+           join cellfleet_control.op as mine on mine.id = ${op.id}
+          where d.kind = 'cell.destroy' and d.object = c.id and d.updated_at >= mine.created_at))
     on conflict (op, cell) do nothing`);
   // Asked again because a cell obeys but does not confirm, an older command may stand in the way there
   // (after a recovery): a new epoch is above it.
@@ -90,6 +95,7 @@ export async function askPurge(tx: Tx, key: string, op: OpView): Promise<void> {
     select u.cell, u.key, 'dropped', p.epoch, ${op.id}, p.attempt, ${revision}
       from cellfleet_control.purge as u
       join cellfleet_control.placement as p on p.key = u.key and p.cell <> u.cell
+      join cellfleet_control.cell as c on c.id = u.cell and c.state <> 'retired'
      where u.op = ${op.id} and u.confirmed_at is null
     on conflict (cell, key) do update set state = 'dropped', epoch = greatest(d.epoch, excluded.epoch),
       op = excluded.op, attempt = excluded.attempt, revision = excluded.revision`);
@@ -171,6 +177,19 @@ export async function erase(
   return { receipt };
 }
 
+/** Tenants whose deletion waits, or will, until this cell confirms it. */
+export async function deletionsAwaiting(reader: Reader, cellId: string): Promise<string[]> {
+  const { rows } = await reader.execute<{ object: string }>(sql`
+    select o.object from cellfleet_control.op as o
+     where o.kind = 'tenant.delete' and o.state in ('pending', 'running')
+       -- Every cell is asked, once nobody serves the tenant any more.
+       and (o.step = 'fencing' or exists (
+         select from cellfleet_control.purge as u
+          where u.op = o.id and u.cell = ${cellId} and u.confirmed_at is null))
+     order by o.id`);
+  return rows.map(({ object }) => object);
+}
+
 /** From the record on the id is spent. */
 export const bury = (
   tx: Tx,
@@ -191,7 +210,7 @@ export async function readReceipt(reader: Reader, tenantId: string): Promise<Rec
   if (whole.success) return whole.data;
   const [by] = await reader.select().from(opTable).where(eq(opTable.id, grave.op));
   const rows = await reader
-    .select({ purge, state: cell.state })
+    .select({ purge, state: cell.state, provider: cell.provider })
     .from(purge)
     .innerJoin(cell, eq(cell.id, purge.cell))
     .where(eq(purge.op, grave.op))
@@ -211,6 +230,46 @@ export async function readReceipt(reader: Reader, tenantId: string): Promise<Rec
       confirmedAt: confirmedAt?.toISOString() ?? null,
     })),
     claims: 0,
-    notes: [backupsNote],
+    notes: [backupsNote, ...(await retiredNotes(reader, rows))],
   });
 }
+
+/** Of cells that were destroyed before they confirmed: who says that the rows are gone. */
+async function retiredNotes(
+  reader: Reader,
+  rows: ReadonlyArray<{
+    readonly purge: typeof purge.$inferSelect;
+    readonly state: string;
+    readonly provider: string;
+  }>,
+): Promise<string[]> {
+  const notes: string[] = [];
+  for (const { purge: asked, state, provider } of rows) {
+    if (state !== "retired" || asked.confirmedAt !== null) continue;
+    const id = asked.cell;
+    const [by] = await reader
+      .select()
+      .from(opTable)
+      .where(and(eq(opTable.object, id), eq(opTable.kind, "cell.destroy")))
+      .orderBy(desc(opTable.id))
+      .limit(1);
+    if (provider !== "none") {
+      notes.push(
+        `${id} was destroyed (${by?.id ?? "no record"}) before it confirmed; its provider ${provider} removes its storage.`,
+      );
+    } else if (by?.input !== undefined && isStorageRemoved(by.input)) {
+      notes.push(
+        `The storage of ${id} was not removed by Cellfleet; ${by.actor} said on ${by.createdAt.toISOString()} that it is gone.`,
+      );
+    } else {
+      notes.push(
+        `${id} was destroyed before it confirmed; nobody said what became of its storage.`,
+      );
+    }
+  }
+  return notes;
+}
+
+const storageRemovedSchema = z.object({ storageRemoved: z.literal(true) });
+export const isStorageRemoved = (input: unknown): boolean =>
+  storageRemovedSchema.safeParse(input).success;
