@@ -77,6 +77,10 @@ export const bannedWords: readonly Ban[] = [
  */
 export const lockExceptions: readonly { readonly path: RegExp; readonly why: string }[] = [
   {
+    path: /^adoption\/schema\/installation-lock\.ts$/,
+    why: "one installation at a time, also where the pack is not there yet; the pair form shares no number with a tenant's lock",
+  },
+  {
     path: /^control-plane\/store\/database\.ts$/,
     why: "one migrator at a time in the control plane's own database, where no tenant has a lock",
   },

@@ -11,6 +11,7 @@ import { readAppCatalog } from "./app-catalog.ts";
 import { batchSql } from "./backfill.ts";
 import { checkSchema } from "./check.ts";
 import { planInstallation, runInstallation } from "./install.ts";
+import { withInstallationLock } from "./installation-lock.ts";
 import { createShop, installRun, shopManifest } from "./shop.fixture.ts";
 import { runRemoval } from "./uninstall.ts";
 
@@ -108,13 +109,14 @@ test("of three installations at once one runs; the others say whose turn it is",
   const shop = await createShop(server, "thrice", { ...size, items: 5000 });
   const runs = await Promise.all([1, 2, 3].map(() => installRun(shop.url)));
   const holder = await openClient(shop.url);
-  await holder.query("select pg_advisory_lock(7305, 1)");
   const { rows } = await holder.query<{ pid: number }>("select pg_backend_pid() as pid");
   const [one] = runs;
-  await expect(one && runInstallation(one.run)).rejects.toMatchObject({
-    code: "STATE_CONFLICT",
-    message: `Another installation runs (pid ${rows[0]?.pid}); nothing was changed`,
-  });
+  await withInstallationLock(holder, () =>
+    expect(one && runInstallation(one.run)).rejects.toMatchObject({
+      code: "STATE_CONFLICT",
+      message: `Another installation runs (pid ${rows[0]?.pid}); nothing was changed`,
+    }),
+  );
   expect((await readAppCatalog(shop.admin)).pack.schema).toBe(false);
   await holder.end();
   const ends = await Promise.allSettled(runs.map(({ run }) => runInstallation(run)));
