@@ -10,7 +10,7 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import pg from "pg";
 import { request } from "undici";
-import { afterEach, beforeAll, beforeEach, describe, test } from "vitest";
+import { afterEach, beforeAll, beforeEach, describe, test, vi } from "vitest";
 import { readAppFile } from "../adoption/app-file.ts";
 import { type CellId, parseCellId } from "../contract/ids.ts";
 import { must } from "../runtime/assert.ts";
@@ -234,7 +234,8 @@ describe("a cell of an application with a cellfleet.yaml", () => {
     await worker.start();
     await stubbornIsUp();
     await worker.kill();
-    expect(processesIn(app).length).toBe(running - 2);
+    // Nothing outlives SIGKILL, but only the command itself is our child and can be waited for.
+    await vi.waitFor(() => expect(processesIn(app).length).toBe(running - 2), killedWithin);
     // As a supervisor would do that finds what a killed one left.
     await endLeftovers(folder.notes, 3000, systemClock);
     expect(processesIn(app)).toEqual([]);
@@ -264,10 +265,11 @@ describe("a cell of an application with a cellfleet.yaml", () => {
     expect(processesIn(app)).toHaveLength(1);
     await writeFile(note, JSON.stringify({ ...identity, groupMark: mark }));
     expect(await endLeftovers(folder.notes, 3000, systemClock)).toEqual(["cell-01-worker-1"]);
-    expect(processesIn(app)).toEqual([]);
+    await vi.waitFor(() => expect(processesIn(app)).toEqual([]), killedWithin);
   });
 });
 
+const killedWithin = { timeout: 10_000, interval: 20 };
 /** Does not end when its shell does. */
 const stubborn =
   'process.on("SIGHUP", () => {}); require("fs").writeFileSync("up", ""); setInterval(() => {}, 1000);';

@@ -8,6 +8,7 @@ import { failureText } from "./failure.ts";
 import { createOutput, type Format } from "./output.ts";
 import { createPaint } from "./paint.ts";
 import { isPrintable, printable, printableJson } from "./printable.ts";
+import { createProgress } from "./progress.ts";
 import { createTable, describe as describeObject } from "./table.ts";
 import { age, bytes, count, counted, duration, parseDuration, parseSize } from "./units.ts";
 import { cellView, keyspaceView, tenantView } from "./views.ts";
@@ -281,4 +282,19 @@ test("one of a kind is no plural", () => {
     ...{ guardMode: "strict", createdAt: "2026-11-20T12:00:00.000Z" },
   });
   expect(parts?.cell(range, 0)).toBe("1 range");
+});
+
+test("progress shows what has several lines as one, and lets no control character through", async () => {
+  let out = "";
+  const stderr = {
+    write: async (text: string) => {
+      out += text;
+    },
+    isTerminal: false,
+    columns: () => undefined,
+  };
+  const progress = createProgress({ stderr, paint: plain, quiet: false });
+  await progress.now("migrate failed:\r\n  syntax\u001b[2J error\n\n  at 3\n");
+  await progress.done("failed", "one\ntwo");
+  expect(out).toBe("migrate failed: | syntax\\x1b[2J error | at 3\n✘ one | two\n");
 });
