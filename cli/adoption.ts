@@ -72,7 +72,13 @@ export async function withDatabase<T>(
 export const loadManifest = () => import("../adoption/schema/manifest-file.ts");
 export const loadSchemaInit = () => import("../adoption/schema/init.ts");
 export const loadSchemaCheck = () => import("../adoption/schema/check.ts");
-export const loadSchemaInstall = () => import("../adoption/schema/install.ts");
+export async function loadSchemaInstall() {
+  const [room, { otherReaders }] = await Promise.all([
+    import("../adoption/schema/install.ts"),
+    import("../adoption/schema/app-role.ts"),
+  ]);
+  return { ...room, otherReaders };
+}
 export const loadSchemaUninstall = () => import("../adoption/schema/uninstall.ts");
 export async function loadSchemaApply() {
   const [{ applySchema }, { orderRings }] = await Promise.all([

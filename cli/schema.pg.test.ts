@@ -68,6 +68,34 @@ test("check before anything is installed: what install will do is no fault, the 
   expect(strict.stderr).toContain("SCHEMA_UNFIT");
 });
 
+test("the application's role is asked for and must be there; who else reads is told, none is made", async () => {
+  const words = ["install", ...database, "--cell", "cell-01"];
+  await shop.admin.query(
+    "create role bi login; grant select on orders to bi; grant usage on schema public to bi",
+  );
+  const missing = await run(...words);
+  expect(missing.code).toBe(64);
+  expect(missing.stderr).toContain("--app-role is missing");
+  expect(missing.stderr).toContain("--app-role shop_web");
+  const typo = await run(...words, "--app-role", "shop_wbe");
+  expect(typo.code).toBe(64);
+  expect(typo.stderr).toContain("--app-role shop_wbe: this database server has no such role");
+  expect(typo.stderr).toContain("--app-role bi   (has rights on public.orders)");
+  const checked = await run("check", ...database, "--app-role", "shop_wbe");
+  expect(checked.code).toBe(64);
+  expect(checked.stderr).toContain("--app-role shop_web ");
+  const found = await shop.admin.query(
+    "select to_regclass('cellfleet.pack') as pack, (select count(*)::integer from pg_roles where rolname ~ '^(shop_wbe|cellfleet)') as made",
+  );
+  expect(found.rows).toEqual([{ pack: null, made: 0 }]);
+
+  const dry = await run(...words, "--app-role", "shop_web", "--dry-run");
+  expect(dry.code).toBe(0);
+  expect(dry.stderr).toContain("bi also has rights on public.orders: it is filtered");
+  expect(dry.stderr).not.toContain("shop_web also");
+  expect(dry.stderr).not.toContain("shop_owner also");
+});
+
 test("install --dry-run prints the SQL and changes nothing; install does it; check finds nothing more", async () => {
   const words = [
     "install",

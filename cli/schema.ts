@@ -131,6 +131,9 @@ export async function install(session: Session, options: Options): Promise<numbe
     const unique = texts(options, "replaceUnique");
     const replaceUnique = unique.includes("all") ? ("all" as const) : unique;
     const asked = { database, manifest, cell, stage, pack: { roles }, replaceUnique };
+    for (const one of await room.otherReaders(database.client, manifest, roles)) {
+      await session.note(`Warning: ${one}`);
+    }
     if (flag(options, "dryRun")) {
       const plan = await room.planInstallation(asked, { dry: true });
       if (session.out.structured) await session.out.one(plan, planView);

@@ -7,6 +7,7 @@ import { type Finding, type FindingCode, findGaps } from "../../cell/store/cover
 import type { Manifest } from "../../cell/store/manifest.ts";
 import type { Queryable } from "../../cell/store/queryable.ts";
 import { readAppCatalog } from "./app-catalog.ts";
+import { requireAppRole } from "./app-role.ts";
 import { ownFindings } from "./own-findings.ts";
 import { planInstall } from "./plan-install.ts";
 import type { Plan, StepKind } from "./step.ts";
@@ -44,14 +45,17 @@ const mendingSteps: Partial<Record<FindingCode, readonly StepKind[]>> = {
 const aboutRole = ({ code }: Finding): boolean =>
   code === "ROLE_TOO_STRONG" || code === "TRUNCATE_GRANTED";
 
-/** `appRole`: as the application logs in; undefined leaves out what is said of it. */
+/**
+ * `appRole`: as the application logs in; undefined leaves out what is said of it. Throws
+ * REQUEST_INVALID where there is no such role.
+ */
 export async function checkSchema(
   client: Queryable,
   manifest: Manifest,
   appRole: string | undefined,
 ): Promise<SchemaVerdict> {
   const app = await readAppCatalog(client);
-  const role = appRole ?? app.user;
+  const role = appRole === undefined ? app.user : await requireAppRole(client, manifest, appRole);
   const found = findGaps(manifest, await readStoreCatalog(client, role), role).filter(
     (gap) => appRole !== undefined || !aboutRole(gap),
   );

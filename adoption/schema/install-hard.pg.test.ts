@@ -45,6 +45,7 @@ test("a deploy role that owns the tables and may create roles needs no superuser
   const manifest = parseManifest(
     "keyColumn: account_id\ntables: {accounts: {class: tenant, keyColumn: id}, users: tenant, notes: tenant}",
   );
+  await deploy.query("create role managed_app login");
   const none = { appOwnerRole: undefined, agentRole: undefined, readerRole: undefined };
   const roles = await chooseRoles(deploy, manifest, { ...none, appRole: "managed_app" });
   expect(roles.appOwnerRole).toBe("deploy");

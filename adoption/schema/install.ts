@@ -12,6 +12,7 @@ import { CellError } from "../../contract/errors.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import type { Random } from "../../runtime/random.ts";
 import { columnOf, readAppCatalog } from "./app-catalog.ts";
+import { requireAppRole } from "./app-role.ts";
 import type { Database } from "./database.ts";
 import { withInstallationLock } from "./installation-lock.ts";
 import { type LockLimits, lockLimitsDefault } from "./lock-bounded.ts";
@@ -145,7 +146,10 @@ export type RoleWish = {
   readonly readerRole: string | undefined;
 };
 
-/** Names that were not given: the owner of the tenants' tables is a fact, not a wish. */
+/**
+ * Names that were not given: the owner of the tenants' tables is a fact, not a wish. Which role the
+ * application logs in as is asked for, and must be there: REQUEST_INVALID.
+ */
 export async function chooseRoles(
   client: Queryable,
   manifest: Manifest,
@@ -175,8 +179,7 @@ export async function chooseRoles(
   }
   return {
     appOwnerRole,
-    // Whoever owns the tables is what most applications log in as; schema check says what that costs.
-    appRole: wish.appRole ?? appOwnerRole,
+    appRole: await requireAppRole(client, manifest, wish.appRole),
     agentRole: wish.agentRole ?? "cellfleet_agent",
     readerRole: wish.readerRole ?? "cellfleet_reader",
   };
