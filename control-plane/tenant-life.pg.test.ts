@@ -326,6 +326,7 @@ describe("delete", () => {
       "cell-02 purged",
       "cell-03 retired",
     ]);
+    expect(notes.join("\n")).toContain("Counts of removed rows are at least");
     expect(notes.at(-1)).toContain("before it confirmed; its provider local removes its storage");
   });
 

@@ -202,6 +202,10 @@ export const isSpent = async (reader: Reader, tenantId: string): Promise<boolean
 export const backupsNote =
   "Backups, WAL archives and logs of the cells' databases are not reached by this; they end by their own retention.";
 
+/** An agent counts what its own process removed, and remembers nothing across a restart. */
+const countsNote =
+  "Counts of removed rows are at least: what an agent removed before it was started again in the middle is not in them. That no row is left was counted in the end.";
+
 /** Complete, or as far as the deletion has come; undefined: nobody with this id was deleted. */
 export async function readReceipt(reader: Reader, tenantId: string): Promise<Receipt | undefined> {
   const [grave] = await reader.select().from(tombstone).where(eq(tombstone.tenant, tenantId));
@@ -230,7 +234,7 @@ export async function readReceipt(reader: Reader, tenantId: string): Promise<Rec
       confirmedAt: confirmedAt?.toISOString() ?? null,
     })),
     claims: 0,
-    notes: [backupsNote, ...(await retiredNotes(reader, rows))],
+    notes: [backupsNote, countsNote, ...(await retiredNotes(reader, rows))],
   });
 }
 
