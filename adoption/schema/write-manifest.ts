@@ -1,4 +1,5 @@
 /** A proposal as the text of `cellfleet.schema.yaml`, with its reasons as comments. Pure. */
+import { isTableName } from "../../cell/store/manifest.ts";
 import type { Proposal, ProposedTable } from "./propose.ts";
 
 const mayStandBare = /^[A-Za-z_][A-Za-z0-9_-]*$/;
@@ -13,7 +14,10 @@ const scalar = (text: string): string =>
 const comment = (text: string): string => text.replaceAll(/[^\P{C}]/gu, "?").toWellFormed();
 
 export function writeManifest(proposal: Proposal, store: string, keyspace: string): string {
-  const undecided = proposal.tables.filter((table) => table.class === "undecided");
+  const named = proposal.tables.filter(({ name }) => isTableName(name));
+  const undecided = named.filter((table) => table.class === "undecided");
+  const decided = named.filter((table) => table.class !== "undecided");
+  const unnamed = proposal.tables.filter(({ name }) => !isTableName(name));
   const others = proposal.otherKeys.map(({ column, why }) => `# Or: keyColumn ${column} (${why}).`);
   return `${[
     "# What each table of this store is: for the guard, for moves and standbys, and for",
@@ -29,8 +33,8 @@ export function writeManifest(proposal: Proposal, store: string, keyspace: strin
     "",
     "# tenant: has rows of one tenant each. reference: the same in every cell. cell-local: of this",
     "# cell alone, never moved. ignore: no business of ours.",
-    proposal.tables.some((table) => table.class !== "undecided") ? "tables:" : "tables: {}",
-    ...proposal.tables.filter((table) => table.class !== "undecided").flatMap(tableLines),
+    decided.length > 0 ? "tables:" : "tables: {}",
+    ...decided.flatMap(tableLines),
     ...(undecided.length === 0
       ? []
       : ["", "  # Undecided: class each of these, and take its # away."]),
@@ -38,6 +42,13 @@ export function writeManifest(proposal: Proposal, store: string, keyspace: strin
       `  # ${comment(why)}`,
       `  # ${scalar(shortName(name))}: ?`,
     ]),
+    ...(unnamed.length === 0
+      ? []
+      : [
+          "",
+          "  # No manifest can name these (a dot, a quote or a control character): rename them.",
+        ]),
+    ...unnamed.map(({ name }) => `  # ${comment(JSON.stringify(name))}`),
   ].join("\n")}\n`;
 }
 

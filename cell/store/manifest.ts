@@ -39,7 +39,11 @@ type Wish = {
   readonly keyspace?: string | undefined;
 };
 
-const namePattern = /^([^."\s]+\.)?[^."\s]+$/;
+/** Of a database as it is found: a name may hold spaces; a dot or a quote would be read as SQL's. */
+const namePattern = /^([^."\p{Cc}\p{Zl}\p{Zp}]+\.)?[^."\p{Cc}\p{Zl}\p{Zp}]+$/u;
+/** `SCHEMA.TABLE`, or `TABLE`: can a manifest name it? */
+export const isTableName = (name: string): boolean => namePattern.test(name);
+
 const manifestSchema = z.strictObject({
   version: z.literal(1).default(1),
   store: z.string().min(1).max(40).default("default"),
@@ -68,9 +72,14 @@ export function parseManifest(text: string): Manifest {
     throw invalid(parsed.error.issues.map((issue) => `${issue.path.join(".")}: ${issue.message}`));
   }
   const { store, keyColumn, keyspace, tables } = parsed.data;
-  const misnamed = Object.keys(tables).filter((name) => !namePattern.test(name));
+  const misnamed = Object.keys(tables).filter((name) => !isTableName(name));
   if (misnamed.length > 0) {
-    throw invalid(misnamed.map((name) => `tables.${name}: must be TABLE or SCHEMA.TABLE`));
+    throw invalid(
+      misnamed.map(
+        (name) =>
+          `tables.${name}: must be TABLE or SCHEMA.TABLE, neither with a dot, a quote or a control character`,
+      ),
+    );
   }
   const named = Object.entries(tables).map(([name, entry]): ManifestTable => {
     const [schema, table] = name.includes(".") ? name.split(".") : ["public", name];
