@@ -4,6 +4,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { createShop, type Shop } from "../adoption/schema/shop.fixture.ts";
+import { readFacts } from "../cell/store/facts.ts";
+import { setLease } from "../cell/store/lease.ts";
 import { startTestPostgres, type TestPostgres } from "../tests/postgres.ts";
 import { cellctl, startStub } from "./cli.fixture.ts";
 import { sampleCell } from "./samples.fixture.ts";
@@ -212,6 +214,8 @@ test("apply asks the fleet for its cells and their databases: canary, then rings
 });
 
 test("uninstall waits for pass-through, then takes all off and says what stays", async () => {
+  const { clock, boot } = await readFacts(shop.admin);
+  await setLease(shop.admin, { grant: 1, clock, boot, ttlMs: 600_000, holder: "agent" });
   const refused = await run("uninstall", ...database);
   expect(refused.code).toBe(4);
   expect(refused.stderr).toContain("cellctl cell stage cell-01 pass-through");

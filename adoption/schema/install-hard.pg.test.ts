@@ -1,11 +1,18 @@
 /** `schema install` where it is harder: partitions, no superuser, keys that may be null, strange names. */
+import type { Client } from "pg";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { readFacts } from "../../cell/store/facts.ts";
+import { addIdRange } from "../../cell/store/id-ranges.ts";
+import { expireLease, setLease } from "../../cell/store/lease.ts";
 import type { Manifest } from "../../cell/store/manifest.ts";
 import { parseManifest } from "../../cell/store/manifest.ts";
 import { openClient } from "../../tests/cell-store.ts";
 import { startTestPostgres, type TestPostgres } from "../../tests/postgres.ts";
 import { readAppCatalog } from "./app-catalog.ts";
+import { checkSchema } from "./check.ts";
+import { initManifest } from "./init.ts";
 import { chooseRoles, planInstallation, runInstallation } from "./install.ts";
+import { lockLimitsDefault } from "./lock-bounded.ts";
 import { createShop, installRun, shopManifest } from "./shop.fixture.ts";
 import { runRemoval } from "./uninstall.ts";
 
@@ -19,6 +26,11 @@ afterAll(async () => {
 });
 
 const size = { accounts: 5, orders: 50, items: 100 };
+
+async function lease(client: Client): Promise<void> {
+  const { clock, boot } = await readFacts(client);
+  await setLease(client, { grant: 1, clock, boot, ttlMs: 60_000, holder: "agent" });
+}
 
 async function install(url: string, manifest: Manifest = shopManifest) {
   const { run, database, events } = await installRun(url, { manifest });
@@ -167,6 +179,70 @@ test("a unique address is replaced only by name, and is then unique per tenant",
   await expect(
     shop.admin.query("insert into users (account_id, email) values (2, 'u1@example.com')"),
   ).rejects.toThrow(/users_email_key_cellfleet_unique/);
+  await database.close();
+  await shop.close();
+});
+
+test("without an agent, enforce gives up waiting for ids, names the sequence, and goes on when they are there", async () => {
+  const shop = await createShop(server, "unleased", size);
+  const limits = { ...lockLimitsDefault, rangeWaitMs: 0 };
+  const { run, database, events } = await installRun(shop.url, { stage: "enforce", limits });
+  const refused = runInstallation(run);
+  await expect(refused).rejects.toMatchObject({ code: "STATE_CONFLICT" });
+  await expect(refused).rejects.toThrow("no agent has leased ids for public.accounts_id_seq");
+  const waits = events.flatMap((event) => (event.kind === "step.waiting" ? [event.text] : []));
+  expect(waits[0]).toContain("ids for public.accounts_id_seq, at most");
+  const range = { sequence: "public.accounts_id_seq", lo: 1000, hi: 2000 };
+  expect(await addIdRange(shop.admin, range)).toBe("added");
+  // Goes on behind it, to the next that nobody has leased.
+  await expect(runInstallation(run)).rejects.toThrow(/ids for public\.(?!accounts_id_seq)/);
+  await database.close();
+  await shop.close();
+});
+
+test("what init writes check reads, whatever the tables are called; what no manifest can name stands apart", async () => {
+  const url = await server.createDatabase("odd_names");
+  const admin = await openClient(url);
+  await admin.query(
+    `create table "Weird Things" (id bigserial primary key, tenant_id text not null);
+     create table "a.b" (id bigserial primary key, tenant_id text not null);
+     create schema "my schema"; create table "my schema"."its table" (id bigserial primary key, tenant_id text not null)`,
+  );
+  const { text } = await initManifest(admin, {
+    keyColumn: undefined,
+    store: "default",
+    keyspace: "default",
+  });
+  const manifest = parseManifest(text);
+  expect(manifest.tables.map(({ schema, table }) => [schema, table]).toSorted()).toEqual([
+    ["my schema", "its table"],
+    ["public", "Weird Things"],
+  ]);
+  expect(text).toContain('# "public.a.b"');
+  const { items } = await checkSchema(admin, manifest, undefined);
+  expect(items.filter(({ code }) => code === "TABLE_MISSING")).toEqual([]);
+  await admin.end();
+});
+
+test("uninstall in observe: refused while an agent holds its lease, allowed when none does", async () => {
+  const shop = await createShop(server, "observed", size);
+  const { run, database } = await installRun(shop.url);
+  await runInstallation(run);
+  await lease(shop.admin);
+  const removal = { ...run, dropAdded: false, force: false };
+  const refused = runRemoval(removal);
+  await expect(refused).rejects.toMatchObject({
+    code: "SAFETY_RULE",
+    nextSteps: [
+      "first: cellctl cell stage cell-01 pass-through",
+      expect.stringContaining("stop its agents"),
+      expect.any(String),
+    ],
+  });
+  expect((await readAppCatalog(shop.admin)).pack.schema).toBe(true);
+  await expireLease(shop.admin, 1);
+  await runRemoval(removal);
+  expect((await readAppCatalog(shop.admin)).pack.schema).toBe(false);
   await database.close();
   await shop.close();
 });

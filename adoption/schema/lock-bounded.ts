@@ -25,6 +25,8 @@ export type LockLimits = {
   readonly triesUntilBlamed: number;
   /** In all, for one step. */
   readonly giveUpMs: number;
+  /** For an agent to lease ids: it asks every second or so, if there is one. */
+  readonly rangeWaitMs: number;
 };
 
 export const lockLimitsDefault: LockLimits = {
@@ -34,6 +36,7 @@ export const lockLimitsDefault: LockLimits = {
   pauseMaxMs: 1500,
   triesUntilBlamed: 5,
   giveUpMs: 600_000,
+  rangeWaitMs: 60_000,
 };
 
 export type LockContext = {

@@ -50,24 +50,36 @@ async function runStep(context: RunContext, step: Step): Promise<void> {
   }
 }
 
+/** The sequence, of a step that waits for its ids; the step's own name, should the pack word it otherwise. */
+const awaited = (step: Step, query: string): string =>
+  /has_range\('(.+)'\)$/.exec(query)?.[1]?.replaceAll("''", "'") ?? step.id;
+
 /** In stage `enforce` ids must be leased before the default takes them from leased ranges. */
 async function waitFor(context: RunContext, step: Step, query: string): Promise<void> {
   const { client, clock, signal, limits, emit } = context;
   const began = clock.monotonicMs();
+  const sequence = awaited(step, query);
   for (;;) {
     signal.throwIfAborted();
     const { rows } = await client.query<Record<string, unknown>>(query);
     if (Object.values(rows[0] ?? {})[0] === true) return;
-    if (clock.monotonicMs() - began > limits.giveUpMs) {
-      throw new CellError("STATE_CONFLICT", `${step.id}: no id range was leased`, {
-        nextSteps: ["start the cell's agent, then run the same command again: it goes on here"],
-      });
-    }
     await emit({
       kind: "step.waiting",
       step: step.id,
-      text: "waits for the cell's agent to lease ids",
+      text: `waits for the cell's agent to lease ids for ${sequence}, at most ${limits.rangeWaitMs / 1000} s`,
     });
+    if (clock.monotonicMs() - began > limits.rangeWaitMs) {
+      throw new CellError(
+        "STATE_CONFLICT",
+        `no agent has leased ids for ${sequence}; what was done stays done`,
+        {
+          nextSteps: [
+            "start the cell's agent, then run the same command again: it goes on here",
+            "or install with --stage observe, where no ids are leased; while no agent serves this database yet: cellctl schema uninstall --force before",
+          ],
+        },
+      );
+    }
     await clock.sleep(watchMs, signal);
   }
 }

@@ -1,6 +1,6 @@
 /**
  * `schema uninstall`: takes guard, visibility and leased ids off, then the schema `cellfleet`. Refused
- * while the cell is more than passed through: the routers would go on to believe in a fence.
+ * while somebody counts on the guard: the routers would go on to believe in a fence.
  */
 
 import { type ProtectStep, unprotectSteps } from "../../cell/store/protect.ts";
@@ -9,7 +9,7 @@ import { readDependents, uninstallPack } from "../../cell/store/uninstall.ts";
 import { CellError } from "../../contract/errors.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import type { Random } from "../../runtime/random.ts";
-import { readAppCatalog } from "./app-catalog.ts";
+import { type AppCatalog, readAppCatalog } from "./app-catalog.ts";
 import type { Database } from "./database.ts";
 import { withInstallationLock } from "./installation-lock.ts";
 import { type LockLimits, lockLimitsDefault } from "./lock-bounded.ts";
@@ -32,28 +32,43 @@ export type UninstallRun = UninstallOptions & {
   readonly signal: AbortSignal;
 };
 
-/** Throws SAFETY_RULE while the cell is in another stage than pass-through, unless forced. */
+/** Throws SAFETY_RULE while an agent or a stage counts on the guard, unless forced. */
 export async function planRemoval(options: UninstallOptions): Promise<UninstallPlan> {
   const { client } = options.database;
   const catalog = await readAppCatalog(client);
-  const { stage, cell } = catalog.pack;
-  if (!options.force && catalog.pack.schema && stage !== null && stage !== "pass-through") {
-    throw new CellError(
-      "SAFETY_RULE",
-      `The cell ${cell ?? ""} is in stage ${stage}: its routers and agents count on the guard`,
-      {
-        nextSteps: [
-          `cellctl cell stage ${cell ?? "CELL"} pass-through`,
-          "or --force, when no fleet knows this database any more",
-        ],
-      },
-    );
-  }
+  if (!options.force) await refuseWhileCountedOn(client, catalog.pack);
   const lists = new Map<string, readonly ProtectStep[]>();
   for (const { name, schema, table } of catalog.tables.filter(bearsTraces)) {
     lists.set(name, await unprotectSteps(client, schema, table));
   }
   return planUninstall(catalog, options, lists);
+}
+
+/**
+ * The stage here is told by an agent, and `schema install` begins with `observe`: without an agent the
+ * database says so for ever, though the fleet has never left pass-through, or went back. In `observe`
+ * nothing is refused, so that without an agent's lease nobody counts on the guard.
+ */
+async function refuseWhileCountedOn(client: Queryable, pack: AppCatalog["pack"]): Promise<void> {
+  const { schema, stage, cell } = pack;
+  if (!schema || stage === null || stage === "pass-through") return;
+  if (stage === "observe" && !(await isLeaseLive(client))) return;
+  throw new CellError(
+    "SAFETY_RULE",
+    `The database of the cell ${cell ?? ""} is in stage ${stage}${stage === "observe" ? ", and an agent holds its lease" : ""}: routers and agents count on the guard; nothing was changed`,
+    {
+      nextSteps: [
+        `first: cellctl cell stage ${cell ?? "CELL"} pass-through`,
+        "if the cell is there already: stop its agents, and run this again when their lease is over, a minute later at most",
+        "or --force, when no fleet knows this database any more",
+      ],
+    },
+  );
+}
+
+async function isLeaseLive(client: Queryable): Promise<boolean> {
+  const { rows } = await client.query<{ live: boolean }>("select cellfleet.lease_live() as live");
+  return rows[0]?.live !== false;
 }
 
 /** What the steps take off themselves. */

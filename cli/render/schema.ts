@@ -66,6 +66,8 @@ export const adviceText = (advice: Plan["advice"]): string =>
 /** One line per step; for long ones how far, and when it will be done; who is in the way. */
 export function tellSteps(progress: Progress): (event: StepEvent) => Promise<void> {
   let place = "";
+  // A line that stays, once: whoever looks an hour later must see what it was.
+  let waited = "";
   return async (event) => {
     switch (event.kind) {
       case "step.began":
@@ -76,8 +78,12 @@ export function tellSteps(progress: Progress): (event: StepEvent) => Promise<voi
         const eta = event.etaMs === undefined ? "" : `, ${duration(event.etaMs)} to go`;
         return progress.now(`${place} ${event.step}: ${event.text}${share}${eta}`);
       }
-      case "step.waiting":
-        return progress.now(`${place} ${event.step}: ${event.text}`);
+      case "step.waiting": {
+        const line = `${place} ${event.step}: ${event.text}`;
+        if (line === waited) return;
+        waited = line;
+        return progress.done("note", line);
+      }
       case "lock.blocked":
         return progress.done("note", blockedText(event));
       case "step.done":
