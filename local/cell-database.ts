@@ -155,7 +155,7 @@ export async function writeLogins(
 }
 
 /** Where the application's URL of a store stands, in the cell's folder for secrets. */
-export const loginFile = ({ stores }: LocalApplication, store: string): string =>
+const loginFile = ({ stores }: LocalApplication, store: string): string =>
   stores[0].name === store ? "app-database-url" : `app-${store}-database-url`;
 
 /**
