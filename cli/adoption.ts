@@ -73,11 +73,12 @@ export const loadManifest = () => import("../adoption/schema/manifest-file.ts");
 export const loadSchemaInit = () => import("../adoption/schema/init.ts");
 export const loadSchemaCheck = () => import("../adoption/schema/check.ts");
 export async function loadSchemaInstall() {
-  const [room, { otherReaders }] = await Promise.all([
+  const [room, { otherReaders }, { readAppCatalog }] = await Promise.all([
     import("../adoption/schema/install.ts"),
     import("../adoption/schema/app-role.ts"),
+    import("../adoption/schema/app-catalog.ts"),
   ]);
-  return { ...room, otherReaders };
+  return { ...room, otherReaders, readAppCatalog };
 }
 export const loadSchemaUninstall = () => import("../adoption/schema/uninstall.ts");
 export async function loadSchemaApply() {

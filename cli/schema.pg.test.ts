@@ -128,6 +128,9 @@ test("install --dry-run prints the SQL and changes nothing; install does it; che
 
   const plan = await run(...words, "--dry-run", "-o", "json");
   expect(JSON.parse(plan.stdout).steps).toEqual([]);
+  // What is told is where the cell has come to, not what was asked for.
+  const again = await run(...words, "--stage", "enforce");
+  expect(again.stderr).toContain("in stage observe");
 });
 
 test("apply runs the team's tool, guards what is new, records the version, and skips it next time", async () => {

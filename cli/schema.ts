@@ -140,12 +140,15 @@ export async function install(session: Session, options: Options): Promise<numbe
       else await session.out.text(planScript(plan, room.packScript(roles, cell, stage)));
       return undefined;
     }
-    return interruptible(session, () =>
+    const found = await interruptible(session, () =>
       room.runInstallation({ ...asked, ...surroundings(session), emit: tell }),
     );
+    // Of a pack that was there, the stage is what its cell has come to, whatever was asked for.
+    const { pack } = await room.readAppCatalog(database.client);
+    await session.progress.done("ok", `installed for ${cell}, in stage ${pack.stage ?? stage}`);
+    return found;
   });
   if (advice === undefined) return 0;
-  await session.progress.done("ok", `installed for ${cell}, in stage ${stage}`);
   if (session.out.structured) await session.out.one({ steps: [], advice }, planView);
   else if (advice.length > 0) await session.note(adviceText(advice));
   return 0;

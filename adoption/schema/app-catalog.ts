@@ -18,6 +18,8 @@ const columnSchema = z.object({
   sequence: z.string().nullable(),
   /** Its ids come from leased ranges. */
   leased: z.boolean(),
+  /** The sequence that goes with it, as SQL. */
+  owned: z.string().nullable().optional(),
 });
 export type AppColumn = z.infer<typeof columnSchema>;
 
@@ -113,6 +115,7 @@ const columns = `(select coalesce(jsonb_agg(jsonb_build_object(
     'name', a.attname, 'type', format_type(a.atttypid, null), 'notNull', a.attnotnull,
     'generated', a.attgenerated <> '', 'identity', a.attidentity <> '',
     'leased', coalesce(pg_get_expr(d.adbin, d.adrelid) like 'cellfleet.next_id(%', false),
+    'owned', pg_get_serial_sequence(format('%I.%I', n.nspname, c.relname), a.attname),
     'sequence', case when a.attidentity <> '' or pg_get_expr(d.adbin, d.adrelid) like 'nextval(%'
                      then coalesce(pg_get_serial_sequence(format('%I.%I', n.nspname, c.relname), a.attname),
                                    pg_get_expr(d.adbin, d.adrelid)) end

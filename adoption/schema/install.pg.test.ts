@@ -89,6 +89,8 @@ test("and taken off again: the application works as before, what was added stays
   const { run, database } = await installRun(shop.url);
   const stays = await runRemoval({ ...run, dropAdded: false, force: true });
   expect(stays.join("\n")).toContain("public.order_items: the column account_id");
+  const ids = stays.find((one) => one.startsWith("public.orders: id takes its ids")) ?? "";
+  const again = /begin; .*commit;$/.exec(ids)?.[0] ?? "";
   const catalog = await readAppCatalog(shop.admin);
   expect(catalog.pack.schema).toBe(false);
   expect(
@@ -97,6 +99,15 @@ test("and taken off again: the application works as before, what was added stays
   expect(catalog.tables.flatMap(({ policies }) => policies)).toEqual([]);
   const app = await shop.app();
   await app.query("insert into orders (account_id) values (7)");
+  await shop.admin.query(again);
+  const { rows } = await app.query(
+    "insert into orders (account_id) values (7) returning id > 401 as fresh",
+  );
+  expect(rows).toEqual([{ fresh: true }]);
+  const orders = (await readAppCatalog(shop.admin)).tables.find(
+    ({ name }) => name === "public.orders",
+  );
+  expect(orders?.columns[0]).toMatchObject({ name: "id", identity: true });
   await app.query("insert into order_items (order_id, product) values (3, 'after')");
 
   await runRemoval({ ...run, dropAdded: true, force: true });
