@@ -96,12 +96,10 @@ describe("visibility", () => {
     );
   });
 
-  test("roles that were told nothing are refused, not shown less; members of the app role see", async () => {
+  test("a role that nobody named sees what the application sees", async () => {
     await store.admin.query(`create role reporting login password '${server.password}'`);
     await store.owner("grant select on orders to reporting");
     const reporting = await store.connect("reporting");
-    expect(await refusalOf(reporting.query("select * from orders"))).toBe("42501");
-    await store.admin.query(`grant ${storeRoles.appRole} to reporting`);
     expect(await names(reporting, "select distinct tenant_id as t from orders order by 1")).toEqual(
       ["acme", "globex"],
     );
