@@ -73,12 +73,23 @@ export const loadManifest = () => import("../adoption/schema/manifest-file.ts");
 export const loadSchemaInit = () => import("../adoption/schema/init.ts");
 export const loadSchemaCheck = () => import("../adoption/schema/check.ts");
 export async function loadSchemaInstall() {
-  const [room, { otherReaders }, { readAppCatalog }] = await Promise.all([
+  const [
+    { chooseRoles, packScript, planInstallation, runInstallation },
+    { otherReaders },
+    { readAppCatalog },
+  ] = await Promise.all([
     import("../adoption/schema/install.ts"),
     import("../adoption/schema/app-role.ts"),
     import("../adoption/schema/app-catalog.ts"),
   ]);
-  return { ...room, otherReaders, readAppCatalog };
+  return {
+    chooseRoles,
+    packScript,
+    planInstallation,
+    runInstallation,
+    otherReaders,
+    readAppCatalog,
+  };
 }
 export const loadSchemaUninstall = () => import("../adoption/schema/uninstall.ts");
 export async function loadSchemaApply() {
