@@ -159,6 +159,12 @@ test("a running shop becomes a cell, forth and back, and no customer notices", {
   await startAgent(agentUrl, token);
   await startAgent(agentUrl, token);
 
+  const health = async () => (await fleet.cliJson("cell", "get", "cell-01"))["health"];
+  await until(
+    "the control plane has heard of the agents",
+    async () => (await health()) === "healthy",
+  );
+
   load.say("importing tenants");
   const query = ["--from-query", "select id from accounts", "--cell", "cell-01"];
   const imported = await fleet.cliJson("tenant", "import", ...query);
