@@ -19,13 +19,13 @@ import {
   overrideSchema,
   resolutionSchema,
   routerSchema,
-  routingSchema,
   statusSchema,
   tenantSchema,
   tokenSchema,
 } from "../contract/control-api.ts";
 import { explanationSchema } from "../contract/explanation.ts";
 import { recoverySchema } from "../contract/recovery-api.ts";
+import { routingSchema } from "../contract/routing-api.ts";
 import { auditEndpoints } from "../control-plane/api/audit.ts";
 import { cellEndpoints } from "../control-plane/api/cells.ts";
 import { keyspaceEndpoints } from "../control-plane/api/keyspaces.ts";

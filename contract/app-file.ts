@@ -6,7 +6,9 @@
  */
 import { z } from "zod";
 import { tenantIdSchema } from "./ids.ts";
-import { guardModes, routeClasses, tenantSourceSchema } from "./routing-table.ts";
+import { guardModes } from "./routing-table.ts";
+import { routeClasses } from "./service-route.ts";
+import { tenantSourceSchema } from "./tenant-source.ts";
 
 const name = z.string().regex(/^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$/, {
   error: "must be 1 to 40 characters: a lower-case letter, then letters, digits and dashes",

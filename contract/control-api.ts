@@ -13,16 +13,7 @@ import {
   tenantIdSchema,
 } from "./ids.ts";
 import { placementKeySchema, slotCountMax } from "./placement-key.ts";
-import {
-  cellStages,
-  globalServicesSchema,
-  guardModes,
-  serviceRouteSchema,
-  serviceSchema,
-  storeSchema,
-  strategies,
-  tenantSourceSchema,
-} from "./routing-table.ts";
+import { cellStages, guardModes, serviceSchema, storeSchema, strategies } from "./routing-table.ts";
 
 export const idempotencyHeader = "idempotency-key";
 
@@ -229,14 +220,6 @@ export const createOverrideSchema = z.strictObject({
   tenant: tenantIdSchema,
   /** Another cell than the container's is refused while the container's cell holds rows of the tenant. */
   cell: cellIdSchema,
-  ...intent,
-});
-
-export const routingSchema = z.strictObject({
-  tenantSources: z.array(tenantSourceSchema).min(1),
-  serviceRoutes: z.array(serviceRouteSchema),
-  /** Absent means as they are. */
-  globalServices: globalServicesSchema.optional(),
   ...intent,
 });
 

@@ -24,6 +24,8 @@ export const headers = {
   service: "x-cellfleet-service",
   /** Request, router to cell: the class of the route (`read`, `fan-out`); absent means `tenant`. */
   routeClass: "x-cellfleet-class",
+  /** Request, router to cell: names of the feature flags that are on, `a,b`, sorted; absent: none. */
+  flags: "x-cellfleet-flags",
   /** Request, router to cell: fresh per attempt; a refusal of the gate echoes it (corrections A11). */
   nonce: "x-cellfleet-nonce",
   /**

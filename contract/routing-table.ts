@@ -18,6 +18,9 @@ import {
   tenantIdSchema,
 } from "./ids.ts";
 import { keyKinds, slotCountMax } from "./placement-key.ts";
+import { serviceRouteSchema } from "./service-route.ts";
+import { tenantSourceSchema } from "./tenant-source.ts";
+import { trafficPolicySchema } from "./traffic-policy.ts";
 
 /**
  * `active`: forward. `hold`: requests wait at the router for the next revision of this key.
@@ -50,8 +53,6 @@ export const storeSchema = z.object({
   keyColumn: z.string().min(1).max(63).default("tenant_id"),
 });
 
-export const defaultService = "default";
-
 /**
  * How far a cell that was adopted in place has come. `pass-through`: it takes every request that the
  * table does not place elsewhere, straight at its registered endpoints; its database needs nothing
@@ -79,55 +80,6 @@ export const routedKeyspaceSchema = z.object({
   guardMode: z.enum(guardModes),
 });
 export type RoutedKeyspace = z.infer<typeof routedKeyspaceSchema>;
-
-/**
- * What all sources have. With `alias` the value found is no tenant id but a name in that namespace
- * (a custom domain, an API key): it is looked up by its hash, and counts as absent when it is unknown.
- */
-const sourceFields = {
-  keyspace: keyspaceNameSchema.optional(),
-  alias: aliasNamespaceSchema.optional(),
-};
-
-/** Where in a request the tenant is named. The first source of the list that is present wins; two that disagree are a 400. */
-export const tenantSourceSchema = z.union([
-  z.strictObject({ header: z.string().min(1).max(100), ...sourceFields }),
-  z.strictObject({
-    /** `{tenant}.example.com`; `{tenant}` stands for one or more labels. */
-    host: z.string().max(253).includes("{tenant}"),
-    ...sourceFields,
-  }),
-  z.strictObject({
-    /** `/t/{tenant}`; with `strip` the prefix is not passed on. */
-    path: z.string().max(200).startsWith("/").includes("{tenant}"),
-    strip: z.boolean().optional(),
-    ...sourceFields,
-  }),
-  z.strictObject({ cookie: z.string().min(1).max(100), ...sourceFields }),
-  z.strictObject({ query: z.string().min(1).max(100), ...sourceFields }),
-]);
-export type TenantSource = z.infer<typeof tenantSourceSchema>;
-
-/**
- * What kind of request a route carries. `tenant`: to the tenant's cell. `read`: the same, and the
- * cell's agent may answer from a replica that is fresh enough for this session. `global`: to a
- * service outside of all cells (`globalServices`), no tenant is looked for. `fan-out`: a GET that
- * goes to every cell; the answer names the cells that are missing in it.
- */
-export const routeClasses = ["tenant", "read", "global", "fan-out"] as const;
-export type RouteClass = (typeof routeClasses)[number];
-
-/** A request's service and class, by host or path prefix; without a match it is `default`, `tenant`. */
-export const serviceRouteSchema = z.strictObject({
-  host: z.string().max(253).optional(),
-  pathPrefix: z.string().max(200).startsWith("/").optional(),
-  service: z.string().min(1).max(40),
-  /** Absent means `tenant`. */
-  class: z.enum(routeClasses).optional(),
-  /** Class `fan-out`: cells that have not answered by then are missing. Default 2,000 ms. */
-  deadlineMs: z.number().int().min(10).max(60_000).optional(),
-});
-export type ServiceRoute = z.infer<typeof serviceRouteSchema>;
 
 /** Kinds of names that routers are told of, at most. */
 export const aliasNamespacesMax = 100;
@@ -169,6 +121,7 @@ export const snapshotHeadSchema = z.object({
   cells: z.array(routedCellSchema),
   globalServices: globalServicesSchema.optional(),
   aliasing: aliasingSchema.optional(),
+  policy: trafficPolicySchema.optional(),
   /** Placements that follow. */
   placements: z.number().int().min(0),
   /** Names that follow; absent means none. */
@@ -210,6 +163,7 @@ export const deltaBodySchema = z.object({
   cells: z.array(routedCellSchema).optional(),
   globalServices: globalServicesSchema.optional(),
   aliasing: aliasingSchema.optional(),
+  policy: trafficPolicySchema.optional(),
   upserts: z.array(placementGroupSchema),
   /** Tombstones: placement keys that are gone. */
   deletes: z.array(z.string().max(256)),
@@ -247,6 +201,7 @@ export const staticTableSchema = z.strictObject({
   /** Pass-through of day one: whatever no listed tenant is named in goes to this cell, by name. */
   passThrough: cellIdSchema.optional(),
   globalServices: globalServicesSchema.optional(),
+  policy: trafficPolicySchema.optional(),
   /**
    * Names by namespace, as sources with `alias` find them: of one tenant, or of several. Case counts,
    * except in a namespace that is read from the host.

@@ -14,9 +14,10 @@ import {
   routedCellSchema,
   routedKeyspaceSchema,
   type SnapshotHead,
-  serviceRouteSchema,
-  tenantSourceSchema,
 } from "./routing-table.ts";
+import { serviceRouteSchema } from "./service-route.ts";
+import { tenantSourceSchema } from "./tenant-source.ts";
+import { trafficPolicySchema } from "./traffic-policy.ts";
 
 /** Two lanes, each a 32-bit integer. */
 export type Sum = readonly [number, number];
@@ -66,7 +67,13 @@ function mixB(start: number, text: string): number {
 /** The lists of a table that always travel whole. */
 export type TableLists = Pick<
   SnapshotHead,
-  "tenantSources" | "serviceRoutes" | "keyspaces" | "cells" | "globalServices" | "aliasing"
+  | "tenantSources"
+  | "serviceRoutes"
+  | "keyspaces"
+  | "cells"
+  | "globalServices"
+  | "aliasing"
+  | "policy"
 >;
 
 const listsSchema = z.object({
@@ -76,6 +83,7 @@ const listsSchema = z.object({
   cells: z.array(routedCellSchema),
   globalServices: globalServicesSchema.optional(),
   aliasing: aliasingSchema.optional(),
+  policy: trafficPolicySchema.optional(),
 });
 
 /**
@@ -84,11 +92,12 @@ const listsSchema = z.object({
  */
 export function mixLists(lists: TableLists): Sum {
   const parsed = listsSchema.parse(lists);
-  const { globalServices = {}, ...rest } = parsed;
+  const { globalServices = {}, policy = {}, ...rest } = parsed;
   const byName = {
     ...rest,
     // None is as good as an empty list: tables from before there were any keep their sum.
     ...(Object.keys(globalServices).length === 0 ? {} : { globalServices }),
+    ...(Object.keys(policy).length === 0 ? {} : { policy }),
     keyspaces: [...parsed.keyspaces].sort((a, b) => compare(a.name, b.name)),
     cells: [...parsed.cells].sort((a, b) => compare(a.id, b.id)),
   };

@@ -4,16 +4,26 @@ import type { TableLists } from "./table-checksum.ts";
 
 type ListsChange = Pick<
   DeltaBody,
-  "tenantSources" | "serviceRoutes" | "keyspaces" | "cells" | "globalServices" | "aliasing"
+  | "tenantSources"
+  | "serviceRoutes"
+  | "keyspaces"
+  | "cells"
+  | "globalServices"
+  | "aliasing"
+  | "policy"
 >;
 
 /** Those that a table may do without; absent stays absent. */
 export const optionalLists = ({
   globalServices,
   aliasing,
-}: Pick<ListsChange, "globalServices" | "aliasing">): Partial<TableLists> => ({
+  policy,
+}: {
+  readonly [list in "globalServices" | "aliasing" | "policy"]?: ListsChange[list] | undefined;
+}): Partial<TableLists> => ({
   ...(globalServices === undefined ? {} : { globalServices }),
   ...(aliasing === undefined ? {} : { aliasing }),
+  ...(policy === undefined ? {} : { policy }),
 });
 
 /** The same object when the change brings no list. */

@@ -8,8 +8,8 @@ import {
   list,
   type Op,
   resolutionSchema,
-  routingSchema,
 } from "../contract/control-api.ts";
+import { routingSchema } from "../contract/routing-api.ts";
 import { startTestPostgres, type TestPostgres } from "../tests/postgres.ts";
 import {
   codeOf,

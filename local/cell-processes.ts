@@ -12,7 +12,7 @@ import { z } from "zod";
 import { CellError } from "../contract/errors.ts";
 import { type CellId, cellIdSchema, parseCellId } from "../contract/ids.ts";
 import type { ProvidedCell, ProviderAction } from "../contract/provider-api.ts";
-import { defaultService } from "../contract/routing-table.ts";
+import { defaultService } from "../contract/service-route.ts";
 import type { AppProcess, LocalApplication } from "./application.ts";
 import {
   type CellLogins,

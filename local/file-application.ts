@@ -10,7 +10,7 @@ import type { ReadAppFile } from "../adoption/app-file.ts";
 import { type Manifest, parseManifest } from "../cell/store/manifest.ts";
 import type { AppService, AppStore } from "../contract/app-file.ts";
 import { CellError } from "../contract/errors.ts";
-import { defaultService, type ServiceRoute } from "../contract/routing-table.ts";
+import { defaultService, type ServiceRoute } from "../contract/service-route.ts";
 import type { Clock } from "../runtime/clock.ts";
 import type { AppProcess, LocalApplication, LocalStore, ProcessPlace } from "./application.ts";
 import type { FleetWishes } from "./bring-up.ts";

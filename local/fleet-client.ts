@@ -8,11 +8,13 @@ import {
   keyspaceSchema,
   type Op,
   opSchema,
-  routingSchema,
 } from "../contract/control-api.ts";
 import { CellError, isErrorCode } from "../contract/errors.ts";
 import { defaultKeyspace } from "../contract/ids.ts";
-import type { GuardMode, ServiceRoute, TenantSource } from "../contract/routing-table.ts";
+import { routingSchema } from "../contract/routing-api.ts";
+import type { GuardMode } from "../contract/routing-table.ts";
+import type { ServiceRoute } from "../contract/service-route.ts";
+import type { TenantSource } from "../contract/tenant-source.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { createJsonClient } from "../runtime/http-client.ts";
 import type { Random } from "../runtime/random.ts";

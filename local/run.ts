@@ -7,7 +7,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, relative, resolve } from "node:path";
 import type { Endpoints } from "../contract/provider-api.ts";
-import type { TenantSource } from "../contract/routing-table.ts";
+import type { TenantSource } from "../contract/tenant-source.ts";
 import { type Clock, systemClock } from "../runtime/clock.ts";
 import { systemRandom } from "../runtime/random.ts";
 import type { FleetWishes } from "./bring-up.ts";

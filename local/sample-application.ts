@@ -2,7 +2,7 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { parseManifest } from "../cell/store/manifest.ts";
-import { defaultService } from "../contract/routing-table.ts";
+import { defaultService } from "../contract/service-route.ts";
 import type { LocalApplication } from "./application.ts";
 import { sampleProgram } from "./programs.ts";
 

@@ -2,7 +2,7 @@
 import { describe, expect, test } from "vitest";
 import { CellError } from "../contract/errors.ts";
 import { parseRouterConfig } from "./config.ts";
-import { parseStaticTable } from "./static-table.ts";
+import { parseStaticTable } from "./table/static-table.ts";
 
 const base = { listen: "127.0.0.1:80", admin: "[::1]:81", table: "t.json" };
 const problemsOf = (run: () => unknown): string => {

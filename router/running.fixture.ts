@@ -13,7 +13,7 @@ import { systemClock } from "../runtime/clock.ts";
 import { createLog } from "../runtime/log.ts";
 import { closeServer, keys, listenOn } from "../table/table.fixture.ts";
 import { parseRouterConfig } from "./config.ts";
-import type { RouterEvents } from "./events.ts";
+import type { RouterEvents } from "./observe/events.ts";
 import { type Router, startRouter } from "./run.ts";
 
 export type Lines = Array<Record<string, unknown> & { event: string }>;

@@ -15,17 +15,22 @@ import { clientGone, type ForwardLimits } from "../runtime/http/forward.ts";
 import { bodyFraming } from "../runtime/http/hop-headers.ts";
 import { RequestBody } from "../runtime/http/request-body.ts";
 import { errorFields, type Log } from "../runtime/log.ts";
-import { type AttemptContext, type AttemptResult, failureError, tryOnce } from "./attempt.ts";
-import { decideGlobal, type Placed } from "./decide.ts";
-import type { RouterEvents } from "./events.ts";
-import { type FanOutContext, fanOut } from "./fan-out.ts";
-import { globalTarget } from "./metrics.ts";
-import { ClientGone, type Placing, place, placeAnew } from "./place.ts";
-import { type Arrival, type Receiving, receive, wantsTrailers } from "./receive.ts";
-import { RequestRecord } from "./record.ts";
-import { refuse } from "./refuse.ts";
-import { decideRetry, type RetryVerdict } from "./retry.ts";
-import { traceOf } from "./rewrite-headers.ts";
+import {
+  type AttemptContext,
+  type AttemptResult,
+  failureError,
+  tryOnce,
+} from "./answer/attempt.ts";
+import { type FanOutContext, fanOut } from "./answer/fan-out.ts";
+import { refuse } from "./answer/refuse.ts";
+import { decideRetry, type RetryVerdict } from "./cells/retry.ts";
+import type { RouterEvents } from "./observe/events.ts";
+import { globalTarget } from "./observe/metrics.ts";
+import { RequestRecord } from "./observe/record.ts";
+import { decideGlobal, type Placed } from "./place/decide.ts";
+import { ClientGone, type Placing, place, placeAnew } from "./place/place.ts";
+import { type Arrival, type Receiving, receive, wantsTrailers } from "./receive/receive.ts";
+import { traceOf } from "./receive/rewrite-headers.ts";
 
 export type ServeContext = AttemptContext &
   FanOutContext &

@@ -11,7 +11,7 @@ import { rawExchange } from "../runtime/http/peers.fixture.ts";
 import { createLog } from "../runtime/log.ts";
 import { closeServer, listenOn } from "../table/table.fixture.ts";
 import { parseRouterConfig } from "./config.ts";
-import type { RouterEvents } from "./events.ts";
+import type { RouterEvents } from "./observe/events.ts";
 import { type Router, startRouter } from "./run.ts";
 
 // Real sockets and a real disk on a machine that may be busy: conditions are waited for, not times.

@@ -50,8 +50,8 @@ export const bannedWords: readonly Ban[] = [
   },
   {
     word: /["']http-proxy["']/,
-    except: /^router\/upgrade\.ts$/,
-    use: "router/upgrade.ts, the one file that knows http-proxy",
+    except: /^router\/listen\/upgrade\.ts$/,
+    use: "router/listen/upgrade.ts, the one file that knows http-proxy",
   },
   {
     word: /\bimport\(\s*[^"'\s]/,

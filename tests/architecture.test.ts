@@ -61,8 +61,8 @@ const violations: readonly (readonly [CheckName, SourceFile, RegExp])[] = [
   ],
   [
     "imports flow one way",
-    file("router/decide.ts", `${head}import {\n  Agent,\n  request,\n} from "undici";`),
-    /router\/decide\.ts may not import undici: routing decisions are pure/,
+    file("router/place/decide.ts", `${head}import {\n  Agent,\n  request,\n} from "undici";`),
+    /router\/place\/decide\.ts may not import undici: routing decisions are pure/,
   ],
   [
     "imports flow one way",

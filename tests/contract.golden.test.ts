@@ -29,8 +29,8 @@ test("a change of the wire shows in its version's hash", () => {
   const hash = createHash("sha256").update(pinned).digest("hex").slice(0, 16);
   expect({ contractVersion, hash }).toMatchInlineSnapshot(`
     {
-      "contractVersion": 2,
-      "hash": "35234e69394d0ae0",
+      "contractVersion": 3,
+      "hash": "b10dabe3ab5c4391",
     }
   `);
 });

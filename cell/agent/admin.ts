@@ -7,7 +7,8 @@ import { type AgentStatus, ownershipStates } from "../../contract/cell-protocol.
 import { CellError } from "../../contract/errors.ts";
 import type { CellId } from "../../contract/ids.ts";
 import { revisionSchema } from "../../contract/ids.ts";
-import { type CellStage, defaultService } from "../../contract/routing-table.ts";
+import type { CellStage } from "../../contract/routing-table.ts";
+import { defaultService } from "../../contract/service-route.ts";
 import { type Counter, createMetrics, type Metrics } from "../../runtime/metrics.ts";
 import type { AppProbe } from "./app-probe.ts";
 import type { DatabaseSession } from "./database-session.ts";

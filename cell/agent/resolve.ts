@@ -13,7 +13,8 @@ import {
   type TenantId,
 } from "../../contract/ids.ts";
 import { tenantKey } from "../../contract/placement-key.ts";
-import { defaultService, type RoutedCell } from "../../contract/routing-table.ts";
+import type { RoutedCell } from "../../contract/routing-table.ts";
+import { defaultService } from "../../contract/service-route.ts";
 import type { TableState } from "../../contract/table-state.ts";
 import type { Placement } from "./placement.ts";
 

@@ -4,7 +4,7 @@
  * Each flag may name its service (`api=http://…`); without a name the service is `default`. Several
  * URLs of one service are instances of it, and balanced.
  */
-import { defaultService } from "../../contract/routing-table.ts";
+import { defaultService } from "../../contract/service-route.ts";
 import { parseSecretRef, secretRefRule } from "../../runtime/secret-ref.ts";
 
 export type ReplicaConfig = {

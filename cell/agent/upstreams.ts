@@ -5,7 +5,7 @@
  * connection, or whose last probe failed, is passed over while another is there; when all are in
  * trouble all are tried, because a guess must never close a service.
  */
-import { defaultService } from "../../contract/routing-table.ts";
+import { defaultService } from "../../contract/service-route.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import { createEndpoint, type Endpoint } from "../../runtime/http/endpoint.ts";
 import type { ServiceConfig } from "./service-flags.ts";

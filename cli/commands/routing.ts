@@ -2,7 +2,7 @@
 import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";
 import type { z } from "zod";
-import { routingSchema } from "../../contract/control-api.ts";
+import { routingSchema } from "../../contract/routing-api.ts";
 import { CliError } from "../failures.ts";
 import { mutation, type Register } from "../grammar.ts";
 import { mutate } from "../mutate.ts";

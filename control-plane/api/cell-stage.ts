@@ -12,7 +12,8 @@ import {
 import { acceptedSchema, dryRunSchema } from "../../contract/control-api.ts";
 import { CellError } from "../../contract/errors.ts";
 import { cellIdSchema, defaultKeyspace } from "../../contract/ids.ts";
-import { type CellStage, defaultService } from "../../contract/routing-table.ts";
+import type { CellStage } from "../../contract/routing-table.ts";
+import { defaultService } from "../../contract/service-route.ts";
 import type { CellView } from "../core/fleet.ts";
 import {
   agentSteps,

@@ -6,7 +6,7 @@ import { eq } from "drizzle-orm";
 import type { z } from "zod";
 import type { createCellSchema } from "../../contract/control-api.ts";
 import { CellError } from "../../contract/errors.ts";
-import { defaultService } from "../../contract/routing-table.ts";
+import { defaultService } from "../../contract/service-route.ts";
 import { planCellCreate } from "../core/ops/cell-create.ts";
 import { adoptionGoesOn, checkAdoption } from "../core/safety.ts";
 import { readCells } from "../store/fleet-store.ts";

@@ -2,12 +2,7 @@
 import { eq } from "drizzle-orm";
 import { z } from "zod";
 import { hashAlias, normaliseAlias } from "../../contract/alias.ts";
-import {
-  acceptedSchema,
-  dryRunSchema,
-  resolutionSchema,
-  routingSchema,
-} from "../../contract/control-api.ts";
+import { acceptedSchema, dryRunSchema, resolutionSchema } from "../../contract/control-api.ts";
 import { CellError } from "../../contract/errors.ts";
 import {
   defaultKeyspace,
@@ -17,11 +12,11 @@ import {
   tenantIdRule,
 } from "../../contract/ids.ts";
 import { tenantKey } from "../../contract/placement-key.ts";
-import {
-  globalServicesSchema,
-  serviceRouteSchema,
-  tenantSourceSchema,
-} from "../../contract/routing-table.ts";
+import { routingSchema } from "../../contract/routing-api.ts";
+import { globalServicesSchema } from "../../contract/routing-table.ts";
+import { serviceRouteSchema } from "../../contract/service-route.ts";
+import { tenantSourceSchema } from "../../contract/tenant-source.ts";
+import { trafficPolicySchema } from "../../contract/traffic-policy.ts";
 import { must } from "../../runtime/assert.ts";
 import { onePlan } from "../core/ops/machine.ts";
 import { type AskedName, namesIn, nameTenant, type Owner, type OwnersOf } from "../core/resolve.ts";
@@ -42,6 +37,7 @@ const storedRules = z.object({
   tenantSources: z.array(tenantSourceSchema),
   serviceRoutes: z.array(serviceRouteSchema),
   globalServices: globalServicesSchema,
+  policy: trafficPolicySchema,
 });
 type Rules = z.output<typeof storedRules>;
 
@@ -63,7 +59,8 @@ export function routingEndpoints(context: ApiContext): readonly Endpoint[] {
       path: "/v1/routing",
       role: "operator",
       tag: "routing",
-      summary: "Replace the lists; global services stay as they are where none are given.",
+      summary:
+        "Replace the lists; global services and policy stay as they are where none are given.",
       body: routingSchema,
       answers: { 200: dryRunSchema, 202: acceptedSchema },
       action: "routing.update",
@@ -102,6 +99,7 @@ async function readRules(reader: Reader): Promise<Rules> {
       tenantSources: fleet.tenantSources,
       serviceRoutes: fleet.serviceRoutes,
       globalServices: fleet.globalServices,
+      policy: fleet.policy,
     })
     .from(fleet);
   return storedRules.parse(must(row, "fleet row"));
@@ -115,8 +113,9 @@ async function replaceRules(
   const { tx } = work;
   await lockNormalFleet(tx);
   const before = await readRules(tx);
-  const { tenantSources, serviceRoutes, globalServices = before.globalServices } = wanted;
-  const rules: Rules = { tenantSources, serviceRoutes, globalServices };
+  const { tenantSources, serviceRoutes } = wanted;
+  const { globalServices = before.globalServices, policy = before.policy } = wanted;
+  const rules: Rules = { tenantSources, serviceRoutes, globalServices, policy };
   await requireSources(tx, rules);
   requireServices(rules);
   const plan = onePlan("routing.update", [

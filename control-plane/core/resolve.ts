@@ -2,7 +2,7 @@
  * Which tenant and keyspace a request would be for, by the configured sources, and how that was found:
  * the same rules that routers apply, told one sentence per step for `route resolve`.
  */
-import type { TenantSource } from "../../contract/routing-table.ts";
+import type { TenantSource } from "../../contract/tenant-source.ts";
 
 export type Question = {
   readonly tenant: string | undefined;

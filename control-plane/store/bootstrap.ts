@@ -3,7 +3,7 @@
  * seat. Repeating it changes nothing: a fleet keeps its id for ever.
  */
 import { defaultKeyspace } from "../../contract/ids.ts";
-import type { TenantSource } from "../../contract/routing-table.ts";
+import type { TenantSource } from "../../contract/tenant-source.ts";
 import type { Random } from "../../runtime/random.ts";
 import { insertFirstNamespaces } from "./claim-namespaces.ts";
 import type { Tx } from "./database.ts";

@@ -9,7 +9,8 @@ import type {
   UnclassedTables,
 } from "../../contract/cell-protocol.ts";
 import type { CellState } from "../../contract/control-api.ts";
-import { type CellStage, defaultService } from "../../contract/routing-table.ts";
+import type { CellStage } from "../../contract/routing-table.ts";
+import { defaultService } from "../../contract/service-route.ts";
 import type { RecoveryCellState, RecoveryStep } from "../core/recovery.ts";
 import { toUnclassed } from "./coverage-record.ts";
 import type { Database, Reader } from "./database.ts";

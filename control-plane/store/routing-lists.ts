@@ -5,20 +5,18 @@
 import type pg from "pg";
 import { z } from "zod";
 import { keyspaceNameSchema } from "../../contract/ids.ts";
-import {
-  globalServicesSchema,
-  guardModes,
-  serviceRouteSchema,
-  strategies,
-  tenantSourceSchema,
-} from "../../contract/routing-table.ts";
+import { globalServicesSchema, guardModes, strategies } from "../../contract/routing-table.ts";
+import { serviceRouteSchema } from "../../contract/service-route.ts";
 import type { TableLists } from "../../contract/table-checksum.ts";
+import { tenantSourceSchema } from "../../contract/tenant-source.ts";
+import { trafficPolicySchema } from "../../contract/traffic-policy.ts";
 import { type AgentRow, type CellRow, routedCells } from "../core/routing-view.ts";
 
 const fleetListsSchema = z.object({
   tenant_sources: z.array(tenantSourceSchema),
   service_routes: z.array(serviceRouteSchema),
   global_services: globalServicesSchema,
+  policy: trafficPolicySchema,
   alias_salt: z.string(),
 });
 const keyspacesSchema = z.array(
@@ -39,7 +37,7 @@ const keyspacesSchema = z.array(
 
 export async function readLists(client: pg.PoolClient): Promise<TableLists> {
   const fleet = await client.query(
-    "select tenant_sources, service_routes, global_services, alias_salt from cellfleet_control.fleet",
+    "select tenant_sources, service_routes, global_services, policy, alias_salt from cellfleet_control.fleet",
   );
   const keyspaces = await client.query(
     "select name, strategy, slot_count, guard_mode from cellfleet_control.keyspace order by name",
@@ -53,9 +51,8 @@ export async function readLists(client: pg.PoolClient): Promise<TableLists> {
   const namespaces = await client.query<{ name: string; fold: boolean }>(
     "select name, fold from cellfleet_control.claim_namespace where routed order by name",
   );
-  const { tenant_sources, service_routes, global_services, alias_salt } = fleetListsSchema.parse(
-    fleet.rows[0],
-  );
+  const { tenant_sources, service_routes, global_services, policy, alias_salt } =
+    fleetListsSchema.parse(fleet.rows[0]);
   return {
     tenantSources: tenant_sources,
     serviceRoutes: service_routes,
@@ -63,6 +60,7 @@ export async function readLists(client: pg.PoolClient): Promise<TableLists> {
     cells: [...routedCells(cells.rows, agents.rows)],
     // Also when it is empty: that is how a delta says that the last one is gone.
     globalServices: global_services,
+    policy,
     aliasing: { salt: alias_salt, namespaces: namespaces.rows },
   };
 }

@@ -67,6 +67,7 @@ export const fleet = control.table("fleet", {
   tenantSources: jsonb("tenant_sources").notNull(),
   serviceRoutes: jsonb("service_routes").notNull(),
   globalServices: jsonb("global_services").notNull().default({}),
+  policy: jsonb("policy").notNull().default({}),
   /** Hex; minted once: names of tenants are hashed with it (contract/alias.ts). */
   aliasSalt: text("alias_salt")
     .notNull()

@@ -9,8 +9,8 @@ import {
   list,
   resolutionSchema,
   routerSchema,
-  routingSchema,
 } from "../../contract/control-api.ts";
+import { routingSchema } from "../../contract/routing-api.ts";
 import { deltaBodySchema } from "../../contract/routing-table.ts";
 import type { TableState } from "../../contract/table-state.ts";
 import { signaturePurposes } from "../../runtime/signing.ts";

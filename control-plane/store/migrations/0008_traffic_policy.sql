@@ -1,0 +1,1 @@
+ALTER TABLE "cellfleet_control"."fleet" ADD COLUMN "policy" jsonb DEFAULT '{}'::jsonb NOT NULL;

@@ -1,0 +1,132 @@
+/**
+ * One cell's part of a fan-out: a GET to one of its endpoints, its answer kept in memory within limits.
+ *
+ * What must always be true: it ends, with an answer that the cell confirmed or with the reason why there
+ * is none; a seat that was taken is given back; nothing is read beyond the limits.
+ */
+import type { RawHeaders } from "../../contract/raw-headers.ts";
+import type { Clock } from "../../runtime/clock.ts";
+import type { Endpoint } from "../../runtime/http/endpoint.ts";
+import type { Random } from "../../runtime/random.ts";
+import type { Placed, Subject } from "../place/decide.ts";
+import { type AttemptContext, wireHeaders } from "./attempt.ts";
+import { confirmsCell } from "./confirm.ts";
+import { embedAnswer, type MissingReason, type Part } from "./fan-out-answer.ts";
+
+export type AskContext = Pick<AttemptContext, "endpoints" | "tally" | "wouldRefuse"> & {
+  readonly random: Random;
+  readonly clock: Clock;
+};
+
+/** Bytes that all answers of one fan-out may still take. */
+export type Budget = { left: number };
+
+export type AskCell = {
+  readonly placed: Placed & { readonly cell: NonNullable<Placed["cell"]> };
+  readonly path: string;
+  readonly headers: RawHeaders;
+  readonly cellBytesMax: number;
+  readonly budget: Budget;
+  /** Aborted when the deadline is over, or nobody waits any more. */
+  readonly signal: AbortSignal;
+};
+
+/** Never rejects. A GET changes nothing, so another endpoint is tried once when one cannot be reached. */
+export async function askCell(context: AskContext, ask: AskCell): Promise<Part> {
+  const { cell, endpoints } = ask.placed;
+  const first = context.endpoints.pick(ask.placed.endpoints, undefined);
+  let part = await askEndpoint(context, ask, first);
+  const failed = part.kind === "missing" && part.reason === "unreachable";
+  if (failed && endpoints.length > 1 && !ask.signal.aborted) {
+    context.endpoints.suspect(first.url);
+    part = await askEndpoint(context, ask, context.endpoints.pick(endpoints, first.url));
+  }
+  const isDead = part.kind === "missing" && part.reason === "unreachable";
+  context.tally.note(cell, isDead);
+  return part;
+}
+
+async function askEndpoint(context: AskContext, ask: AskCell, endpoint: Endpoint): Promise<Part> {
+  const missing = missingFrom(ask);
+  const seat = await endpoint.slots.take(ask.signal);
+  if (seat !== "taken") return missing(ask.signal.aborted ? "late" : "overloaded");
+  try {
+    return await exchange(context, ask, endpoint);
+  } catch {
+    // What failed shows in the reason: the deadline or the connection; there is no third.
+    return missing(ask.signal.aborted ? "late" : "unreachable");
+  } finally {
+    endpoint.slots.give();
+  }
+}
+
+const missingFrom =
+  ({ placed }: AskCell) =>
+  (reason: MissingReason): Part => ({ kind: "missing", cell: placed.cell, reason });
+
+const nobody: Subject = { kind: "refused", code: "TENANT_MISSING", message: "", named: [] };
+
+async function exchange(context: AskContext, ask: AskCell, endpoint: Endpoint): Promise<Part> {
+  const { placed, path, headers, signal } = ask;
+  const missing = missingFrom(ask);
+  const nonce = context.random.hex(12);
+  const own = wireHeaders({ placed, subject: nobody, routeClass: "fan-out" }, nonce);
+  const answer = await endpoint.pool.request({
+    method: "GET",
+    path: endpoint.basePath + path,
+    headers: [...headers, ...own],
+    signal,
+  });
+  const { statusCode: status, body } = answer;
+  const problem = headProblem(context, ask, status, answer.headers);
+  if (problem !== undefined) {
+    // The connection is given up with what still comes on it.
+    body.on("error", () => {}).destroy();
+    return missing(problem);
+  }
+  const kept = await readWithin(body, ask);
+  if (kept === undefined) return missing("too-large");
+  const contentType = firstOf(answer.headers["content-type"]) ?? "";
+  const text = embedAnswer(status, contentType, kept);
+  return { kind: "answered", cell: placed.cell, text };
+}
+
+type AnswerHeaders = Readonly<Record<string, string | string[] | undefined>>;
+
+function headProblem(
+  { wouldRefuse }: AskContext,
+  { placed }: AskCell,
+  status: number,
+  headers: AnswerHeaders,
+): MissingReason | undefined {
+  if (status >= 500) return "failed";
+  const encoding = firstOf(headers["content-encoding"]);
+  if (encoding !== undefined && encoding !== "identity") return "unreadable";
+  if (placed.wire === "plain" || placed.wire === "pass-through") return undefined;
+  if (confirmsCell(headers, placed.cell)) return undefined;
+  if (placed.wire === "enforce") return "unconfirmed";
+  wouldRefuse.note("OUTCOME_UNKNOWN");
+  return undefined;
+}
+
+const firstOf = (value: string | string[] | undefined): string | undefined =>
+  typeof value === "string" ? value : value?.[0];
+
+/** Undefined: it is too large; its bytes are given back to the others. */
+async function readWithin(
+  body: AsyncIterable<Buffer>,
+  { cellBytesMax, budget }: AskCell,
+): Promise<Buffer | undefined> {
+  const chunks: Buffer[] = [];
+  let bytes = 0;
+  for await (const chunk of body) {
+    bytes += chunk.length;
+    budget.left -= chunk.length;
+    if (bytes > cellBytesMax || budget.left < 0) {
+      budget.left += bytes;
+      return undefined; // Leaving the loop destroys the body.
+    }
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks);
+}

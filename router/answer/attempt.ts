@@ -1,0 +1,232 @@
+/**
+ * One attempt: a request goes to an endpoint of the cell that takes it, and the answer's head is judged
+ * before the client sees it (rule R2, refusals of the gate). A cell that is not in `enforce` yet is
+ * judged too, but only to be counted.
+ */
+import { CellError, type ErrorCode } from "../../contract/errors.ts";
+import type { FoundRoute } from "../../contract/keyspace-routes.ts";
+import type { RawHeaders } from "../../contract/raw-headers.ts";
+import type { RouteClass } from "../../contract/service-route.ts";
+import {
+  type ForwardOptions,
+  forward,
+  type HeadVerdict,
+  type HopFailure,
+  type HopOutcome,
+} from "../../runtime/http/forward.ts";
+import type { Random } from "../../runtime/random.ts";
+import type { CellTally } from "../cells/cell-tally.ts";
+import type { Endpoints } from "../cells/endpoints.ts";
+import type { RouterMetrics, UpstreamErrorReason } from "../observe/metrics.ts";
+import type { RequestRecord } from "../observe/record.ts";
+import { findRoute, type Placed, type RoutingView, type Subject } from "../place/decide.ts";
+import type { WouldRefuse } from "../place/would-refuse.ts";
+import { gateHeaders, rewriteResponse, tenantHeaders } from "../receive/rewrite-headers.ts";
+import { confirmAnswer, isNotAdmitted } from "./confirm.ts";
+
+export type AttemptContext = {
+  readonly random: Random;
+  readonly metrics: RouterMetrics;
+  readonly endpoints: Endpoints;
+  readonly tally: CellTally;
+  readonly wouldRefuse: WouldRefuse;
+  readonly view: () => RoutingView | undefined;
+  /** `x-cell` and `x-cell-epoch` go to the client. */
+  readonly cellHeaders: boolean;
+  /** The client is asked to come back on another connection. */
+  readonly closing: () => boolean;
+};
+
+export type Attempt = {
+  readonly subject: Subject;
+  readonly routeClass: RouteClass;
+  readonly placed: Placed;
+  readonly record: RequestRecord;
+  /** Of all attempts alike; those of the gate are added here. */
+  readonly headers: RawHeaders;
+  readonly hop: Pick<
+    ForwardOptions,
+    "clock" | "method" | "path" | "body" | "client" | "limits" | "trailers"
+  >;
+};
+
+export type AttemptResult = {
+  readonly outcome: HopOutcome;
+  readonly notAdmitted: boolean;
+};
+
+export async function tryOnce(context: AttemptContext, attempt: Attempt): Promise<AttemptResult> {
+  const { placed, record, headers, hop } = attempt;
+  const nonce = context.random.hex(12);
+  const own = wireHeaders(attempt, nonce);
+  const endpoint = context.endpoints.pick(placed.endpoints, record.upstream);
+  record.attempt += 1;
+  record.upstream = endpoint.url;
+  record.forwardedMs ??= hop.clock.monotonicMs();
+  let notAdmitted = false;
+  const outcome = await forward({
+    ...hop,
+    endpoint,
+    headers: own.length === 0 ? headers : [...headers, ...own],
+    onResponseHead: (status, raw) => {
+      const verdict = judgeHead(context, attempt, { status, raw, nonce });
+      notAdmitted = verdict.kind === "not-admitted";
+      return verdict.kind === "not-admitted" ? verdict.head : verdict;
+    },
+  });
+  note(context, placed, outcome, endpoint.url, record);
+  return { outcome, notAdmitted };
+}
+
+/** What we say to this endpoint. */
+export function wireHeaders(
+  { placed, subject, routeClass }: Pick<Attempt, "placed" | "subject" | "routeClass">,
+  nonce: string,
+): string[] {
+  const { cell, wire, service, route } = placed;
+  const named = subject.kind === "tenant" ? subject : undefined;
+  if (wire === "plain" || cell === undefined) return [];
+  if (wire === "pass-through") return named === undefined ? [] : tenantHeaders(named);
+  return gateHeaders({ cell, nonce, service, routeClass, named, route });
+}
+
+export type AnswerHead = {
+  readonly status: number;
+  readonly raw: RawHeaders;
+  readonly nonce: string;
+};
+type Judged = HeadVerdict | { readonly kind: "not-admitted"; readonly head: HeadVerdict };
+
+function judgeHead(context: AttemptContext, attempt: Attempt, head: AnswerHead): Judged {
+  const { placed, record } = attempt;
+  const { wire, route } = placed;
+  const gated = wire === "enforce" || wire === "observe";
+  if (!gated || route === undefined) return pass(context, placed, record, head.raw, gated);
+  if (isNotAdmitted(head.raw, head.nonce)) {
+    if (head.status !== 421) return pass(context, placed, record, head.raw, true);
+    context.metrics.fenced.inc({ cell: route.cell });
+    const text = `Cell ${route.cell} does not own the placement at epoch ${route.epoch}.`;
+    const error = new CellError("PLACEMENT_UNAVAILABLE", text);
+    return { kind: "not-admitted", head: { kind: "replace", error } };
+  }
+  return isConfirmed(context, attempt, route, head)
+    ? pass(context, placed, record, head.raw, true)
+    : { kind: "replace", error: unconfirmed(route) };
+}
+
+/** Rule R2; also true of an answer that a cell in `observe` did not confirm, which is counted. */
+export function isConfirmed(
+  context: AttemptContext,
+  { subject, placed, record }: Pick<Attempt, "subject" | "placed" | "record">,
+  route: FoundRoute,
+  { raw, status }: AnswerHead,
+): boolean {
+  const view = context.view();
+  const verdict = confirmAnswer(raw, status, route, view && findRoute(view, subject));
+  context.metrics.confirmations.inc({ verdict });
+  if (verdict === "confirmed" || verdict === "gate-answer") return true;
+  if (placed.wire === "observe") {
+    context.wouldRefuse.note("OUTCOME_UNKNOWN");
+    return true;
+  }
+  record.flag = `unconfirmed-${verdict}`;
+  return false;
+}
+
+export const unconfirmed = ({ cell }: FoundRoute): CellError =>
+  new CellError(
+    "OUTCOME_UNKNOWN",
+    `Cell ${cell} answered, but that it still owned the tenant could not be confirmed.`,
+    { nextSteps: ["Repeat the request with the same Idempotency-Key."] },
+  );
+
+function pass(
+  context: AttemptContext,
+  placed: Placed,
+  record: RequestRecord,
+  raw: RawHeaders,
+  gated: boolean,
+): HeadVerdict {
+  const headers = rewriteResponse({
+    headers: raw,
+    requestId: record.trace.requestId,
+    from: context.cellHeaders ? answerer(placed) : undefined,
+    gated,
+  });
+  if (context.closing()) headers.push("connection", "close");
+  return { kind: "pass", headers };
+}
+
+/** What the client is told of who answered. */
+export const answerer = ({ cell, route }: Placed) =>
+  cell === undefined ? undefined : { cell, epoch: route?.epoch };
+
+const upstreamReasons: Readonly<Partial<Record<HopFailure, UpstreamErrorReason>>> = {
+  connect: "connect",
+  "head-timeout": "timeout",
+  "body-timeout": "body",
+  reset: "reset",
+  protocol: "protocol",
+};
+
+function note(
+  context: AttemptContext,
+  placed: Placed,
+  outcome: HopOutcome,
+  url: string,
+  record: RequestRecord,
+): void {
+  record.times = outcome.times;
+  record.bytesOut = outcome.bytesOut;
+  const reason = outcome.kind === "answered" ? undefined : upstreamReasons[outcome.reason];
+  if (placed.cell !== undefined) context.tally.note(placed.cell, reason !== undefined);
+  const cell = placed.cell ?? record.target;
+  if (outcome.kind === "answered") {
+    record.status = outcome.status;
+    record.flag = "ok";
+    context.endpoints.trust(url);
+    return;
+  }
+  if (record.flag === "ok" || record.attempt > 1) record.flag = outcome.reason;
+  if (outcome.kind === "broken") record.status = outcome.status;
+  if (reason !== undefined) context.metrics.upstreamErrors.inc({ cell, reason });
+  if (outcome.reason === "connect") context.endpoints.suspect(url);
+  if (outcome.reason === "queue-full" || outcome.reason === "queue-timeout") {
+    context.metrics.overflow.inc({ cell });
+  }
+}
+
+type Answerable = Exclude<HopFailure, "client-gone" | "client-stalled">;
+/** What the client is told; `TARGET` stands for `cell NAME` or `service NAME`. */
+const failures: Readonly<Record<Answerable, readonly [ErrorCode, string]>> = {
+  "queue-full": ["ROUTER_OVERLOADED", "The queue of requests for TARGET is full."],
+  "queue-timeout": ["ROUTER_OVERLOADED", "The queue of requests for TARGET moves too slowly."],
+  connect: ["CELL_UNREACHABLE", "TARGET cannot be reached; requests to others are not affected."],
+  "head-timeout": ["CELL_TIMEOUT", "TARGET did not answer in time."],
+  "body-timeout": ["CELL_TIMEOUT", "TARGET did not answer in time."],
+  reset: ["CELL_PROTOCOL", "TARGET closed the connection without an answer."],
+  protocol: ["CELL_PROTOCOL", "The answer of TARGET broke HTTP."],
+  "body-too-large": ["BODY_TOO_LARGE", "The body of the request is larger than the limit."],
+  "body-stalled": ["REQUEST_INVALID", "The body of the request stopped coming."],
+  "body-broken": ["REQUEST_INVALID", "The body of the request ended before it was whole."],
+  replaced: ["OUTCOME_UNKNOWN", "The answer of TARGET could not be confirmed."],
+};
+
+/** The answer to a failed attempt; undefined where nobody is left to answer. */
+export function failureError(
+  placed: Placed,
+  outcome: HopOutcome & { readonly kind: "failed" },
+): CellError | undefined {
+  if (outcome.error !== undefined) return outcome.error;
+  const { reason } = outcome;
+  if (reason === "client-gone" || reason === "client-stalled") return undefined;
+  const [code, text] = failures[reason];
+  return new CellError(code, aboutTarget(placed, text), { cause: outcome.cause });
+}
+
+/** Puts the name of the cell or service in the place of `TARGET`. */
+export function aboutTarget({ cell, service }: Placed, text: string): string {
+  const [kind, id] = cell === undefined ? ["service", service] : ["cell", cell];
+  const begin = text.startsWith("TARGET") ? kind.charAt(0).toUpperCase() : kind.charAt(0);
+  return text.replace("TARGET", `${begin}${kind.slice(1)} ${id}`);
+}

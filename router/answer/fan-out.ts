@@ -1,0 +1,167 @@
+/**
+ * A request of class `fan-out`: to every cell that offers the service and owns something, at once,
+ * and one answer that names every cell (`fan-out-answer.ts`).
+ *
+ * What must always be true: it ends at its deadline; a cell that is dead, slow or in doubt costs the
+ * answer that cell alone; when the client goes away, so do all requests to cells. So many run at a
+ * time and each keeps so many bytes, that no client can take the router's memory with them.
+ */
+import { CellError } from "../../contract/errors.ts";
+import { headers as names, requestIdHeader } from "../../contract/headers.ts";
+import type { CellId } from "../../contract/ids.ts";
+import { filterHeaders, type RawHeaders } from "../../contract/raw-headers.ts";
+import type { TableState } from "../../contract/table-state.ts";
+import { clientGone } from "../../runtime/http/forward.ts";
+import { everyCell, type RouterMetrics } from "../observe/metrics.ts";
+import type { RequestRecord } from "../observe/record.ts";
+import { decideFanOut, type RoutingView } from "../place/decide.ts";
+import { ClientGone } from "../place/place.ts";
+import type { Arrival } from "../receive/receive.ts";
+import type { Client } from "../serve.ts";
+import { type AskContext, askCell, type Budget } from "./ask-cell.ts";
+import { buildFanOutAnswer, missingOf, type Part } from "./fan-out-answer.ts";
+
+export type FanOutLimits = {
+  /** At the same time, in this router. */
+  readonly runningMax: number;
+  readonly cellBytesMax: number;
+  readonly totalBytesMax: number;
+};
+export const fanOutLimits: FanOutLimits = {
+  runningMax: 16,
+  cellBytesMax: 1024 * 1024,
+  totalBytesMax: 16 * 1024 * 1024,
+};
+
+/** Of one router: how many run now. */
+export type FanOuts = { readonly limits: FanOutLimits; running: number };
+
+export type FanOutContext = AskContext & {
+  readonly view: () => RoutingView | undefined;
+  readonly metrics: RouterMetrics;
+  readonly routerId: string;
+  readonly fanOuts: FanOuts;
+};
+
+type FanOutRequest = {
+  readonly client: Client;
+  readonly record: RequestRecord;
+  readonly arrival: Arrival;
+  /** Aborted when the client is gone. */
+  readonly signal: AbortSignal;
+};
+
+/** Throws what is refused; answers everything else itself. */
+export async function fanOut(context: FanOutContext, request: FanOutRequest): Promise<void> {
+  const { client, record, signal } = request;
+  const { fanOuts } = context;
+  record.target = everyCell;
+  if (client.req.method !== "GET" && client.req.method !== "HEAD") {
+    throw new CellError("METHOD_NOT_ALLOWED", "What goes to all cells only reads: GET or HEAD.");
+  }
+  if (fanOuts.running >= fanOuts.limits.runningMax) {
+    const text = `${fanOuts.running} requests to all cells are on their way, as many as may be.`;
+    throw new CellError("ROUTER_OVERLOADED", text);
+  }
+  fanOuts.running += 1;
+  try {
+    const view = context.view();
+    if (view === undefined) throw new CellError("TABLE_NOT_LOADED", "There is no routing table.");
+    const settled = watchOwners(view.table);
+    const parts = await askAll(context, view, request);
+    if (signal.aborted) throw new ClientGone();
+    respond(context, request, parts, settled(context.view()?.table));
+  } finally {
+    fanOuts.running -= 1;
+  }
+}
+
+/**
+ * A tenant on its way from cell to cell is seen in neither for a moment, or by a slow question in both:
+ * what was unsettled before, is now, or has changed meanwhile.
+ */
+function watchOwners(before: TableState): (now: TableState | undefined) => ReadonlySet<CellId> {
+  const { revision } = before;
+  const { all, unsettled } = before.owners();
+  return (now) => {
+    // A whole new table does not tell what changed.
+    if (now !== before) return new Set([...all, ...(now?.owners().all ?? [])]);
+    return new Set([...unsettled, ...now.owners().unsettled, ...now.changedOwner(revision)]);
+  };
+}
+
+async function askAll(
+  context: FanOutContext,
+  view: RoutingView,
+  { arrival, record, signal }: FanOutRequest,
+): Promise<readonly Part[]> {
+  const { clock, fanOuts } = context;
+  record.revision = view.table.revision;
+  const decision = decideFanOut(view, arrival.route.service);
+  if (decision.kind === "refuse") throw new CellError(decision.code, decision.message);
+  const over = new AbortController();
+  const leave = () => over.abort(clientGone);
+  const deadline = clock.after(arrival.route.deadlineMs, () => over.abort("deadline"));
+  signal.addEventListener("abort", leave, { once: true });
+  if (signal.aborted) leave();
+  record.forwardedMs = clock.monotonicMs();
+  const budget: Budget = { left: fanOuts.limits.totalBytesMax };
+  const headers = headersOf(arrival.headers);
+  try {
+    return await Promise.all(
+      decision.targets.map((placed) =>
+        "missing" in placed
+          ? ({ kind: "missing", cell: placed.missing, reason: "unlisted" } as const)
+          : askCell(context, {
+              ...{ placed, headers, budget, signal: over.signal },
+              path: arrival.path,
+              cellBytesMax: fanOuts.limits.cellBytesMax,
+            }),
+      ),
+    );
+  } finally {
+    deadline.cancel();
+    signal.removeEventListener("abort", leave);
+  }
+}
+
+/** What asks for a part of an answer, for none, or for one in an encoding; and of a body not sent on. */
+const notPassedOn: ReadonlySet<string> = new Set([
+  "accept-encoding",
+  "content-encoding",
+  "content-length",
+  "content-type",
+  "if-match",
+  "if-modified-since",
+  "if-none-match",
+  "if-range",
+  "if-unmodified-since",
+  "range",
+  "te",
+]);
+
+const headersOf = (raw: RawHeaders): string[] =>
+  filterHeaders(raw, (name) => !notPassedOn.has(name));
+
+function respond(
+  { metrics, routerId }: FanOutContext,
+  { client, record }: FanOutRequest,
+  parts: readonly Part[],
+  unsettled: ReadonlySet<CellId>,
+): void {
+  const missing = missingOf(parts, unsettled);
+  for (const { reason } of missing) metrics.fanOutMissing.inc({ reason });
+  const { status, headers, body } = buildFanOutAnswer(parts, missing);
+  const bytes = Buffer.byteLength(body);
+  record.attempt = 1;
+  record.status = status;
+  record.bytesOut = bytes;
+  if (status === 207) record.flag = "incomplete";
+  client.res.writeHead(status, [
+    ...headers,
+    ...["content-length", String(bytes)],
+    ...[names.answeredBy, `router ${routerId}`],
+    ...[requestIdHeader, record.trace.requestId],
+  ]);
+  client.res.end(client.req.method === "HEAD" ? undefined : body);
+}

@@ -1,0 +1,59 @@
+/**
+ * The single rescue: a `CellError` becomes an answer here and nowhere else. Its code stands in a header
+ * too, and so does who made the answer, so that nobody takes the router's words for an application's.
+ */
+import type { IncomingMessage, ServerResponse } from "node:http";
+import { type CellError, errorBody, errorTable } from "../../contract/errors.ts";
+import { headers as names, requestIdHeader } from "../../contract/headers.ts";
+
+export const retryAfterSeconds = 1;
+/** Of requests that broke HTTP nothing after them on the connection can be believed. */
+const closingCodes: ReadonlySet<string> = new Set([
+  "REQUEST_INVALID",
+  "HEADERS_TOO_LARGE",
+  "BODY_TOO_LARGE",
+  "EXPECTATION_FAILED",
+]);
+
+export type RefusalText = {
+  readonly status: number;
+  readonly headers: readonly string[];
+  readonly body: string;
+};
+
+export function buildRefusal(error: CellError, routerId: string, requestId: string): RefusalText {
+  const { httpStatus } = errorTable[error.code];
+  const body = `${JSON.stringify(errorBody(error))}\n`;
+  return {
+    status: httpStatus,
+    headers: [
+      ...["content-type", "application/json"],
+      ...["content-length", String(Buffer.byteLength(body))],
+      ...["cache-control", "no-store"],
+      ...[names.error, error.code],
+      ...[names.answeredBy, `router ${routerId}`],
+      ...[requestIdHeader, requestId],
+      ...(httpStatus === 503 ? ["retry-after", String(retryAfterSeconds)] : []),
+      ...(closingCodes.has(error.code) ? ["connection", "close"] : []),
+    ],
+    body,
+  };
+}
+
+/** Returns the status that went out, or 0 if there was nobody left to tell. */
+export function refuse(
+  client: { readonly req: IncomingMessage; readonly res: ServerResponse },
+  error: CellError,
+  routerId: string,
+  requestId: string,
+): number {
+  const { req, res } = client;
+  if (res.headersSent || res.destroyed) {
+    res.destroy();
+    return 0;
+  }
+  const refusal = buildRefusal(error, routerId, requestId);
+  res.writeHead(refusal.status, [...refusal.headers]);
+  res.end(req.method === "HEAD" ? undefined : refusal.body);
+  return refusal.status;
+}

@@ -1,0 +1,59 @@
+/** Which endpoint gets a request, and when its connections go. */
+import { expect, test, vi } from "vitest";
+import { systemClock } from "../../runtime/clock.ts";
+import { endpointLimits } from "../../runtime/http/endpoint.ts";
+import { startRawPeer } from "../../runtime/http/peers.fixture.ts";
+import { type Random, systemRandom } from "../../runtime/random.ts";
+import { tableOf } from "../../table/table.fixture.ts";
+import { type Candidate, choose } from "./balance.ts";
+import { Endpoints } from "./endpoints.ts";
+
+const draws = (...units: number[]): Random => ({ ...systemRandom, unit: () => units.shift() ?? 0 });
+const at = (url: string, inFlight = 0, suspect = false): Candidate => ({ url, inFlight, suspect });
+
+test.each([
+  ["the less busy of two draws", [at("a", 5), at("b", 1)], [0, 0.9], undefined, "b"],
+  ["also the other way round", [at("a", 1), at("b", 5)], [0.9, 0], undefined, "a"],
+  ["the first draw when both are as busy", [at("a"), at("b")], [0.9, 0], undefined, "b"],
+  ["another than the one that failed", [at("a"), at("b", 9)], [0, 0], "a", "b"],
+  ["the same again if there is no other", [at("a")], [0, 0], "a", "a"],
+  ["not a suspect", [at("a", 0, true), at("b", 9)], [0, 0], undefined, "b"],
+  ["a suspect if all are", [at("a", 0, true)], [0, 0], undefined, "a"],
+])("%s", (_name, candidates, units, avoid, wanted) => {
+  expect(choose(candidates, draws(...units), avoid)?.url).toBe(wanted);
+});
+
+test("work spreads over equal endpoints", () => {
+  const candidates = [0, 1, 2, 3].map((nth) => ({ url: String(nth), inFlight: 0, suspect: false }));
+  for (let nth = 0; nth < 400; nth += 1) {
+    const chosen = choose(candidates, systemRandom, undefined);
+    if (chosen !== undefined) chosen.inFlight += 1;
+  }
+  for (const { inFlight } of candidates) expect(Math.abs(inFlight - 100)).toBeLessThan(10);
+});
+
+test("connections to an endpoint that left the table are closed after its last request", async () => {
+  const peer = await startRawPeer((socket) =>
+    socket.write("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"),
+  );
+  const endpoints = new Endpoints({
+    clock: systemClock,
+    random: systemRandom,
+    limits: endpointLimits,
+  });
+  try {
+    endpoints.follow(tableOf(1, {}, { a: [peer.url] }));
+    const endpoint = endpoints.pick([peer.url], undefined);
+    expect(endpoints.pick([peer.url], undefined)).toBe(endpoint);
+    await (await endpoint.pool.request({ method: "GET", path: "/" })).body.text();
+    await endpoint.slots.take(new AbortController().signal);
+    endpoints.follow(tableOf(2, {}, {}));
+    expect(endpoints.load()).toEqual([]);
+    expect([endpoint.pool.closed, peer.open()]).toEqual([false, 1]);
+    endpoint.slots.give();
+    await vi.waitFor(() => expect(peer.open()).toBe(0), { timeout: 8000 });
+  } finally {
+    await endpoints.close();
+    await peer.close();
+  }
+}, 30_000);

@@ -1,0 +1,138 @@
+/**
+ * The admin port: for probes, scrapers and people. `/livez` depends on nothing; `/readyz` on a table
+ * and a listener, never on the control plane: a router without one serves on.
+ */
+import { createServer, type ServerResponse } from "node:http";
+import type { AddressInfo } from "node:net";
+import { CellError, errorBody, errorTable } from "../../contract/errors.ts";
+import { listenOn } from "../../runtime/listen.ts";
+import type { Metrics } from "../../runtime/metrics.ts";
+import type { Address } from "../config.ts";
+import type { RoutingView } from "../place/decide.ts";
+import { explain } from "./explain.ts";
+
+export type AdminOptions = {
+  readonly address: Address;
+  readonly metrics: Metrics;
+  readonly view: () => RoutingView | undefined;
+  /** Why the router is not ready; undefined when it is. */
+  readonly notReady: () => string | undefined;
+  /** Since the control plane last answered; undefined in static mode. */
+  readonly ageMs: () => number | undefined;
+};
+
+export type Admin = { readonly address: AddressInfo; readonly close: () => Promise<void> };
+
+export async function startAdmin(options: AdminOptions): Promise<Admin> {
+  const server = createServer((req, res) => {
+    res.on("error", () => {});
+    answer(options, req.method ?? "", req.url ?? "/", res).catch(() => res.destroy());
+  });
+  const address = await listenOn(server, options.address);
+  return {
+    address,
+    close: async () => {
+      const closed = new Promise((resolve) => server.close(resolve));
+      server.closeAllConnections();
+      await closed;
+    },
+  };
+}
+
+async function answer(
+  options: AdminOptions,
+  method: string,
+  target: string,
+  res: ServerResponse,
+): Promise<void> {
+  const url = new URL(target, "http://admin");
+  if (method !== "GET" && method !== "HEAD") {
+    return sendError(res, new CellError("METHOD_NOT_ALLOWED", "Only GET is served here."));
+  }
+  switch (url.pathname) {
+    case "/livez":
+      return sendText(res, 200, "ok\n");
+    case "/readyz":
+    case "/healthz":
+      return sendReady(options, res);
+    case "/metrics":
+      return sendText(res, 200, options.metrics.text(), "text/plain; version=0.0.4");
+    case "/table":
+      return sendTable(options, res, url.searchParams.get("full") === "1");
+    case "/explain":
+      return sendExplanation(options, res, url.searchParams);
+    default:
+      return sendError(res, new CellError("NOT_FOUND", "There is nothing at this address."));
+  }
+}
+
+function sendReady({ notReady }: AdminOptions, res: ServerResponse): void {
+  const reason = notReady();
+  sendText(res, reason === undefined ? 200 : 503, `${reason ?? "ready"}\n`);
+}
+
+async function sendTable(options: AdminOptions, res: ServerResponse, full: boolean): Promise<void> {
+  const view = options.view();
+  if (view === undefined) return sendError(res, noTable());
+  const { table, protocol, passThrough } = view;
+  const { aliasing, ...lists } = table.lists;
+  const ageMs = options.ageMs();
+  const summary = {
+    fleet: table.fleet,
+    revision: table.revision,
+    checksum: table.checksum,
+    epochMax: table.epochMax,
+    placements: table.size,
+    aliases: table.aliasCount,
+    protocol,
+    ...(passThrough === undefined ? {} : { passThrough }),
+    ...(ageMs === undefined ? {} : { ageSeconds: Math.round(ageMs / 1000) }),
+    ...lists,
+    // Without the salt: it is what keeps hashes from being tried out.
+    ...(aliasing === undefined ? {} : { aliasing: { namespaces: aliasing.namespaces } }),
+  };
+  if (!full) return sendJson(res, 200, summary);
+  res.writeHead(200, { "content-type": "application/x-ndjson" });
+  res.write(`${JSON.stringify(summary)}\n`);
+  for (const group of table.groups(1000)) {
+    const roomLeft = res.write(`${JSON.stringify(group)}\n`);
+    if (!roomLeft)
+      await new Promise((resolve) => res.once("drain", resolve).once("close", resolve));
+    if (res.destroyed) return;
+  }
+  res.end();
+}
+
+const noTable = (): CellError =>
+  new CellError("TABLE_NOT_LOADED", "The router has not received a routing table yet.");
+
+function sendExplanation(
+  { view: read }: AdminOptions,
+  res: ServerResponse,
+  query: URLSearchParams,
+): void {
+  try {
+    const view = read();
+    if (view === undefined) throw noTable();
+    sendJson(res, 200, explain(view, query));
+  } catch (error) {
+    if (!(error instanceof CellError)) throw error;
+    sendError(res, error);
+  }
+}
+
+function sendText(
+  res: ServerResponse,
+  status: number,
+  text: string,
+  type: string = "text/plain",
+): void {
+  res.writeHead(status, { "content-type": type, "content-length": Buffer.byteLength(text) });
+  res.end(text);
+}
+
+const sendJson = (res: ServerResponse, status: number, value: unknown): void =>
+  sendText(res, status, `${JSON.stringify(value)}\n`, "application/json");
+
+const sendError = (res: ServerResponse, error: CellError): void =>
+  sendJson(res, errorTable[error.code].httpStatus, errorBody(error));

@@ -1,0 +1,58 @@
+/** What a router says in its log: every event with its fields. No query strings, cookies or credentials. */
+import type { ErrorCode } from "../../contract/errors.ts";
+
+export type RouterEvents = {
+  "router.started": {
+    readonly id: string;
+    readonly listen: string;
+    readonly admin: string;
+    readonly mode: string;
+    readonly release: string;
+  };
+  "router.draining": { readonly graceMs: number };
+  "router.stopped": { readonly id: string };
+  "router.trouble": { readonly where: string } & Readonly<Record<string, unknown>>;
+  /** One per request, always. */
+  "request.done": {
+    readonly req_id: string;
+    readonly trace_id: string;
+    readonly span_id: string;
+    readonly peer: string;
+    readonly method: string;
+    /** Without the query. */
+    readonly path: string;
+    readonly proto: string;
+    /** What the client got; 0 if it got nothing. */
+    readonly status: number;
+    readonly dur_ms: number;
+    readonly hold_ms: number;
+    readonly queue_ms: number;
+    readonly connect_ms: number;
+    readonly ttfb_ms: number;
+    readonly cell: string | null;
+    readonly tenant: string | null;
+    readonly keyspace: string | null;
+    readonly source: string | null;
+    readonly epoch: number | null;
+    readonly revision: number | null;
+    readonly service: string | null;
+    readonly upstream: string | null;
+    readonly attempt: number;
+    readonly bytes_in: number;
+    readonly bytes_out: number;
+    readonly err_code: ErrorCode | null;
+    /** Why it ended as it did, from the same words as the metrics; `ok` if well. */
+    readonly flag: string;
+  };
+  "table.applied": {
+    readonly revision: number;
+    readonly from: number | null;
+    readonly kind: "snapshot" | "delta" | "file" | "static";
+    readonly placements: number;
+    readonly ms: number;
+  };
+  "table.refused": { readonly reason: string; readonly text: string; readonly where: string };
+  "table.not-written": Readonly<Record<string, unknown>>;
+  "sync.failed": Readonly<Record<string, unknown>>;
+  "sync.recovered": { readonly revision: number };
+};

@@ -1,0 +1,169 @@
+/**
+ * The router's metrics. Label values come from closed lists or from the cell registry, never from what
+ * a client sends: no tenant, no path, no free method.
+ */
+import type { Counter, Gauge, Histogram, Labels, Metrics } from "../../runtime/metrics.ts";
+import { durationBuckets } from "../../runtime/metrics.ts";
+import { tableRefusalReasons } from "../../table/events.ts";
+import { confirmVerdicts } from "../answer/confirm.ts";
+import { missingReasons } from "../answer/fan-out-answer.ts";
+import { retryReasons } from "../cells/retry.ts";
+import { holdVerdicts } from "../place/hold.ts";
+import { wouldRefuseCodes } from "../place/would-refuse.ts";
+
+const methods: ReadonlySet<string> = new Set([
+  "GET",
+  "HEAD",
+  "POST",
+  "PUT",
+  "PATCH",
+  "DELETE",
+  "OPTIONS",
+]);
+export const methodLabel = (method: string): string => (methods.has(method) ? method : "_OTHER");
+export const classLabel = (status: number): string =>
+  status >= 100 && status < 600 ? `${Math.floor(status / 100)}xx` : "none";
+/** Where the table names no cell for a request. */
+export const noCell = "_none";
+/** Services outside of all cells; every cell at once. No cell may be named like these. */
+export const globalTarget = "_global";
+export const everyCell = "_all";
+
+export const upstreamErrorReasons = ["connect", "timeout", "reset", "protocol", "body"] as const;
+export type UpstreamErrorReason = (typeof upstreamErrorReasons)[number];
+
+const overheadBuckets = [
+  0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25,
+] as const;
+
+export type RouterMetrics = {
+  readonly requests: Counter;
+  readonly duration: Histogram;
+  readonly connect: Histogram;
+  /** Own time before the first attempt is given to a cell. */
+  readonly overhead: Histogram;
+  readonly upstreamErrors: Counter;
+  readonly retries: Counter;
+  readonly refusals: Counter;
+  readonly confirmations: Counter;
+  readonly holds: Counter;
+  readonly overflow: Counter;
+  readonly resolves: Counter;
+  readonly fenced: Counter;
+  readonly wouldRefuse: Counter;
+  readonly fanOutMissing: Counter;
+  readonly tableApplied: Counter;
+  readonly tableRefused: Counter;
+  readonly syncs: Counter;
+  readonly connected: Gauge;
+};
+
+const presets = (name: string, values: readonly string[]): Labels[] =>
+  values.map((value) => ({ [name]: value }));
+
+const name = (rest: string) => `cellfleet_router_${rest}`;
+
+export const createRouterMetrics = (metrics: Metrics): RouterMetrics => ({
+  ...trafficMetrics(metrics),
+  ...tableMetrics(metrics),
+});
+
+type TableMetrics = Pick<
+  RouterMetrics,
+  "tableApplied" | "tableRefused" | "syncs" | "connected" | "resolves"
+>;
+
+function trafficMetrics(metrics: Metrics): Omit<RouterMetrics, keyof TableMetrics> {
+  return {
+    requests: metrics.counter(
+      name("requests_total"),
+      "Requests, by cell, method and class of status.",
+    ),
+    duration: metrics.histogram(
+      name("request_duration_seconds"),
+      "From the request's head to the last byte of its answer.",
+      durationBuckets,
+    ),
+    connect: metrics.histogram(
+      name("upstream_connect_seconds"),
+      "From a seat to a connection that takes the request.",
+      durationBuckets,
+    ),
+    overhead: metrics.histogram(
+      name("overhead_seconds"),
+      "The router's own time before a request is given to a cell.",
+      overheadBuckets,
+    ),
+    upstreamErrors: metrics.counter(
+      name("upstream_errors_total"),
+      "Attempts that a cell failed, by cell and reason.",
+    ),
+    retries: metrics.counter(
+      name("retries_total"),
+      "Second attempts, by reason.",
+      presets("reason", retryReasons),
+    ),
+    refusals: metrics.counter(
+      name("refusals_total"),
+      "Answers made by the router itself, by code.",
+    ),
+    confirmations: metrics.counter(
+      name("confirmations_total"),
+      "Rule R2 at response heads, by verdict.",
+      presets("verdict", confirmVerdicts),
+    ),
+    holds: metrics.counter(
+      name("holds_total"),
+      "Requests that waited for a placement, by how it ended.",
+      presets("result", holdVerdicts),
+    ),
+    overflow: metrics.counter(
+      name("overflow_total"),
+      "Requests refused because a cell's queue was full or too slow.",
+    ),
+    fenced: metrics.counter(
+      name("fenced_total"),
+      "Attempts that a cell's gate did not admit (421).",
+    ),
+    wouldRefuse: metrics.counter(
+      name("would_refuse_total"),
+      "Requests carried to a cell before stage enforce that would be refused in it, by code.",
+      presets("code", wouldRefuseCodes),
+    ),
+    fanOutMissing: metrics.counter(
+      name("fan_out_missing_total"),
+      "Cells missing in the answer of a fan-out, by reason.",
+      presets("reason", missingReasons),
+    ),
+  };
+}
+
+function tableMetrics(metrics: Metrics): TableMetrics {
+  return {
+    resolves: metrics.counter(
+      name("resolve_total"),
+      "Lookups, by what kind of key decided.",
+      presets("via", ["tenant", "slot", "range", "none"]),
+    ),
+    tableApplied: metrics.counter(
+      name("table_applied_total"),
+      "Tables and deltas taken, by kind.",
+      presets("kind", ["snapshot", "delta", "file", "static"]),
+    ),
+    tableRefused: metrics.counter(
+      name("table_refused_total"),
+      "Tables, deltas and files refused, by reason.",
+      presets("reason", tableRefusalReasons),
+    ),
+    syncs: metrics.counter(
+      name("syncs_total"),
+      "Calls to the control plane, by result.",
+      presets("result", ["ok", "failed"]),
+    ),
+    connected: metrics.gauge(
+      name("control_plane_connected"),
+      "1 while the last call to the control plane was answered.",
+      [{}],
+    ),
+  };
+}

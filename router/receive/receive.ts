@@ -1,0 +1,122 @@
+/**
+ * What is known of a request before anything is decided: its head is checked, its route chosen, its
+ * tenant read, its headers rewritten. What HTTP or a limit forbids is refused here, whatever the
+ * stage of any cell; a tenant that cannot be read is not, because a cell may take such requests.
+ */
+import type { IncomingMessage } from "node:http";
+import { CellError } from "../../contract/errors.ts";
+import { headerValues, listElements, type RawHeaders } from "../../contract/raw-headers.ts";
+import { stripRequestHeaders } from "../../runtime/http/hop-headers.ts";
+import { type CheckedRequest, checkRequest, type HeadLimits } from "../listen/check-request.ts";
+import type { RequestRecord } from "../observe/record.ts";
+import {
+  type ChosenRoute,
+  chooseRoute,
+  isOfTenant,
+  type RoutingView,
+  type Subject,
+} from "../place/decide.ts";
+import { type Identified, identify } from "./identify.ts";
+import { passesOf, rewriteRequest } from "./rewrite-headers.ts";
+
+export type Receiving = {
+  readonly view: () => RoutingView | undefined;
+  readonly headLimits: HeadLimits;
+  readonly viaName: string;
+  /** So often a request may have passed this router before. */
+  readonly passesMax: number;
+  readonly isTrusted: (peer: string) => boolean;
+};
+
+export type Arrival = {
+  readonly route: ChosenRoute;
+  /** Of routes that do not ask for a tenant: refused as TENANT_MISSING. */
+  readonly subject: Subject;
+  /** As it is passed on. */
+  readonly path: string;
+  /** For the cell, without those of an attempt. */
+  readonly headers: RawHeaders;
+};
+
+type Checked = CheckedRequest & { readonly kind: "ok" };
+
+/** Throws what is refused. */
+export function receive(context: Receiving, req: IncomingMessage, record: RequestRecord): Arrival {
+  const checked = checkHead(context, req);
+  const stripped = stripRequestHeaders(req.rawHeaders);
+  if (stripped.kind === "refused")
+    throw new CellError("REQUEST_INVALID", sentence(stripped.reason));
+  if (passesOf(req.rawHeaders, context.viaName) > context.passesMax) {
+    throw new CellError("LOOP_DETECTED", "The request has passed this router before.");
+  }
+  const view = context.view();
+  if (view === undefined) {
+    throw new CellError("TABLE_NOT_LOADED", "The router has not received a routing table yet.");
+  }
+  const { route, identified } = addressee(view, checked, req.rawHeaders);
+  if (identified.kind === "tenant") record.identity = identified;
+  record.service = route.service;
+  const trusted = context.isTrusted(record.peer);
+  const headers = rewriteRequest({
+    headers: stripped.headers,
+    method: req.method ?? "",
+    host: checked.host,
+    version: req.httpVersion,
+    peer: record.peer,
+    trusted,
+    scheme: "http",
+    viaName: context.viaName,
+    tenant: identified.kind === "tenant" ? identified.tenant : undefined,
+    // An application that reads it today goes on to read it where the router could not.
+    keepsTenantHeader: isOfTenant(route),
+    keepsPosition: route.class === "read",
+    trace: record.trace,
+    trailers: wantsTrailers(req),
+  });
+  const path = identified.kind === "tenant" ? identified.path : checked.path;
+  return { route, subject: identified, path, headers };
+}
+
+function checkHead({ headLimits }: Receiving, req: IncomingMessage): Checked {
+  const checked = checkRequest(
+    {
+      method: req.method ?? "",
+      target: req.url ?? "",
+      version: req.httpVersion,
+      headers: req.rawHeaders,
+    },
+    headLimits,
+  );
+  if (checked.kind === "refused") throw new CellError(checked.code, sentence(checked.message));
+  return checked;
+}
+
+const noTenant: Identified = {
+  kind: "refused",
+  code: "TENANT_MISSING",
+  message: "Routes of this class speak of no tenant.",
+  named: [],
+};
+
+/** The route by the path as it was sent; a tenant's prefix may lead to another of the tenant's. */
+function addressee(
+  { table }: RoutingView,
+  checked: Checked,
+  headers: RawHeaders,
+): { readonly route: ChosenRoute; readonly identified: Identified } {
+  const { tenantSources, serviceRoutes } = table.lists;
+  const { hostname, path } = checked;
+  const route = chooseRoute(serviceRoutes, hostname, path);
+  if (!isOfTenant(route)) return { route, identified: noTenant };
+  const resolve = (namespace: string, name: string) => table.resolve(namespace, name);
+  const identified = identify({ hostname, path, headers }, tenantSources, resolve);
+  if (identified.kind === "refused" || identified.path === path) return { route, identified };
+  // A request that names its tenant in the path stays with this tenant.
+  const ofTenant = serviceRoutes.filter(isOfTenant);
+  return { route: chooseRoute(ofTenant, hostname, identified.path), identified };
+}
+
+export const wantsTrailers = (req: IncomingMessage): boolean =>
+  listElements(headerValues(req.rawHeaders, "te")).includes("trailers");
+
+const sentence = (text: string): string => `${text.charAt(0).toUpperCase()}${text.slice(1)}.`;

@@ -1,0 +1,132 @@
+/** Where this router's table comes from: a file of the operator, or the control plane, by its settings. */
+import { CellError } from "../../contract/errors.ts";
+import type { Clock } from "../../runtime/clock.ts";
+import { errorFields, type Log } from "../../runtime/log.ts";
+import type { Random } from "../../runtime/random.ts";
+import type { TableEvent } from "../../table/events.ts";
+import { followTable, readTrustKeys } from "../../table/follow.ts";
+import type { CellTally } from "../cells/cell-tally.ts";
+import type { RouterConfig } from "../config.ts";
+import type { RouterEvents } from "../observe/events.ts";
+import type { RouterMetrics } from "../observe/metrics.ts";
+import type { WouldRefuse } from "../place/would-refuse.ts";
+import type { ServedView } from "./served-view.ts";
+import { readStaticTable } from "./static-table.ts";
+
+export type OpenedTable = {
+  /** Begins to ask the control plane, which is told where this router's admin port is. */
+  readonly follow: (adminUrl: string) => void;
+  /** Since the control plane last answered; undefined in static mode. */
+  readonly ageMs: () => number | undefined;
+  /** Static mode: reads the file again. A bad one is refused and logged. */
+  readonly reload: () => Promise<void>;
+  readonly close: () => Promise<void>;
+};
+
+type Parts = {
+  readonly config: RouterConfig;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log<RouterEvents>;
+  readonly metrics: RouterMetrics;
+  readonly token: string;
+  readonly tally: CellTally;
+  readonly wouldRefuse: WouldRefuse;
+  readonly served: ServedView;
+};
+
+export const openTable = (parts: Parts): Promise<OpenedTable> =>
+  parts.config.source.kind === "static"
+    ? openStatic(parts, parts.config.source.file)
+    : openRemote(parts, parts.config.source);
+
+async function openStatic(parts: Parts, file: string): Promise<OpenedTable> {
+  const { served, log, metrics } = parts;
+  const read = async () => {
+    const from = served.view()?.table.revision ?? null;
+    const view = await readStaticTable(file, (from ?? 0) + 1);
+    served.set(view);
+    metrics.tableApplied.inc({ kind: "static" });
+    const { revision, size } = view.table;
+    log.event("table.applied", { revision, from, kind: "static", placements: size, ms: 0 });
+  };
+  await read();
+  return {
+    follow: () => {},
+    ageMs: () => undefined,
+    reload: async () => {
+      try {
+        await read();
+      } catch (error) {
+        if (!(error instanceof CellError)) throw error;
+        const { message: text } = error;
+        onTableEvent(parts, { kind: "refused", reason: "invalid", text, where: file });
+      }
+    },
+    close: async () => {},
+  };
+}
+
+async function openRemote(
+  parts: Parts,
+  source: RouterConfig["source"] & { readonly kind: "control-plane" },
+): Promise<OpenedTable> {
+  const { config, clock, random, token, tally, wouldRefuse, served } = parts;
+  const { url, stateDir, trustKeys } = source;
+  let admin = "";
+  const followed = await followTable({
+    ...{ url, token, stateDir, clock, random },
+    path: "/v1/machine/router/sync",
+    id: config.id,
+    verifier: await readTrustKeys(trustKeys, "--trust-keys"),
+    report: () => ({ admin, seen: tally.take(), wouldRefuse: wouldRefuse.counts() }),
+    onChange: served.follow,
+    onEvent: (event) => onTableEvent(parts, event),
+  });
+  return {
+    follow: (adminUrl) => {
+      admin = adminUrl;
+      followed.start();
+    },
+    ageMs: followed.ageMs,
+    reload: async () => {},
+    close: followed.close,
+  };
+}
+
+function onTableEvent({ log, metrics, served }: Parts, event: TableEvent): void {
+  switch (event.kind) {
+    case "applied": {
+      const { by: kind, from, table } = event;
+      const { revision, size: placements } = table;
+      metrics.tableApplied.inc({ kind });
+      const fields = { revision, from, kind, placements, ms: Math.round(event.ms) };
+      log.event("table.applied", fields, kind === "delta" ? "debug" : "info");
+      return;
+    }
+    case "refused": {
+      const { reason, text, where } = event;
+      metrics.tableRefused.inc({ reason });
+      log.event("table.refused", { reason, text, where }, "error");
+      return;
+    }
+    case "not-written":
+      log.event("table.not-written", errorFields(event.error), "error");
+      return;
+    case "not-compacted":
+      log.event("table.not-written", errorFields(event.error), "warn");
+      return;
+    case "synced":
+      metrics.syncs.inc({ result: "ok" });
+      metrics.connected.set(1);
+      if (event.recovered) {
+        log.event("sync.recovered", { revision: served.view()?.table.revision ?? 0 });
+      }
+      return;
+    case "sync-failed":
+      metrics.syncs.inc({ result: "failed" });
+      metrics.connected.set(0);
+      // Once per outage; the counter has the rest.
+      if (event.first) log.event("sync.failed", errorFields(event.error), "warn");
+  }
+}
