@@ -11,6 +11,7 @@ import {
   slotOf,
 } from "./placement-key.ts";
 import type { PlacementGroup, RoutedKeyspace, RouteState } from "./routing-table.ts";
+import { createMixer, type Sum } from "./table-checksum.ts";
 import { type HashKey, TenantIndex } from "./tenant-index.ts";
 
 /** Shared between all placements of a group: never changed, only replaced. */
@@ -90,6 +91,13 @@ export function ownersOf(keyspaces: readonly KeyspaceRoutes[]): Owners {
   }
   return { all, unsettled };
 }
+
+/** What placements with one route add to the table's checksum, by their values. */
+export const mixerOf = (keyspace: KeyspaceName, kind: KeyKind, { cell, epoch, state }: Route) =>
+  createMixer(`${cell} ${epoch} ${state} ${keyspace}/${kind}/`);
+
+export const mixRoute = (at: KeyAt, route: Route): Sum =>
+  mixerOf(at.keyspace, at.kind, route)(at.value);
 
 export const keyText = ({ keyspace, kind, value }: KeyAt): PlacementKey =>
   keyOfParts(keyspace, kind, value);

@@ -21,12 +21,14 @@ import {
   type KeyspaceRoutes,
   keyText,
   lookupIn,
+  mixerOf,
+  mixRoute,
   type Owners,
   ownersOf,
   type Route,
   splitKey,
 } from "./keyspace-routes.ts";
-import type { KeyKind, PlacementKey } from "./placement-key.ts";
+import type { PlacementKey } from "./placement-key.ts";
 import type {
   AliasGroup,
   DeltaBody,
@@ -35,9 +37,9 @@ import type {
   RoutedKeyspace,
   SnapshotHead,
 } from "./routing-table.ts";
+import type { SharedTable } from "./shared-table.ts";
 import {
   addSums,
-  createMixer,
   emptySum,
   mixLists,
   type Sum,
@@ -181,6 +183,21 @@ export class TableState {
   /** All names in bulk, as a snapshot carries them, in any order. */
   aliasGroups(namesMax = 10_000): Generator<AliasGroup> {
     return this.#aliases.groups(namesMax);
+  }
+
+  /** For another thread; it stays as it is while this table moves on. */
+  share(): SharedTable {
+    const head = { ...this.#lists, fleet: this.fleet, revision: this.#revision };
+    const groups = [...this.groups(), ...this.aliasGroups()];
+    return { head, hashKey: this.#hashKey, epochMax: this.#epochMax, groups };
+  }
+
+  /** The table that was shared, at its revision; from there it moves on by itself. */
+  static fromShared({ head, hashKey, epochMax, groups }: SharedTable): TableState {
+    const table = new TableState(head, hashKey);
+    for (const group of groups) table.load(group);
+    table.#epochMax = epochMax;
+    return table;
   }
 
   /** The checksum that the table would have after the change; for a publisher that writes the delta. */
@@ -378,11 +395,6 @@ export function buildTable(
   }
   return table;
 }
-
-const mixerOf = (keyspace: KeyspaceName, kind: KeyKind, { cell, epoch, state }: Route) =>
-  createMixer(`${cell} ${epoch} ${state} ${keyspace}/${kind}/`);
-
-const mixRoute = (at: KeyAt, route: Route): Sum => mixerOf(at.keyspace, at.kind, route)(at.value);
 
 const cellMap = (cells: readonly RoutedCell[]): ReadonlyMap<CellId, RoutedCell> =>
   new Map(cells.map((cell) => [cell.id, cell]));
