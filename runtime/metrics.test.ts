@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { createMetrics, durationBuckets } from "./metrics.ts";
+import { createMetrics, durationBuckets, renderMetrics } from "./metrics.ts";
 
 const linesOf = (text: string, name: string): string[] =>
   text.split("\n").filter((line) => line.startsWith(name));
@@ -69,4 +69,97 @@ test("label values cannot break out of their quotes", () => {
 
 test("buckets rise", () => {
   expect([...durationBuckets].sort((a, b) => a - b)).toEqual([...durationBuckets]);
+});
+
+test("a bound child is the same series, and the same child, as its labels", () => {
+  const metrics = createMetrics();
+  const done = metrics.counter("done_total", "Done.");
+  const child = done.with({ cell: "a", method: "GET" });
+  expect(done.with({ cell: "a", method: "GET" })).toBe(child);
+  child.inc();
+  child.inc(2);
+  done.inc({ cell: "a", method: "GET" });
+  const took = metrics.histogram("took_seconds", "Took.", [1, 2]);
+  took.with({ cell: "a" }).observe(2);
+  took.observe(3, { cell: "a" });
+  metrics.gauge("depth", "Depth.").with({}).set(7);
+  const text = metrics.text();
+  expect(linesOf(text, "done_total")).toEqual(['done_total{cell="a",method="GET"} 4']);
+  expect(linesOf(text, "depth")).toEqual(["depth 7"]);
+  expect(linesOf(text, "took_seconds")).toEqual([
+    'took_seconds_bucket{cell="a",le="1"} 0',
+    'took_seconds_bucket{cell="a",le="2"} 1',
+    'took_seconds_bucket{cell="a",le="+Inf"} 2',
+    'took_seconds_sum{cell="a"} 5',
+    'took_seconds_count{cell="a"} 2',
+  ]);
+});
+
+test("a removed series leaves the page and makes room for another", () => {
+  const metrics = createMetrics();
+  const top = metrics.counter("top_total", "Top tenants.");
+  for (let n = 0; n < 2000; n += 1) top.inc({ tenant: `t${n}` });
+  top.inc({ tenant: "new" });
+  const left = top.with({ tenant: "t7" });
+  top.remove({ tenant: "t7" });
+  left.inc();
+  top.inc({ tenant: "new" });
+  const text = metrics.text();
+  expect(text).not.toContain('tenant="t7"');
+  expect(text).toContain('top_total{tenant="new"} 1\n');
+  expect(text).toContain("cellfleet_metric_series_dropped_total 1\n");
+  top.inc({ tenant: "one more" });
+  expect(metrics.text()).toContain("cellfleet_metric_series_dropped_total 2\n");
+});
+
+const threadPage = (requests: number, revision: number, tookSeconds: number) => {
+  const metrics = createMetrics();
+  metrics.counter("requests_total", "Requests.").inc({ cell: "a" }, requests);
+  metrics.gauge("inflight", "Now.").set(requests);
+  metrics.gaugeFrom("revision", "Revision.", () => revision, "max");
+  metrics.gaugeFrom("build_info", "Always 1.", () => [[{ part: "router" }, 1]], "first");
+  metrics.histogram("took_seconds", "Took.", [1]).observe(tookSeconds);
+  return metrics;
+};
+
+test("the pages of several threads are one: sums, and for gauges what their family asks for", () => {
+  const pages = [threadPage(2, 7, 0.5), threadPage(3, 6, 1.5)].map((one) =>
+    structuredClone(one.dump()),
+  );
+  const text = renderMetrics(pages);
+  for (const line of [
+    'requests_total{cell="a"} 5',
+    "inflight 5",
+    "revision 7",
+    'build_info{part="router"} 1',
+    'took_seconds_bucket{le="1"} 1',
+    'took_seconds_bucket{le="+Inf"} 2',
+    "took_seconds_sum 2",
+  ]) {
+    expect(text).toContain(`${line}\n`);
+  }
+  expect(text.match(/# TYPE requests_total/g)).toHaveLength(1);
+});
+
+test("one thread's page is its own text, and a dump is a moment, not a view", () => {
+  const metrics = threadPage(2, 7, 0.5);
+  const before = metrics.dump();
+  const text = metrics.text();
+  metrics.counter("later_total", "Later.").inc();
+  expect(renderMetrics([before])).toBe(text);
+});
+
+test("two meanings of one name are refused instead of added up", () => {
+  const one = createMetrics();
+  one.histogram("took_seconds", "Took.", [1]);
+  const other = createMetrics();
+  other.histogram("took_seconds", "Took.", [2]);
+  expect(() => renderMetrics([one.dump(), other.dump()])).toThrow("took_seconds has two shapes");
+});
+
+test("numbers without end are written as Prometheus reads them", () => {
+  const metrics = createMetrics();
+  metrics.gauge("up_to", "Limit.\nA second line.").set(Number.POSITIVE_INFINITY);
+  expect(metrics.text()).toContain("# HELP up_to Limit.\\nA second line.\n");
+  expect(metrics.text()).toContain("up_to +Inf\n");
 });
