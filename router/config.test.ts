@@ -71,7 +71,14 @@ describe("settings", () => {
     }
   });
   test.each([
-    [{ admin: "127.0.0.1:80" }, /same address/],
+    [{ admin: "127.0.0.1:80" }, /--listen and --admin are the same address/],
+    [{ admin: "0.0.0.0:80" }, /--listen and --admin are the same address/],
+    [{ admin: "[::]:80" }, /--listen and --admin are the same address/],
+    [{ admin: "localhost:80" }, /--listen and --admin are the same address/],
+    [{ listen: "0.0.0.0:81" }, /--listen and --admin are the same address/],
+    [{ h2c: "[::]:81" }, /--h2c and --admin are the same address/],
+    [{ accessLogSample: "1.5" }, /--access-log-sample /],
+    [{ otlp: "collector:4318" }, /--otlp /],
     [{ heldPerKeyMax: 10, heldMax: 5 }, /--held-per-key-max is above --held-max/],
   ])("that contradict each other: %j", (wrong, text) => {
     expect(problemsOf(() => parseRouterConfig({ ...base, ...wrong }))).toMatch(text);

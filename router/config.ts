@@ -8,6 +8,8 @@ import { CellError } from "../contract/errors.ts";
 import { routerIdSchema } from "../contract/ids.ts";
 import { logLevels } from "../runtime/log.ts";
 import { parseSecretRef, secretRefRule } from "../runtime/secret-ref.ts";
+import { type AccessLogPolicy, accessLogModes } from "./observe/access-log.ts";
+import type { TracingSettings } from "./observe/tracing.ts";
 
 export type Address = { readonly host: string; readonly port: number };
 
@@ -27,6 +29,9 @@ const secretRef = z
 
 /** Milliseconds or a count, from text or number. */
 const whole = (least: number, most: number) => z.coerce.number().int().min(least).max(most);
+
+/** 0 to 1. */
+const share = z.coerce.number().min(0).max(1);
 
 const cidrs = z.string().transform((raw, context): BlockList => {
   const list = new BlockList();
@@ -58,7 +63,19 @@ const settingsSchema = z.strictObject({
   trustedProxies: cidrs.default(new BlockList()),
   /** `x-cell` and `x-cell-epoch` on forwarded answers. */
   cellHeaders: z.enum(["on", "off"]).default("on"),
-  accessLog: z.enum(["on", "off"]).default("on"),
+  /** `errors`: only what did not end well. */
+  accessLog: z.enum(accessLogModes).default("on"),
+  /** Share of the requests that ended well (below 400) which get a line; the others always do. */
+  accessLogSample: share.default(1),
+  /** An OpenTelemetry collector (OTLP over HTTP) that gets traces; without it there are none. */
+  otlp: z.url({ protocol: /^https?$/ }).optional(),
+  /** Share of the requests without a parent that are traced; a parent's own word counts. */
+  traceSample: share.default(1),
+  /** `cellfleet.tenant` on spans. */
+  traceTenants: z.enum(["on", "off"]).default("off"),
+  /** Requests that `/explain?request=` remembers, and the memory they may take. */
+  explainRequestsMax: whole(100, 1_000_000).default(10_000),
+  explainBytesMax: whole(100_000, 1e10).default(32 * 1024 * 1024),
   logLevel: z.enum(logLevels).default("info"),
   holdMs: whole(0, 60_000).default(5000),
   heldPerKeyMax: whole(1, 100_000).default(512),
@@ -90,12 +107,25 @@ export type TableSource =
 type Settings = z.output<typeof settingsSchema>;
 export type RouterConfig = Omit<
   Settings,
-  "id" | "table" | "controlPlane" | "token" | "trustKeys" | "stateDir" | "cellHeaders" | "accessLog"
+  | "id"
+  | "table"
+  | "controlPlane"
+  | "token"
+  | "trustKeys"
+  | "stateDir"
+  | "cellHeaders"
+  | "accessLog"
+  | "accessLogSample"
+  | "otlp"
+  | "traceSample"
+  | "traceTenants"
 > & {
   readonly id: string;
   readonly source: TableSource;
   readonly cellHeaders: boolean;
-  readonly accessLog: boolean;
+  readonly accessLog: AccessLogPolicy;
+  /** Undefined: traces are off. */
+  readonly tracing: TracingSettings | undefined;
 };
 
 /** Throws CONFIG_INVALID with everything that is wrong. */
@@ -121,9 +151,23 @@ export function parseRouterConfig(flags: unknown): RouterConfig {
     id: id ?? "router",
     source,
     cellHeaders: settings.cellHeaders === "on",
-    accessLog: settings.accessLog === "on",
+    ...observed(settings),
   };
 }
+
+const observed = ({
+  accessLog,
+  accessLogSample,
+  otlp,
+  traceSample,
+  traceTenants,
+}: Settings): Pick<RouterConfig, "accessLog" | "tracing"> => ({
+  accessLog: { mode: accessLog, share: accessLogSample },
+  tracing:
+    otlp === undefined
+      ? undefined
+      : { url: otlp, share: traceSample, tenants: traceTenants === "on" },
+});
 
 const isRecord = (value: unknown): value is Record<string, unknown> =>
   typeof value === "object" && value !== null;
@@ -167,10 +211,35 @@ function tableSource(flags: Record<string, unknown>, problems: string[]): TableS
 
 function relationProblems(settings: Settings): string[] {
   const problems: string[] = [];
-  const { listen, admin, heldPerKeyMax, heldMax } = settings;
+  const { heldPerKeyMax, heldMax } = settings;
   if (heldPerKeyMax > heldMax) problems.push("--held-per-key-max is above --held-max");
-  if (listen.port !== 0 && listen.port === admin.port && listen.host === admin.host) {
-    problems.push("--listen and --admin are the same address");
-  }
-  return problems;
+  return [...problems, ...publicAdmin(settings)];
+}
+
+/** What the admin port tells is for operators: no listener of clients may reach it, by no spelling. */
+function publicAdmin(settings: Settings): string[] {
+  const { admin } = settings;
+  return Object.entries(settings).flatMap(([name, value]) =>
+    name !== "admin" && isAddress(value) && overlap(value, admin)
+      ? [
+          `${flagName(name)} and --admin are the same address, ${value.host}:${value.port} and ${admin.host}:${admin.port}`,
+        ]
+      : [],
+  );
+}
+
+const isAddress = (value: unknown): value is Address =>
+  isRecord(value) && typeof value["host"] === "string" && typeof value["port"] === "number";
+
+const everywhere: ReadonlySet<string> = new Set(["0.0.0.0", "::", "0:0:0:0:0:0:0:0", "*"]);
+const loopback: ReadonlySet<string> = new Set(["localhost", "127.0.0.1", "::1"]);
+
+function overlap(one: Address, other: Address): boolean {
+  if (one.port === 0 || one.port !== other.port) return false;
+  const hosts = [one, other].map(({ host }) => host.toLowerCase());
+  return (
+    hosts[0] === hosts[1] ||
+    hosts.some((host) => everywhere.has(host)) ||
+    hosts.every((host) => loopback.has(host))
+  );
 }

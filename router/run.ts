@@ -17,9 +17,11 @@ import { parseRouterConfig, type RouterConfig } from "./config.ts";
 import { listenH2c } from "./listen/h2c.ts";
 import { type ListenerOptions, listen } from "./listen/server.ts";
 import { createTunnels, tunnelLimits } from "./listen/upgrade.ts";
-import { startAdmin } from "./observe/admin.ts";
+import { type ReadyCheck, startAdmin } from "./observe/admin.ts";
 import type { RouterEvents } from "./observe/events.ts";
 import { createRouterMetrics } from "./observe/metrics.ts";
+import { Remembered } from "./observe/remembered.ts";
+import { startTracing, type Tracing } from "./observe/tracing.ts";
 import { Hold } from "./place/hold.ts";
 import { WouldRefuse } from "./place/would-refuse.ts";
 import { type ServeContext, serve } from "./serve.ts";
@@ -104,6 +106,11 @@ function createParts(options: RouterOptions) {
   const status: { draining: boolean; listening: boolean } = { draining: false, listening: false };
   const tally = new CellTally();
   const wouldRefuse = new WouldRefuse(metrics.wouldRefuse);
+  const remembered = new Remembered({
+    router: config.id,
+    nowMs: clock.nowMs,
+    limits: { requestsMax: config.explainRequestsMax, bytesMax: config.explainBytesMax },
+  });
   const fanOuts: FanOuts = {
     limits: { ...fanOutLimits, runningMax: config.fanOutsMax },
     running: 0,
@@ -122,6 +129,7 @@ function createParts(options: RouterOptions) {
     status,
     tally,
     wouldRefuse,
+    remembered,
     fanOuts,
   };
 }
@@ -136,12 +144,14 @@ async function start(parts: Parts, lifecycle: ReturnType<typeof createLifecycle>
     address: config.admin,
     metrics: registry,
     view: served.view,
-    notReady: () => notReady(parts),
+    checks: () => checks(parts),
     ageMs: table.ageMs,
+    remembered: parts.remembered,
   });
   lifecycle.onClose("admin", () => admin.close());
   table.follow(`http://${urlHost(config.admin.host)}:${admin.address.port}`);
-  const context = serveContext(parts);
+  const tracing = await openTracing(parts, lifecycle);
+  const context = serveContext(parts, tracing);
   const tunnels = createTunnels(context, tunnelLimits);
   registry.gaugeFrom("cellfleet_router_tunnels_open", "WebSocket tunnels.", tunnels.open);
   const onRequest: ListenerOptions["onRequest"] = (req, res, expectsContinue) =>
@@ -186,25 +196,49 @@ async function start(parts: Parts, lifecycle: ReturnType<typeof createLifecycle>
   };
 }
 
-function notReady({ status, served }: Parts): string | undefined {
-  if (status.draining) return "draining";
-  if (served.view() === undefined) return "no routing table yet";
-  return status.listening ? undefined : "not listening yet";
+const checks = ({ status, served }: Parts): readonly ReadyCheck[] => [
+  { name: "running", ok: !status.draining, text: status.draining ? "draining" : "not draining" },
+  {
+    name: "table",
+    ok: served.view() !== undefined,
+    text: tableText(served.view()?.table.revision),
+  },
+  {
+    name: "listener",
+    ok: status.listening,
+    text: status.listening ? "listening" : "not listening yet",
+  },
+];
+
+const tableText = (revision: number | undefined): string =>
+  revision === undefined ? "no routing table yet" : `routing table at revision ${revision}`;
+
+async function openTracing(
+  { config, clock, registry }: Parts,
+  lifecycle: ReturnType<typeof createLifecycle>,
+): Promise<Tracing | undefined> {
+  if (config.tracing === undefined) return undefined;
+  const parts = { clock, metrics: registry, routerId: config.id };
+  const tracing = await startTracing(config.tracing, parts);
+  lifecycle.onClose("tracing", tracing.close);
+  return tracing;
 }
 
 const urlHost = (host: string): string => (host.includes(":") ? `[${host}]` : host);
 
-function serveContext(parts: Parts): ServeContext {
+function serveContext(parts: Parts, tracing: Tracing | undefined): ServeContext {
   const { config, clock, random, log, metrics, endpoints, hold, served, status } = parts;
   const { tally, wouldRefuse, fanOuts } = parts;
   return {
     ...{ clock, random, log, metrics, endpoints, hold },
     view: served.view,
+    isUsable: endpoints.isUsable,
     ...{ tally, wouldRefuse, fanOuts },
     monotonicMs: clock.monotonicMs,
     routerId: config.id,
     viaName: `cellfleet-${config.id}`,
     accessLog: config.accessLog,
+    ...{ remembered: parts.remembered, tracing },
     cellHeaders: config.cellHeaders,
     closing: () => status.draining,
     isTrusted: (peer) => config.trustedProxies.check(peer, peer.includes(":") ? "ipv6" : "ipv4"),

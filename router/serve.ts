@@ -24,10 +24,11 @@ import {
 import { type FanOutContext, fanOut } from "./answer/fan-out.ts";
 import { refuse } from "./answer/refuse.ts";
 import { decideRetry, type RetryVerdict } from "./cells/retry.ts";
+import { type Concluding, conclude } from "./observe/conclude.ts";
 import type { RouterEvents } from "./observe/events.ts";
-import { globalTarget } from "./observe/metrics.ts";
 import { RequestRecord } from "./observe/record.ts";
-import { decideGlobal, type Placed } from "./place/decide.ts";
+import { type PlacingCellWide, placeCellWide } from "./place/cell-wide.ts";
+import { isOfTenant, type Placed } from "./place/decide.ts";
 import { ClientGone, type Placing, place, placeAnew } from "./place/place.ts";
 import { type Arrival, type Receiving, receive, wantsTrailers } from "./receive/receive.ts";
 import { traceOf } from "./receive/rewrite-headers.ts";
@@ -35,11 +36,12 @@ import { traceOf } from "./receive/rewrite-headers.ts";
 export type ServeContext = AttemptContext &
   FanOutContext &
   Receiving &
-  Placing & {
+  PlacingCellWide &
+  Placing &
+  Concluding & {
     readonly clock: Clock;
     readonly log: Log<RouterEvents>;
     readonly routerId: string;
-    readonly accessLog: boolean;
     readonly forwardLimits: ForwardLimits;
     readonly body: {
       readonly bytesMax: number;
@@ -85,22 +87,12 @@ export async function placeArrival(
   record: RequestRecord,
   signal: AbortSignal,
 ): Promise<Placed> {
-  if (route.class === "global") return placeGlobal(context, route.service, record);
+  if (!isOfTenant(route)) return placeCellWide(context, route, record);
   const placed = await place(context, { subject, service: route.service }, record, signal);
   if (placed.route === undefined) {
     context.wouldRefuse.note(subject.kind === "refused" ? subject.code : "TENANT_UNKNOWN");
   }
   return placed;
-}
-
-function placeGlobal(context: ServeContext, service: string, record: RequestRecord): Placed {
-  const view = context.view();
-  if (view === undefined) throw new CellError("TABLE_NOT_LOADED", "There is no table.");
-  record.revision = view.table.revision;
-  record.target = globalTarget;
-  const decision = decideGlobal(view, service);
-  if (decision.kind === "refuse") throw new CellError(decision.code, decision.message);
-  return decision;
 }
 
 type Request = {
@@ -124,10 +116,18 @@ async function carry(context: ServeContext, request: Request, first: Placed): Pr
     if (verdict.kind === "decide" && placed.route !== undefined) {
       const wanted = { subject: arrival.subject, service: placed.service };
       placed = await placeAnew(context, wanted, placed.route, context.staleMs, record, signal);
+    } else if (arrival.route.class === "any-cell") {
+      placed = placeCellWide(besides(context, placed), arrival.route, record);
     }
     context.metrics.retries.inc({ reason: verdict.reason });
   }
 }
+
+/** Any other cell will do. */
+const besides = (context: ServeContext, { endpoints }: Placed): PlacingCellWide => ({
+  ...context,
+  isUsable: (urls) => urls !== endpoints && context.isUsable(urls),
+});
 
 const attempt = (
   context: ServeContext,
@@ -186,6 +186,7 @@ function rescue(
   const refusal =
     error instanceof CellError ? error : new CellError("INTERNAL", "A fault in the router.");
   record.errorCode = refusal.code;
+  record.refusal = refusal;
   if (record.flag === "ok") record.flag = "refused";
   record.status = refuse(client, refusal, context.routerId, record.trace.requestId);
 }
@@ -193,8 +194,7 @@ function rescue(
 function finish(context: ServeContext, record: RequestRecord, body: RequestBody): void {
   const endedMs = context.clock.monotonicMs();
   record.bytesIn = body.received;
-  record.count(context.metrics, endedMs);
-  if (context.accessLog) context.log.event("request.done", record.fields(endedMs));
+  conclude(context, record, endedMs);
 }
 
 export function beginRecord(context: ServeContext, req: IncomingMessage): RequestRecord {
@@ -202,14 +202,19 @@ export function beginRecord(context: ServeContext, req: IncomingMessage): Reques
   const peer = (req.socket.remoteAddress ?? "").replace(/^::ffff:(?=\d+\.)/, "");
   const { random } = context;
   const fresh = { requestId: random.uuid(), traceId: random.hex(16), spanId: random.hex(8) };
-  return new RequestRecord({
-    startedMs: context.clock.monotonicMs(),
-    trace: traceOf(req.rawHeaders, context.isTrusted(peer), fresh),
+  const startedMs = context.clock.monotonicMs();
+  const trace = traceOf(req.rawHeaders, context.isTrusted(peer), fresh);
+  const traced = context.tracing?.begin(trace);
+  const record = new RequestRecord({
+    startedMs,
+    trace: traced?.trace ?? trace,
     method: req.method ?? "",
     target: req.url ?? "",
     proto: `HTTP/${req.httpVersion}`,
     peer,
   });
+  record.spans = traced?.spans;
+  return record;
 }
 
 function openBody(

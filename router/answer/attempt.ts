@@ -4,8 +4,9 @@
  * judged too, but only to be counted.
  */
 import { CellError, type ErrorCode } from "../../contract/errors.ts";
+import { headers as names } from "../../contract/headers.ts";
 import type { FoundRoute } from "../../contract/keyspace-routes.ts";
-import type { RawHeaders } from "../../contract/raw-headers.ts";
+import { headerValues, type RawHeaders } from "../../contract/raw-headers.ts";
 import type { RouteClass } from "../../contract/service-route.ts";
 import {
   type ForwardOptions,
@@ -20,6 +21,7 @@ import type { Endpoints } from "../cells/endpoints.ts";
 import type { RouterMetrics, UpstreamErrorReason } from "../observe/metrics.ts";
 import type { RequestRecord } from "../observe/record.ts";
 import { findRoute, type Placed, type RoutingView, type Subject } from "../place/decide.ts";
+import { flagsOf } from "../place/flags.ts";
 import type { WouldRefuse } from "../place/would-refuse.ts";
 import { gateHeaders, rewriteResponse, tenantHeaders } from "../receive/rewrite-headers.ts";
 import { confirmAnswer, isNotAdmitted } from "./confirm.ts";
@@ -58,22 +60,25 @@ export type AttemptResult = {
 export async function tryOnce(context: AttemptContext, attempt: Attempt): Promise<AttemptResult> {
   const { placed, record, headers, hop } = attempt;
   const nonce = context.random.hex(12);
-  const own = wireHeaders(attempt, nonce);
+  const own = wireHeaders(attempt, nonce, context.view());
   const endpoint = context.endpoints.pick(placed.endpoints, record.upstream);
   record.attempt += 1;
   record.upstream = endpoint.url;
-  record.forwardedMs ??= hop.clock.monotonicMs();
+  const startedMs = hop.clock.monotonicMs();
+  record.forwardedMs ??= startedMs;
+  const all = own.length === 0 ? headers : [...headers, ...own];
   let notAdmitted = false;
   const outcome = await forward({
     ...hop,
     endpoint,
-    headers: own.length === 0 ? headers : [...headers, ...own],
+    headers: record.spans?.begin(context.random.hex(8), endpoint.url, startedMs, all) ?? all,
     onResponseHead: (status, raw) => {
       const verdict = judgeHead(context, attempt, { status, raw, nonce });
       notAdmitted = verdict.kind === "not-admitted";
       return verdict.kind === "not-admitted" ? verdict.head : verdict;
     },
   });
+  record.spans?.end(outcome, hop.clock.monotonicMs());
   note(context, placed, outcome, endpoint.url, record);
   return { outcome, notAdmitted };
 }
@@ -82,12 +87,17 @@ export async function tryOnce(context: AttemptContext, attempt: Attempt): Promis
 export function wireHeaders(
   { placed, subject, routeClass }: Pick<Attempt, "placed" | "subject" | "routeClass">,
   nonce: string,
+  view: RoutingView | undefined,
 ): string[] {
   const { cell, wire, service, route } = placed;
   const named = subject.kind === "tenant" ? subject : undefined;
-  if (wire === "plain" || cell === undefined) return [];
-  if (wire === "pass-through") return named === undefined ? [] : tenantHeaders(named);
-  return gateHeaders({ cell, nonce, service, routeClass, named, route });
+  const flags = flagsOf(view?.table.lists.policy, cell, named);
+  const told = flags === "" ? [] : [names.flags, flags];
+  if (wire === "plain" || cell === undefined) return told;
+  if (wire === "pass-through") {
+    return named === undefined ? told : [...tenantHeaders(named), ...told];
+  }
+  return [...gateHeaders({ cell, nonce, service, routeClass, named, route }), ...told];
 }
 
 export type AnswerHead = {
@@ -101,18 +111,28 @@ function judgeHead(context: AttemptContext, attempt: Attempt, head: AnswerHead):
   const { placed, record } = attempt;
   const { wire, route } = placed;
   const gated = wire === "enforce" || wire === "observe";
-  if (!gated || route === undefined) return pass(context, placed, record, head.raw, gated);
+  if (head.status >= 400 && gated) record.cellSaid = headerValues(head.raw, names.error)[0];
+  if (!gated) return pass(context, placed, record, head.raw, false);
   if (isNotAdmitted(head.raw, head.nonce)) {
     if (head.status !== 421) return pass(context, placed, record, head.raw, true);
-    context.metrics.fenced.inc({ cell: route.cell });
-    const text = `Cell ${route.cell} does not own the placement at epoch ${route.epoch}.`;
-    const error = new CellError("PLACEMENT_UNAVAILABLE", text);
+    const error = notAdmitted(placed);
+    context.metrics.fenced.inc({ cell: placed.cell ?? record.target });
     return { kind: "not-admitted", head: { kind: "replace", error } };
   }
+  // A request that named no placement has none that could be confirmed.
+  if (route === undefined) return pass(context, placed, record, head.raw, true);
   return isConfirmed(context, attempt, route, head)
     ? pass(context, placed, record, head.raw, true)
     : { kind: "replace", error: unconfirmed(route) };
 }
+
+const notAdmitted = ({ cell, route }: Placed): CellError =>
+  new CellError(
+    "PLACEMENT_UNAVAILABLE",
+    route === undefined
+      ? `Cell ${cell} may not serve now.`
+      : `Cell ${cell} does not own the placement at epoch ${route.epoch}.`,
+  );
 
 /** Rule R2; also true of an answer that a cell in `observe` did not confirm, which is counted. */
 export function isConfirmed(
@@ -187,6 +207,7 @@ function note(
     context.endpoints.trust(url);
     return;
   }
+  record.failures = [...record.failures, `${url}: ${outcome.reason}`];
   if (record.flag === "ok" || record.attempt > 1) record.flag = outcome.reason;
   if (outcome.kind === "broken") record.status = outcome.status;
   if (reason !== undefined) context.metrics.upstreamErrors.inc({ cell, reason });

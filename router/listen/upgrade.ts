@@ -19,6 +19,7 @@ import { stripResponseHeaders } from "../../runtime/http/hop-headers.ts";
 import { errorFields } from "../../runtime/log.ts";
 import { aboutTarget, answerer, isConfirmed, unconfirmed, wireHeaders } from "../answer/attempt.ts";
 import { isNotAdmitted } from "../answer/confirm.ts";
+import { conclude } from "../observe/conclude.ts";
 import type { RequestRecord } from "../observe/record.ts";
 import type { Placed } from "../place/decide.ts";
 import { ClientGone } from "../place/place.ts";
@@ -93,7 +94,7 @@ function connect(opening: Opening, arrival: Arrival, placed: Placed): void {
   const { subject, route } = arrival;
   req.headers = headerObject([
     ...arrival.headers,
-    ...wireHeaders({ placed, subject, routeClass: route.class }, nonce),
+    ...wireHeaders({ placed, subject, routeClass: route.class }, nonce, context.view()),
     ...["connection", "Upgrade", "upgrade", "websocket"],
   ]);
   const proxy = httpProxy.createProxyServer({});
@@ -196,6 +197,7 @@ function watchSilence({ context, socket }: Opening, upstream: Socket, idleMs: nu
 function fail({ context, socket, record }: Opening, error: CellError): void {
   if (record.status !== 0) return;
   record.errorCode = error.code;
+  record.refusal = error;
   if (record.flag === "ok") record.flag = "refused";
   endWith(socket, error, context.routerId, record.trace.requestId);
   record.status = 503;
@@ -220,8 +222,7 @@ function finish(context: ServeContext, record: RequestRecord, socket: Socket): v
   const endedMs = context.clock.monotonicMs();
   record.bytesIn = socket.bytesRead;
   record.bytesOut = socket.bytesWritten;
-  record.count(context.metrics, endedMs);
-  if (context.accessLog) context.log.event("request.done", record.fields(endedMs));
+  conclude(context, record, endedMs);
 }
 
 /** Duplicates become arrays, which node:http writes as lines of their own. */

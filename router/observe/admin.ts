@@ -10,16 +10,20 @@ import type { Metrics } from "../../runtime/metrics.ts";
 import type { Address } from "../config.ts";
 import type { RoutingView } from "../place/decide.ts";
 import { explain } from "./explain.ts";
+import type { Remembered } from "./remembered.ts";
 
 export type AdminOptions = {
   readonly address: Address;
   readonly metrics: Metrics;
   readonly view: () => RoutingView | undefined;
-  /** Why the router is not ready; undefined when it is. */
-  readonly notReady: () => string | undefined;
+  /** What readiness depends on: never the control plane. */
+  readonly checks: () => readonly ReadyCheck[];
   /** Since the control plane last answered; undefined in static mode. */
   readonly ageMs: () => number | undefined;
+  readonly remembered: Pick<Remembered, "find">;
 };
+
+export type ReadyCheck = { readonly name: string; readonly ok: boolean; readonly text: string };
 
 export type Admin = { readonly address: AddressInfo; readonly close: () => Promise<void> };
 
@@ -54,7 +58,7 @@ async function answer(
       return sendText(res, 200, "ok\n");
     case "/readyz":
     case "/healthz":
-      return sendReady(options, res);
+      return sendReady(options, res, url.searchParams.has("verbose"));
     case "/metrics":
       return sendText(res, 200, options.metrics.text(), "text/plain; version=0.0.4");
     case "/table":
@@ -66,9 +70,15 @@ async function answer(
   }
 }
 
-function sendReady({ notReady }: AdminOptions, res: ServerResponse): void {
-  const reason = notReady();
-  sendText(res, reason === undefined ? 200 : 503, `${reason ?? "ready"}\n`);
+/** Machines read the status; people add `?verbose`. */
+function sendReady({ checks }: AdminOptions, res: ServerResponse, verbose: boolean): void {
+  const all = checks();
+  const failed = all.find(({ ok }) => !ok);
+  const verdict = failed?.text ?? "ready";
+  const lines = all.map(
+    ({ name, ok, text }) => `[${ok ? "+" : "-"}]${name} ${ok ? "ok" : "failed"}: ${text}\n`,
+  );
+  sendText(res, failed === undefined ? 200 : 503, `${verbose ? lines.join("") : ""}${verdict}\n`);
 }
 
 async function sendTable(options: AdminOptions, res: ServerResponse, full: boolean): Promise<void> {
@@ -106,11 +116,19 @@ async function sendTable(options: AdminOptions, res: ServerResponse, full: boole
 const noTable = (): CellError =>
   new CellError("TABLE_NOT_LOADED", "The router has not received a routing table yet.");
 
+/** Enough for every id that a router takes from a trusted proxy. */
+const requestIdCharsMax = 128;
+
 function sendExplanation(
-  { view: read }: AdminOptions,
+  { view: read, remembered }: AdminOptions,
   res: ServerResponse,
   query: URLSearchParams,
 ): void {
+  const request = query.get("request");
+  if (request !== null) {
+    sendJson(res, 200, remembered.find(request.slice(0, requestIdCharsMax)));
+    return;
+  }
   try {
     const view = read();
     if (view === undefined) throw noTable();

@@ -25,6 +25,8 @@ export type RouterEvents = {
     /** What the client got; 0 if it got nothing. */
     readonly status: number;
     readonly dur_ms: number;
+    /** The router's own part of it, before a cell was asked. */
+    readonly overhead_ms: number;
     readonly hold_ms: number;
     readonly queue_ms: number;
     readonly connect_ms: number;

@@ -1,12 +1,16 @@
 /** What is known of a request while it is served: the one source of its log line and its metrics. */
-import type { ErrorCode } from "../../contract/errors.ts";
+import type { CellError, ErrorCode } from "../../contract/errors.ts";
 import type { CellId } from "../../contract/ids.ts";
 import type { FoundRoute } from "../../contract/keyspace-routes.ts";
+import type { RouteClass } from "../../contract/service-route.ts";
 import type { HopTimes } from "../../runtime/http/forward.ts";
 import type { Identity } from "../receive/identify.ts";
 import type { Trace } from "../receive/rewrite-headers.ts";
 import type { RouterEvents } from "./events.ts";
 import { classLabel, methodLabel, noCell, type RouterMetrics } from "./metrics.ts";
+import type { RequestSpans } from "./request-spans.ts";
+
+const none: readonly string[] = [];
 
 export class RequestRecord {
   readonly startedMs: number;
@@ -22,6 +26,7 @@ export class RequestRecord {
   /** In metrics, where it is no cell that is asked. */
   target: string = noCell;
   service: string | undefined;
+  routeClass: RouteClass | undefined;
   revision: number | undefined;
   upstream: string | undefined;
   attempt = 0;
@@ -32,6 +37,14 @@ export class RequestRecord {
   forwardedMs: number | undefined;
   times: HopTimes = { queueMs: 0, connectMs: 0, firstByteMs: 0 };
   errorCode: ErrorCode | undefined;
+  /** What the client was told by the router itself. */
+  refusal: CellError | undefined;
+  /** Attempts that failed, in words. */
+  failures: readonly string[] = none;
+  /** The code that a cell's answer of 400 or more named. */
+  cellSaid: string | undefined;
+  /** Undefined: this request is not traced. */
+  spans: RequestSpans | undefined;
   flag = "ok";
 
   constructor(start: {
@@ -62,6 +75,7 @@ export class RequestRecord {
       proto: this.proto,
       status: this.status,
       dur_ms: round(endedMs - this.startedMs),
+      overhead_ms: round(this.ownMs(endedMs)),
       hold_ms: round(this.holdMs),
       queue_ms: round(times.queueMs),
       connect_ms: round(times.connectMs),
@@ -82,6 +96,11 @@ export class RequestRecord {
     };
   }
 
+  /** The router's own time before a cell was asked, or in all if none was. */
+  ownMs(endedMs: number): number {
+    return Math.max(0, (this.forwardedMs ?? endedMs) - this.startedMs - this.holdMs);
+  }
+
   count(metrics: RouterMetrics, endedMs: number): void {
     const cell = this.cell ?? this.target;
     const code_class = classLabel(this.status);
@@ -89,7 +108,7 @@ export class RequestRecord {
     metrics.duration.observe((endedMs - this.startedMs) / 1000, { cell, code_class });
     if (this.errorCode !== undefined) metrics.refusals.inc({ code: this.errorCode });
     if (this.forwardedMs === undefined) return;
-    metrics.overhead.observe((this.forwardedMs - this.startedMs - this.holdMs) / 1000);
+    metrics.overhead.observe(this.ownMs(endedMs) / 1000);
     metrics.connect.observe(this.times.connectMs / 1000);
   }
 }

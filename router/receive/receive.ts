@@ -56,6 +56,7 @@ export function receive(context: Receiving, req: IncomingMessage, record: Reques
   const { route, identified } = addressee(view, checked, req.rawHeaders);
   if (identified.kind === "tenant") record.identity = identified;
   record.service = route.service;
+  record.routeClass = route.class;
   const trusted = context.isTrusted(record.peer);
   const headers = rewriteRequest({
     headers: stripped.headers,

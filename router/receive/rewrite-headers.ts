@@ -54,10 +54,14 @@ export type Trace = {
   readonly requestId: string;
   readonly traceId: string;
   readonly spanId: string;
+  /** The client's span; undefined where its trace does not go on. */
+  readonly parentId: string | undefined;
   readonly flags: string;
   /** The client's own trace goes on, so its `tracestate` does too. */
   readonly continued: boolean;
 };
+
+const unparented = { parentId: undefined, flags: "00", continued: false } as const;
 
 /**
  * A valid `traceparent` is continued with a span of ours, anything else is replaced (W3C Trace Context
@@ -76,8 +80,8 @@ export function traceOf(
   const [, traceId = "", parentId = "", flags = "00"] = match ?? [];
   const valid = parents.length === 1 && /[1-9a-f]/.test(traceId) && /[1-9a-f]/.test(parentId);
   return valid
-    ? { requestId, traceId, spanId: fresh.spanId, flags, continued: true }
-    : { requestId, traceId: fresh.traceId, spanId: fresh.spanId, flags: "00", continued: false };
+    ? { requestId, traceId, spanId: fresh.spanId, parentId, flags, continued: true }
+    : { requestId, ...unparented, traceId: fresh.traceId, spanId: fresh.spanId };
 }
 
 export type RewriteRequest = {
@@ -166,7 +170,7 @@ export function gateHeaders(attempt: AttemptHeaders): string[] {
   if (named !== undefined) own.push(...tenantHeaders(named));
   if (route !== undefined) own.push(names.key, route.key, names.epoch, String(route.epoch));
   if (service !== defaultService) own.push(names.service, service);
-  if (routeClass === "read" || routeClass === "fan-out") own.push(names.routeClass, routeClass);
+  if (routeClass !== "tenant" && routeClass !== "global") own.push(names.routeClass, routeClass);
   return own;
 }
 

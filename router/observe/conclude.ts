@@ -1,0 +1,28 @@
+/** The end of every request and of every tunnel: it is counted, logged, remembered and traced, once. */
+import type { Log } from "../../runtime/log.ts";
+import type { Random } from "../../runtime/random.ts";
+import { type AccessLogPolicy, wantsLine } from "./access-log.ts";
+import type { RouterEvents } from "./events.ts";
+import type { RouterMetrics } from "./metrics.ts";
+import type { RequestRecord } from "./record.ts";
+import type { Remembered } from "./remembered.ts";
+import type { Tracing } from "./tracing.ts";
+
+export type Concluding = {
+  readonly metrics: RouterMetrics;
+  readonly log: Log<RouterEvents>;
+  readonly random: Random;
+  readonly accessLog: AccessLogPolicy;
+  readonly remembered: Remembered;
+  /** Undefined: traces are off. */
+  readonly tracing: Tracing | undefined;
+};
+
+export function conclude(context: Concluding, record: RequestRecord, endedMs: number): void {
+  record.count(context.metrics, endedMs);
+  if (wantsLine(context.accessLog, record, context.random.unit)) {
+    context.log.event("request.done", record.fields(endedMs));
+  }
+  context.remembered.consider(record, endedMs);
+  if (record.spans !== undefined) context.tracing?.end(record, record.spans, endedMs);
+}
