@@ -83,6 +83,21 @@ export const errorTable = {
     64,
     "The header section is larger than the limit.",
   ),
+  URL_TOO_LONG: entry(414, "client", "never", 64, "The request target is longer than the limit."),
+  REQUEST_TIMEOUT: entry(
+    408,
+    "client",
+    "never",
+    64,
+    "The request's head did not arrive within the time for it.",
+  ),
+  HOST_MISDIRECTED: entry(
+    421,
+    "client",
+    "never",
+    64,
+    "The certificate of this connection does not speak for the host that is asked for.",
+  ),
   LOOP_DETECTED: entry(508, "router", "never", 1, "The request has already passed this router."),
   // Routing and forwarding.
   TABLE_NOT_LOADED: entry(503, "router", "safe", 69, "The router has no routing table yet."),

@@ -15,12 +15,18 @@ const reasons: Readonly<Record<string, string>> = {
  */
 export async function listenOn(
   server: Server,
-  at: { readonly host: string; readonly port: number },
+  at: {
+    readonly host: string;
+    readonly port: number;
+    /** Several may listen on one address, and the system spreads the connections. */
+    readonly reusePort?: boolean;
+  },
 ): Promise<AddressInfo> {
   try {
     await new Promise<void>((resolve, reject) => {
       server.once("error", reject);
-      server.listen(at.port, at.host, () => {
+      const { port, host, reusePort = false } = at;
+      server.listen({ port, host, reusePort }, () => {
         server.off("error", reject);
         resolve();
       });

@@ -73,7 +73,7 @@ describe("refused", () => {
       { headers: ["Host", "a", ..."abcde".split("").flatMap((x) => [x, x])] },
       "HEADERS_TOO_LARGE",
     ],
-    ["a long target", { target: `/${"x".repeat(40)}` }, "HEADERS_TOO_LARGE"],
+    ["a long target", { target: `/${"x".repeat(40)}` }, "URL_TOO_LONG"],
   ])("%s", (_name, head, code) => {
     expect(check(head)).toMatchObject({ kind: "refused", code });
   });

@@ -70,7 +70,7 @@ function sizeProblem({ headers, target }: RequestHead, limits: HeadLimits) {
     return refused("HEADERS_TOO_LARGE", `more than ${limits.fieldsMax} header fields`);
   }
   if (target.length > limits.targetBytesMax) {
-    return refused("HEADERS_TOO_LARGE", `the target is longer than ${limits.targetBytesMax} bytes`);
+    return refused("URL_TOO_LONG", `the target is longer than ${limits.targetBytesMax} bytes`);
   }
   return undefined;
 }
