@@ -164,7 +164,8 @@ function judge(request: Request, placed: Placed, result: AttemptResult): RetryVe
     answered: outcome.status !== undefined,
     bodyEmpty: request.body.empty,
     bodyIntact: request.body.replayable,
-    endpoints: placed.endpoints.length,
+    // Another cell is another endpoint to a route that all cells answer alike.
+    endpoints: placed.endpoints.length + (request.arrival.route.class === "any-cell" ? 1 : 0),
   });
 }
 

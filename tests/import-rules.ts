@@ -14,7 +14,8 @@ const contract = /^contract\//;
 const runtime = /^runtime\//;
 const assertions = /^runtime\/assert\.ts$/;
 /** The router's decisions: values in, values out. */
-const pureRouter = /^router\/(receive\/(identify|rewrite-headers)|place\/decide|cells\/retry)\.ts$/;
+const pureRouter =
+  /^router\/(receive\/(identify|rewrite-headers)|place\/(decide|flags)|cells\/retry)\.ts$/;
 
 export const importRules: readonly ImportRule[] = [
   {

@@ -17,6 +17,7 @@ import type { Gate, Ticket } from "./gate.ts";
 import type { GateView } from "./gate-decision.ts";
 import {
   type Asked,
+  type AskedClass,
   decideConfirmationOf,
   decidePassage,
   nonceOf,
@@ -46,7 +47,7 @@ export type Entered = {
   readonly kind: "entered";
   readonly asked: Asked;
   readonly service: string;
-  readonly routeClass: "tenant" | "read" | "fan-out";
+  readonly routeClass: AskedClass;
   readonly wouldRefuse: PassageCode | undefined;
   /** It was let in by a stage that refuses nothing. */
   readonly lenient: boolean;
@@ -87,6 +88,7 @@ export async function enter(
   const prepared = prepareHeaders(req, [
     ...vouchedHeaders(asked, wouldRefuse),
     ...[headers.cell, cell],
+    ...flagHeaders(asked, onlyValue(valuesOf, headers.flags)),
   ]);
   if (prepared instanceof CellError) return { kind: "refused", error: prepared, nonce };
   if (wouldRefuse !== undefined) options.onWouldRefuse(wouldRefuse);
@@ -101,6 +103,10 @@ export async function enter(
     ticket: options.gate.enter(ticketKeyOf(asked), cut),
   };
 }
+
+/** Feature flags as the router told them; a request that did not come from one has none. */
+const flagHeaders = (asked: Asked, flags: string | undefined): string[] =>
+  asked.kind === "bare" || flags === undefined || flags === "" ? [] : [headers.flags, flags];
 
 /** The answer's headers for the router, or the error that goes instead. */
 export function confirmHead(options: EntryOptions, entry: Entered, raw: string[]): HeadVerdict {

@@ -1,8 +1,8 @@
 /**
  * What becomes of a request at the gate, in every stage of the cell and for every class of route. Pure.
  *
- * Always true: in `enforce` only what `gate-decision.ts` admits gets through, and fan-out requests,
- * which speak of no tenant, while the cell may serve. In the other stages everything gets through
+ * Always true: in `enforce` only what `gate-decision.ts` admits gets through, and requests of the
+ * classes that speak of no tenant (fan-out, any-cell, public), while the cell may serve. In the other stages everything gets through
  * and what would have been refused carries its code; such a request is given no key and no epoch,
  * because nobody here has checked them, and its answer is confirmed if it can be, never replaced.
  */
@@ -16,6 +16,7 @@ import {
   parseTenantId,
   type TenantId,
 } from "../../contract/ids.ts";
+import type { RouteClass } from "../../contract/service-route.ts";
 import {
   type Admission,
   type Confirmation,
@@ -31,11 +32,21 @@ import {
 } from "./gate-decision.ts";
 import type { Placement } from "./placement.ts";
 
+/** `fan-out` only reads, for all tenants of the cell; the others are the application's own matter. */
+const cellWideClasses = ["fan-out", "any-cell", "public"] as const satisfies readonly RouteClass[];
+type CellWideClass = (typeof cellWideClasses)[number];
+export type AskedClass = "tenant" | "read" | CellWideClass;
+
 /** What a request says of itself. */
 export type Asked =
   | { readonly kind: "keyed"; readonly request: GateRequest }
-  /** GET or HEAD for all tenants of this cell. */
-  | { readonly kind: "fan-out"; readonly cell: CellId; readonly nonce: string }
+  /** Of a class that speaks of no tenant. */
+  | {
+      readonly kind: "cell-wide";
+      readonly routeClass: CellWideClass;
+      readonly cell: CellId;
+      readonly nonce: string;
+    }
   /** Not, or not wholly, what a router sends with a placement. */
   | {
       readonly kind: "bare";
@@ -80,8 +91,9 @@ export function parseAsked(valuesOf: Values): Asked {
   const namesTenant = [headers.tenant, headers.key, headers.epoch].some(
     (name) => valuesOf(name).length > 0,
   );
-  if (routeClassOf(valuesOf) === "fan-out" && !namesTenant) {
-    if (cell !== undefined && nonce !== undefined) return { kind: "fan-out", cell, nonce };
+  const routeClass = routeClassOf(valuesOf);
+  if (isCellWide(routeClass) && !namesTenant && cell !== undefined && nonce !== undefined) {
+    return { kind: "cell-wide", routeClass, cell, nonce };
   }
   return {
     kind: "bare",
@@ -91,9 +103,12 @@ export function parseAsked(valuesOf: Values): Asked {
   };
 }
 
-export function routeClassOf(valuesOf: Values): "tenant" | "read" | "fan-out" {
+const isCellWide = (routeClass: string | undefined): routeClass is CellWideClass =>
+  cellWideClasses.some((one) => one === routeClass);
+
+export function routeClassOf(valuesOf: Values): AskedClass {
   const named = onlyValue(valuesOf, headers.routeClass);
-  return named === "read" || named === "fan-out" ? named : "tenant";
+  return named === "read" || isCellWide(named) ? named : "tenant";
 }
 
 /** Undefined when it is absent; of two, neither. */
@@ -123,7 +138,7 @@ export function decideConfirmationOf(asked: Asked, view: GateView): Confirmation
 
 /** What the application is told. Only what was checked, or what the router alone decides. */
 export function vouchedHeaders(asked: Asked, wouldRefuse: PassageCode | undefined): string[] {
-  if (asked.kind === "fan-out") return [headers.routeClass, "fan-out"];
+  if (asked.kind === "cell-wide") return [headers.routeClass, asked.routeClass];
   const { tenant, keyspace } = asked.kind === "keyed" ? asked.request : asked;
   const told = [
     ...(tenant === undefined ? [] : [headers.tenant, tenant]),
@@ -146,8 +161,8 @@ function judge(asked: Asked, method: string, view: GateView): Judged {
   switch (asked.kind) {
     case "keyed":
       return decideAdmission(asked.request, view);
-    case "fan-out":
-      return method === "GET" || method === "HEAD"
+    case "cell-wide":
+      return asked.routeClass !== "fan-out" || method === "GET" || method === "HEAD"
         ? decideCell(asked.cell, view)
         : refuse("METHOD_NOT_ALLOWED", "a fan-out only reads: GET or HEAD");
     case "bare":

@@ -13,7 +13,7 @@ import { type AttemptContext, wireHeaders } from "./attempt.ts";
 import { confirmsCell } from "./confirm.ts";
 import { embedAnswer, type MissingReason, type Part } from "./fan-out-answer.ts";
 
-export type AskContext = Pick<AttemptContext, "endpoints" | "tally" | "wouldRefuse"> & {
+export type AskContext = Pick<AttemptContext, "endpoints" | "tally" | "wouldRefuse" | "view"> & {
   readonly random: Random;
   readonly clock: Clock;
 };
@@ -70,7 +70,11 @@ async function exchange(context: AskContext, ask: AskCell, endpoint: Endpoint): 
   const { placed, path, headers, signal } = ask;
   const missing = missingFrom(ask);
   const nonce = context.random.hex(12);
-  const own = wireHeaders({ placed, subject: nobody, routeClass: "fan-out" }, nonce);
+  const own = wireHeaders(
+    { placed, subject: nobody, routeClass: "fan-out" },
+    nonce,
+    context.view(),
+  );
   const answer = await endpoint.pool.request({
     method: "GET",
     path: endpoint.basePath + path,

@@ -22,6 +22,8 @@ import { type AskContext, askCell, type Budget } from "./ask-cell.ts";
 import { buildFanOutAnswer, missingOf, type Part } from "./fan-out-answer.ts";
 
 export type FanOutLimits = {
+  /** Where the route says nothing else: cells that have not answered by then are missing. */
+  readonly deadlineMs: number;
   /** At the same time, in this router. */
   readonly runningMax: number;
   readonly cellBytesMax: number;
@@ -29,6 +31,7 @@ export type FanOutLimits = {
 };
 export const fanOutLimits: FanOutLimits = {
   runningMax: 16,
+  deadlineMs: 2000,
   cellBytesMax: 1024 * 1024,
   totalBytesMax: 16 * 1024 * 1024,
 };
@@ -101,7 +104,9 @@ async function askAll(
   if (decision.kind === "refuse") throw new CellError(decision.code, decision.message);
   const over = new AbortController();
   const leave = () => over.abort(clientGone);
-  const deadline = clock.after(arrival.route.deadlineMs, () => over.abort("deadline"));
+  const deadline = clock.after(arrival.route.deadlineMs ?? fanOuts.limits.deadlineMs, () =>
+    over.abort("deadline"),
+  );
   signal.addEventListener("abort", leave, { once: true });
   if (signal.aborted) leave();
   record.forwardedMs = clock.monotonicMs();

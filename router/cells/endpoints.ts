@@ -47,6 +47,12 @@ export class Endpoints {
     return chosen.known.endpoint;
   }
 
+  /** Is there one that is not known to be down? */
+  readonly isUsable = (urls: readonly string[]): boolean => {
+    const nowMs = this.#clock.monotonicMs();
+    return urls.some((url) => (this.#known.get(url)?.suspectUntilMs ?? 0) <= nowMs);
+  };
+
   suspect(url: string): void {
     const known = this.#known.get(url);
     if (known !== undefined) known.suspectUntilMs = this.#clock.monotonicMs() + suspectMs;

@@ -10,6 +10,8 @@ import type { FoundRoute } from "../../contract/keyspace-routes.ts";
 import type { CellStage, RoutedCell } from "../../contract/routing-table.ts";
 import {
   defaultService,
+  type Fallback,
+  type Priority,
   type RouteClass,
   type ServiceRoute,
 } from "../../contract/service-route.ts";
@@ -98,6 +100,31 @@ export function decideGlobal({ table }: RoutingView, service: string): Placed | 
   return { kind: "proxy", cell: undefined, route: undefined, wire: "plain", service, endpoints };
 }
 
+/** The one cell that a route of class `public` names. */
+export const decidePublic = (view: RoutingView, cell: CellId, service: string): Placed | Refused =>
+  toCell(view, cell, undefined, service);
+
+/**
+ * One of the cells that offer the service, for a route of class `any-cell`. `share` (from 0, below 1) says
+ * which of them; those of which `isUsable` says no are passed over while there are others.
+ */
+export function decideAnyCell(
+  view: RoutingView,
+  service: string,
+  share: number,
+  isUsable: (endpoints: readonly string[]) => boolean,
+): Placed | Refused {
+  const offering = view.table.lists.cells.filter(({ services }) =>
+    Object.hasOwn(services, service),
+  );
+  const usable = offering.filter(({ services }) => isUsable(services[service]?.endpoints ?? []));
+  const pool = usable.length > 0 ? usable : offering;
+  const chosen = pool[Math.floor(share * pool.length)];
+  return chosen === undefined
+    ? refuse("SERVICE_UNKNOWN", `No cell offers a service ${service}.`)
+    : toCell(view, chosen.id, undefined, service);
+}
+
 /** A cell that a fan-out goes to, or one that it cannot go to although it owns tenants. */
 export type FanOutTarget = (Placed & { readonly cell: CellId }) | { readonly missing: CellId };
 
@@ -168,14 +195,21 @@ const refuse = (
 export type ChosenRoute = {
   readonly service: string;
   readonly class: RouteClass;
-  /** Of class `fan-out`. */
-  readonly deadlineMs: number;
+  /** Of class `public`. */
+  readonly cell: CellId | undefined;
+  /** From the request's head to the answer's. */
+  readonly deadlineMs: number | undefined;
+  readonly priority: Priority;
+  /** Says what a request is answered with when no cell can; the route itself, so that it can be told from others. */
+  readonly fallback: Fallback | undefined;
 };
-const fanOutDeadlineMs = 2000;
 const defaultRoute: ChosenRoute = {
   service: defaultService,
   class: "tenant",
-  deadlineMs: fanOutDeadlineMs,
+  cell: undefined,
+  deadlineMs: undefined,
+  priority: "normal",
+  fallback: undefined,
 };
 
 /** The first route whose host and path prefix both fit, else the tenant's `default` service. */
@@ -190,13 +224,14 @@ export function chooseRoute(
       (pathPrefix === undefined || prefixFits(pathPrefix, path)),
   );
   if (route === undefined) return defaultRoute;
-  const { service, class: routeClass = "tenant", deadlineMs = fanOutDeadlineMs } = route;
-  return { service, class: routeClass, deadlineMs };
+  const { service, class: routeClass = "tenant", cell, deadlineMs, fallback } = route;
+  const { priority = "normal" } = route;
+  return { service, class: routeClass, cell, deadlineMs, priority, fallback };
 }
 
 /** Of a route that carries requests of one tenant. */
-export const isOfTenant = ({ class: routeClass }: { readonly class?: RouteClass | undefined }) =>
-  routeClass !== "global" && routeClass !== "fan-out";
+export const isOfTenant = ({ class: routeClass = "tenant" }: Pick<ServiceRoute, "class">) =>
+  routeClass === "tenant" || routeClass === "read";
 
 /** `*.example.com` fits every name below it. */
 const hostFits = (pattern: string, hostname: string): boolean =>

@@ -55,8 +55,14 @@ export function parseStaticTable(file: string, text: string, revision: number): 
   const { passThrough, globalServices, policy } = parsed.data;
   const aliasing = readAliasing(parsed.data);
   const names = readAliases(parsed.data, aliasing, problems);
-  if (passThrough !== undefined && !Object.hasOwn(parsed.data.cells, passThrough)) {
+  const isThere = (cell: string) => Object.hasOwn(parsed.data.cells, cell);
+  if (passThrough !== undefined && !isThere(passThrough)) {
     problems.push(`passThrough: there is no cell ${passThrough}`);
+  }
+  for (const [at, { cell }] of parsed.data.serviceRoutes.entries()) {
+    if (cell !== undefined && !isThere(cell)) {
+      problems.push(`serviceRoutes.${at}: there is no cell ${cell}`);
+    }
   }
   if (problems.length > 0) throw invalid(file, problems);
   const table = buildTable(
