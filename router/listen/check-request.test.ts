@@ -20,6 +20,9 @@ describe("carried", () => {
     [{ target: "HTTP://ACME.test" }, "acme.test", "/"],
     [{ target: "http://acme.test?x" }, "acme.test", "/?x"],
     [{ version: "1.0" }, "acme.test", "/p"],
+    [{ version: "1.0", headers: ["Host", "a.test", "Expect", "more"] }, "a.test", "/p"],
+    [{ headers: ["Host", "a.test:65535", "Expect", "100-Continue"] }, "a.test", "/p"],
+    [{ method: "OPTIONS", headers: ["Host", "a.test", "Max-Forwards", "10"] }, "a.test", "/p"],
     [{ headers: ["Host", "acme.test", "Transfer-Encoding", "Chunked"] }, "acme.test", "/p"],
     [{ method: "OPTIONS", headers: ["Host", "acme.test", "Max-Forwards", "1"] }, "acme.test", "/p"],
   ])("%j", (head, hostname, path) => {

@@ -6,6 +6,7 @@
  * in other forms (RFC 9110 section 7, RFC 9112 sections 3 and 6). Routing looks at the same bytes that are
  * forwarded; nothing is normalised.
  */
+import { isIPv6 } from "node:net";
 import type { ErrorCode } from "../../contract/errors.ts";
 import { headerValues, type RawHeaders } from "../../contract/raw-headers.ts";
 
@@ -40,7 +41,11 @@ const refused = (code: ErrorCode, message: string): CheckedRequest & { kind: "re
 const invalid = (message: string) => refused("REQUEST_INVALID", message);
 
 export function checkRequest(head: RequestHead, limits: HeadLimits): CheckedRequest {
-  const problem = versionProblem(head) ?? sizeProblem(head, limits) ?? methodProblem(head);
+  const problem =
+    versionProblem(head) ??
+    sizeProblem(head, limits) ??
+    methodProblem(head) ??
+    expectationProblem(head);
   if (problem !== undefined) return problem;
   const host = hostOf(head.headers);
   if (typeof host !== "string") return host;
@@ -76,26 +81,51 @@ function sizeProblem({ headers, target }: RequestHead, limits: HeadLimits) {
 }
 
 function methodProblem({ method, headers }: RequestHead): CheckedRequest | undefined {
-  if (method === "CONNECT" || method === "TRACE") {
+  // Node's parser takes SOURCE from the protocol ICE, which nobody here speaks.
+  if (method === "CONNECT" || method === "TRACE" || method === "SOURCE") {
     return refused("METHOD_NOT_ALLOWED", `${method} is not carried`);
   }
-  if (method === "OPTIONS" && headerValues(headers, "max-forwards").includes("0")) {
+  if (
+    method === "OPTIONS" &&
+    headerValues(headers, "max-forwards").some((hops) => /^0+$/.test(hops))
+  ) {
     return refused("METHOD_NOT_ALLOWED", "Max-Forwards is used up");
   }
   return undefined;
 }
 
+/** Node finds `100-continue` anywhere in the header; an expectation beside it would go unheard. */
+function expectationProblem({ version, headers }: RequestHead): CheckedRequest | undefined {
+  // HTTP/1.0 has no such thing and is served as if it were not there (RFC 9110 section 10.1.1).
+  if (version === "1.0") return undefined;
+  const expectations = headerValues(headers, "expect");
+  const good =
+    expectations.length === 0 ||
+    (expectations.length === 1 && expectations[0]?.toLowerCase() === "100-continue");
+  return good
+    ? undefined
+    : refused("EXPECTATION_FAILED", "only Expect: 100-continue is understood");
+}
+
 /** A registered name, an IPv4 address or an IPv6 literal, and a port (RFC 3986 section 3.2.2). */
 const hostPattern = /^(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+(?::\d{0,5})?$/;
-const literalPattern = /^\[[0-9A-Fa-f:.]+\](?::\d{0,5})?$/;
+const literalPattern = /^\[([0-9A-Fa-f:.]+)\](?::\d{0,5})?$/;
+const portMax = 65_535;
 
 function hostOf(headers: RawHeaders): string | CheckedRequest {
   const hosts = headerValues(headers, "host");
   const [host] = hosts;
   if (host === undefined) return invalid("the Host header is missing");
   if (hosts.length > 1) return invalid("there is more than one Host header");
-  const good = host.length <= 260 && (hostPattern.test(host) || literalPattern.test(host));
-  return good && host !== "" ? host : invalid("the Host header is not a host");
+  return isHost(host) ? host : invalid("the Host header is not a host");
+}
+
+function isHost(host: string): boolean {
+  if (host.length > 260) return false;
+  if (Number(host.slice(host.lastIndexOf(":") + 1)) > portMax && /:\d+$/.test(host)) return false;
+  if (hostPattern.test(host)) return true;
+  const literal = literalPattern.exec(host);
+  return literal !== null && isIPv6(literal[1] ?? "");
 }
 
 function originForm(target: string, host: string): string | CheckedRequest {
