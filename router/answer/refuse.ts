@@ -5,6 +5,7 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { type CellError, errorBody, errorTable } from "../../contract/errors.ts";
 import { headers as names, requestIdHeader } from "../../contract/headers.ts";
+import { proxyStatus, proxyStatusHeader } from "./proxy-status.ts";
 
 export const retryAfterSeconds = 1;
 /** Of requests that broke HTTP nothing after them on the connection can be believed. */
@@ -13,6 +14,8 @@ const closingCodes: ReadonlySet<string> = new Set([
   "HEADERS_TOO_LARGE",
   "BODY_TOO_LARGE",
   "EXPECTATION_FAILED",
+  "URL_TOO_LONG",
+  "REQUEST_TIMEOUT",
 ]);
 
 export type RefusalText = {
@@ -32,6 +35,7 @@ export function buildRefusal(error: CellError, routerId: string, requestId: stri
       ...["cache-control", "no-store"],
       ...[names.error, error.code],
       ...[names.answeredBy, `router ${routerId}`],
+      ...[proxyStatusHeader, proxyStatus(error, routerId)],
       ...[requestIdHeader, requestId],
       ...(httpStatus === 503 ? ["retry-after", String(retryAfterSeconds)] : []),
       ...(closingCodes.has(error.code) ? ["connection", "close"] : []),
