@@ -256,7 +256,7 @@ describe("while a tenant moves", () => {
       ask(router.port, "acme", { method: "POST", body: `order ${nth}` }),
     );
     await until(async () =>
-      expect((await admin(router, "/metrics")).text).toMatch(/held_requests 20/),
+      expect((await admin(router, "/metrics")).text).toMatch(/held_requests\{cell="a"\} 20/),
     );
     expect((await ask(router.port, "globex")).status).toBe(200);
     Object.assign(owned, moved);

@@ -6,6 +6,7 @@ import type { RouterEvents } from "./events.ts";
 import type { RouterMetrics } from "./metrics.ts";
 import type { RequestRecord } from "./record.ts";
 import type { Remembered } from "./remembered.ts";
+import type { TopTenants } from "./top-tenants.ts";
 import type { Tracing } from "./tracing.ts";
 
 export type Concluding = {
@@ -14,12 +15,20 @@ export type Concluding = {
   readonly random: Random;
   readonly accessLog: AccessLogPolicy;
   readonly remembered: Remembered;
+  readonly tenants: TopTenants;
   /** Undefined: traces are off. */
   readonly tracing: Tracing | undefined;
 };
 
+const tenantLabel = ({ keyspace, tenant }: NonNullable<RequestRecord["identity"]>): string =>
+  keyspace === "default" ? tenant : `${keyspace}/${tenant}`;
+
 export function conclude(context: Concluding, record: RequestRecord, endedMs: number): void {
   record.count(context.metrics, endedMs);
+  // Only who is carried: a name that nobody has would take the place of one that somebody has.
+  if (record.identity !== undefined && record.cell !== undefined) {
+    context.tenants.note(tenantLabel(record.identity));
+  }
   if (wantsLine(context.accessLog, record, context.random.unit)) {
     context.log.event("request.done", record.fields(endedMs));
   }

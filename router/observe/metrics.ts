@@ -1,6 +1,6 @@
 /**
  * The router's metrics. Label values come from closed lists or from the cell registry, never from what
- * a client sends: no tenant, no path, no free method.
+ * a client sends: no path, no free method; of tenants only the busiest, see top-tenants.ts.
  */
 import type { Counter, Gauge, Histogram, Labels, Metrics } from "../../runtime/metrics.ts";
 import { durationBuckets } from "../../runtime/metrics.ts";
@@ -44,6 +44,7 @@ export type RouterMetrics = {
   readonly overhead: Histogram;
   readonly upstreamErrors: Counter;
   readonly retries: Counter;
+  readonly fallbacks: Counter;
   readonly refusals: Counter;
   readonly confirmations: Counter;
   readonly holds: Counter;
@@ -52,6 +53,7 @@ export type RouterMetrics = {
   readonly fenced: Counter;
   readonly wouldRefuse: Counter;
   readonly fanOutMissing: Counter;
+  readonly tenantRequests: Counter;
   readonly tableApplied: Counter;
   readonly tableRefused: Counter;
   readonly syncs: Counter;
@@ -98,6 +100,11 @@ function trafficMetrics(metrics: Metrics): Omit<RouterMetrics, keyof TableMetric
       name("upstream_errors_total"),
       "Attempts that a cell failed, by cell and reason.",
     ),
+    fallbacks: metrics.counter(
+      name("fallbacks_total"),
+      "Requests that a cell could not answer, on routes with a fallback, by what was answered instead.",
+      presets("kind", ["stale", "static", "none"]),
+    ),
     retries: metrics.counter(
       name("retries_total"),
       "Second attempts, by reason.",
@@ -129,6 +136,10 @@ function trafficMetrics(metrics: Metrics): Omit<RouterMetrics, keyof TableMetric
       name("would_refuse_total"),
       "Requests carried to a cell before stage enforce that would be refused in it, by code.",
       presets("code", wouldRefuseCodes),
+    ),
+    tenantRequests: metrics.counter(
+      name("tenant_requests_total"),
+      "Requests of the busiest tenants; all others together are _other.",
     ),
     fanOutMissing: metrics.counter(
       name("fan_out_missing_total"),

@@ -69,6 +69,11 @@ export class Hold {
     return this.#total;
   }
 
+  /** By what they wait for. */
+  heldByKey(): ReadonlyMap<PlacementKey, number> {
+    return new Map([...this.#queues].map(([key, { waiters }]) => [key, waiters.size]));
+  }
+
   stateOf(key: PlacementKey): HoldState {
     return this.#queues.get(key)?.state ?? "idle";
   }
