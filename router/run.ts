@@ -4,34 +4,17 @@
  */
 import { release } from "../contract/release.ts";
 import { type Clock, systemClock } from "../runtime/clock.ts";
-import { forwardLimits } from "../runtime/http/forward.ts";
-import { createLifecycle } from "../runtime/lifecycle.ts";
+import { createLifecycle, type Lifecycle } from "../runtime/lifecycle.ts";
 import { createLog, errorFields, type Log } from "../runtime/log.ts";
-import { type Loop, startLoop } from "../runtime/loop.ts";
-import { createMetrics, type Metrics } from "../runtime/metrics.ts";
-import { type Random, systemRandom } from "../runtime/random.ts";
+import type { Metrics } from "../runtime/metrics.ts";
+import type { Random } from "../runtime/random.ts";
 import { resolveSecret } from "../runtime/secret-ref.ts";
-import { type FanOuts, fanOutLimits } from "./answer/fan-out.ts";
-import { CellTally } from "./cells/cell-tally.ts";
-import { Endpoints } from "./cells/endpoints.ts";
 import { parseRouterConfig, type RouterConfig } from "./config.ts";
-import { listenH2c } from "./listen/h2c.ts";
-import { dropMoved } from "./fallback/instead.ts";
-import { KeptAnswers, keptLimits } from "./fallback/kept-answers.ts";
-import { type ListenerOptions, listen } from "./listen/server.ts";
-import { createTunnels, tunnelLimits } from "./listen/upgrade.ts";
 import { type ReadyCheck, startAdmin } from "./observe/admin.ts";
 import type { RouterEvents } from "./observe/events.ts";
-import { addGauges, createCellSeries } from "./observe/gauges.ts";
-import { createRouterMetrics } from "./observe/metrics.ts";
-import { Remembered } from "./observe/remembered.ts";
-import { rankMs, TopTenants } from "./observe/top-tenants.ts";
-import { startTracing, type Tracing } from "./observe/tracing.ts";
-import { Hold } from "./place/hold.ts";
-import { WouldRefuse } from "./place/would-refuse.ts";
-import { type ServeContext, serve } from "./serve.ts";
+import { addGauges } from "./observe/gauges.ts";
+import { createServing, openDoors, type Serving } from "./serving.ts";
 import { openTable } from "./table/open-table.ts";
-import { createServedView } from "./table/served-view.ts";
 
 export type RouterOptions = {
   readonly config: RouterConfig;
