@@ -6,6 +6,10 @@ const benches: Readonly<Record<string, Bench>> = {
     what: "what the guard and the visibility policy cost per row written and read",
     run: async () => (await import("./guard.ts")).run(),
   },
+  router: {
+    what: "[--rounds N] [--seconds S] [--only NAMES]  CPU per request beside nginx, HAProxy, http-proxy, @fastify/http-proxy",
+    run: async (args) => (await import("./router.ts")).run(args),
+  },
   table: {
     what: "[TENANTS]  a million tenants: import, snapshot, a router's load time, memory and lookups",
     run: async (args) => (await import("./table.ts")).run(args),

@@ -1,0 +1,23 @@
+/** What the figures were measured on. */
+import { spawnSync } from "node:child_process";
+import { cpus, release, totalmem, type } from "node:os";
+
+const firstLine = (command: string, args: readonly string[]): string => {
+  const { stdout, stderr, error } = spawnSync(command, args, { encoding: "utf8" });
+  if (error !== undefined) return "not installed";
+  return `${stdout}${stderr}`.split("\n")[0]?.trim() ?? "";
+};
+
+export const describeMachine = (): Record<string, string | number> => ({
+  processor: cpus()[0]?.model.trim() ?? "unknown",
+  processors: cpus().length,
+  memoryGiB: Math.round(totalmem() / 2 ** 30),
+  system: `${type()} ${release()}`,
+  node: process.version,
+  undici: process.versions["undici"] ?? "",
+  nginx: firstLine("nginx", ["-v"]),
+  haproxy: firstLine("haproxy", ["-v"]),
+  wrk: firstLine("wrk", ["-v"]),
+});
+
+export const commit = (): string => firstLine("git", ["rev-parse", "--short", "HEAD"]);
