@@ -86,6 +86,8 @@ const settingsSchema = z.strictObject({
   queueMs: whole(0, 60_000).default(2000),
   pendingMax: whole(0, 100_000).default(256),
   connectionsMax: whole(1, 10_000).default(256),
+  /** Answers kept for routes that may be answered stale, all together. */
+  staleBytesMax: whole(0, 1e10).default(64 * 1024 * 1024),
   bodyBytesMax: whole(0, 1e12).default(100 * 1024 * 1024),
   clientsMax: whole(1, 1_000_000).default(10_000),
   /** From the signal to the first refusal: time for a load balancer to notice. */

@@ -24,6 +24,7 @@ import {
 import { type FanOutContext, fanOut } from "./answer/fan-out.ts";
 import { refuse } from "./answer/refuse.ts";
 import { decideRetry, type RetryVerdict } from "./cells/retry.ts";
+import { answerInstead } from "./fallback/instead.ts";
 import { type Concluding, conclude } from "./observe/conclude.ts";
 import type { RouterEvents } from "./observe/events.ts";
 import { RequestRecord } from "./observe/record.ts";
@@ -63,8 +64,9 @@ export async function serve(
   const gone = new AbortController();
   client.res.once("close", () => gone.abort(clientGone));
   const body = openBody(context, client, expectsContinue);
+  let arrival: Arrival | undefined;
   try {
-    const arrival = receive(context, client.req, record);
+    arrival = receive(context, client.req, record);
     const { signal } = gone;
     if (arrival.route.class === "fan-out") {
       await fanOut(context, { client, record, arrival, signal });
@@ -73,7 +75,7 @@ export async function serve(
     const placed = await placeArrival(context, arrival, record, signal);
     await carry(context, { client, record, body, arrival, signal }, placed);
   } catch (error) {
-    rescue(context, client, record, error);
+    rescue(context, client, record, error, arrival);
   } finally {
     body.release();
     finish(context, record, body);
@@ -131,15 +133,17 @@ const besides = (context: ServeContext, { endpoints }: Placed): PlacingCellWide 
 
 const attempt = (
   context: ServeContext,
-  { client, record, body, arrival }: Request,
+  { client, record, body, arrival, signal }: Request,
   placed: Placed,
 ): Promise<AttemptResult> =>
   tryOnce(context, {
     subject: arrival.subject,
     routeClass: arrival.route.class,
+    fallback: arrival.route.fallback,
     placed,
     record,
     headers: arrival.headers,
+    ...{ signal, greedy: false },
     hop: {
       clock: context.clock,
       method: client.req.method ?? "GET",
@@ -175,6 +179,7 @@ function rescue(
   client: Client,
   record: RequestRecord,
   error: unknown,
+  arrival: Arrival | undefined,
 ): void {
   if (error instanceof ClientGone) {
     record.flag = record.flag === "ok" ? "client-gone" : record.flag;
@@ -189,7 +194,24 @@ function rescue(
   record.errorCode = refusal.code;
   record.refusal = refusal;
   if (record.flag === "ok") record.flag = "refused";
-  record.status = refuse(client, refusal, context.routerId, record.trace.requestId);
+  record.status =
+    instead(context, client, record, refusal, arrival) ??
+    refuse(client, refusal, context.routerId, record.trace.requestId);
+}
+
+/** The status of the route's fallback, if it has one for this error. */
+function instead(
+  { fallbacks }: ServeContext,
+  { req, res }: Client,
+  record: RequestRecord,
+  error: CellError,
+  arrival: Arrival | undefined,
+): number | undefined {
+  if (arrival?.route.fallback === undefined) return undefined;
+  const { path, route: chosen } = arrival;
+  const { fallback, service } = chosen;
+  const answered = { req, fallback, service, path, route: record.route };
+  return answerInstead(fallbacks, answered, res, record, error);
 }
 
 function finish(context: ServeContext, record: RequestRecord, body: RequestBody): void {

@@ -16,6 +16,7 @@ const settings: readonly (readonly [string, string])[] = [
   ["--hold-ms <ms>", "longest wait while a placement switches its owner"],
   ["--fan-outs-max <count>", "requests to all cells at once that may be on their way"],
   ["--held-per-key-max <count>", "requests that may wait for one placement"],
+  ["--stale-bytes-max <bytes>", "answers kept for routes that may be answered stale"],
   ["--held-max <count>", "requests that may wait in all"],
   ["--connect-ms <ms>", "longest wait for a connection to a cell"],
   ["--head-ms <ms>", "longest wait for the head of a cell's answer"],

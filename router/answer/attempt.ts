@@ -7,7 +7,7 @@ import { CellError, type ErrorCode } from "../../contract/errors.ts";
 import { headers as names } from "../../contract/headers.ts";
 import type { FoundRoute } from "../../contract/keyspace-routes.ts";
 import { headerValues, type RawHeaders } from "../../contract/raw-headers.ts";
-import type { RouteClass } from "../../contract/service-route.ts";
+import type { Fallback, RouteClass } from "../../contract/service-route.ts";
 import {
   type ForwardOptions,
   forward,
@@ -15,9 +15,13 @@ import {
   type HopFailure,
   type HopOutcome,
 } from "../../runtime/http/forward.ts";
+import type { SeatVerdict } from "../../runtime/http/slots.ts";
 import type { Random } from "../../runtime/random.ts";
+import type { CellGuards } from "../cells/cell-guards.ts";
 import type { CellTally } from "../cells/cell-tally.ts";
-import type { Endpoints } from "../cells/endpoints.ts";
+import type { Endpoints, Picked } from "../cells/endpoints.ts";
+import { evidenceOf } from "../cells/evidence.ts";
+import { type Fallbacks, keepingTap } from "../fallback/instead.ts";
 import type { RouterMetrics, UpstreamErrorReason } from "../observe/metrics.ts";
 import type { RequestRecord } from "../observe/record.ts";
 import { findRoute, type Placed, type RoutingView, type Subject } from "../place/decide.ts";
@@ -30,6 +34,7 @@ export type AttemptContext = {
   readonly random: Random;
   readonly metrics: RouterMetrics;
   readonly endpoints: Endpoints;
+  readonly cells: CellGuards;
   readonly tally: CellTally;
   readonly wouldRefuse: WouldRefuse;
   readonly view: () => RoutingView | undefined;
@@ -37,15 +42,21 @@ export type AttemptContext = {
   readonly cellHeaders: boolean;
   /** The client is asked to come back on another connection. */
   readonly closing: () => boolean;
+  readonly fallbacks: Fallbacks;
 };
 
 export type Attempt = {
   readonly subject: Subject;
   readonly routeClass: RouteClass;
+  readonly fallback: Fallback | undefined;
   readonly placed: Placed;
   readonly record: RequestRecord;
   /** Of all attempts alike; those of the gate are added here. */
   readonly headers: RawHeaders;
+  /** Aborted when nobody waits for the answer any more. */
+  readonly signal: AbortSignal;
+  /** Its tenant has so much under way already that others go first. */
+  readonly greedy: boolean;
   readonly hop: Pick<
     ForwardOptions,
     "clock" | "method" | "path" | "body" | "client" | "limits" | "trailers"
@@ -57,30 +68,99 @@ export type AttemptResult = {
   readonly notAdmitted: boolean;
 };
 
+/** Throws CELL_UNREACHABLE where to try is to fail. */
 export async function tryOnce(context: AttemptContext, attempt: Attempt): Promise<AttemptResult> {
-  const { placed, record, headers, hop } = attempt;
+  const { placed, signal, greedy, hop } = attempt;
+  const { slots, budget } = context.cells.of(placed);
+  const startedMs = hop.clock.monotonicMs();
+  budget.noteRequest(startedMs);
+  const taking = slots.take(signal, { greedy });
+  const seat = typeof taking === "string" ? taking : await taking;
+  if (seat !== "taken") return noSeat(context, attempt, seat, startedMs);
+  try {
+    const picked = context.endpoints.pick(placed.endpoints, attempt.record.upstream);
+    if (picked === undefined) throw unreachable(context, attempt);
+    return await tryAt(context, attempt, picked, hop.clock.monotonicMs() - startedMs);
+  } finally {
+    slots.give();
+  }
+}
+
+async function tryAt(
+  context: AttemptContext,
+  attempt: Attempt,
+  picked: Picked,
+  waitedMs: number,
+): Promise<AttemptResult> {
+  const { placed, record, headers, hop, greedy, subject } = attempt;
+  const { endpoint } = picked;
   const nonce = context.random.hex(12);
   const own = wireHeaders(attempt, nonce, context.view());
-  const endpoint = context.endpoints.pick(placed.endpoints, record.upstream);
   record.attempt += 1;
   record.upstream = endpoint.url;
   const startedMs = hop.clock.monotonicMs();
   record.forwardedMs ??= startedMs;
   const all = own.length === 0 ? headers : [...headers, ...own];
   let notAdmitted = false;
+  let gateCode: string | undefined;
   const outcome = await forward({
     ...hop,
     endpoint,
+    seat: { greedy, waitedMs },
     headers: record.spans?.begin(context.random.hex(8), endpoint.url, startedMs, all) ?? all,
+    // What is judged by rule R2 is the answer's head; hints come before it.
+    earlyHints: placed.wire === "plain" || placed.wire === "pass-through",
     onResponseHead: (status, raw) => {
+      if (status >= 502 && status <= 504) [gateCode] = headerValues(raw, names.error);
       const verdict = judgeHead(context, attempt, { status, raw, nonce });
       notAdmitted = verdict.kind === "not-admitted";
-      return verdict.kind === "not-admitted" ? verdict.head : verdict;
+      if (verdict.kind === "not-admitted") return verdict.head;
+      return attempt.fallback === undefined ? verdict : keeping(context, attempt, status, verdict);
     },
   });
   record.spans?.end(outcome, hop.clock.monotonicMs());
   note(context, placed, outcome, endpoint.url, record);
+  const who = subject.kind === "tenant" ? subject.tenant : "";
+  context.endpoints.note(picked, { evidence: evidenceOf(outcome, gateCode), who });
   return { outcome, notAdmitted };
+}
+
+/** The cell's own limit over all of its endpoints. */
+function noSeat(
+  context: AttemptContext,
+  { placed, record, hop }: Attempt,
+  reason: Exclude<SeatVerdict, "taken">,
+  startedMs: number,
+): AttemptResult {
+  const queueMs = hop.clock.monotonicMs() - startedMs;
+  const outcome = {
+    ...{ kind: "failed", reason, sent: "nothing", bytesOut: 0 },
+    ...{ error: undefined, status: undefined, cause: undefined },
+    times: { queueMs, connectMs: 0, firstByteMs: 0 },
+  } as const;
+  record.attempt += 1;
+  note(context, placed, outcome, "", record);
+  return { outcome, notAdmitted: false };
+}
+
+/** Nothing listens there, by all that is known: the client is told at once. */
+function unreachable(context: AttemptContext, { placed, record }: Attempt): CellError {
+  if (placed.cell !== undefined) context.tally.note(placed.cell, true);
+  record.flag = "breaker-open";
+  return new CellError("CELL_UNREACHABLE", aboutTarget(placed, failures.connect[1]));
+}
+
+/** The answer may be given again while the cell cannot answer. */
+function keeping(
+  { fallbacks }: AttemptContext,
+  { hop, fallback, placed }: Attempt,
+  status: number,
+  verdict: HeadVerdict,
+): HeadVerdict {
+  if (verdict.kind !== "pass") return verdict;
+  const { route, service } = placed;
+  const answered = { req: hop.client.req, path: hop.path, fallback, route, service };
+  return { ...verdict, tap: keepingTap(fallbacks, answered, status, verdict.headers) };
 }
 
 /** What we say to this endpoint. */
@@ -204,14 +284,12 @@ function note(
   if (outcome.kind === "answered") {
     record.status = outcome.status;
     record.flag = "ok";
-    context.endpoints.trust(url);
     return;
   }
   record.failures = [...record.failures, `${url}: ${outcome.reason}`];
   if (record.flag === "ok" || record.attempt > 1) record.flag = outcome.reason;
   if (outcome.kind === "broken") record.status = outcome.status;
   if (reason !== undefined) context.metrics.upstreamErrors.inc({ cell, reason });
-  if (outcome.reason === "connect") context.endpoints.suspect(url);
   if (outcome.reason === "queue-full" || outcome.reason === "queue-timeout") {
     context.metrics.overflow.inc({ cell });
   }
@@ -228,7 +306,8 @@ const failures: Readonly<Record<Answerable, readonly [ErrorCode, string]>> = {
   reset: ["CELL_PROTOCOL", "TARGET closed the connection without an answer."],
   protocol: ["CELL_PROTOCOL", "The answer of TARGET broke HTTP."],
   "body-too-large": ["BODY_TOO_LARGE", "The body of the request is larger than the limit."],
-  "body-stalled": ["REQUEST_INVALID", "The body of the request stopped coming."],
+  "body-stalled": ["REQUEST_TIMEOUT", "The body of the request stopped coming."],
+  "body-slow": ["REQUEST_TIMEOUT", "The body of the request comes too slowly."],
   "body-broken": ["REQUEST_INVALID", "The body of the request ended before it was whole."],
   replaced: ["OUTCOME_UNKNOWN", "The answer of TARGET could not be confirmed."],
 };

@@ -10,7 +10,7 @@ import type { Dispatcher } from "undici";
 import type { CellError } from "../../contract/errors.ts";
 import { filterHeaders, headerValues } from "../../contract/raw-headers.ts";
 import { errorCode } from "./error-code.ts";
-import type { ForwardOptions, HeadVerdict, HopFailure, HopOutcome } from "./forward.ts";
+import type { BodyTap, ForwardOptions, HeadVerdict, HopFailure, HopOutcome } from "./forward.ts";
 import { stripResponseHeaders, stripTrailers } from "./hop-headers.ts";
 import { PhaseTimer } from "./phase-timer.ts";
 import { BodyError } from "./request-body.ts";
@@ -20,6 +20,8 @@ type Phase = "connecting" | "sending" | "judging" | "answering" | "discarding" |
 /** A refused answer of this size is read to its end, so that its connection can be used again. */
 const discardBytesMax = 64 * 1024;
 const discardMs = 1000;
+/** More hints than this are for nobody's good. */
+const hintsMax = 8;
 
 export class Exchange implements Dispatcher.DispatchHandler {
   readonly #options: ForwardOptions;
@@ -31,9 +33,11 @@ export class Exchange implements Dispatcher.DispatchHandler {
   #settle: (outcome: HopOutcome) => void = () => {};
   #status: number | undefined;
   #replacement: CellError | undefined;
+  #tap: BodyTap | undefined;
   #ending: boolean = false;
   #endedEarly: boolean = false;
   #discarded = 0;
+  #hints = 0;
   #bytesOut = 0;
   #connectMs = 0;
   #firstByteMs = 0;
@@ -95,11 +99,20 @@ export class Exchange implements Dispatcher.DispatchHandler {
   }
 
   onResponseStart(controller: Dispatcher.DispatchController, status: number): void {
-    // Interim answers are dropped; the final one follows on the same connection.
-    if (this.#phase !== "sending" || status < 200) return;
+    if (this.#phase !== "sending") return;
+    const raw = latin1(controller.rawHeaders);
+    if (status < 200) {
+      // Of interim answers only hints go on; the final one follows on the same connection.
+      if (status === 103 && this.#options.earlyHints === true) this.#hint(raw);
+      return;
+    }
+    if (!isUnderstood(raw)) {
+      this.#fail("protocol", new Error("a Transfer-Encoding that is not chunked"));
+      return;
+    }
     this.#status = status;
     this.#firstByteMs = this.#options.clock.monotonicMs() - this.#startedMs;
-    const stripped = stripResponseHeaders(latin1(controller.rawHeaders));
+    const stripped = stripResponseHeaders(raw);
     // RFC 9110 section 8.6: a 204 has no length, whatever the endpoint says.
     const headers =
       status === 204 ? filterHeaders(stripped, (name) => name !== "content-length") : stripped;
@@ -123,6 +136,19 @@ export class Exchange implements Dispatcher.DispatchHandler {
     });
   }
 
+  /** Links and nothing else: a hint is no answer, and names nobody who gave it. */
+  #hint(raw: readonly string[]): void {
+    const { req, res } = this.#options.client;
+    // HTTP/1.0 takes the first status it sees for the answer (RFC 9110 section 15.2).
+    if (req.httpVersion === "1.0" || this.#hints >= hintsMax) return;
+    this.#hints += 1;
+    try {
+      res.writeEarlyHints({ link: headerValues(raw, "link") });
+    } catch {
+      // Node refuses links that break their grammar. A hint may be left out.
+    }
+  }
+
   /** A message without a body ends at once, paused or not. */
   #catchUp(controller: Dispatcher.DispatchController): void {
     controller.resume();
@@ -138,6 +164,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
     }
     // A head that Node will not write throws, and then the client can still be told so.
     this.#writeHead(status, verdict.headers);
+    this.#tap = verdict.tap;
     this.#phase = "answering";
     this.#options.body.commit();
     const { bodyIdleMs, eventStreamIdleMs } = this.#options.limits;
@@ -150,8 +177,11 @@ export class Exchange implements Dispatcher.DispatchHandler {
   #writeHead(status: number, headers: readonly string[]): void {
     const { res, req } = this.#options.client;
     res.writeHead(status, [...headers]);
+    if (req.method === "HEAD") return;
     // The head must not wait for the first byte of the body: an event stream may be silent for long.
-    if (req.method !== "HEAD") res.flushHeaders();
+    // In HTTP/1 `flushHeaders()` would write its bytes as UTF-8, and they are latin1.
+    if (req.httpVersionMajor === 1) res.write("", "latin1");
+    else res.flushHeaders();
   }
 
   onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
@@ -163,6 +193,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
     if (this.#phase !== "answering") return;
     this.#timer.touch();
     this.#bytesOut += chunk.length;
+    this.#tap?.data(chunk);
     const { res } = this.#options.client;
     if (res.write(chunk)) return;
     controller.pause();
@@ -186,10 +217,11 @@ export class Exchange implements Dispatcher.DispatchHandler {
     if (this.#phase !== "answering") return;
     const { res } = this.#options.client;
     this.#ending = true;
+    this.#tap?.end();
     this.#timer.watch(this.#options.limits.clientStallMs, "client-stalled");
     if (this.#options.trailers) {
       const trailers = stripTrailers(latin1(controller.rawTrailers));
-      if (trailers.length > 0) res.addTrailers(pairs(trailers));
+      if (trailers.length > 0) res.addTrailers(lists(trailers));
     }
     res.end(() => this.#finish());
   }
@@ -291,8 +323,20 @@ function latin1(raw: Dispatcher.DispatchController["rawHeaders"]): string[] {
   return raw.map((part) => (typeof part === "string" ? part : part.toString("latin1")));
 }
 
-function pairs(raw: readonly string[]): Array<[string, string]> {
-  const list: Array<[string, string]> = [];
-  for (let at = 0; at + 1 < raw.length; at += 2) list.push([raw[at] ?? "", raw[at + 1] ?? ""]);
-  return list;
+/** The form that both node:http and node:http2 take. */
+function lists(raw: readonly string[]): Record<string, string[]> {
+  const object: Record<string, string[]> = {};
+  for (let at = 0; at + 1 < raw.length; at += 2) {
+    const name = (raw[at] ?? "").toLowerCase();
+    const values = Object.hasOwn(object, name) ? object[name] : undefined;
+    if (values === undefined) object[name] = [raw[at + 1] ?? ""];
+    else values.push(raw[at + 1] ?? "");
+  }
+  return object;
+}
+
+/** Any other coding would reach the client as plain bytes: undici undoes `chunked` alone. */
+function isUnderstood(raw: readonly string[]): boolean {
+  const codings = headerValues(raw, "transfer-encoding");
+  return codings.length === 0 || (codings.length === 1 && codings[0]?.toLowerCase() === "chunked");
 }

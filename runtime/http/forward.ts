@@ -8,8 +8,8 @@
  * - An abort travels in both directions; every wait has its own timer.
  * - The outcome says whether the endpoint can have seen the request, which decides over a repetition.
  *
- * Interim responses (1xx) are dropped; request trailers are dropped; response trailers are relayed when
- * the client asked for them.
+ * Of interim responses (1xx) 103 is relayed where the caller allows it, the others are dropped; request
+ * trailers are dropped; response trailers are relayed when the client asked for them.
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { CellError } from "../../contract/errors.ts";
@@ -17,6 +17,7 @@ import type { Clock } from "../clock.ts";
 import type { Endpoint } from "./endpoint.ts";
 import { Exchange } from "./exchange.ts";
 import type { RequestBody } from "./request-body.ts";
+import type { SeatWish } from "./slots.ts";
 
 export const hopFailures = [
   "queue-full",
@@ -51,14 +52,26 @@ export const forwardLimits: ForwardLimits = {
   clientStallMs: 60_000,
 };
 
+/** Sees an answer's body on its way to the client; `end` only when it was whole. */
+export type BodyTap = {
+  readonly data: (chunk: Buffer) => void;
+  readonly end: () => void;
+};
+
 /** What becomes of a response head: it goes to the client with these headers, or an error goes instead. */
 export type HeadVerdict =
-  | { readonly kind: "pass"; readonly headers: readonly string[] }
+  | {
+      readonly kind: "pass";
+      readonly headers: readonly string[];
+      readonly tap?: BodyTap | undefined;
+    }
   | { readonly kind: "replace"; readonly error: CellError };
 
 export type ForwardOptions = {
   readonly clock: Clock;
   readonly endpoint: Endpoint;
+  /** How a seat at the endpoint is asked for. */
+  readonly seat?: SeatWish;
   readonly method: string;
   /** Origin form, as the client sent it. */
   readonly path: string;
@@ -69,6 +82,8 @@ export type ForwardOptions = {
   readonly limits: ForwardLimits;
   /** The client sent `TE: trailers`. */
   readonly trailers: boolean;
+  /** The endpoint's links of a 103 go to the client at once, before anybody judges its answer. */
+  readonly earlyHints?: boolean;
   /**
    * `headers` are those of the endpoint without the ones of its connection. Called once, synchronously;
    * a promise of the verdict, which must not reject, holds the answer back until it is there.
@@ -122,8 +137,8 @@ export async function forward(options: ForwardOptions): Promise<HopOutcome> {
   client.res.once("close", leave);
   if (client.res.destroyed) gone.abort(clientGone);
   try {
-    const seat = await endpoint.slots.take(gone.signal);
-    const queueMs = clock.monotonicMs() - startedMs;
+    const seat = await endpoint.slots.take(gone.signal, options.seat);
+    const queueMs = clock.monotonicMs() - startedMs + (options.seat?.waitedMs ?? 0);
     if (seat !== "taken") {
       return {
         kind: "failed",
