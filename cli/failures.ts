@@ -25,6 +25,10 @@ export const cliErrorTable = {
     meaning: "There is no context of this name in the configuration file.",
   },
   CHECK_FAILED: { exit: 1, meaning: "At least one check of `cellctl check` failed." },
+  LINT_FAILED: {
+    exit: 1,
+    meaning: "`cellctl route lint` found endpoints whose requests do not say whose they are.",
+  },
   IMPORT_PARTIAL: {
     exit: 1,
     meaning:

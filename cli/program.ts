@@ -71,7 +71,7 @@ export const nouns: readonly Noun[] = [
     "your own database: check its schema, install the guard, take it off",
     () => import("./commands/schema.ts"),
   ),
-  noun("route", fleet, "where a request goes, and overrides", () => import("./commands/route.ts")),
+  noun("route", fleet, "where a request goes, overrides, endpoints that name no tenant", () => import("./commands/route.ts")),
   noun(
     "routing",
     fleet,

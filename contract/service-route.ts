@@ -62,3 +62,26 @@ export const serviceRouteSchema = z
     message: "class public names its cell, and no other class does",
   });
 export type ServiceRoute = z.infer<typeof serviceRouteSchema>;
+
+/** The first route whose host and path prefix both fit. `hostname` in lower case, `path` as sent. */
+export const matchRoute = (
+  routes: readonly ServiceRoute[],
+  hostname: string,
+  path: string,
+): ServiceRoute | undefined =>
+  routes.find(
+    ({ host, pathPrefix }) =>
+      (host === undefined || hostFits(host.toLowerCase(), hostname)) &&
+      (pathPrefix === undefined || prefixFits(pathPrefix, path)),
+  );
+
+/** `*.example.com` fits every name below it. */
+const hostFits = (pattern: string, hostname: string): boolean =>
+  pattern.startsWith("*.") ? hostname.endsWith(pattern.slice(1)) : hostname === pattern;
+
+/** `/api` fits `/api`, `/api/x` and `/api?x`, not `/apis`. */
+function prefixFits(prefix: string, path: string): boolean {
+  if (!path.startsWith(prefix)) return false;
+  const next = path.charAt(prefix.length);
+  return prefix.endsWith("/") || next === "" || next === "/" || next === "?";
+}

@@ -8,6 +8,7 @@ import { resolveRoute } from "../locate.ts";
 import { mutate } from "../mutate.ts";
 import { overrideView, resolutionTraceView, resolutionView } from "../render/views.ts";
 import { printTable } from "../router-table.ts";
+import { register as lint } from "./route-lint.ts";
 
 export const register: Register = (noun, bind) => {
   bind(
@@ -43,6 +44,7 @@ export const register: Register = (noun, bind) => {
     async (session, _args, options) => printTable(session, text(options, "router")),
   );
   overrides(noun, bind);
+  lint(noun, bind);
 };
 
 function overrides(noun: Command, bind: Bind): void {

@@ -11,6 +11,7 @@ import type { CellStage, RoutedCell } from "../../contract/routing-table.ts";
 import {
   defaultService,
   type Fallback,
+  matchRoute,
   type Priority,
   type RouteClass,
   type ServiceRoute,
@@ -218,11 +219,7 @@ export function chooseRoute(
   hostname: string,
   path: string,
 ): ChosenRoute {
-  const route = routes.find(
-    ({ host, pathPrefix }) =>
-      (host === undefined || hostFits(host.toLowerCase(), hostname)) &&
-      (pathPrefix === undefined || prefixFits(pathPrefix, path)),
-  );
+  const route = matchRoute(routes, hostname, path);
   if (route === undefined) return defaultRoute;
   const { service, class: routeClass = "tenant", cell, deadlineMs, fallback } = route;
   const { priority = "normal" } = route;
@@ -232,14 +229,3 @@ export function chooseRoute(
 /** Of a route that carries requests of one tenant. */
 export const isOfTenant = ({ class: routeClass = "tenant" }: Pick<ServiceRoute, "class">) =>
   routeClass === "tenant" || routeClass === "read";
-
-/** `*.example.com` fits every name below it. */
-const hostFits = (pattern: string, hostname: string): boolean =>
-  pattern.startsWith("*.") ? hostname.endsWith(pattern.slice(1)) : hostname === pattern;
-
-/** `/api` fits `/api`, `/api/x` and `/api?x`, not `/apis`. */
-function prefixFits(prefix: string, path: string): boolean {
-  if (!path.startsWith(prefix)) return false;
-  const next = path.charAt(prefix.length);
-  return prefix.endsWith("/") || next === "" || next === "/" || next === "?";
-}
