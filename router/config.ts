@@ -54,6 +54,21 @@ const settingsSchema = z.strictObject({
   listen: addressSchema,
   admin: addressSchema,
   h2c: addressSchema.optional(),
+  /** HTTP/1 and HTTP/2 over TLS, as the client chooses. */
+  tls: addressSchema.optional(),
+  /** A folder of NAME.crt and NAME.key, or a file that lists them. */
+  tlsCerts: z.string().min(1).optional(),
+  /** Of those the one for clients that name no host, or one that no certificate has. */
+  tlsDefault: z.string().min(1).optional(),
+  /** Clients must show a certificate of this authority. */
+  tlsClientCa: z.string().min(1).optional(),
+  /** Certificates are read again this often, and when their folder changes. */
+  tlsReloadMs: whole(100, 86_400_000).default(60_000),
+  /** Towards cells whose endpoints are `https:`: whom to trust, what to show, the name to expect. */
+  cellCa: z.string().min(1).optional(),
+  cellCert: z.string().min(1).optional(),
+  cellKey: z.string().min(1).optional(),
+  cellTlsName: z.hostname().optional(),
   table: z.string().min(1).optional(),
   controlPlane: z.url({ protocol: /^https?$/ }).optional(),
   token: secretRef.optional(),
@@ -86,13 +101,38 @@ const settingsSchema = z.strictObject({
   queueMs: whole(0, 60_000).default(2000),
   pendingMax: whole(0, 100_000).default(256),
   connectionsMax: whole(1, 10_000).default(256),
+  /** Of all endpoints of a cell together: under way, and waiting for that. */
+  cellInflightMax: whole(1, 100_000).default(1024),
+  cellPendingMax: whole(0, 100_000).default(256),
   /** Answers kept for routes that may be answered stale, all together. */
   staleBytesMax: whole(0, 1e10).default(64 * 1024 * 1024),
   bodyBytesMax: whole(0, 1e12).default(100 * 1024 * 1024),
+  /** Longest silence of a client within a request's body. */
+  bodyIdleMs: whole(10, 3_600_000).default(30_000),
+  /** Bytes a second that a body must come with on the whole, ten seconds after its begin; 0: any. */
+  bodyRateMin: whole(0, 1e9).default(1024),
+  /** WebSocket tunnels: in all, of one tenant. */
+  wsMax: whole(0, 1_000_000).default(5000),
+  wsPerTenantMax: whole(1, 1_000_000).default(1000),
+  /** Longest silence of a tunnel in both directions. */
+  wsIdleMs: whole(10, 86_400_000).default(3_600_000),
+  /** A tunnel is ended at this age, up to a tenth earlier; 0: at none. */
+  wsMaxAgeMs: whole(0, 30 * 86_400_000).default(0),
   clientsMax: whole(1, 1_000_000).default(10_000),
-  /** From the signal to the first refusal: time for a load balancer to notice. */
-  drainDelayMs: whole(0, 600_000).default(0),
-  /** From then until what is left is cut. */
+  /** Connections of one address (of IPv6: of one /64); trusted proxies are not counted. */
+  clientsPerIpMax: whole(1, 1_000_000).default(256),
+  /** A connection is closed in good order after so many requests; 0: never. */
+  requestsPerConnectionMax: whole(0, 1_000_000_000).default(0),
+  /** The router's own key, with which it signs requests to cells, is exchanged at this age. */
+  routerKeyHours: whole(1, 24 * 3650).default(24 * 30),
+  /** Between two readings of an issuer's keys; and between two that unknown keys in tokens ask for. */
+  jwksRefreshMs: whole(1000, 86_400_000).default(600_000),
+  jwksCooldownMs: whole(100, 3_600_000).default(30_000),
+  /** From the signal, which `/readyz` shows at once, to the first farewell: time to notice. */
+  drainDelayMs: whole(0, 600_000).default(5000),
+  /** From the first farewell until nobody can connect any more. */
+  drainAnnounceMs: whole(0, 600_000).default(10_000),
+  /** From the first farewell until what is left is cut. */
   drainMs: whole(0, 3_600_000).default(30_000),
 });
 
@@ -215,7 +255,23 @@ function relationProblems(settings: Settings): string[] {
   const problems: string[] = [];
   const { heldPerKeyMax, heldMax } = settings;
   if (heldPerKeyMax > heldMax) problems.push("--held-per-key-max is above --held-max");
-  return [...problems, ...publicAdmin(settings)];
+  return [...problems, ...publicAdmin(settings), ...tlsProblems(settings)];
+}
+
+/** Each needs the other; what stands alone was meant to do something that it does not. */
+function tlsProblems(settings: Settings): string[] {
+  const both = (one: keyof Settings, other: keyof Settings): string[] =>
+    (settings[one] === undefined) === (settings[other] === undefined)
+      ? []
+      : [`${flagName(one)} and ${flagName(other)} need each other`];
+  const alone = (["tlsDefault", "tlsClientCa"] as const).filter(
+    (name) => settings[name] !== undefined && settings.tls === undefined,
+  );
+  return [
+    ...both("tls", "tlsCerts"),
+    ...both("cellCert", "cellKey"),
+    ...alone.map((name) => `${flagName(name)} needs --tls`),
+  ];
 }
 
 /** What the admin port tells is for operators: no listener of clients may reach it, by no spelling. */

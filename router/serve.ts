@@ -13,7 +13,7 @@ import { CellError } from "../contract/errors.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { clientGone, type ForwardLimits } from "../runtime/http/forward.ts";
 import { bodyFraming } from "../runtime/http/hop-headers.ts";
-import { RequestBody } from "../runtime/http/request-body.ts";
+import { RequestBody, type RequestBodyOptions } from "../runtime/http/request-body.ts";
 import { errorFields, type Log } from "../runtime/log.ts";
 import {
   type AttemptContext,
@@ -44,11 +44,7 @@ export type ServeContext = AttemptContext &
     readonly log: Log<RouterEvents>;
     readonly routerId: string;
     readonly forwardLimits: ForwardLimits;
-    readonly body: {
-      readonly bytesMax: number;
-      readonly keepBytesMax: number;
-      readonly idleMs: number;
-    };
+    readonly body: Pick<RequestBodyOptions, "bytesMax" | "keepBytesMax" | "idleMs" | "pace">;
     /** So long a refused request waits for a table that explains the refusal. */
     readonly staleMs: number;
   };
@@ -66,7 +62,9 @@ export async function serve(
   const body = openBody(context, client, expectsContinue);
   let arrival: Arrival | undefined;
   try {
-    arrival = receive(context, client.req, record);
+    const received = receive(context, client.req, record);
+    // Waiting costs a turn of the loop: only for a token that nobody has verified yet.
+    arrival = received instanceof Promise ? await received : received;
     const { signal } = gone;
     if (arrival.route.class === "fan-out") {
       await fanOut(context, { client, record, arrival, signal });

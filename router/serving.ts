@@ -12,15 +12,16 @@ import { createMetrics } from "../runtime/metrics.ts";
 import { type Random, systemRandom } from "../runtime/random.ts";
 import { type FanOuts, fanOutLimits } from "./answer/fan-out.ts";
 import { CellTally } from "./cells/cell-tally.ts";
-import { Endpoints } from "./cells/endpoints.ts";
 import type { RouterConfig } from "./config.ts";
 import { dropMoved } from "./fallback/instead.ts";
 import { KeptAnswers, keptLimits } from "./fallback/kept-answers.ts";
-import { listenH2c } from "./listen/h2c.ts";
-import { type ListenerOptions, listen } from "./listen/server.ts";
+import { createProtection } from "./limits/protection.ts";
+import { followCertificates, openListeners } from "./listen/open-listeners.ts";
+import type { Certificates } from "./listen/certificates.ts";
 import { createTunnels, tunnelLimits } from "./listen/upgrade.ts";
 import type { RouterEvents } from "./observe/events.ts";
 import { createCellSeries } from "./observe/gauges.ts";
+import { createListenerMetrics } from "./observe/listener-metrics.ts";
 import { createRouterMetrics } from "./observe/metrics.ts";
 import { Remembered } from "./observe/remembered.ts";
 import { rankMs, TopTenants } from "./observe/top-tenants.ts";
@@ -29,10 +30,12 @@ import { Hold } from "./place/hold.ts";
 import { WouldRefuse } from "./place/would-refuse.ts";
 import { type ServeContext, serve } from "./serve.ts";
 import { createServedView } from "./table/served-view.ts";
+import { createTrust } from "./trust/trust.ts";
 
 /** Small bodies are kept until the answer's head is there, for one repetition. */
 const keepBytesMax = 64 * 1024;
-const bodyIdleMs = 30_000;
+/** A body may begin slowly. */
+const bodyRateAfterMs = 10_000;
 const fieldsMax = 100;
 const targetBytesMax = 8192;
 const staleMs = 1000;
@@ -44,6 +47,8 @@ export type ServingOptions = {
   readonly log: Log<RouterEvents>;
   readonly clock?: Clock;
   readonly random?: Random;
+  /** False in a worker: its process exchanges the router's keys, the worker reads them. */
+  readonly ownsKeys?: boolean;
 };
 
 export type Serving = ReturnType<typeof createServing>;
@@ -55,13 +60,7 @@ export function createServing(options: ServingOptions) {
   const random = options.random ?? systemRandom;
   const registry = createMetrics();
   const metrics = createRouterMetrics(registry);
-  const limits = {
-    connectionsMax: config.connectionsMax,
-    pendingMax: config.pendingMax,
-    queueMs: config.queueMs,
-    connectMs: config.connectMs,
-  };
-  const endpoints = new Endpoints({ clock, random, limits });
+  const { endpoints, cells, ...protection } = createProtection({ config, clock, random, metrics });
   const hold = new Hold({
     clock,
     limits: {
@@ -75,9 +74,14 @@ export function createServing(options: ServingOptions) {
   const cellSeries = createCellSeries(metrics);
   const tenants = new TopTenants(metrics.tenantRequests);
   const kept = new KeptAnswers({ ...keptLimits, totalBytesMax: config.staleBytesMax });
+  const trust = createTrust({
+    ...{ config, clock, random, log, registry },
+    ownsKeys: options.ownsKeys ?? true,
+  });
   const served = createServedView(({ table }) => {
+    trust.follow(table);
     cellSeries(table);
-    endpoints.follow(table);
+    protection.follow(table);
     dropMoved(kept, table);
     hold.release((key) => table.get(key)?.state !== "hold");
   });
@@ -101,11 +105,13 @@ export function createServing(options: ServingOptions) {
     registry,
     metrics,
     endpoints,
+    cells,
     hold,
     served,
     status,
     tally,
     wouldRefuse,
+    trust,
     remembered,
     tenants,
     kept,
@@ -117,6 +123,12 @@ export type Doors = {
   readonly port: number;
   /** Of cleartext HTTP/2, if it is served. */
   readonly h2cPort: number | undefined;
+  /** Of HTTP/1 and HTTP/2 over TLS, if it is served. */
+  readonly tlsPort: number | undefined;
+  /** Reads the certificates again. */
+  readonly reloadTls: () => Promise<void>;
+  /** Ends a drain that runs, or will: what is open is cut. */
+  readonly hurry: () => void;
 };
 
 /** From here on requests come. What is opened is closed by the lifecycle, the doors first. */
@@ -125,31 +137,41 @@ export async function openDoors(serving: Serving, lifecycle: Lifecycle): Promise
   lifecycle.onClose("ranks", ranks.close);
   const { config, clock, status, registry, log } = serving;
   const tracing = await openTracing(serving, lifecycle);
-  const context = serveContext(serving, tracing);
-  const tunnels = createTunnels(context, tunnelLimits);
-  registry.gaugeFrom("cellfleet_router_tunnels_open", "WebSocket tunnels.", tunnels.open);
-  const onRequest: ListenerOptions["onRequest"] = (req, res, expectsContinue) =>
-    void serve(context, { req, res }, expectsContinue);
-  const { clientsMax } = config;
-  const listener = await listen({
-    ...{ clock, onRequest, clientsMax, address: config.listen },
-    routerId: config.id,
+  const certificates = await openTls(serving, lifecycle);
+  const context = serveContext(serving, tracing, certificates);
+  const tunnels = createTunnels(context, {
+    ...tunnelLimits,
+    idleMs: config.wsIdleMs,
+    ageMsMax: config.wsMaxAgeMs,
+    totalMax: config.wsMax,
+    perTenantMax: config.wsPerTenantMax,
+  });
+  registry.gaugeFrom("cellfleet_router_ws_open", "WebSocket tunnels.", tunnels.open);
+  const listeners = await openListeners({
+    ...{ config, clock, log, registry, certificates, isTrusted: context.isTrusted },
+    metrics: serving.listenerMetrics,
+    onRequest: (req, res, expectsContinue) => void serve(context, { req, res }, expectsContinue),
     onUpgrade: tunnels.serve,
     onBadInput: (code) => serving.metrics.refusals.inc({ code }),
+    farewell: tunnels.close,
   });
-  const h2c =
-    config.h2c && (await listenH2c({ clock, onRequest, clientsMax, address: config.h2c }));
+  const hurry = new AbortController();
   status.listening = true;
   lifecycle.onClose("listener", async () => {
     status.draining = true;
     log.event("router.draining", { graceMs: config.drainMs });
     // Load balancers read /readyz now and then; until they have, requests are still served.
-    await serving.clock.sleep(config.drainDelayMs);
-    const drained = [listener, h2c].map((one) => one?.drain(config.drainMs));
-    tunnels.close();
-    await Promise.all(drained);
+    await clock.sleep(config.drainDelayMs, hurry.signal);
+    await listeners.drain(hurry.signal);
   });
-  return { port: listener.address.port, h2cPort: h2c?.address.port };
+  const { port, h2cPort, tlsPort } = listeners;
+  return {
+    ...{ port, h2cPort, tlsPort },
+    reloadTls: async () => {
+      await Promise.all([certificates?.reload(), serving.cellTls.reload()]);
+    },
+    hurry: () => hurry.abort(),
+  };
 }
 
 const startRanks = ({ clock, random, tenants, log }: Serving): Loop =>
@@ -162,6 +184,16 @@ const startRanks = ({ clock, random, tenants, log }: Serving): Loop =>
     onError: (error) => log.event("router.trouble", { where: "ranks", ...errorFields(error) }),
   });
 
+/** Towards cells and towards clients. */
+async function openTls(serving: Serving, lifecycle: Lifecycle): Promise<Certificates | undefined> {
+  await serving.cellTls.open();
+  lifecycle.onClose("tls to cells", serving.cellTls.close);
+  const { listenerMetrics: metrics } = serving;
+  const certificates = await followCertificates({ ...serving, metrics });
+  if (certificates !== undefined) lifecycle.onClose("certificates", certificates.close);
+  return certificates;
+}
+
 async function openTracing(
   { config, clock, registry }: Serving,
   lifecycle: Lifecycle,
@@ -173,14 +205,27 @@ async function openTracing(
   return tracing;
 }
 
-function serveContext(parts: Serving, tracing: Tracing | undefined): ServeContext {
+const bodyLimits = ({ bodyBytesMax, bodyIdleMs, bodyRateMin }: RouterConfig) => ({
+  bytesMax: bodyBytesMax,
+  keepBytesMax,
+  idleMs: bodyIdleMs,
+  ...(bodyRateMin === 0
+    ? {}
+    : { pace: { bytesPerSecondMin: bodyRateMin, afterMs: bodyRateAfterMs } }),
+});
+
+function serveContext(
+  parts: Serving,
+  tracing: Tracing | undefined,
+  certificates: Certificates | undefined,
+): ServeContext {
   const { config, clock, random, log, metrics, endpoints, hold, served, status } = parts;
-  const { tally, wouldRefuse, fanOuts } = parts;
+  const { tally, wouldRefuse, fanOuts, trust } = parts;
   return {
-    ...{ clock, random, log, metrics, endpoints, hold },
+    ...{ clock, random, log, metrics, endpoints, cells: parts.cells, hold },
     view: served.view,
     isUsable: endpoints.isUsable,
-    ...{ tally, wouldRefuse, fanOuts },
+    ...{ tally, wouldRefuse, fanOuts, tokens: trust.tokens, sign: trust.sign },
     monotonicMs: clock.monotonicMs,
     routerId: config.id,
     viaName: `cellfleet-${config.id}`,
@@ -189,10 +234,11 @@ function serveContext(parts: Serving, tracing: Tracing | undefined): ServeContex
     fallbacks: { kept: parts.kept, clock, metrics, routerId: config.id },
     cellHeaders: config.cellHeaders,
     closing: () => status.draining,
+    coversHost: (servername, host) => certificates?.covers(servername, host) ?? true,
     isTrusted: (peer) => config.trustedProxies.check(peer, peer.includes(":") ? "ipv6" : "ipv4"),
     headLimits: { fieldsMax, targetBytesMax },
     forwardLimits: { ...forwardLimits, headMs: config.headMs },
-    body: { bytesMax: config.bodyBytesMax, keepBytesMax, idleMs: bodyIdleMs },
+    body: bodyLimits(config),
     staleMs,
     passesMax,
   };

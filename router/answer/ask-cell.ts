@@ -8,12 +8,18 @@ import type { RawHeaders } from "../../contract/raw-headers.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import type { Endpoint } from "../../runtime/http/endpoint.ts";
 import type { Random } from "../../runtime/random.ts";
+import type { Evidence } from "../cells/breaker.ts";
+import type { Picked } from "../cells/endpoints.ts";
+import type { RetryBudget } from "../cells/retry-budget.ts";
 import type { Placed, Subject } from "../place/decide.ts";
 import { type AttemptContext, wireHeaders } from "./attempt.ts";
 import { confirmsCell } from "./confirm.ts";
 import { embedAnswer, type MissingReason, type Part } from "./fan-out-answer.ts";
 
-export type AskContext = Pick<AttemptContext, "endpoints" | "tally" | "wouldRefuse" | "view"> & {
+export type AskContext = Pick<
+  AttemptContext,
+  "endpoints" | "cells" | "tally" | "wouldRefuse" | "view" | "sign"
+> & {
   readonly random: Random;
   readonly clock: Clock;
 };
@@ -33,20 +39,48 @@ export type AskCell = {
 
 /** Never rejects. A GET changes nothing, so another endpoint is tried once when one cannot be reached. */
 export async function askCell(context: AskContext, ask: AskCell): Promise<Part> {
-  const { cell, endpoints } = ask.placed;
-  const first = context.endpoints.pick(ask.placed.endpoints, undefined);
-  let part = await askEndpoint(context, ask, first);
-  const failed = part.kind === "missing" && part.reason === "unreachable";
-  if (failed && endpoints.length > 1 && !ask.signal.aborted) {
-    context.endpoints.suspect(first.url);
-    part = await askEndpoint(context, ask, context.endpoints.pick(endpoints, first.url));
+  const { slots, budget } = context.cells.of(ask.placed);
+  budget.noteRequest(context.clock.monotonicMs());
+  const seat = await slots.take(ask.signal);
+  if (seat !== "taken") return missingFrom(ask)(ask.signal.aborted ? "late" : "overloaded");
+  try {
+    const part = await askTwice(context, ask, budget);
+    const isDead = part.kind === "missing" && part.reason === "unreachable";
+    context.tally.note(ask.placed.cell, isDead);
+    return part;
+  } finally {
+    slots.give();
   }
-  const isDead = part.kind === "missing" && part.reason === "unreachable";
-  context.tally.note(cell, isDead);
+}
+
+async function askTwice(context: AskContext, ask: AskCell, budget: RetryBudget): Promise<Part> {
+  const { endpoints } = ask.placed;
+  const first = context.endpoints.pick(endpoints, undefined);
+  if (first === undefined) return missingFrom(ask)("unreachable");
+  const part = await askEndpoint(context, ask, first);
+  const failed = part.kind === "missing" && part.reason === "unreachable";
+  if (!failed || endpoints.length < 2 || ask.signal.aborted) return part;
+  if (!budget.take(context.clock.monotonicMs())) return part;
+  const second = context.endpoints.pick(endpoints, first.endpoint.url);
+  return second === undefined ? part : askEndpoint(context, ask, second);
+}
+
+async function askEndpoint(context: AskContext, ask: AskCell, picked: Picked): Promise<Part> {
+  const { endpoint } = picked;
+  const part = await askSeated(context, ask, endpoint);
+  // Of a failed exchange it is not known whether it was the connection: a reset is the lesser charge.
+  const failed = part.kind === "missing" && part.reason === "unreachable";
+  const evidence: Evidence =
+    part.kind === "answered"
+      ? { kind: "answered" }
+      : failed
+        ? { kind: "failed", reason: "reset" }
+        : { kind: "none" };
+  context.endpoints.note(picked, { evidence, who: "" });
   return part;
 }
 
-async function askEndpoint(context: AskContext, ask: AskCell, endpoint: Endpoint): Promise<Part> {
+async function askSeated(context: AskContext, ask: AskCell, endpoint: Endpoint): Promise<Part> {
   const missing = missingFrom(ask);
   const seat = await endpoint.slots.take(ask.signal);
   if (seat !== "taken") return missing(ask.signal.aborted ? "late" : "overloaded");
@@ -70,11 +104,7 @@ async function exchange(context: AskContext, ask: AskCell, endpoint: Endpoint): 
   const { placed, path, headers, signal } = ask;
   const missing = missingFrom(ask);
   const nonce = context.random.hex(12);
-  const own = wireHeaders(
-    { placed, subject: nobody, routeClass: "fan-out" },
-    nonce,
-    context.view(),
-  );
+  const own = wireHeaders({ placed, subject: nobody, routeClass: "fan-out" }, nonce, context);
   const answer = await endpoint.pool.request({
     method: "GET",
     path: endpoint.basePath + path,

@@ -15,6 +15,7 @@ import {
   type HopFailure,
   type HopOutcome,
 } from "../../runtime/http/forward.ts";
+import { isBodyTrouble } from "../../runtime/http/request-body.ts";
 import type { SeatVerdict } from "../../runtime/http/slots.ts";
 import type { Random } from "../../runtime/random.ts";
 import type { CellGuards } from "../cells/cell-guards.ts";
@@ -28,6 +29,7 @@ import { findRoute, type Placed, type RoutingView, type Subject } from "../place
 import { flagsOf } from "../place/flags.ts";
 import type { WouldRefuse } from "../place/would-refuse.ts";
 import { gateHeaders, rewriteResponse, tenantHeaders } from "../receive/rewrite-headers.ts";
+import type { SignRequest } from "../trust/trust.ts";
 import { confirmAnswer, isNotAdmitted } from "./confirm.ts";
 
 export type AttemptContext = {
@@ -38,6 +40,7 @@ export type AttemptContext = {
   readonly tally: CellTally;
   readonly wouldRefuse: WouldRefuse;
   readonly view: () => RoutingView | undefined;
+  readonly sign: SignRequest;
   /** `x-cell` and `x-cell-epoch` go to the client. */
   readonly cellHeaders: boolean;
   /** The client is asked to come back on another connection. */
@@ -95,7 +98,7 @@ async function tryAt(
   const { placed, record, headers, hop, greedy, subject } = attempt;
   const { endpoint } = picked;
   const nonce = context.random.hex(12);
-  const own = wireHeaders(attempt, nonce, context.view());
+  const own = wireHeaders(attempt, nonce, context);
   record.attempt += 1;
   record.upstream = endpoint.url;
   const startedMs = hop.clock.monotonicMs();
@@ -133,11 +136,16 @@ function noSeat(
   startedMs: number,
 ): AttemptResult {
   const queueMs = hop.clock.monotonicMs() - startedMs;
-  const outcome = {
-    ...{ kind: "failed", reason, sent: "nothing", bytesOut: 0 },
-    ...{ error: undefined, status: undefined, cause: undefined },
+  const outcome: HopOutcome = {
+    kind: "failed",
+    reason,
+    sent: "nothing",
+    error: undefined,
+    status: undefined,
+    cause: undefined,
+    bytesOut: 0,
     times: { queueMs, connectMs: 0, firstByteMs: 0 },
-  } as const;
+  };
   record.attempt += 1;
   note(context, placed, outcome, "", record);
   return { outcome, notAdmitted: false };
@@ -167,17 +175,23 @@ function keeping(
 export function wireHeaders(
   { placed, subject, routeClass }: Pick<Attempt, "placed" | "subject" | "routeClass">,
   nonce: string,
-  view: RoutingView | undefined,
+  context: Pick<AttemptContext, "view" | "sign">,
 ): string[] {
+  const table = context.view()?.table;
   const { cell, wire, service, route } = placed;
   const named = subject.kind === "tenant" ? subject : undefined;
-  const flags = flagsOf(view?.table.lists.policy, cell, named);
+  const flags = flagsOf(table?.lists.policy, cell, named);
   const told = flags === "" ? [] : [names.flags, flags];
   if (wire === "plain" || cell === undefined) return told;
   if (wire === "pass-through") {
     return named === undefined ? told : [...tenantHeaders(named), ...told];
   }
-  return [...gateHeaders({ cell, nonce, service, routeClass, named, route }), ...told];
+  const own = gateHeaders({ cell, nonce, service, routeClass, named, route });
+  const { fleet = "" } = table ?? {};
+  const asked = { fleet, cell, tenant: named, placement: route, routeClass, service };
+  const signature = context.sign(asked);
+  if (signature !== undefined) own.push(names.signature, signature);
+  return [...own, ...told];
 }
 
 export type AnswerHead = {
@@ -290,6 +304,7 @@ function note(
   if (record.flag === "ok" || record.attempt > 1) record.flag = outcome.reason;
   if (outcome.kind === "broken") record.status = outcome.status;
   if (reason !== undefined) context.metrics.upstreamErrors.inc({ cell, reason });
+  if (isBodyTrouble(outcome.reason)) context.metrics.brokenBodies.inc({ reason: outcome.reason });
   if (outcome.reason === "queue-full" || outcome.reason === "queue-timeout") {
     context.metrics.overflow.inc({ cell });
   }

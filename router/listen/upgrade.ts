@@ -20,13 +20,15 @@ import { errorFields } from "../../runtime/log.ts";
 import { aboutTarget, answerer, isConfirmed, unconfirmed, wireHeaders } from "../answer/attempt.ts";
 import { isNotAdmitted } from "../answer/confirm.ts";
 import { conclude } from "../observe/conclude.ts";
+import type { Evidence } from "../cells/breaker.ts";
+import type { Picked } from "../cells/endpoints.ts";
 import type { RequestRecord } from "../observe/record.ts";
 import type { Placed } from "../place/decide.ts";
 import { ClientGone } from "../place/place.ts";
 import { type Arrival, receive } from "../receive/receive.ts";
 import { rewriteResponse } from "../receive/rewrite-headers.ts";
 import { beginRecord, placeArrival, type ServeContext } from "../serve.ts";
-import { endWith } from "./server.ts";
+import { endWith } from "./bad-input.ts";
 
 export type Tunnels = {
   readonly serve: (req: IncomingMessage, socket: Socket, head: Buffer) => void;
@@ -73,7 +75,7 @@ export function createTunnels(context: ServeContext, limits: TunnelLimits): Tunn
 
 async function openTunnel(opening: Opening): Promise<void> {
   const { context, req, socket, record } = opening;
-  const arrival = receive(context, req, record);
+  const arrival = await receive(context, req, record);
   if (arrival.route.class === "fan-out") {
     throw new CellError("METHOD_NOT_ALLOWED", "A tunnel cannot go to all cells at once.");
   }
@@ -86,7 +88,11 @@ async function openTunnel(opening: Opening): Promise<void> {
 
 function connect(opening: Opening, arrival: Arrival, placed: Placed): void {
   const { context, limits, req, socket, head, record } = opening;
-  const endpoint = context.endpoints.pick(placed.endpoints, undefined);
+  const picked = context.endpoints.pick(placed.endpoints, undefined);
+  if (picked === undefined) throw failure(placed, undefined);
+  const { endpoint } = picked;
+  const tell = teller(context, picked, arrival);
+  socket.once("close", () => tell({ kind: "none" }));
   const nonce = context.random.hex(12);
   record.attempt = 1;
   record.upstream = endpoint.url;
@@ -94,15 +100,16 @@ function connect(opening: Opening, arrival: Arrival, placed: Placed): void {
   const { subject, route } = arrival;
   req.headers = headerObject([
     ...arrival.headers,
-    ...wireHeaders({ placed, subject, routeClass: route.class }, nonce, context.view()),
+    ...wireHeaders({ placed, subject, routeClass: route.class }, nonce, context),
     ...["connection", "Upgrade", "upgrade", "websocket"],
   ]);
   const proxy = httpProxy.createProxyServer({});
   const timer = context.clock.after(limits.answerMs, () => {
+    tell({ kind: "failed", reason: "timeout" });
     const text = aboutTarget(placed, "TARGET did not answer in time.");
     fail(opening, new CellError("CELL_TIMEOUT", text));
   });
-  const judged = { opening, placed, arrival, nonce, timer };
+  const judged = { opening, placed, arrival, nonce, timer, tell };
   proxy.on("proxyReqWs", (outgoing: ClientRequest) => {
     // http-proxy would join slashes; the cell is asked for what the client asked for.
     outgoing.path = endpoint.basePath + arrival.path;
@@ -113,12 +120,24 @@ function connect(opening: Opening, arrival: Arrival, placed: Placed): void {
   });
   proxy.ws(req, socket, head, { target: endpoint.url, agent: false, xfwd: false }, (error) => {
     timer.cancel();
+    tell({ kind: "failed", reason: "connect" });
     if (record.status !== 0) socket.destroy();
     else fail(opening, failure(placed, error));
   });
 }
 
-function failure(placed: Placed, error: Error): CellError {
+/** What became of the attempt, told once: by whatever comes first. */
+function teller(context: ServeContext, picked: Picked, { subject }: Arrival) {
+  const who = subject.kind === "tenant" ? subject.tenant : "";
+  let told = false;
+  return (evidence: Evidence): void => {
+    if (told) return;
+    told = true;
+    context.endpoints.note(picked, { evidence, who });
+  };
+}
+
+function failure(placed: Placed, error: Error | undefined): CellError {
   const text = aboutTarget(placed, "TARGET cannot be reached.");
   return new CellError("CELL_UNREACHABLE", text, { cause: error });
 }
@@ -129,6 +148,7 @@ type Judging = {
   readonly arrival: Arrival;
   readonly nonce: string;
   readonly timer: Timer;
+  readonly tell: (evidence: Evidence) => void;
 };
 
 /** http-proxy writes `res.headers` to the client right after this: what is not in them is not sent. */
@@ -138,6 +158,7 @@ function onAnswer(judging: Judging, res: IncomingMessage, upstream: Socket | und
   const { wire, route } = placed;
   const gated = wire === "enforce" || wire === "observe";
   timer.cancel();
+  judging.tell({ kind: "answered" });
   res.on("error", () => socket.destroy());
   upstream?.on("error", () => socket.destroy());
   if (gated && route !== undefined && !isGood(judging, route, res)) {

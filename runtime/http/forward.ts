@@ -29,6 +29,7 @@ export const hopFailures = [
   "protocol",
   "body-too-large",
   "body-stalled",
+  "body-slow",
   "body-broken",
   "client-stalled",
   "client-gone",

@@ -1,6 +1,6 @@
 /** Seats: never more than there are, never a queue without end, and each comes back exactly once. */
 import fc from "fast-check";
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { systemClock } from "../clock.ts";
 import { type SeatVerdict, Slots } from "./slots.ts";
 
@@ -90,4 +90,38 @@ test("whatever happens, seats taken and given agree", async () => {
       for (const client of clients) client.abort();
     }),
   );
+});
+
+test("the greedy get no reserved seat and overtake nobody, and others find one while they fill the rest", async () => {
+  const slots = new Slots(systemClock, {
+    inFlightMax: 4,
+    pendingMax: 4,
+    queueMs: 60_000,
+    reserve: 1,
+  });
+  const greedy = { greedy: true };
+  const order: string[] = [];
+  const wait = (name: string, wish = {}) =>
+    void Promise.resolve(slots.take(never, wish)).then((verdict) =>
+      order.push(`${name} ${verdict}`),
+    );
+  for (let nth = 0; nth < 3; nth += 1) expect(slots.take(never, greedy)).toBe("taken");
+  for (let nth = 0; nth < 4; nth += 1) wait(`greedy-${nth}`, greedy);
+  expect(slots.pending).toBe(3);
+  expect(slots.take(never)).toBe("taken");
+  wait("modest");
+  expect(slots.take(never)).toBe("queue-full");
+  slots.give();
+  slots.give();
+  slots.give();
+  await vi.waitFor(() => expect(order.length).toBe(3));
+  // The fourth seat stays free of them: one greedy one came in for two that were given back.
+  expect(order).toEqual(["greedy-3 queue-full", "modest taken", "greedy-0 taken"]);
+  expect([slots.inFlight, slots.pending]).toEqual([3, 2]);
+});
+
+test("time spent in another queue counts", async () => {
+  const slots = new Slots(systemClock, { inFlightMax: 1, pendingMax: 1, queueMs: 60_000 });
+  slots.take(never);
+  expect(await slots.take(never, { waitedMs: 60_000 })).toBe("queue-timeout");
 });
