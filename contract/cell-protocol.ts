@@ -12,6 +12,7 @@
 import { z } from "zod";
 import { cellIdSchema, epochSchema, keyspaceNameSchema, revisionSchema } from "./ids.ts";
 import { placementKeySchema } from "./placement-key.ts";
+import { announcedKeysSchema } from "./router-key.ts";
 import { cellStages, guardModes, strategies } from "./routing-table.ts";
 
 /** More changes of a cell's stage than anybody makes; above it a number is nonsense. */
@@ -240,6 +241,8 @@ export const routerSyncRequestSchema = z.object({
     .max(1000),
   /** Requests carried to a cell in pass-through or observe that would have been refused, by error code, since start. */
   wouldRefuse: z.record(z.string().max(40), z.number().int().min(0)).optional(),
+  /** Public keys of this router, newest first; absent: it signs nothing. Agents send none. */
+  keys: announcedKeysSchema.optional(),
 });
 export type RouterSyncRequest = z.infer<typeof routerSyncRequestSchema>;
 

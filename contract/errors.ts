@@ -57,6 +57,20 @@ export const errorTable = {
     64,
     "The name in the request stands for several tenants; name one of them.",
   ),
+  TENANT_TOKEN_INVALID: entry(
+    401,
+    "client",
+    "never",
+    77,
+    "The token that names the tenant could not be verified; nothing else in the request was believed in its place.",
+  ),
+  TENANT_KEYS_UNAVAILABLE: entry(
+    503,
+    "router",
+    "safe",
+    69,
+    "The keys that tokens are verified with have not been read yet; the token was not judged.",
+  ),
   TENANT_UNKNOWN: entry(404, "client", "never", 5, "No placement exists for this tenant."),
   TENANT_SUSPENDED: entry(403, "client", "never", 4, "The tenant is suspended by its operator."),
   // Requests the router will not carry.
@@ -87,9 +101,9 @@ export const errorTable = {
   REQUEST_TIMEOUT: entry(
     408,
     "client",
-    "never",
-    64,
-    "The request's head did not arrive within the time for it.",
+    "idempotent-only",
+    1,
+    "The request came too slowly, or stopped coming: its head or its body.",
   ),
   HOST_MISDIRECTED: entry(
     421,
@@ -180,6 +194,13 @@ export const errorTable = {
     "never",
     77,
     "The request did not come through a router.",
+  ),
+  ROUTER_SIGNATURE_INVALID: entry(
+    403,
+    "cell",
+    "never",
+    77,
+    "The request does not carry a valid signature of a router of this fleet.",
   ),
   APP_UNREACHABLE: entry(
     503,

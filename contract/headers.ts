@@ -26,6 +26,8 @@ export const headers = {
   routeClass: "x-cellfleet-class",
   /** Request, router to cell: names of the feature flags that are on, `a,b`, sorted; absent: none. */
   flags: "x-cellfleet-flags",
+  /** Request, router to cell: signed by the router, so that a cell can refuse what came past it (`request-signature.ts`). */
+  signature: "x-cellfleet-signature",
   /** Request, router to cell: fresh per attempt; a refusal of the gate echoes it (corrections A11). */
   nonce: "x-cellfleet-nonce",
   /**

@@ -18,6 +18,7 @@ import {
   tenantIdSchema,
 } from "./ids.ts";
 import { keyKinds, slotCountMax } from "./placement-key.ts";
+import { routerKeysSchema } from "./router-key.ts";
 import { serviceRouteSchema } from "./service-route.ts";
 import { tenantSourceSchema } from "./tenant-source.ts";
 import { trafficPolicySchema } from "./traffic-policy.ts";
@@ -122,6 +123,8 @@ export const snapshotHeadSchema = z.object({
   globalServices: globalServicesSchema.optional(),
   aliasing: aliasingSchema.optional(),
   policy: trafficPolicySchema.optional(),
+  /** Absent: a control plane that knows of none, whose cells cannot ask for signatures. */
+  routerKeys: routerKeysSchema.optional(),
   /** Placements that follow. */
   placements: z.number().int().min(0),
   /** Names that follow; absent means none. */
@@ -164,6 +167,7 @@ export const deltaBodySchema = z.object({
   globalServices: globalServicesSchema.optional(),
   aliasing: aliasingSchema.optional(),
   policy: trafficPolicySchema.optional(),
+  routerKeys: routerKeysSchema.optional(),
   upserts: z.array(placementGroupSchema),
   /** Tombstones: placement keys that are gone. */
   deletes: z.array(z.string().max(256)),

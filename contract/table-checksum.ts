@@ -8,6 +8,7 @@
  * integers exactly and fast. Sums, not XOR: an entry counted twice must not cancel itself.
  */
 import { z } from "zod";
+import { routerKeysSchema } from "./router-key.ts";
 import {
   aliasingSchema,
   globalServicesSchema,
@@ -74,6 +75,7 @@ export type TableLists = Pick<
   | "globalServices"
   | "aliasing"
   | "policy"
+  | "routerKeys"
 >;
 
 const listsSchema = z.object({
@@ -84,6 +86,7 @@ const listsSchema = z.object({
   globalServices: globalServicesSchema.optional(),
   aliasing: aliasingSchema.optional(),
   policy: trafficPolicySchema.optional(),
+  routerKeys: routerKeysSchema.optional(),
 });
 
 /**
@@ -92,12 +95,13 @@ const listsSchema = z.object({
  */
 export function mixLists(lists: TableLists): Sum {
   const parsed = listsSchema.parse(lists);
-  const { globalServices = {}, policy = {}, ...rest } = parsed;
+  const { globalServices = {}, policy = {}, routerKeys = [], ...rest } = parsed;
   const byName = {
     ...rest,
     // None is as good as an empty list: tables from before there were any keep their sum.
     ...(Object.keys(globalServices).length === 0 ? {} : { globalServices }),
     ...(Object.keys(policy).length === 0 ? {} : { policy }),
+    ...(routerKeys.length === 0 ? {} : { routerKeys }),
     keyspaces: [...parsed.keyspaces].sort((a, b) => compare(a.name, b.name)),
     cells: [...parsed.cells].sort((a, b) => compare(a.id, b.id)),
   };

@@ -11,6 +11,7 @@ type ListsChange = Pick<
   | "globalServices"
   | "aliasing"
   | "policy"
+  | "routerKeys"
 >;
 
 /** Those that a table may do without; absent stays absent. */
@@ -18,12 +19,16 @@ export const optionalLists = ({
   globalServices,
   aliasing,
   policy,
+  routerKeys,
 }: {
-  readonly [list in "globalServices" | "aliasing" | "policy"]?: ListsChange[list] | undefined;
+  readonly [list in "globalServices" | "aliasing" | "policy" | "routerKeys"]?:
+    | ListsChange[list]
+    | undefined;
 }): Partial<TableLists> => ({
   ...(globalServices === undefined ? {} : { globalServices }),
   ...(aliasing === undefined ? {} : { aliasing }),
   ...(policy === undefined ? {} : { policy }),
+  ...(routerKeys === undefined ? {} : { routerKeys }),
 });
 
 /** The same object when the change brings no list. */

@@ -159,6 +159,11 @@ function exampleRequest(
   if ("cookie" in source) return `curl -b '${source.cookie}=${tenant}' ${router}${path}`;
   if ("query" in source) return `curl '${router}${path}?${source.query}=${tenant}'`;
   if ("path" in source) return `curl ${router}${source.path.replace("{tenant}", tenant)}${path}`;
+  if ("jwt" in source) {
+    const { header, cookie } = source.jwt;
+    if (cookie !== undefined) return `curl -b '${cookie}=TOKEN' ${router}${path}`;
+    return `curl -H '${header ?? "authorization: Bearer"}${header === undefined ? "" : ":"} TOKEN' ${router}${path}`;
+  }
   return `curl -H 'host: ${source.host.replace("{tenant}", tenant)}' ${router}${path}`;
 }
 

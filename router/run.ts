@@ -60,6 +60,8 @@ async function start(
 ): Promise<Router> {
   const { config, log, served, registry } = serving;
   lifecycle.onClose("endpoints", () => serving.endpoints.close());
+  lifecycle.onClose("trust", () => serving.trust.close());
+  await serving.trust.open();
   const table = await openTable({ ...serving, token });
   lifecycle.onClose("table", () => table.close());
   addGauges({ ...serving, table: () => served.view()?.table, ageMs: table.ageMs });
@@ -94,12 +96,17 @@ async function start(
   };
 }
 
-const checks = ({ status, served }: Serving): readonly ReadyCheck[] => [
+const checks = ({ status, served, trust }: Serving): readonly ReadyCheck[] => [
   { name: "running", ok: !status.draining, text: status.draining ? "draining" : "not draining" },
   {
     name: "table",
     ok: served.view() !== undefined,
     text: tableText(served.view()?.table.revision),
+  },
+  {
+    name: "key",
+    ok: trust.ready(),
+    text: trust.ready() ? "cells can know its key" : "the table does not name its key yet",
   },
   {
     name: "listener",

@@ -15,6 +15,7 @@ import { CellTally } from "./cells/cell-tally.ts";
 import type { RouterConfig } from "./config.ts";
 import { dropMoved } from "./fallback/instead.ts";
 import { KeptAnswers, keptLimits } from "./fallback/kept-answers.ts";
+import { createCellTls } from "./cells/cell-tls.ts";
 import { createProtection } from "./limits/protection.ts";
 import { followCertificates, openListeners } from "./listen/open-listeners.ts";
 import type { Certificates } from "./listen/certificates.ts";
@@ -60,7 +61,14 @@ export function createServing(options: ServingOptions) {
   const random = options.random ?? systemRandom;
   const registry = createMetrics();
   const metrics = createRouterMetrics(registry);
-  const { endpoints, cells, ...protection } = createProtection({ config, clock, random, metrics });
+  const listenerMetrics = createListenerMetrics(registry);
+  const cellTls = createCellTls({
+    ...{ clock, config, log },
+    onRefused: () => listenerMetrics.certificatesRefused.inc({ for: "cells" }),
+  });
+  const { endpoints, cells, ...protection } = createProtection({
+    ...{ config, clock, random, metrics, tls: cellTls },
+  });
   const hold = new Hold({
     clock,
     limits: {
@@ -104,6 +112,8 @@ export function createServing(options: ServingOptions) {
     random,
     registry,
     metrics,
+    listenerMetrics,
+    cellTls,
     endpoints,
     cells,
     hold,
@@ -161,7 +171,7 @@ export async function openDoors(serving: Serving, lifecycle: Lifecycle): Promise
     status.draining = true;
     log.event("router.draining", { graceMs: config.drainMs });
     // Load balancers read /readyz now and then; until they have, requests are still served.
-    await clock.sleep(config.drainDelayMs, hurry.signal);
+    if (config.drainDelayMs > 0) await clock.sleep(config.drainDelayMs, hurry.signal);
     await listeners.drain(hurry.signal);
   });
   const { port, h2cPort, tlsPort } = listeners;
@@ -219,7 +229,7 @@ function serveContext(
   tracing: Tracing | undefined,
   certificates: Certificates | undefined,
 ): ServeContext {
-  const { config, clock, random, log, metrics, endpoints, hold, served, status } = parts;
+  const { config, clock, random, log, metrics, endpoints, hold, served } = parts;
   const { tally, wouldRefuse, fanOuts, trust } = parts;
   return {
     ...{ clock, random, log, metrics, endpoints, cells: parts.cells, hold },
@@ -233,7 +243,6 @@ function serveContext(
     ...{ remembered: parts.remembered, tenants: parts.tenants, tracing },
     fallbacks: { kept: parts.kept, clock, metrics, routerId: config.id },
     cellHeaders: config.cellHeaders,
-    closing: () => status.draining,
     coversHost: (servername, host) => certificates?.covers(servername, host) ?? true,
     isTrusted: (peer) => config.trustedProxies.check(peer, peer.includes(":") ? "ipv6" : "ipv4"),
     headLimits: { fieldsMax, targetBytesMax },

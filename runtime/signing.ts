@@ -9,6 +9,7 @@ import {
   createPrivateKey,
   createPublicKey,
   generateKeyPairSync,
+  hash,
   type KeyObject,
   sign,
   verify,
@@ -45,6 +46,10 @@ export function generateKey(id: string): {
   const pkcs8 = pair.privateKey.export({ type: "pkcs8", format: "der" }).toString("base64");
   return { privateKey: { id, pkcs8 }, publicKeys: { keys: [{ id, spki }] } };
 }
+
+/** An id that says which key it is, so that nobody can give it to another one. */
+export const keyIdOf = (spki: string): string =>
+  hash("sha256", Buffer.from(spki, "base64"), "base64url").slice(0, 22);
 
 /** The purpose is part of what is signed, so that a signature of one kind is no use for another. */
 const message = (purpose: string, text: string): Buffer =>
@@ -84,4 +89,5 @@ export function createVerifier(keys: PublicKeys): Verifier {
 export const signaturePurposes = {
   routingTable: "cellfleet.routing-table",
   delta: "cellfleet.delta",
+  request: "cellfleet.request",
 } as const;

@@ -24,9 +24,34 @@ const settings: readonly (readonly [string, string])[] = [
   ["--pending-max <count>", "requests that may wait for a connection, per cell"],
   ["--connections-max <count>", "connections per endpoint of a cell"],
   ["--body-bytes-max <bytes>", "largest request body"],
+  ["--body-idle-ms <ms>", "longest silence of a client within a request's body"],
+  ["--body-rate-min <bytes>", "a second, that a body must come with; 0: any"],
+  ["--ws-max <count>", "WebSocket tunnels"],
+  ["--ws-per-tenant-max <count>", "WebSocket tunnels of one tenant"],
+  ["--ws-idle-ms <ms>", "longest silence of a tunnel"],
+  ["--ws-max-age-ms <ms>", "age at which a tunnel is ended; 0: never"],
   ["--clients-max <count>", "client connections"],
-  ["--drain-delay-ms <ms>", "from the end signal to the first refusal"],
-  ["--drain-ms <ms>", "from the first refusal until what is left is cut"],
+  ["--clients-per-ip-max <count>", "of one address (IPv6: of one /64); trusted proxies: no limit"],
+  ["--requests-per-connection-max <count>", "then a connection is closed in good order; 0: never"],
+  ["--tls-default <name>", "the certificate for clients that name no host, or an unknown one"],
+  ["--tls-client-ca <path>", "clients must show a certificate of this authority"],
+  ["--tls-reload-ms <ms>", "certificates are read again this often, and when they change"],
+  ["--cell-ca <path>", "the authority of cells with https: endpoints (default: the system's)"],
+  ["--cell-cert <path>", "a certificate to show to cells"],
+  ["--cell-key <path>", "its key"],
+  [
+    "--cell-tls-name <name>",
+    "the name that certificates of cells must carry (default: of the URL)",
+  ],
+  [
+    "--router-key-hours <hours>",
+    "age at which its own key is exchanged (requests to cells are signed)",
+  ],
+  ["--jwks-refresh-ms <ms>", "between two readings of an issuer's keys"],
+  ["--jwks-cooldown-ms <ms>", "between two that unknown keys in tokens ask for"],
+  ["--drain-delay-ms <ms>", "from the end signal, which /readyz shows, to the first farewell"],
+  ["--drain-announce-ms <ms>", "from the first farewell until nobody can connect any more"],
+  ["--drain-ms <ms>", "from the first farewell until what is left is cut"],
 ];
 
 const settingsWidth = Math.max(...settings.map(([flags]) => flags.length));
@@ -44,6 +69,8 @@ export const register: Register = (noun, bind) => {
     .option("--listen <host:port>", "where clients send requests")
     .option("--admin <host:port>", "health, metrics, table and explain")
     .option("--h2c <host:port>", "HTTP/2 without TLS, with prior knowledge")
+    .option("--tls <host:port>", "HTTP/1 and HTTP/2 over TLS")
+    .option("--tls-certs <path>", "a folder of NAME.crt and NAME.key, or a file that lists them")
     .option("--table <path>", "without a control plane: the routing table, a JSON file")
     .option("--control-plane <url>", "the control plane to follow")
     .option("--token <ref>", "its token: env:NAME, file:PATH or exec:COMMAND")

@@ -13,7 +13,11 @@ type Routing = z.infer<typeof routingSchema>;
 
 const one = (value: object): string =>
   Object.entries(value)
-    .map(([name, content]) => `${name} ${String(content)}`)
+    .map(([name, content]) =>
+      typeof content === "object" && content !== null
+        ? `${name} (${one(content)})`
+        : `${name} ${String(content)}`,
+    )
     .join(", ");
 
 const routingView: View<Routing> = {

@@ -2,7 +2,7 @@
  * Which tenant and keyspace a request would be for, by the configured sources, and how that was found:
  * the same rules that routers apply, told one sentence per step for `route resolve`.
  */
-import type { TenantSource } from "../../contract/tenant-source.ts";
+import { type TenantSource, tokenSourceName } from "../../contract/tenant-source.ts";
 
 export type Question = {
   readonly tenant: string | undefined;
@@ -79,6 +79,10 @@ function readSource(source: TenantSource, question: Question): Found {
   if ("host" in source) return fromPattern("host", source.host, hostName(question.host));
   if ("path" in source) return fromPattern("path", source.path, pathOnly(question.path));
   if ("query" in source) return fromQuery(source.query, question.path);
+  if ("jwt" in source) {
+    const text = `${tokenSourceName(source.jwt)}: tokens are verified by routers alone, so it counts as absent`;
+    return { tenant: undefined, text };
+  }
   const name = "header" in source ? `header ${source.header}` : `cookie ${source.cookie}`;
   return { tenant: undefined, text: `${name}: cannot be asked about here, so it counts as absent` };
 }

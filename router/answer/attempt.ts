@@ -43,8 +43,6 @@ export type AttemptContext = {
   readonly sign: SignRequest;
   /** `x-cell` and `x-cell-epoch` go to the client. */
   readonly cellHeaders: boolean;
-  /** The client is asked to come back on another connection. */
-  readonly closing: () => boolean;
   readonly fallbacks: Fallbacks;
 };
 
@@ -267,7 +265,6 @@ function pass(
     from: context.cellHeaders ? answerer(placed) : undefined,
     gated,
   });
-  if (context.closing()) headers.push("connection", "close");
   return { kind: "pass", headers };
 }
 

@@ -12,6 +12,7 @@ export const retryAfterSeconds = 1;
 const closingCodes: ReadonlySet<string> = new Set([
   "REQUEST_INVALID",
   "HEADERS_TOO_LARGE",
+  "URL_TOO_LONG",
   "BODY_TOO_LARGE",
   "EXPECTATION_FAILED",
   "URL_TOO_LONG",
@@ -37,6 +38,10 @@ export function buildRefusal(error: CellError, routerId: string, requestId: stri
       ...[names.answeredBy, `router ${routerId}`],
       ...[proxyStatusHeader, proxyStatus(error, routerId)],
       ...[requestIdHeader, requestId],
+      // RFC 6750 section 3: what kind of credential is asked for, and that this one is no good.
+      ...(error.code === "TENANT_TOKEN_INVALID"
+        ? ["www-authenticate", 'Bearer error="invalid_token"']
+        : []),
       ...(httpStatus === 503 ? ["retry-after", String(retryAfterSeconds)] : []),
       ...(closingCodes.has(error.code) ? ["connection", "close"] : []),
     ],

@@ -10,18 +10,19 @@
 import type { ClientRequest, IncomingMessage } from "node:http";
 import type { Socket } from "node:net";
 import httpProxy from "http-proxy";
-import { CellError } from "../../contract/errors.ts";
+import { CellError, errorTable } from "../../contract/errors.ts";
 import type { FoundRoute } from "../../contract/keyspace-routes.ts";
-import type { RawHeaders } from "../../contract/raw-headers.ts";
+import { headerValues, listElements, type RawHeaders } from "../../contract/raw-headers.ts";
 import type { Timer } from "../../runtime/clock.ts";
+import { errorCode } from "../../runtime/http/error-code.ts";
 import { clientGone } from "../../runtime/http/forward.ts";
 import { stripResponseHeaders } from "../../runtime/http/hop-headers.ts";
 import { errorFields } from "../../runtime/log.ts";
 import { aboutTarget, answerer, isConfirmed, unconfirmed, wireHeaders } from "../answer/attempt.ts";
 import { isNotAdmitted } from "../answer/confirm.ts";
-import { conclude } from "../observe/conclude.ts";
 import type { Evidence } from "../cells/breaker.ts";
 import type { Picked } from "../cells/endpoints.ts";
+import { conclude } from "../observe/conclude.ts";
 import type { RequestRecord } from "../observe/record.ts";
 import type { Placed } from "../place/decide.ts";
 import { ClientGone } from "../place/place.ts";
@@ -29,48 +30,94 @@ import { type Arrival, receive } from "../receive/receive.ts";
 import { rewriteResponse } from "../receive/rewrite-headers.ts";
 import { beginRecord, placeArrival, type ServeContext } from "../serve.ts";
 import { endWith } from "./bad-input.ts";
+import {
+  type LifeLimits,
+  lingerAfter,
+  startLife,
+  type TunnelEnd,
+  type TunnelLife,
+} from "./tunnel-life.ts";
 
 export type Tunnels = {
   readonly serve: (req: IncomingMessage, socket: Socket, head: Buffer) => void;
+  /** Also those that wait for their cell's answer. */
   readonly open: () => number;
   /** Ends every tunnel. */
   readonly close: () => void;
 };
 
-export type TunnelLimits = {
+export type TunnelLimits = LifeLimits & {
   /** From the request to the cell's answer. */
   readonly answerMs: number;
-  /** Longest silence in both directions. */
-  readonly idleMs: number;
+  readonly totalMax: number;
+  readonly perTenantMax: number;
 };
-export const tunnelLimits: TunnelLimits = { answerMs: 10_000, idleMs: 3_600_000 };
+export const tunnelLimits: TunnelLimits = {
+  answerMs: 10_000,
+  idleMs: 3_600_000,
+  ageMsMax: 0,
+  totalMax: 5000,
+  perTenantMax: 1000,
+};
 
 type Opening = {
   readonly context: ServeContext;
   readonly limits: TunnelLimits;
+  readonly counts: TenantCounts;
   readonly req: IncomingMessage;
   readonly socket: Socket;
   readonly head: Buffer;
   readonly record: RequestRecord;
+  /** Undefined until the cell has said 101. */
+  life: TunnelLife | undefined;
 };
 
 export function createTunnels(context: ServeContext, limits: TunnelLimits): Tunnels {
-  const open = new Set<Socket>();
+  const open = new Set<Opening>();
+  const counts: TenantCounts = new Map();
   return {
     serve: (req, socket, head) => {
-      open.add(socket);
       socket.on("error", () => socket.destroy());
-      socket.once("close", () => open.delete(socket));
       const record = beginRecord(context, req);
-      socket.once("close", () => finish(context, record, socket));
-      const opening = { context, limits, req, socket, head, record };
+      const opening = { context, limits, counts, req, socket, head, record, life: undefined };
+      socket.once("close", () => {
+        open.delete(opening);
+        finish(context, record, socket);
+      });
+      if (open.size >= limits.totalMax) {
+        fail(opening, new CellError("ROUTER_OVERLOADED", "The router has all the tunnels it may."));
+        return;
+      }
+      open.add(opening);
       openTunnel(opening).catch((error: unknown) => rescue(opening, error));
     },
     open: () => open.size,
     close: () => {
-      for (const socket of open) socket.destroy();
+      for (const { life, socket } of open) {
+        if (life === undefined) socket.destroy();
+        else life.end("drain");
+      }
     },
   };
+}
+
+type TenantCounts = Map<string, number>;
+
+/** One tenant's tunnels leave room for those of others. Given back when the client's socket is closed. */
+function takeTenantSeat({ counts, limits, socket }: Opening, { subject }: Arrival): void {
+  if (subject.kind !== "tenant") return;
+  const name = `${subject.keyspace}/${subject.tenant}`;
+  const count = counts.get(name) ?? 0;
+  if (count >= limits.perTenantMax) {
+    const text = `The tenant has ${count} tunnels, as many as one may have.`;
+    throw new CellError("ROUTER_OVERLOADED", text);
+  }
+  counts.set(name, count + 1);
+  socket.once("close", () => {
+    const left = (counts.get(name) ?? 1) - 1;
+    if (left === 0) counts.delete(name);
+    else counts.set(name, left);
+  });
 }
 
 async function openTunnel(opening: Opening): Promise<void> {
@@ -83,6 +130,7 @@ async function openTunnel(opening: Opening): Promise<void> {
   socket.once("close", () => gone.abort(clientGone));
   const placed = await placeArrival(context, arrival, record, gone.signal);
   if (socket.destroyed) throw new ClientGone();
+  takeTenantSeat(opening, arrival);
   connect(opening, arrival, placed);
 }
 
@@ -118,6 +166,8 @@ function connect(opening: Opening, arrival: Arrival, placed: Placed): void {
     outgoing.on("upgrade", (res, upstream) => onAnswer(judged, res, upstream));
     outgoing.on("response", (res) => onAnswer(judged, res, undefined));
   });
+  // http-proxy writes the head of the answer as a text; its bytes are latin1.
+  socket.setDefaultEncoding("latin1");
   proxy.ws(req, socket, head, { target: endpoint.url, agent: false, xfwd: false }, (error) => {
     timer.cancel();
     tell({ kind: "failed", reason: "connect" });
@@ -138,6 +188,11 @@ function teller(context: ServeContext, picked: Picked, { subject }: Arrival) {
 }
 
 function failure(placed: Placed, error: Error | undefined): CellError {
+  const code = error === undefined ? "" : errorCode(error);
+  if (code === "ECONNRESET" || code.startsWith("HPE_")) {
+    const text = aboutTarget(placed, "The answer of TARGET broke HTTP, or there was none.");
+    return new CellError("CELL_PROTOCOL", text, { cause: error });
+  }
   const text = aboutTarget(placed, "TARGET cannot be reached.");
   return new CellError("CELL_UNREACHABLE", text, { cause: error });
 }
@@ -154,13 +209,21 @@ type Judging = {
 /** http-proxy writes `res.headers` to the client right after this: what is not in them is not sent. */
 function onAnswer(judging: Judging, res: IncomingMessage, upstream: Socket | undefined): void {
   const { opening, placed, timer } = judging;
-  const { context, socket, record, limits } = opening;
+  const { context, socket, record } = opening;
   const { wire, route } = placed;
   const gated = wire === "enforce" || wire === "observe";
   timer.cancel();
   judging.tell({ kind: "answered" });
-  res.on("error", () => socket.destroy());
+  // Reset, not ended: an answer that is cut off must not look whole.
+  res.on("error", () => socket.resetAndDestroy());
   upstream?.on("error", () => socket.destroy());
+  if (!isUnderstood(res, upstream)) {
+    upstream?.destroy();
+    res.destroy();
+    const text = aboutTarget(placed, "The answer of TARGET broke HTTP.");
+    fail(opening, new CellError("CELL_PROTOCOL", text));
+    return;
+  }
   if (gated && route !== undefined && !isGood(judging, route, res)) {
     upstream?.destroy();
     res.destroy();
@@ -175,14 +238,29 @@ function onAnswer(judging: Judging, res: IncomingMessage, upstream: Socket | und
     from: context.cellHeaders ? answerer(placed) : undefined,
     gated,
   });
-  // An answer that is no 101 is written without its framing, so its end is the connection's end.
+  // An answer that is no 101 ends with the connection; without a length, if it came in chunks.
   const own =
     upstream === undefined
       ? ["connection", "close"]
       : ["connection", "Upgrade", "upgrade", "websocket"];
   res.headers = headerObject([...headers, ...own]);
-  if (upstream === undefined) delete res.headers["content-length"];
-  else watchSilence(opening, upstream, limits.idleMs);
+  if (upstream === undefined) socket.once("finish", () => lingerAfter(socket, context.clock));
+  else stand(opening, upstream);
+}
+
+function stand(opening: Opening, cell: Socket): void {
+  const { context, limits, socket: client } = opening;
+  const { clock, random, metrics } = context;
+  metrics.ws.inc();
+  const onOver = (reason: TunnelEnd) => metrics.wsClosed.inc({ reason });
+  opening.life = startLife({ clock, random, limits, client, cell, onOver });
+}
+
+/** A 101 to another protocol was not asked for; another coding than `chunked` would reach the client as it is. */
+function isUnderstood(res: IncomingMessage, upstream: Socket | undefined): boolean {
+  const listed = (name: string) => listElements(headerValues(res.rawHeaders, name)).join();
+  if (upstream !== undefined) return listed("upgrade") === "websocket";
+  return ["", "chunked"].includes(listed("transfer-encoding"));
 }
 
 function isGood(judging: Judging, route: FoundRoute, res: IncomingMessage): boolean {
@@ -197,31 +275,14 @@ function isGood(judging: Judging, route: FoundRoute, res: IncomingMessage): bool
   });
 }
 
-/** Looks now and then whether bytes have moved; cheaper than a timer per byte. */
-function watchSilence({ context, socket }: Opening, upstream: Socket, idleMs: number): void {
-  let moved = -1;
-  let timer: Timer;
-  const look = () => {
-    const now = socket.bytesRead + upstream.bytesRead;
-    if (now === moved) socket.destroy();
-    else timer = context.clock.after(idleMs, look, { background: true });
-    moved = now;
-  };
-  look();
-  socket.once("close", () => {
-    timer.cancel();
-    upstream.destroy();
-  });
-  upstream.once("close", () => socket.end());
-}
-
 function fail({ context, socket, record }: Opening, error: CellError): void {
-  if (record.status !== 0) return;
+  if (record.status !== 0 || socket.destroyed) return;
   record.errorCode = error.code;
   record.refusal = error;
   if (record.flag === "ok") record.flag = "refused";
   endWith(socket, error, context.routerId, record.trace.requestId);
-  record.status = 503;
+  record.status = errorTable[error.code].httpStatus;
+  lingerAfter(socket, context.clock);
   // http-proxy does not know that the answer is given, and would write its own after it.
   socket.write = () => true;
 }

@@ -9,6 +9,12 @@ export type RouterEvents = {
     readonly mode: string;
     readonly release: string;
   };
+  /** The certificates that are served from now on. */
+  "tls.loaded": { readonly certificates: readonly string[] };
+  /** Unfit; what was there before serves on. */
+  "tls.refused": { readonly name: string; readonly reason: string; readonly for: "clients" | "cells" };
+  /** An endpoint that is not whom its certificate should name, or does not take ours. */
+  "tls.failed": { readonly endpoint: string; readonly reason: string };
   "router.draining": { readonly graceMs: number };
   "router.stopped": { readonly id: string };
   "router.trouble": { readonly where: string } & Readonly<Record<string, unknown>>;
@@ -55,6 +61,12 @@ export type RouterEvents = {
   };
   "table.refused": { readonly reason: string; readonly text: string; readonly where: string };
   "table.not-written": Readonly<Record<string, unknown>>;
+  /** `jwks`: where an issuer's keys are, without query. `from`: the issuer, or the last copy on disk. */
+  "jwks.changed": { readonly jwks: string; readonly keys: number; readonly from: string };
+  "jwks.failed": { readonly jwks: string } & Readonly<Record<string, unknown>>;
+  "jwks.not-written": { readonly jwks: string } & Readonly<Record<string, unknown>>;
+  "key.changed": { readonly step: string; readonly key: string; readonly keys: number };
+  "key.not-written": Readonly<Record<string, unknown>>;
   "sync.failed": Readonly<Record<string, unknown>>;
   "sync.recovered": { readonly revision: number };
 };

@@ -12,6 +12,9 @@ export const wouldRefuseCodes = [
   "TENANT_CONFLICT",
   "TENANT_AMBIGUOUS",
   "TENANT_UNKNOWN",
+  "TENANT_TOKEN_INVALID",
+  "TENANT_KEYS_UNAVAILABLE",
+  "ROUTER_OVERLOADED",
   "OUTCOME_UNKNOWN",
 ] as const satisfies readonly ErrorCode[];
 

@@ -8,6 +8,10 @@
  * A source with `alias` holds a name, which the caller looks up. A name that nobody has is no name: the
  * source counts as absent. One that stands for several tenants is settled by a source that names one
  * of them. No message says which tenants a name stands for.
+ *
+ * A token that is there and was not verified is refused, whatever else names a tenant: nobody gains by
+ * a bad one, and a good one that cannot be judged is not passed over. Tokens are verified by whoever
+ * calls; what an unverified one claims counts only as one more tenant that may have been meant.
  */
 import type { AliasTarget } from "../../contract/alias-index.ts";
 import type { ErrorCode } from "../../contract/errors.ts";
@@ -19,7 +23,11 @@ import {
   tenantIdRule,
 } from "../../contract/ids.ts";
 import { headerValues, type RawHeaders } from "../../contract/raw-headers.ts";
-import type { TenantSource } from "../../contract/tenant-source.ts";
+import {
+  type TenantSource,
+  type TokenSource,
+  tokenSourceName,
+} from "../../contract/tenant-source.ts";
 
 export type Addressed = {
   /** Lower case, without port. */
@@ -50,6 +58,23 @@ export type Identified = Identity | Unidentified;
 /** The tenants that a name stands for; from the routing table in memory. */
 export type ResolveName = (namespace: string, name: string) => readonly AliasTarget[];
 
+/** What a source says that reads a token. */
+export type TokenFinding =
+  | { readonly kind: "absent" }
+  /** The claim of a verified token. */
+  | { readonly kind: "claim"; readonly value: string }
+  | { readonly kind: "several" }
+  | {
+      readonly kind: "refused";
+      readonly code: ErrorCode;
+      readonly message: string;
+      /** What it claims, believed by nobody. */
+      readonly claimed: string | undefined;
+    };
+export type FindToken = (source: TokenSource) => TokenFinding;
+/** Where there are no requests, or no sources with tokens. */
+export const noTokens: FindToken = () => ({ kind: "absent" });
+
 /** What one source says: every value found, and the path without it. */
 type Finding = {
   readonly name: string;
@@ -61,12 +86,18 @@ export function identify(
   request: Addressed,
   sources: readonly TenantSource[],
   resolve: ResolveName,
+  findToken: FindToken = noTokens,
 ): Identified {
+  const evidence = { request, sources, resolve, findToken };
+  return refuseToken(evidence) ?? findIdentity(evidence);
+}
+
+function findIdentity({ request, sources, resolve, findToken }: Evidence): Identified {
   let identity: Identity | undefined;
   let path = request.path;
   const names: UnsettledName[] = [];
   for (const source of sources) {
-    const finding = look(source, request);
+    const finding = look(source, request, findToken);
     if (finding.values.length === 0) continue;
     const next = read(finding, source, request.path, resolve);
     if (next.kind === "refused") return next;
@@ -82,17 +113,48 @@ export function identify(
     }
   }
   if (identity === undefined) return refuseUnsettled(names, sources);
+  return compareNames(identity, names) ?? { ...identity, path };
+}
+
+/** Names that stand for others, if one does. */
+function compareNames(
+  identity: Identity,
+  names: readonly UnsettledName[],
+): Unidentified | undefined {
   const { tenant, keyspace, source } = identity;
   const other = names.find(
     ({ targets }) =>
       targets.length > 0 &&
       !targets.some((one) => one.tenant === tenant && one.keyspace === keyspace),
   );
-  if (other !== undefined) {
-    const what = `${source} and ${other.source} name different tenants`;
-    return conflict(what, [identity, ...other.targets]);
+  if (other === undefined) return undefined;
+  const what = `${source} and ${other.source} name different tenants`;
+  return conflict(what, [identity, ...other.targets]);
+}
+
+/** All that identification goes by. */
+type Evidence = {
+  readonly request: Addressed;
+  readonly sources: readonly TenantSource[];
+  readonly resolve: ResolveName;
+  readonly findToken: FindToken;
+};
+
+/** Before anything else: the order of sources decides nothing about a bad token. */
+function refuseToken(evidence: Evidence): Unidentified | undefined {
+  const { sources, findToken } = evidence;
+  if (findToken === noTokens) return undefined;
+  for (const source of sources) {
+    const token = "jwt" in source ? findToken(source) : undefined;
+    if (token?.kind === "several") {
+      const what = `the ${sourceName(source)} is given more than once`;
+      return conflict(what, everyMeant(evidence));
+    }
+    if (token?.kind !== "refused") continue;
+    const { code, message } = token;
+    return { kind: "refused", code, message, named: everyMeant(evidence) };
   }
-  return { ...identity, path };
+  return undefined;
 }
 
 /** A name that stands for no tenant, or for several. */
@@ -179,8 +241,23 @@ function meantBy(
   });
 }
 
-function look(source: TenantSource, request: Addressed): Finding {
+/** All that any source names, for whoever must not carry a request to another's cell. */
+function everyMeant({ request, sources, resolve, findToken }: Evidence): readonly AliasTarget[] {
+  return sources.flatMap((source) => {
+    const token = "jwt" in source ? findToken(source) : undefined;
+    const claimed = token?.kind === "refused" ? token.claimed : undefined;
+    const { values } = look(source, request, findToken);
+    const all = claimed === undefined ? values : [claimed];
+    return all.flatMap((value) => meantBy(value, source, resolve));
+  });
+}
+
+function look(source: TenantSource, request: Addressed, findToken: FindToken): Finding {
   const name = sourceName(source);
+  if ("jwt" in source) {
+    const token = findToken(source);
+    return { name, values: token.kind === "claim" ? [token.value] : [] };
+  }
   if ("header" in source) {
     return { name, values: headerValues(request.headers, source.header.toLowerCase()) };
   }
@@ -195,6 +272,7 @@ export function sourceName(source: TenantSource): string {
   if ("host" in source) return `host ${source.host}`;
   if ("cookie" in source) return `cookie ${source.cookie}`;
   if ("query" in source) return `query ${source.query}`;
+  if ("jwt" in source) return tokenSourceName(source.jwt);
   return `path ${source.path}`;
 }
 
@@ -234,7 +312,7 @@ function pathFinding(pattern: string, strip: boolean, path: string): Omit<Findin
 const isBoundary = (beyond: string, after: string): boolean =>
   after.endsWith("/") || beyond.charAt(after.length) === "/";
 
-function cookieValues(name: string, headers: RawHeaders): string[] {
+export function cookieValues(name: string, headers: RawHeaders): string[] {
   return headerValues(headers, "cookie")
     .flatMap((line) => line.split(";"))
     .map((pair) => pair.trim())

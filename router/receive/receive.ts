@@ -8,6 +8,7 @@ import { CellError } from "../../contract/errors.ts";
 import { headerValues, listElements, type RawHeaders } from "../../contract/raw-headers.ts";
 import { stripRequestHeaders } from "../../runtime/http/hop-headers.ts";
 import { type CheckedRequest, checkRequest, type HeadLimits } from "../listen/check-request.ts";
+import { securedBy } from "../listen/secured.ts";
 import type { RequestRecord } from "../observe/record.ts";
 import {
   type ChosenRoute,
@@ -16,7 +17,8 @@ import {
   type RoutingView,
   type Subject,
 } from "../place/decide.ts";
-import { type Identified, identify } from "./identify.ts";
+import { type FindToken, type Identified, identify } from "./identify.ts";
+import type { TokenReader } from "./jwt-reader.ts";
 import { passesOf, rewriteRequest } from "./rewrite-headers.ts";
 
 export type Receiving = {
@@ -26,6 +28,9 @@ export type Receiving = {
   /** So often a request may have passed this router before. */
   readonly passesMax: number;
   readonly isTrusted: (peer: string) => boolean;
+  /** Does the certificate that a handshake with this name got speak for the host? */
+  readonly coversHost: (servername: string | undefined, hostname: string) => boolean;
+  readonly tokens: TokenReader;
 };
 
 export type Arrival = {
@@ -40,9 +45,21 @@ export type Arrival = {
 
 type Checked = CheckedRequest & { readonly kind: "ok" };
 
-/** Throws what is refused. */
-export function receive(context: Receiving, req: IncomingMessage, record: RequestRecord): Arrival {
+/** Throws, or rejects with, what is refused. A promise only when a token has to be verified. */
+export function receive(
+  context: Receiving,
+  req: IncomingMessage,
+  record: RequestRecord,
+): Arrival | Promise<Arrival> {
   const checked = checkHead(context, req);
+  const secured = securedBy(req);
+  if (secured !== undefined && !context.coversHost(secured.servername, checked.hostname)) {
+    throw new CellError(
+      "HOST_MISDIRECTED",
+      "The certificate of this connection does not speak for the host that is asked for.",
+      { nextSteps: ["Open a connection of its own for this host."] },
+    );
+  }
   const stripped = stripRequestHeaders(req.rawHeaders);
   if (stripped.kind === "refused")
     throw new CellError("REQUEST_INVALID", sentence(stripped.reason));
@@ -53,19 +70,48 @@ export function receive(context: Receiving, req: IncomingMessage, record: Reques
   if (view === undefined) {
     throw new CellError("TABLE_NOT_LOADED", "The router has not received a routing table yet.");
   }
-  const { route, identified } = addressee(view, checked, req.rawHeaders);
+  // The lists of this moment: the table may move on while a token is verified.
+  const { lists } = view.table;
+  const route = chooseRoute(lists.serviceRoutes, checked.hostname, checked.path);
+  const found = isOfTenant(route)
+    ? context.tokens.read(lists.tenantSources, req.rawHeaders)
+    : undefined;
+  const received = { view, lists, route, checked, stripped: stripped.headers };
+  return found instanceof Promise
+    ? found.then((findToken) => arrive(context, req, record, { ...received, findToken }))
+    : arrive(context, req, record, { ...received, findToken: found });
+}
+
+type Received = {
+  readonly view: RoutingView;
+  readonly lists: RoutingView["table"]["lists"];
+  readonly route: ChosenRoute;
+  readonly checked: Checked;
+  readonly stripped: RawHeaders;
+  /** Undefined: the route speaks of no tenant. */
+  readonly findToken: FindToken | undefined;
+};
+
+function arrive(
+  context: Receiving,
+  req: IncomingMessage,
+  record: RequestRecord,
+  received: Received,
+): Arrival {
+  const { checked } = received;
+  const { route, identified } = addressee(received, req.rawHeaders);
   if (identified.kind === "tenant") record.identity = identified;
   record.service = route.service;
   record.routeClass = route.class;
   const trusted = context.isTrusted(record.peer);
   const headers = rewriteRequest({
-    headers: stripped.headers,
+    headers: received.stripped,
     method: req.method ?? "",
     host: checked.host,
     version: req.httpVersion,
     peer: record.peer,
     trusted,
-    scheme: "http",
+    scheme: securedBy(req) === undefined ? "http" : "https",
     viaName: context.viaName,
     tenant: identified.kind === "tenant" ? identified.tenant : undefined,
     // An application that reads it today goes on to read it where the router could not.
@@ -101,16 +147,14 @@ const noTenant: Identified = {
 
 /** The route by the path as it was sent; a tenant's prefix may lead to another of the tenant's. */
 function addressee(
-  { table }: RoutingView,
-  checked: Checked,
+  { view: { table }, lists, route, checked, findToken }: Received,
   headers: RawHeaders,
 ): { readonly route: ChosenRoute; readonly identified: Identified } {
-  const { tenantSources, serviceRoutes } = table.lists;
+  const { tenantSources, serviceRoutes } = lists;
   const { hostname, path } = checked;
-  const route = chooseRoute(serviceRoutes, hostname, path);
-  if (!isOfTenant(route)) return { route, identified: noTenant };
+  if (findToken === undefined) return { route, identified: noTenant };
   const resolve = (namespace: string, name: string) => table.resolve(namespace, name);
-  const identified = identify({ hostname, path, headers }, tenantSources, resolve);
+  const identified = identify({ hostname, path, headers }, tenantSources, resolve, findToken);
   if (identified.kind === "refused" || identified.path === path) return { route, identified };
   // A request that names its tenant in the path stays with this tenant.
   const ofTenant = serviceRoutes.filter(isOfTenant);

@@ -10,6 +10,7 @@ import type { RouterConfig } from "../config.ts";
 import type { RouterEvents } from "../observe/events.ts";
 import type { RouterMetrics } from "../observe/metrics.ts";
 import type { WouldRefuse } from "../place/would-refuse.ts";
+import type { Trust } from "../trust/trust.ts";
 import type { ServedView } from "./served-view.ts";
 import { readStaticTable } from "./static-table.ts";
 
@@ -33,6 +34,7 @@ type Parts = {
   readonly tally: CellTally;
   readonly wouldRefuse: WouldRefuse;
   readonly served: ServedView;
+  readonly trust: Pick<Trust, "announced">;
 };
 
 export const openTable = (parts: Parts): Promise<OpenedTable> =>
@@ -71,7 +73,7 @@ async function openRemote(
   parts: Parts,
   source: RouterConfig["source"] & { readonly kind: "control-plane" },
 ): Promise<OpenedTable> {
-  const { config, clock, random, token, tally, wouldRefuse, served } = parts;
+  const { config, clock, random, token, tally, wouldRefuse, served, trust } = parts;
   const { url, stateDir, trustKeys } = source;
   let admin = "";
   const followed = await followTable({
@@ -79,7 +81,10 @@ async function openRemote(
     path: "/v1/machine/router/sync",
     id: config.id,
     verifier: await readTrustKeys(trustKeys, "--trust-keys"),
-    report: () => ({ admin, seen: tally.take(), wouldRefuse: wouldRefuse.counts() }),
+    report: () => ({
+      ...{ admin, seen: tally.take(), wouldRefuse: wouldRefuse.counts() },
+      keys: trust.announced(),
+    }),
     onChange: served.follow,
     onEvent: (event) => onTableEvent(parts, event),
   });
