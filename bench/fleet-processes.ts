@@ -108,6 +108,7 @@ export async function startBenchFleet(options: {
         const token = await machineToken(client, "router", id);
         const router = await startProcess(
           ["router", "--control-plane", control.listen, "--id", id, "--access-log", "off"].concat([
+            ...["--drain-delay-ms", "0", "--drain-announce-ms", "0"],
             ...["--trust-keys", join(folder, "trust.json"), "--state-dir", join(folder, id)],
           ]),
           { CELLFLEET_TOKEN: "env:BENCH_TOKEN", BENCH_TOKEN: token },

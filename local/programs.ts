@@ -65,6 +65,9 @@ export function routerProgram(options: {
     "--token": `file:${options.tokenFile}`,
     "--trust-keys": options.trustKeysFile,
     "--state-dir": options.stateDir,
+    // Nothing stands in front of it that would have to notice first.
+    "--drain-delay-ms": "0",
+    "--drain-announce-ms": "0",
   };
   return cellctl("router", flags, `${urlOf(options.adminPort)}/livez`);
 }

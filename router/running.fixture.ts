@@ -62,7 +62,7 @@ export function createBench(): Bench {
       write: (line) => lines.push(JSON.parse(line)),
     });
     const config = parseRouterConfig({
-      ...{ listen: "127.0.0.1:0", admin: "127.0.0.1:0", drainMs: 500 },
+      ...{ listen: "127.0.0.1:0", admin: "127.0.0.1:0", drainDelayMs: 0, drainAnnounceMs: 0, drainMs: 500 },
       ...flags,
     });
     const router = await startRouter({ config, log, token: "t" });

@@ -48,7 +48,8 @@ async function start(table: object, flags: Record<string, unknown> = {}) {
     write: (line) => lines.push(JSON.parse(line)),
   });
   const config = parseRouterConfig({
-    ...{ listen: "127.0.0.1:0", admin: "127.0.0.1:0", table: file, drainMs: 2000 },
+    ...{ drainDelayMs: 0, drainAnnounceMs: 0, drainMs: 2000 },
+    ...{ listen: "127.0.0.1:0", admin: "127.0.0.1:0", table: file },
     ...flags,
   });
   const router: Router = await startRouter({ config, log, token: "" });
@@ -289,7 +290,7 @@ describe("WebSocket", () => {
     expect(head).not.toMatch(/evil|trailer/);
     socket.write("ping");
     await until(() => expect(got.text).toMatch(/echo ping$/));
-    expect((await admin(router, "/metrics")).text).toMatch(/tunnels_open 1/);
+    expect((await admin(router, "/metrics")).text).toMatch(/ws_open 1/);
     inner?.destroy();
     await until(() => expect(got.closed).toBe(true));
     await until(() =>
@@ -307,11 +308,11 @@ describe("WebSocket", () => {
     });
     const { socket } = open(router.port, upgrade("acme"));
     await until(async () =>
-      expect((await admin(router, "/metrics")).text).toMatch(/tunnels_open 1/),
+      expect((await admin(router, "/metrics")).text).toMatch(/ws_open 1/),
     );
     socket.resetAndDestroy();
     await until(async () =>
-      expect((await admin(router, "/metrics")).text).toMatch(/tunnels_open 0/),
+      expect((await admin(router, "/metrics")).text).toMatch(/ws_open 0/),
     );
     await until(() => expect(cut).toBe(true));
     expect((await rawExchange(router.port, get("acme"))).text).toMatch(/200 OK/);
@@ -352,7 +353,7 @@ describe("the end", () => {
       finish = () => void res.end("finished");
     });
     const table = { cells: { a: { endpoints: [app.url] } }, tenants: { acme: "a" } };
-    const { router, lines } = await start(table, { drainDelayMs: 100 });
+    const { router, lines } = await start(table);
     const answer = rawExchange(router.port, get("acme").replace("Connection: close\r\n", ""));
     await until(() => expect(finish).toBeDefined());
     const closing = router.close();

@@ -7,7 +7,12 @@
  */
 import type { TableState } from "../../contract/table-state.ts";
 import type { Clock } from "../../runtime/clock.ts";
-import { createEndpoint, type Endpoint, type EndpointLimits } from "../../runtime/http/endpoint.ts";
+import {
+  createEndpoint,
+  type Endpoint,
+  type EndpointLimits,
+  type EndpointTlsSource,
+} from "../../runtime/http/endpoint.ts";
 import type { Random } from "../../runtime/random.ts";
 import { type Candidate, choose, type Standing } from "./balance.ts";
 import {
@@ -56,6 +61,7 @@ export class Endpoints {
   readonly #clock: Clock;
   readonly #random: Random;
   readonly #limits: EndpointLimits;
+  readonly #tls: EndpointTlsSource | undefined;
   readonly #breakerLimits: BreakerLimits;
   readonly #onEjection: (url: string, reason: EjectionReason) => void;
   readonly #known = new Map<string, Known>();
@@ -66,6 +72,7 @@ export class Endpoints {
     readonly clock: Clock;
     readonly random: Random;
     readonly limits: EndpointLimits;
+    readonly tls?: EndpointTlsSource;
     readonly breakerLimits?: BreakerLimits;
     /** Told of every opening of a breaker. */
     readonly onEjection?: (url: string, reason: EjectionReason) => void;
@@ -73,6 +80,7 @@ export class Endpoints {
     this.#clock = options.clock;
     this.#random = options.random;
     this.#limits = options.limits;
+    this.#tls = options.tls;
     this.#breakerLimits = options.breakerLimits ?? breakerLimits;
     this.#onEjection = options.onEjection ?? (() => {});
   }
@@ -196,7 +204,10 @@ export class Endpoints {
     if (known !== undefined) return known;
     const fresh: Known = {
       url,
-      endpoint: createEndpoint({ url, clock: this.#clock, limits: this.#limits }),
+      endpoint: createEndpoint({
+        ...{ url, clock: this.#clock, limits: this.#limits },
+        ...(this.#tls === undefined ? {} : { tls: this.#tls }),
+      }),
       breaker: createBreaker(),
       health: unknownHealth,
       suspectUntilMs: 0,

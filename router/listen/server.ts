@@ -1,167 +1,145 @@
 /**
- * The listener: node:http with every limit set, bad bytes answered without harm to the answer before
- * them, and an orderly end.
+ * A listener of the router: `http` (HTTP/1 in clear), `h2c` (HTTP/2 in clear, with prior knowledge) or
+ * `tls` (both, as the client chooses by ALPN). Each has every limit set and an orderly end.
+ *
+ * Plain options in, `{address, drain}` out: several of them may run in several threads on one address.
  */
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
-import type { AddressInfo, Socket } from "node:net";
-import type { Duplex } from "node:stream";
-import { CellError } from "../../contract/errors.ts";
-import { headerValues, listElements } from "../../contract/raw-headers.ts";
+import { createServer } from "node:http";
+import { createServer as createTlsServer, type Server as TlsHttpServer } from "node:https";
+import type { AddressInfo, Server, Socket } from "node:net";
+import type { TLSSocket } from "node:tls";
+import { must } from "../../runtime/assert.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import { errorCode } from "../../runtime/http/error-code.ts";
-import { bodyFraming } from "../../runtime/http/hop-headers.ts";
 import { listenOn } from "../../runtime/listen.ts";
-import { buildRefusal } from "../answer/refuse.ts";
+import { tlsVersionMin } from "../../runtime/tls/followed.ts";
 import type { Address } from "../config.ts";
+import type { Certificates } from "./certificates.ts";
+import { type Connections, guardConnections } from "./connections.ts";
+import { type DrainTimes, drain, type Endable } from "./drain.ts";
+import { type Http1Options, http1Settings, wireHttp1 } from "./http1.ts";
+import { createHttp2, type Http2Side } from "./http2.ts";
 
-export const headerBytesMax = 32 * 1024;
-const headersMs = 10_000;
-/** Timeouts of node:http only fire on this tick. */
-const checkEveryMs = 2000;
-/** Above the 60 seconds of usual load balancers, so that they close first. */
-const keepAliveMs = 65_000;
-const sweepMs = 1000;
+export const listenerProtocols = ["http", "h2c", "tls"] as const;
+export type ListenerProtocol = (typeof listenerProtocols)[number];
 
-export type ListenerOptions = {
-  readonly address: Address;
+export const handshakeFailures = ["timeout", "reset", "client-certificate", "protocol"] as const;
+export type HandshakeFailure = (typeof handshakeFailures)[number];
+
+export type ListenerOptions = Http1Options & {
+  readonly protocol: ListenerProtocol;
+  readonly address: Address & { readonly reusePort?: boolean };
   readonly clock: Clock;
-  readonly routerId: string;
-  readonly clientsMax: number;
-  readonly onRequest: (req: IncomingMessage, res: ServerResponse, expectsContinue: boolean) => void;
-  readonly onUpgrade: (req: IncomingMessage, socket: Socket, head: Buffer) => void;
-  /** Bytes that were no request, by code; connections beyond the limit. */
-  readonly onBadInput: (code: string) => void;
+  readonly connections: Connections;
+  /** For `tls`. */
+  readonly certificates?: Certificates | undefined;
+  readonly onHandshakeFailed: (reason: HandshakeFailure) => void;
+  /** Before what is left is cut: tunnels say goodbye. May be called again by the next listener. */
+  readonly farewell: () => Promise<void> | void;
 };
 
 export type Listener = {
   readonly address: AddressInfo;
-  /** Takes no more connections, waits for requests in flight, cuts what is left after `graceMs`. */
-  readonly drain: (graceMs: number) => Promise<void>;
+  /** See `drain.ts`; `hurry` cuts at once. */
+  readonly drain: (times: DrainTimes, hurry?: AbortSignal) => Promise<void>;
+};
+
+/** One protocol's servers, before they listen. */
+type Opened = {
+  readonly server: Server;
+  readonly announce: (open: Iterable<Socket>) => void;
+  readonly closeIdle: () => void;
 };
 
 export async function listen(options: ListenerOptions): Promise<Listener> {
-  const server = createServer({
-    maxHeaderSize: headerBytesMax,
-    headersTimeout: headersMs,
-    connectionsCheckingInterval: checkEveryMs,
-    // Replaced by the body's own idle limit: a total would kill healthy large uploads.
-    requestTimeout: 0,
-    keepAliveTimeout: keepAliveMs,
-    keepAlive: true,
-    noDelay: true,
-    // A missing Host is refused by check-request.ts, in our words.
-    requireHostHeader: false,
-    insecureHTTPParser: false,
-    shouldUpgradeCallback: isTunnel,
-  });
-  // Counted over all fields by check-request.ts; Node would drop those beyond it in silence.
-  server.maxHeadersCount = 0;
-  server.maxConnections = options.clientsMax;
-  wire(server, options);
+  const { server, announce, closeIdle } = openers[options.protocol](options);
+  const open = guardConnections(server, options.connections);
   const address = await listenOn(server, options.address);
-  return {
-    address,
-    drain: (graceMs) => drain(server, options.clock, graceMs),
+  const ends: Endable = {
+    announce: () => announce(open),
+    stop: () => new Promise((resolve) => server.close(() => resolve())),
+    closeIdle,
+    farewell: options.farewell,
+    cut: () => {
+      for (const socket of open) socket.destroy();
+    },
   };
+  return { address, drain: (times, hurry) => drain(ends, options.clock, times, hurry) };
 }
 
-/** What else asks for an upgrade (h2c, for one) is served as the plain request that it is too. */
-export function isTunnel(req: IncomingMessage): boolean {
-  return (
-    req.method === "GET" &&
-    req.httpVersion === "1.1" &&
-    listElements(headerValues(req.rawHeaders, "connection")).includes("upgrade") &&
-    listElements(headerValues(req.rawHeaders, "upgrade")).join() === "websocket" &&
-    bodyFraming(req.rawHeaders).kind === "none"
-  );
-}
+const openers: Readonly<Record<ListenerProtocol, (options: ListenerOptions) => Opened>> = {
+  http: (options) => {
+    const server = createServer(http1Settings(options.limits));
+    const { announce } = wireHttp1(server, options);
+    return { server, announce, closeIdle: () => server.closeIdleConnections() };
+  },
+  h2c: (options) => {
+    const { server, announce, close } = createHttp2(options);
+    return { server, announce, closeIdle: close };
+  },
+  tls: (options) => {
+    const streams = createHttp2(options);
+    const server = openTls(options, streams);
+    const plain = wireHttp1(server, options);
+    return {
+      server,
+      announce: (open) => {
+        // Of a socket under TLS the answer hangs on the secure one.
+        plain.announce(securedSockets(open));
+        streams.announce();
+      },
+      closeIdle: () => {
+        server.closeIdleConnections();
+        streams.close();
+      },
+    };
+  },
+};
 
-function wire(server: Server, options: ListenerOptions): void {
-  const serve = (req: IncomingMessage, res: ServerResponse, expectsContinue: boolean) => {
-    // Heard by whoever reads the body or writes the answer; unheard they would end the process.
-    req.on("error", () => {});
-    res.on("error", () => {});
-    options.onRequest(req, res, expectsContinue);
-  };
-  server.on("request", (req, res) => serve(req, res, false));
-  server.on("checkContinue", (req, res) => serve(req, res, true));
-  server.on("checkExpectation", (_req, res) => {
-    res.on("error", () => {});
-    options.onBadInput("EXPECTATION_FAILED");
-    const error = new CellError("EXPECTATION_FAILED", "Only `Expect: 100-continue` is understood.");
-    const refusal = buildRefusal(error, options.routerId, "");
-    res.writeHead(refusal.status, [...refusal.headers]);
-    res.end(refusal.body);
-  });
-  server.on("upgrade", (req, socket, head) => options.onUpgrade(req, socket as Socket, head));
-  server.on("connect", (_req, socket) => {
-    options.onBadInput("METHOD_NOT_ALLOWED");
-    const error = new CellError("METHOD_NOT_ALLOWED", "CONNECT is not carried.");
-    endWith(socket, error, options.routerId);
-  });
-  server.on("clientError", (error, socket) => onClientError(error, socket, options));
-  server.on("drop", () => options.onBadInput("TOO_MANY_CONNECTIONS"));
+const secureOf = new WeakMap<Socket, TLSSocket>();
+
+function* securedSockets(open: Iterable<Socket>): Generator<Socket> {
+  for (const socket of open) {
+    const secure = secureOf.get(socket);
+    if (secure !== undefined) yield secure;
+  }
 }
 
 /**
- * The bad bytes may follow a good request whose answer is still on its way: writing now would destroy
- * that answer, so the connection is closed after it.
+ * One server of HTTP/1 under TLS that gives what has chosen HTTP/2 to the other side. (A server of
+ * HTTP/2 that also speaks HTTP/1 has the opposite order of this, and loses all limits of HTTP/1.)
  */
-function onClientError(error: Error, socket: Duplex, options: ListenerOptions): void {
-  const overflow = errorCode(error) === "HPE_HEADER_OVERFLOW";
-  const code = overflow ? "HEADERS_TOO_LARGE" : "REQUEST_INVALID";
-  options.onBadInput(code);
-  if (!socket.writable || errorCode(error) === "ECONNRESET") {
-    socket.destroy();
-    return;
-  }
-  const pending: unknown = Reflect.get(socket, "_httpMessage");
-  if (isPending(pending) && pending.req.complete) {
-    pending.shouldKeepAlive = false;
-    pending.once("finish", () => socket.end());
-    return;
-  }
-  if (errorCode(error) === "ERR_HTTP_REQUEST_TIMEOUT") {
-    // A status of its own (RFC 9110 section 15.5.9), though no code: nothing was asked for yet.
-    socket.end("HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
-    return;
-  }
-  const text = overflow
-    ? "The header section is larger than the limit."
-    : "The request breaks the rules of HTTP.";
-  endWith(socket, new CellError(code, text), options.routerId);
-}
-
-const isPending = (value: unknown): value is ServerResponse =>
-  typeof value === "object" && value !== null && "req" in value && "finished" in value;
-
-/** An answer where there is no response object to write it to. */
-export function endWith(
-  socket: Duplex,
-  error: CellError,
-  routerId: string,
-  requestId: string = "",
-): void {
-  const { status, headers, body } = buildRefusal(error, routerId, requestId);
-  const lines = [`HTTP/1.1 ${status} ${error.code}`];
-  for (let at = 0; at + 1 < headers.length; at += 2) {
-    if (headers[at] !== "connection") lines.push(`${headers[at]}: ${headers[at + 1]}`);
-  }
-  socket.on("error", () => socket.destroy());
-  socket.end(`${lines.join("\r\n")}\r\nconnection: close\r\n\r\n${body}`, "latin1");
-}
-
-async function drain(server: Server, clock: Clock, graceMs: number): Promise<void> {
-  const closed = new Promise<void>((resolve) => {
-    server.close(() => resolve());
+function openTls(options: ListenerOptions, streams: Http2Side): TlsHttpServer {
+  const certificates = must(options.certificates, "certificates for a listener with TLS");
+  const server = createTlsServer({
+    ...http1Settings(options.limits),
+    ...certificates.shared(),
+    minVersion: tlsVersionMin,
+    handshakeTimeout: options.limits.handshakeMs,
+    ALPNProtocols: ["h2", "http/1.1"],
+    SNICallback: (servername, done) => done(null, certificates.find(servername)?.context),
   });
-  const sweep = () => {
-    server.closeIdleConnections();
-    timer = clock.after(sweepMs, sweep, { background: true });
-  };
-  let timer = clock.after(sweepMs, sweep, { background: true });
-  const cut = clock.after(graceMs, () => server.closeAllConnections());
-  await closed;
-  timer.cancel();
-  cut.cancel();
+  certificates.onChange(() => server.setSecureContext(certificates.shared()));
+  const serveHttp1 = server.listeners("secureConnection");
+  server.removeAllListeners("secureConnection");
+  server.on("secureConnection", (socket: TLSSocket) => {
+    socket.on("error", () => {});
+    if (socket.alpnProtocol === "h2") streams.server.emit("connection", socket);
+    else for (const serve of serveHttp1) serve.call(server, socket);
+  });
+  // node:https would take it for a bad request and have us answer in clear.
+  server.removeAllListeners("tlsClientError");
+  server.on("tlsClientError", (error, socket) => {
+    options.onHandshakeFailed(handshakeFailureOf(error));
+    socket.destroy();
+  });
+  return server;
+}
+
+function handshakeFailureOf(error: Error): HandshakeFailure {
+  const code = errorCode(error);
+  if (code === "ERR_TLS_HANDSHAKE_TIMEOUT") return "timeout";
+  if (code === "ECONNRESET" || code === "EPIPE") return "reset";
+  const isAboutClient = /PEER_DID_NOT_RETURN|CERT|SELF_SIGNED|ISSUER|UNABLE_TO/.test(code);
+  return isAboutClient ? "client-certificate" : "protocol";
 }

@@ -1,5 +1,11 @@
 /** For tests only: an authority and certificates of its own making, written byte by byte (X.509, DER). */
-import { createHash, createPrivateKey, generateKeyPairSync, type KeyObject, sign } from "node:crypto";
+import {
+  createHash,
+  createPrivateKey,
+  generateKeyPairSync,
+  type KeyObject,
+  sign,
+} from "node:crypto";
 import { isIP } from "node:net";
 
 export type Issued = { readonly cert: string; readonly key: string };

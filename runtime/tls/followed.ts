@@ -81,8 +81,7 @@ async function load(files: TlsFiles, nowMs: number): Promise<TlsMaterial | strin
     return error instanceof Error ? error.message : String(error);
   }
   const { ca, cert, key } = texts;
-  const pair =
-    cert === undefined || key === undefined ? undefined : checkPair(cert, key, nowMs);
+  const pair = cert === undefined || key === undefined ? undefined : checkPair(cert, key, nowMs);
   if (pair?.kind === "bad") return `${files.cert}: ${pair.reason}`;
   if (ca !== undefined && !isCertificate(ca)) return `${files.ca}: holds no certificate in PEM`;
   try {

@@ -1,7 +1,8 @@
 /** Pure: which hosts a certificate speaks for, by the names in it and nothing else (RFC 6125). */
 import { isIP } from "node:net";
 
-const namePattern = /^(\*\.)?([a-z0-9_]([a-z0-9_-]*[a-z0-9_])?\.)*[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?$/;
+const namePattern =
+  /^(\*\.)?([a-z0-9_]([a-z0-9_-]*[a-z0-9_])?\.)*[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?$/;
 
 /** Lower case; `*.` at the beginning only. What is no name or address is left out. */
 export function namesOf(subjectAltName: string | undefined): string[] {

@@ -1,80 +1,16 @@
 /**
- * Cleartext HTTP/2 with prior knowledge (`--h2c`), for load balancers that speak it to their backends.
+ * A stream of HTTP/2 as a request of HTTP/1.
  *
  * node:http2 offers the same objects as node:http, nearly. The differences end in this file: a stream
  * comes out of it as a request whose headers are those of HTTP/1.1 (one Host, one Cookie line, no
- * pseudo-headers), so that every rule of the request path holds for it as it stands. Floods are bounded
- * by the limits below; malformed messages are reset by the protocol library.
+ * pseudo-headers), so that every rule of the request path holds for it as it stands.
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
-import {
-  constants,
-  createServer,
-  type Http2ServerRequest,
-  type Http2ServerResponse,
-  type ServerHttp2Session,
-} from "node:http2";
+import { constants, type Http2ServerRequest, type Http2ServerResponse } from "node:http2";
 import { headerValues } from "../../contract/raw-headers.ts";
-import type { Clock } from "../../runtime/clock.ts";
-import { listenOn } from "../../runtime/listen.ts";
-import type { Address } from "../config.ts";
-import type { Listener, ListenerOptions } from "./server.ts";
 
 /** Not a version that a request line of HTTP/1 can carry: only a real stream gets it. */
-export const streamVersion = "2";
-
-const streamsMax = 100;
-/** Streams that a client may reset in one go, and per second. */
-const resetBurst = 200;
-const resetRate = 20;
-const sessionMegabytesMax = 10;
-const fieldsMax = 128;
-
-export type H2cOptions = {
-  readonly address: Address;
-  readonly clock: Clock;
-  readonly clientsMax: number;
-  readonly onRequest: ListenerOptions["onRequest"];
-};
-
-export async function listenH2c(options: H2cOptions): Promise<Listener> {
-  const sessions = new Set<ServerHttp2Session>();
-  const server = createServer({
-    settings: { maxConcurrentStreams: streamsMax, enablePush: false },
-    streamResetBurst: resetBurst,
-    streamResetRate: resetRate,
-    maxSessionMemory: sessionMegabytesMax,
-    maxHeaderListPairs: fieldsMax,
-  });
-  const serve =
-    (expectsContinue: boolean) => (req: Http2ServerRequest, res: Http2ServerResponse) => {
-      req.on("error", () => {});
-      res.on("error", () => {});
-      const client = asHttp1(req, res);
-      options.onRequest(client.req, client.res, expectsContinue);
-    };
-  server.on("request", serve(false));
-  server.on("checkContinue", serve(true));
-  server.on("sessionError", () => {});
-  server.on("session", (session) => {
-    sessions.add(session);
-    session.once("close", () => sessions.delete(session));
-  });
-  const address = await listenOn(server, options.address);
-  return {
-    address,
-    drain: async (graceMs) => {
-      const closed = new Promise<void>((resolve) => server.close(() => resolve()));
-      // GOAWAY: streams in flight are finished, new ones are refused.
-      for (const session of sessions) session.close();
-      const cut = options.clock.after(graceMs, () => {
-        for (const session of sessions) session.destroy();
-      });
-      await closed;
-      cut.cancel();
-    },
-  };
-}
+const streamVersion = "2";
 
 /** Headers of one connection have no place in HTTP/2 (RFC 9113 section 8.2.2). */
 const ofConnection: ReadonlySet<string> = new Set([
@@ -83,7 +19,7 @@ const ofConnection: ReadonlySet<string> = new Set([
   "transfer-encoding",
 ]);
 
-function asHttp1(
+export function asHttp1(
   req: Http2ServerRequest,
   res: Http2ServerResponse,
 ): { readonly req: IncomingMessage; readonly res: ServerResponse } {
