@@ -1,5 +1,6 @@
 /** What a router says in its log: every event with its fields. No query strings, cookies or credentials. */
 import type { ErrorCode } from "../../contract/errors.ts";
+import type { LogFields } from "../../runtime/log.ts";
 
 export type RouterEvents = {
   "router.started": {
@@ -17,6 +18,17 @@ export type RouterEvents = {
   "tls.failed": { readonly endpoint: string; readonly reason: string };
   "router.draining": { readonly graceMs: number };
   "router.stopped": { readonly id: string };
+  /** Worker threads, by their numbers: none is ever used twice. */
+  "worker.died": { readonly worker: number; readonly reason: string } & LogFields;
+  "worker.left": { readonly worker: number };
+  "worker.replaced": { readonly worker: number; readonly by: number };
+  /** A restart that was asked for ends here; the old worker serves on. */
+  "worker.not-replaced": { readonly worker: number } & LogFields;
+  "worker.not-started": LogFields;
+  /** It gets the whole table instead. */
+  "worker.refused-table": { readonly worker: number; readonly text: string };
+  /** They died too often: the router ends. */
+  "worker.given-up": { readonly deaths: number };
   "router.trouble": { readonly where: string } & Readonly<Record<string, unknown>>;
   /** One per request, always. */
   "request.done": {
