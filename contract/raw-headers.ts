@@ -17,11 +17,37 @@ export function headerValues(raw: RawHeaders, name: string): string[] {
 }
 
 /** The elements of a comma-separated list header, trimmed and in lower case, empty ones left out. */
-export const listElements = (values: readonly string[]): string[] =>
-  values
+export function listElements(values: readonly string[]): string[] {
+  // Most messages have none of the headers that are asked for.
+  if (values.length === 0) return [];
+  return values
     .flatMap((value) => value.split(","))
     .map((element) => element.trim().toLowerCase())
     .filter((element) => element !== "");
+}
+
+/** So many names are remembered per question, and none that is longer: clients choose them. */
+const namesMax = 1024;
+const nameCharsMax = 64;
+
+/**
+ * What `judge` says of a header's name in lower case, remembered: the same few dozen names come with
+ * every message. `judge` is pure.
+ */
+export function byHeaderName<Verdict extends string | boolean>(
+  judge: (name: string) => Verdict,
+): (name: string) => Verdict {
+  const known = new Map<string, Verdict>();
+  return (name) => {
+    const before = known.get(name);
+    if (before !== undefined) return before;
+    const verdict = judge(name.toLowerCase());
+    if (name.length > nameCharsMax) return verdict;
+    if (known.size >= namesMax) known.clear();
+    known.set(name, verdict);
+    return verdict;
+  };
+}
 
 /**
  * A header's name as the strangest server may read it: CGI, WSGI, PHP and Java frameworks take `_` and

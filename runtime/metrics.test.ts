@@ -163,3 +163,22 @@ test("numbers without end are written as Prometheus reads them", () => {
   expect(metrics.text()).toContain("# HELP up_to Limit.\\nA second line.\n");
   expect(metrics.text()).toContain("up_to +Inf\n");
 });
+
+test("labels in whatever order and number find their own series, and nobody else's", () => {
+  const metrics = createMetrics();
+  const odd = metrics.counter("odd_total", "Odd.");
+  for (let round = 0; round < 2; round += 1) {
+    odd.inc();
+    odd.inc({ a: "1" });
+    odd.inc({ a: "1", b: "2" });
+    odd.inc({ b: "2", a: "1" });
+    odd.inc({ b: "1" });
+  }
+  expect(linesOf(metrics.text(), "odd_total")).toEqual([
+    "odd_total 2",
+    'odd_total{a="1"} 2',
+    'odd_total{a="1",b="2"} 2',
+    'odd_total{b="2",a="1"} 2',
+    'odd_total{b="1"} 2',
+  ]);
+});

@@ -148,16 +148,18 @@ function addFamily<Child>(
 ): Family<Child> {
   const known = new Map<string, { readonly values: number[]; readonly child: Child }>();
   const width = about.type === "histogram" ? about.buckets.length + 2 : 1;
-  const bind = (labels: Labels): Child => {
+  let seen = newBranch<Child>();
+  const create = (labels: Labels): Child => {
     const key = labelText(labels);
     const found = known.get(key);
-    if (found !== undefined) return found.child;
-    if (known.size >= seriesMax) return overflow;
+    if (found === undefined && known.size >= seriesMax) return overflow;
     const values = new Array<number>(width).fill(0);
-    const child = createChild(values);
-    known.set(key, { values, child });
+    const child = found?.child ?? createChild(values);
+    if (found === undefined) known.set(key, { values, child });
+    plant(seen, labels, child);
     return child;
   };
+  const bind = (labels: Labels): Child => findChild(seen, labels) ?? create(labels);
   for (const labels of preset) bind(labels);
   registry.add(about.name, () => ({
     ...about,
@@ -165,8 +167,48 @@ function addFamily<Child>(
   }));
   return {
     with: bind,
-    remove: (labels) => void known.delete(labelText(labels)),
+    remove: (labels) => {
+      if (known.delete(labelText(labels))) seen = newBranch();
+    },
   };
+}
+
+/** Children by the values of their labels, so that a call with labels builds no text to find its series. */
+type Branch<Child> = {
+  /** The label whose values lead on from here. */
+  name: string | undefined;
+  readonly byValue: Map<string, Branch<Child>>;
+  child: Child | undefined;
+};
+
+const newBranch = <Child>(): Branch<Child> => ({
+  name: undefined,
+  byValue: new Map(),
+  child: undefined,
+});
+
+function findChild<Child>(root: Branch<Child>, labels: Labels): Child | undefined {
+  let branch: Branch<Child> | undefined = root;
+  for (const name in labels) {
+    if (branch.name !== name) return undefined;
+    branch = branch.byValue.get(labels[name] ?? "");
+    if (branch === undefined) return undefined;
+  }
+  return branch.child;
+}
+
+/** Labels in an order that another series has not begun with are found by their text. */
+function plant<Child>(root: Branch<Child>, labels: Labels, child: Child): void {
+  let branch = root;
+  for (const name in labels) {
+    branch.name ??= name;
+    if (branch.name !== name) return;
+    const value = labels[name] ?? "";
+    const next: Branch<Child> = branch.byValue.get(value) ?? newBranch<Child>();
+    branch.byValue.set(value, next);
+    branch = next;
+  }
+  branch.child = child;
 }
 
 const counterChild = (values: number[]): CounterChild => ({

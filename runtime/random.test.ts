@@ -24,3 +24,10 @@ test("operation ids are ids, differ, and sort by time", () => {
 test("hex has two characters for each byte", () => {
   expect(systemRandom.hex(16)).toMatch(/^[0-9a-f]{32}$/);
 });
+
+test("no two ids are made of the same chance, across many refills, and of any length", () => {
+  const ids = Array.from({ length: 5000 }, (_, at) => systemRandom.hex(8 + (at % 17)));
+  expect(new Set(ids.map((id) => id.slice(0, 16))).size).toBe(ids.length);
+  expect(systemRandom.hex(5000)).toMatch(/^[0-9a-f]{10000}$/);
+  expect(systemRandom.hex(4096)).not.toMatch(/^0+$/);
+});

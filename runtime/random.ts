@@ -1,5 +1,5 @@
 /** Chance enters here and nowhere else. */
-import { randomBytes, randomUUID } from "node:crypto";
+import { randomFillSync, randomUUID } from "node:crypto";
 
 export type Random = {
   /** In [0, 1). For jitter, never for secrets. */
@@ -12,8 +12,22 @@ export type Random = {
 export const systemRandom: Random = {
   unit: () => Math.random(),
   uuid: () => randomUUID(),
-  hex: (bytes) => randomBytes(bytes).toString("hex"),
+  hex: pooledHex,
 };
+
+/** One call to the system's generator for many ids; each byte is handed out once. */
+const pool = Buffer.alloc(4096);
+let used = pool.length;
+
+function pooledHex(bytes: number): string {
+  if (bytes > pool.length) return randomFillSync(Buffer.alloc(bytes)).toString("hex");
+  if (used + bytes > pool.length) {
+    randomFillSync(pool);
+    used = 0;
+  }
+  used += bytes;
+  return pool.toString("hex", used - bytes, used);
+}
 
 /** `ms` spread by ±`share` of itself. */
 export const jitter = (random: Random, ms: number, share: number): number =>

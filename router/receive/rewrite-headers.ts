@@ -18,6 +18,7 @@ import {
 import type { CellId, KeyspaceName, TenantId } from "../../contract/ids.ts";
 import type { FoundRoute } from "../../contract/keyspace-routes.ts";
 import {
+  byHeaderName,
   filterHeaders,
   foldHeaderName,
   headerValues,
@@ -119,37 +120,65 @@ export type AttemptHeaders = {
   readonly route: FoundRoute | undefined;
 };
 
+type RequestHeader =
+  | "other"
+  | "reserved"
+  | "position"
+  | "tenant"
+  | "set"
+  | "forwarded"
+  | "tracestate"
+  | "disguised";
+
+const requestHeader = byHeaderName((name): RequestHeader => {
+  const plain = foldHeaderName(name);
+  if (reservedPrefixes.some((prefix) => plain.startsWith(prefix))) {
+    return name === positionHeader ? "position" : "reserved";
+  }
+  if (name === tenantHeader) return "tenant";
+  // A dashless spelling of a name of ours is a way around it, never a use of it.
+  if (setNames.has(plain)) return "set";
+  if (forwardedNames.has(plain)) return plain === name ? "forwarded" : "disguised";
+  if (plain === "tracestate") return plain === name ? "tracestate" : "disguised";
+  return "other";
+});
+
 export function rewriteRequest(request: RewriteRequest): string[] {
   const { headers: raw, trusted, trace } = request;
-  const keepsTenant = request.tenant === undefined && request.keepsTenantHeader;
-  const kept = filterHeaders(raw, (name) => {
-    const plain = foldHeaderName(name);
-    if (reservedPrefixes.some((prefix) => plain.startsWith(prefix))) {
-      return request.keepsPosition && name === positionHeader;
-    }
-    if (name === tenantHeader) return keepsTenant;
-    // A dashless spelling of a name of ours is a way around it, never a use of it.
-    if (setNames.has(plain)) return false;
-    if (forwardedNames.has(plain)) return trusted && plain === name;
-    if (plain === "tracestate") return trace.continued && plain === name;
-    return true;
-  });
+  const keeps: Readonly<Record<RequestHeader, boolean>> = {
+    other: true,
+    reserved: false,
+    position: request.keepsPosition,
+    tenant: request.tenant === undefined && request.keepsTenantHeader,
+    set: false,
+    forwarded: trusted,
+    tracestate: trace.continued,
+    disguised: false,
+  };
+  const kept: string[] = [];
+  for (let at = 0; at + 1 < raw.length; at += 2) {
+    const name = raw[at] ?? "";
+    if (keeps[requestHeader(name)]) kept.push(name, raw[at + 1] ?? "");
+  }
+  const via = `${request.version} ${request.viaName}`;
   const vias = headerValues(raw, "via");
   if (request.tenant !== undefined) kept.push(tenantHeader, request.tenant);
-  kept.push(
-    ...[requestIdHeader, trace.requestId],
-    ...[traceparentHeader, `00-${trace.traceId}-${trace.spanId}-${trace.flags}`],
-    ...["x-forwarded-for", chain(headerValues(raw, "x-forwarded-for"), trusted, request.peer)],
-    ...[
-      "x-forwarded-proto",
-      first(headerValues(raw, "x-forwarded-proto"), trusted, request.scheme),
-    ],
-    ...["x-forwarded-host", first(headerValues(raw, "x-forwarded-host"), trusted, request.host)],
-    ...["via", [...vias, `${request.version} ${request.viaName}`].join(", ")],
-  );
+  kept.push(requestIdHeader, trace.requestId);
+  kept.push(traceparentHeader, `00-${trace.traceId}-${trace.spanId}-${trace.flags}`);
+  kept.push("x-forwarded-for", trusted ? chain(raw, request.peer) : request.peer);
+  kept.push("x-forwarded-proto", before(raw, "x-forwarded-proto", trusted) ?? request.scheme);
+  kept.push("x-forwarded-host", before(raw, "x-forwarded-host", trusted) ?? request.host);
+  kept.push("via", vias.length === 0 ? via : [...vias, via].join(", "));
   if (request.trailers) kept.push("te", "trailers");
   return request.method === "OPTIONS" ? countHop(kept) : kept;
 }
+
+const chain = (raw: RawHeaders, peer: string): string =>
+  [...headerValues(raw, "x-forwarded-for"), peer].join(", ");
+
+/** What the hop before said, if it is believed. */
+const before = (raw: RawHeaders, name: string, trusted: boolean): string | undefined =>
+  trusted ? headerValues(raw, name)[0] : undefined;
 
 /** Max-Forwards counts down; at 0 the request was answered here (RFC 9110 section 7.6.2). */
 function countHop(headers: readonly string[]): string[] {
@@ -184,16 +213,12 @@ export const tenantHeaders = ({
 }): string[] => [names.tenant, tenant, names.keyspace, keyspace];
 
 /** How often the request has passed a router of this name. */
-export const passesOf = (raw: RawHeaders, viaName: string): number =>
-  listElements(headerValues(raw, "via")).filter(
-    (element) => element.split(/\s+/)[1] === viaName.toLowerCase(),
-  ).length;
-
-const chain = (values: readonly string[], trusted: boolean, peer: string): string =>
-  trusted ? [...values, peer].join(", ") : peer;
-
-const first = (values: readonly string[], trusted: boolean, own: string): string =>
-  (trusted ? values[0] : undefined) ?? own;
+export function passesOf(raw: RawHeaders, viaName: string): number {
+  const vias = headerValues(raw, "via");
+  if (vias.length === 0) return 0;
+  const ours = viaName.toLowerCase();
+  return listElements(vias).filter((element) => element.split(/\s+/)[1] === ours).length;
+}
 
 export type RewriteResponse = {
   /** Without headers of the connection. */
@@ -205,16 +230,24 @@ export type RewriteResponse = {
   readonly gated: boolean;
 };
 
+const answerHeader = byHeaderName((name): "other" | "ours" | "gate" => {
+  if (name === names.error || name === names.answeredBy) return "gate";
+  const ours = name.startsWith(internalPrefix) || name === cellHeader || name === cellEpochHeader;
+  return ours ? "ours" : "other";
+});
+
 export function rewriteResponse({
   headers: raw,
   requestId,
   from,
   gated,
 }: RewriteResponse): string[] {
-  const kept = filterHeaders(raw, (name) => {
-    if (gated && (name === names.error || name === names.answeredBy)) return true;
-    return !name.startsWith(internalPrefix) && name !== cellHeader && name !== cellEpochHeader;
-  });
+  const kept: string[] = [];
+  for (let at = 0; at + 1 < raw.length; at += 2) {
+    const name = raw[at] ?? "";
+    const kind = answerHeader(name);
+    if (kind === "other" || (gated && kind === "gate")) kept.push(name, raw[at + 1] ?? "");
+  }
   if (headerValues(raw, requestIdHeader).length === 0) kept.push(requestIdHeader, requestId);
   if (from !== undefined) kept.push(cellHeader, from.cell);
   if (from?.epoch !== undefined) kept.push(cellEpochHeader, String(from.epoch));

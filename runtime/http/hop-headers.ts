@@ -7,6 +7,7 @@
  */
 import { hopByHopHeaders } from "../../contract/headers.ts";
 import {
+  byHeaderName,
   filterHeaders,
   headerValues,
   listElements,
@@ -43,10 +44,19 @@ export function stripResponseHeaders(raw: RawHeaders): string[] {
   return encoded ? filterHeaders(headers, (name) => name !== "content-length") : headers;
 }
 
+const endsHere = byHeaderName((name) => hopByHop.has(name));
+
 function strip(raw: RawHeaders, named: readonly string[]): string[] {
-  const listed = new Set(named);
-  return filterHeaders(raw, (name) => !hopByHop.has(name) && !listed.has(name));
+  const kept: string[] = [];
+  for (let at = 0; at + 1 < raw.length; at += 2) {
+    const name = raw[at] ?? "";
+    if (!endsHere(name) && !isNamed(named, name)) kept.push(name, raw[at + 1] ?? "");
+  }
+  return kept;
 }
+
+const isNamed = (named: readonly string[], name: string): boolean =>
+  named.length > 0 && named.includes(name.toLowerCase());
 
 /** Fields that steer framing, routing, trust or caching mean nothing good in a trailer (RFC 9110 section 6.5.1). */
 const neverInTrailers: ReadonlySet<string> = new Set([

@@ -1,8 +1,9 @@
 /**
- * One timer for the phases of an exchange. `touch` on every byte costs an assignment: the timer looks
- * at the last sign of life when it fires, instead of being set anew for every chunk.
+ * The clock of an exchange's phases. `touch` on every byte costs an assignment, `watch` hardly more:
+ * all exchanges share one timer of the system, which is set for the first of them that may be due and
+ * then looks at all. To set and clear one per phase would cost more than the phase.
  */
-import type { Clock, Timer } from "../clock.ts";
+import type { Clock } from "../clock.ts";
 
 export type PhaseTrouble =
   | "connect"
@@ -11,26 +12,33 @@ export type PhaseTrouble =
   | "client-stalled"
   | "replaced";
 
+/** The shared timer looks at most so often, so a silence may be noticed so much too late. */
+export const sweepMs = 25;
+
 export class PhaseTimer {
   readonly #clock: Clock;
+  readonly #sweep: Sweep;
   readonly #onSilence: (trouble: PhaseTrouble) => void;
-  #timer: Timer | undefined;
   #limitMs = 0;
   #trouble: PhaseTrouble = "connect";
   #lastMs = 0;
 
   constructor(clock: Clock, onSilence: (trouble: PhaseTrouble) => void) {
     this.#clock = clock;
+    this.#sweep = sweepOf(clock);
     this.#onSilence = onSilence;
+  }
+
+  get dueMs(): number {
+    return this.#lastMs + this.#limitMs;
   }
 
   /** From now on a silence of `limitMs` is this trouble. */
   watch(limitMs: number, trouble: PhaseTrouble): void {
-    this.#timer?.cancel();
     this.#limitMs = limitMs;
     this.#trouble = trouble;
     this.touch();
-    this.#arm(limitMs);
+    this.#sweep.add(this);
   }
 
   touch(): void {
@@ -45,15 +53,71 @@ export class PhaseTimer {
   }
 
   stop(): void {
-    this.#timer?.cancel();
-    this.#timer = undefined;
+    this.#sweep.remove(this);
   }
 
-  #arm(ms: number): void {
-    this.#timer = this.#clock.after(ms, () => {
-      const leftMs = this.#lastMs + this.#limitMs - this.#clock.monotonicMs();
-      if (leftMs > 1) this.#arm(leftMs);
-      else this.#onSilence(this.#trouble);
-    });
+  /** Once; who wants to go on watching says so again. */
+  fire(): void {
+    this.stop();
+    this.#onSilence(this.#trouble);
   }
+}
+
+/** All running phase timers of one clock, and the one timer of the system behind them. */
+class Sweep {
+  readonly #clock: Clock;
+  readonly #running = new Set<PhaseTimer>();
+  #cancel: (() => void) | undefined;
+  #atMs = Number.POSITIVE_INFINITY;
+  #lookedMs = Number.NEGATIVE_INFINITY;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  add(timer: PhaseTimer): void {
+    this.#running.add(timer);
+    this.#expect(timer.dueMs);
+  }
+
+  /** The system's timer stays set: the next exchange will want it, and a look in vain costs little. */
+  remove(timer: PhaseTimer): void {
+    this.#running.delete(timer);
+  }
+
+  #expect(dueMs: number): void {
+    const atMs = Math.max(dueMs, this.#lookedMs + sweepMs);
+    if (atMs >= this.#atMs) return;
+    this.#cancel?.();
+    this.#atMs = atMs;
+    // The sockets of an exchange keep the process alive, not its clock.
+    const inMs = Math.max(0, atMs - this.#clock.monotonicMs());
+    const timer = this.#clock.after(Math.ceil(inMs), () => this.#look(), { background: true });
+    this.#cancel = timer.cancel;
+  }
+
+  #look(): void {
+    const nowMs = this.#clock.monotonicMs();
+    this.#cancel = undefined;
+    this.#atMs = Number.POSITIVE_INFINITY;
+    this.#lookedMs = nowMs;
+    let nextMs = Number.POSITIVE_INFINITY;
+    for (const timer of [...this.#running]) {
+      // One that fires may end others.
+      if (!this.#running.has(timer)) continue;
+      if (timer.dueMs <= nowMs + 1) timer.fire();
+      else nextMs = Math.min(nextMs, timer.dueMs);
+    }
+    if (nextMs !== Number.POSITIVE_INFINITY) this.#expect(nextMs);
+  }
+}
+
+const sweeps = new WeakMap<Clock, Sweep>();
+
+function sweepOf(clock: Clock): Sweep {
+  const known = sweeps.get(clock);
+  if (known !== undefined) return known;
+  const fresh = new Sweep(clock);
+  sweeps.set(clock, fresh);
+  return fresh;
 }
