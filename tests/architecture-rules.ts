@@ -50,7 +50,7 @@ export const bannedWords: readonly Ban[] = [
   },
   {
     word: /["']http-proxy["']/,
-    except: /^router\/listen\/upgrade\.ts$/,
+    except: /^router\/listen\/upgrade\.ts$|^bench\//,
     use: "router/listen/upgrade.ts, the one file that knows http-proxy",
   },
   {
