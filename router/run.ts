@@ -29,12 +29,16 @@ export type Router = {
   readonly port: number;
   /** Of cleartext HTTP/2, if it is served. */
   readonly h2cPort: number | undefined;
+  /** Of HTTP/1 and HTTP/2 over TLS, if it is served. */
+  readonly tlsPort: number | undefined;
   readonly adminPort: number;
   readonly metrics: Metrics;
-  /** Static mode: reads the file again. A bad one is refused and logged. */
+  /** Certificates, and in static mode the table, are read again. A bad one is refused and logged. */
   readonly reload: () => Promise<void>;
   /** Finishes what is in flight, within the configured time. */
   readonly close: () => Promise<void>;
+  /** Ends the drain of `close`: what is in flight is cut. */
+  readonly hurry: () => void;
 };
 
 export async function startRouter(options: RouterOptions): Promise<Router> {
@@ -86,9 +90,13 @@ async function start(
   return {
     port: doors.port,
     h2cPort: doors.h2cPort,
+    tlsPort: doors.tlsPort,
     adminPort: admin.address.port,
     metrics: registry,
-    reload: table.reload,
+    reload: async () => {
+      await Promise.all([table.reload(), doors.reloadTls()]);
+    },
+    hurry: doors.hurry,
     close: async () => {
       await lifecycle.close();
       log.event("router.stopped", { id: config.id });
@@ -126,7 +134,10 @@ export type RunRouterOptions = {
   readonly env: Readonly<Record<string, string | undefined>>;
 };
 
-/** Runs until SIGTERM or SIGINT; SIGHUP reads a static table again. Resolves to the exit code. */
+/**
+ * Runs until SIGTERM or SIGINT; a second one does not wait for what is in flight. SIGHUP reads a static
+ * table and the certificates again. Resolves to the exit code.
+ */
 export async function runRouter(options: RunRouterOptions): Promise<number> {
   const config = parseRouterConfig(options.flags);
   const { source } = config;
@@ -145,7 +156,9 @@ export async function runRouter(options: RunRouterOptions): Promise<number> {
   const onHangUp = () => void router.reload();
   process.on("SIGHUP", onHangUp);
   await stopped;
+  for (const signal of ["SIGTERM", "SIGINT"]) process.once(signal, router.hurry);
   await router.close();
+  for (const signal of ["SIGTERM", "SIGINT"]) process.off(signal, router.hurry);
   process.off("SIGHUP", onHangUp);
   return 0;
 }
