@@ -89,19 +89,19 @@ describe("what passes", () => {
     const heads: IncomingMessage[] = [];
     server.on("connection", (_socket, req) => heads.push(req));
     const { router } = await startRouterFor(url);
-    const client = new WebSocket(`ws://127.0.0.1:${router.port}//a/../live?x=%zz`, [], {
+    const client = new WebSocket(`ws://127.0.0.1:${router.port}//a//live?x=%zz`, [], {
       headers: {
         ...{ "x-tenant-id": "acme", "x-cellfleet-epoch": "9", "proxy-authorization": "Basic eA==" },
-        ...{ trailer: "x", te: "gzip", "x-forwarded-for": "203.0.113.9" },
+        ...{ te: "gzip", "keep-alive": "9", "x-forwarded-for": "203.0.113.9" },
       },
     });
     clients.push(client);
     await opened(client);
     expect(client.extensions).toBe("permessage-deflate");
     const [head] = heads;
-    expect(head?.url).toBe("//a/../live?x=%zz");
+    expect(head?.url).toBe("//a//live?x=%zz");
     expect(head?.headers).toMatchObject({ "x-forwarded-for": "127.0.0.1", upgrade: "websocket" });
-    for (const name of ["x-cellfleet-epoch", "proxy-authorization", "trailer", "te"]) {
+    for (const name of ["x-cellfleet-epoch", "proxy-authorization", "keep-alive", "te"]) {
       expect(head?.headers).not.toHaveProperty(name);
     }
   });
@@ -150,7 +150,7 @@ describe("what passes", () => {
         router.port,
         `${text}`.replace("Upgrade\r\n", "Upgrade, close\r\n"),
       );
-      expect((await answer).text).toMatch(/^HTTP\/1.1 200 OK[^]*plain/);
+      expect((await answer).text).toMatch(/^HTTP\/1.1 200 OK[\s\S]*plain/);
     }
   });
 });
@@ -166,7 +166,7 @@ describe("a refusal", () => {
     const { router } = await startRouterFor(peer.url);
     const { text, ended } = await rawExchange(router.port, handshake());
     expect(text).toMatch(
-      /^HTTP\/1.1 403 No\r\nX-Why: caf\xe9\r\nContent-Length: 2\r\n[^]*\r\n\r\nno$/,
+      /^HTTP\/1.1 403 No\r\nX-Why: caf\xe9\r\nContent-Length: 2\r\n[\s\S]*\r\n\r\nno$/,
     );
     expect(ended).toBe("end");
     await until(() => expect(peer.open()).toBe(0));

@@ -7,7 +7,9 @@ import { durationBuckets } from "../../runtime/metrics.ts";
 import { tableRefusalReasons } from "../../table/events.ts";
 import { confirmVerdicts } from "../answer/confirm.ts";
 import { missingReasons } from "../answer/fan-out-answer.ts";
+import { bodyTroubles } from "../../runtime/http/request-body.ts";
 import { retryReasons } from "../cells/retry.ts";
+import { tunnelEnds } from "../listen/tunnel-life.ts";
 import { holdVerdicts } from "../place/hold.ts";
 import { wouldRefuseCodes } from "../place/would-refuse.ts";
 
@@ -49,6 +51,9 @@ export type RouterMetrics = {
   readonly confirmations: Counter;
   readonly holds: Counter;
   readonly overflow: Counter;
+  readonly brokenBodies: Counter;
+  readonly ws: Counter;
+  readonly wsClosed: Counter;
   readonly resolves: Counter;
   readonly fenced: Counter;
   readonly wouldRefuse: Counter;
@@ -127,6 +132,17 @@ function trafficMetrics(metrics: Metrics): Omit<RouterMetrics, keyof TableMetric
     overflow: metrics.counter(
       name("overflow_total"),
       "Requests refused because a cell's queue was full or too slow.",
+    ),
+    brokenBodies: metrics.counter(
+      name("request_bodies_broken_total"),
+      "Request bodies that did not arrive whole or within their limits, by reason.",
+      presets("reason", bodyTroubles),
+    ),
+    ws: metrics.counter(name("ws_total"), "WebSocket tunnels that a cell accepted.", [{}]),
+    wsClosed: metrics.counter(
+      name("ws_closed_total"),
+      "WebSocket tunnels that came to an end, by reason.",
+      presets("reason", tunnelEnds),
     ),
     fenced: metrics.counter(
       name("fenced_total"),

@@ -10,8 +10,10 @@ import type { IncomingMessage } from "node:http";
 import type { Clock, Timer } from "../clock.ts";
 import type { BodyFraming } from "./hop-headers.ts";
 
-export const bodyTroubles = ["body-too-large", "body-stalled", "body-broken"] as const;
+export const bodyTroubles = ["body-too-large", "body-stalled", "body-slow", "body-broken"] as const;
 export type BodyTrouble = (typeof bodyTroubles)[number];
+export const isBodyTrouble = (reason: string): reason is BodyTrouble =>
+  (bodyTroubles as readonly string[]).includes(reason);
 
 export class BodyError extends Error {
   override readonly name = "BodyError";
@@ -22,6 +24,9 @@ export class BodyError extends Error {
   }
 }
 
+/** What a body must come with on the whole, once the client was waited for so long, all waits together. */
+export type BodyPace = { readonly bytesPerSecondMin: number; readonly afterMs: number };
+
 export type RequestBodyOptions = {
   readonly source: IncomingMessage;
   readonly framing: BodyFraming;
@@ -31,6 +36,8 @@ export type RequestBodyOptions = {
   readonly keepBytesMax: number;
   /** Longest silence of the client. */
   readonly idleMs: number;
+  /** Absent: the body may come as slowly as it likes, if it is never silent for too long. */
+  readonly pace?: BodyPace;
   /** Called once before the first byte is asked for: where `100 Continue` is sent. */
   readonly onFirstRead?: () => void;
 };
@@ -50,6 +57,8 @@ export class RequestBody {
   #ended: boolean = false;
   #error: Error | undefined;
   #wake: (() => void) | undefined;
+  /** So long the client was waited for, all waits together. */
+  #waitedMs = 0;
   #attempt = 0;
 
   constructor(options: RequestBodyOptions) {
@@ -175,21 +184,38 @@ export class RequestBody {
 
   /** Resolves when there is more to look at: a chunk, the end, an error. */
   #more(): Promise<void> {
+    const { clock, source } = this.#options;
+    const { ms, slow } = this.#patience();
+    const startedMs = clock.monotonicMs();
     return new Promise((resolve) => {
       let timer: Timer | undefined;
       const wake = () => {
         timer?.cancel();
         if (this.#wake === wake) this.#wake = undefined;
+        this.#waitedMs += clock.monotonicMs() - startedMs;
         resolve();
       };
       // An abandoned attempt may still wait: it is woken to find that it is over.
       this.#wake?.();
       this.#wake = wake;
-      timer = this.#options.clock.after(this.#options.idleMs, () => {
-        const silence = `the client sent nothing for ${this.#options.idleMs} ms`;
-        this.#fail(new BodyError("body-stalled", silence));
-      });
-      this.#options.source.resume();
+      timer = clock.after(ms, () => this.#fail(this.#late(slow)));
+      source.resume();
     });
+  }
+
+  /** How long the next byte may take; `slow`: because of all that came before it. */
+  #patience(): { readonly ms: number; readonly slow: boolean } {
+    const { idleMs, pace } = this.#options;
+    if (pace === undefined) return { ms: idleMs, slow: false };
+    const allowedMs = Math.max(pace.afterMs, (this.#received / pace.bytesPerSecondMin) * 1000);
+    const leftMs = Math.max(0, allowedMs - this.#waitedMs);
+    return leftMs < idleMs ? { ms: leftMs, slow: true } : { ms: idleMs, slow: false };
+  }
+
+  #late(slow: boolean): BodyError {
+    const { idleMs, pace } = this.#options;
+    return slow
+      ? new BodyError("body-slow", `less than ${pace?.bytesPerSecondMin} bytes a second came`)
+      : new BodyError("body-stalled", `the client sent nothing for ${idleMs} ms`);
   }
 }
