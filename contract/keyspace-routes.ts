@@ -2,6 +2,7 @@
  * The placements of one keyspace, and the one rule of precedence: a tenant's own placement stands
  * above the slot or range that contains it.
  */
+import type { HashKey } from "./half-sip-hash.ts";
 import type { CellId, Epoch, KeyspaceName, TenantId } from "./ids.ts";
 import {
   type KeyKind,
@@ -12,7 +13,7 @@ import {
 } from "./placement-key.ts";
 import type { PlacementGroup, RoutedKeyspace, RouteState } from "./routing-table.ts";
 import { createMixer, type Sum } from "./table-checksum.ts";
-import { type HashKey, TenantIndex } from "./tenant-index.ts";
+import { type SharedIndex, TenantIndex } from "./tenant-index.ts";
 
 /** Shared between all placements of a group: never changed, only replaced. */
 export type Route = {
@@ -37,7 +38,7 @@ export type RouteIndex = {
 
 export type KeyspaceRoutes = {
   keyspace: RoutedKeyspace;
-  readonly byKind: Readonly<Record<KeyKind, RouteIndex>>;
+  readonly byKind: Readonly<Record<KeyKind, RouteIndex>> & { readonly tenant: TenantIndex };
   /** Range starts in byte order; undefined after a start came or went, sorted at the next lookup. */
   starts: readonly string[] | undefined;
 };
@@ -55,6 +56,34 @@ export function emptyRoutes(keyspace: RoutedKeyspace, hashKey: HashKey): Keyspac
     starts: undefined,
   };
 }
+
+export type SharedKeyspace = {
+  readonly keyspace: RoutedKeyspace;
+  readonly tenants: SharedIndex;
+  readonly slots: ReadonlyArray<readonly [string, Route]>;
+  readonly ranges: ReadonlyArray<readonly [string, Route]>;
+};
+
+export const shareRoutes = ({ keyspace, byKind }: KeyspaceRoutes): SharedKeyspace => ({
+  keyspace,
+  tenants: byKind.tenant.share(),
+  slots: [...byKind.slot.entries()],
+  ranges: [...byKind.range.entries()],
+});
+
+export const routesFromShared = (
+  { keyspace, tenants, slots, ranges }: SharedKeyspace,
+  hashKey: HashKey,
+  owns: boolean,
+): KeyspaceRoutes => ({
+  keyspace,
+  byKind: {
+    tenant: TenantIndex.fromShared(hashKey, tenants, { owns }),
+    slot: new Map(slots),
+    range: new Map(ranges),
+  },
+  starts: undefined,
+});
 
 export function lookupIn(routes: KeyspaceRoutes, tenant: TenantId): FoundRoute | undefined {
   const own = routes.byKind.tenant.get(tenant);

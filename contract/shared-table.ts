@@ -1,15 +1,22 @@
 /**
- * A table as it is handed to another thread: values that `postMessage` can carry. Whoever gets one
- * makes a table of it (`TableState.fromShared`) and moves it on by the same deltas as everybody else.
+ * A table as it is handed to another thread or written to a file: values that `postMessage` can carry,
+ * with the images of its tenants as they are, not copied. Whoever gets one makes a table of it
+ * (`TableState.fromShared`) and moves it on by the same deltas as everybody else.
  */
-import type { AliasGroup, PlacementGroup } from "./routing-table.ts";
+import type { HashKey } from "./half-sip-hash.ts";
+import type { CellId, Revision } from "./ids.ts";
+import type { SharedPlacements } from "./placements.ts";
+import type { AliasGroup } from "./routing-table.ts";
+import type { Sum } from "./table-checksum.ts";
 import type { TableHead } from "./table-state.ts";
-import type { HashKey } from "./tenant-index.ts";
 
 /** Opaque to whoever carries it. */
 export type SharedTable = {
   readonly head: TableHead;
   readonly hashKey: HashKey;
-  readonly epochMax: number;
-  readonly groups: ReadonlyArray<PlacementGroup | AliasGroup>;
+  readonly listsSum: Sum;
+  readonly placements: SharedPlacements;
+  readonly names: readonly AliasGroup[];
+  /** Cells that lost or gained a placement, and when last. */
+  readonly changedOwner: ReadonlyArray<readonly [CellId, Revision]>;
 };

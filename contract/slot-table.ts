@@ -38,6 +38,11 @@ export class SlotTable {
     return this.#tags.byteLength + this.#offsets.byteLength + this.#arena.byteLength;
   }
 
+  /** What the entries take, without what is unused. */
+  get usedBytes(): number {
+    return this.#used - this.#garbage;
+  }
+
   /** How many slots there are, taken or not; whoever wants all entries looks at each. */
   get slots(): number {
     return this.#offsets.length;
@@ -61,6 +66,11 @@ export class SlotTable {
   /** 0: the slot is empty. */
   offsetAt(slot: number): number {
     return this.#offsets[slot] ?? 0;
+  }
+
+  /** Of a slot that is taken. */
+  tagAt(slot: number): number {
+    return this.#tags[slot] ?? 0;
   }
 
   textAt(offset: number): string {

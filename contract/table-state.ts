@@ -12,23 +12,11 @@
  */
 import { type AliasHasher, createAliasHasher, normaliseAlias } from "./alias.ts";
 import { AliasIndex, type AliasPlan, type AliasTarget } from "./alias-index.ts";
+import type { HashKey } from "./half-sip-hash.ts";
 import type { CellId, KeyspaceName, Revision, TenantId } from "./ids.ts";
-import {
-  emptyRoutes,
-  type FoundRoute,
-  groupsOf,
-  type KeyAt,
-  type KeyspaceRoutes,
-  keyText,
-  lookupIn,
-  mixerOf,
-  mixRoute,
-  type Owners,
-  ownersOf,
-  type Route,
-  splitKey,
-} from "./keyspace-routes.ts";
+import { type FoundRoute, lookupIn, type Owners, type Route, splitKey } from "./keyspace-routes.ts";
 import type { PlacementKey } from "./placement-key.ts";
+import { type PlacementPlan, Placements } from "./placements.ts";
 import type {
   AliasGroup,
   DeltaBody,
@@ -38,18 +26,9 @@ import type {
   SnapshotHead,
 } from "./routing-table.ts";
 import type { SharedTable } from "./shared-table.ts";
-import {
-  addSums,
-  emptySum,
-  mixLists,
-  type Sum,
-  subtractSums,
-  sumText,
-  type TableLists,
-} from "./table-checksum.ts";
+import { addSums, mixLists, type Sum, sumText, type TableLists } from "./table-checksum.ts";
 import { listsAfter, optionalLists } from "./table-lists.ts";
-import { type Edit, groupProblem, listsProblem, wantedEdits } from "./table-problems.ts";
-import type { HashKey } from "./tenant-index.ts";
+import { listsProblem, wantedEdits } from "./table-problems.ts";
 
 export type TableHead = Omit<SnapshotHead, "kind" | "version" | "placements" | "aliases">;
 
@@ -78,15 +57,11 @@ export class TableState {
   #revision: Revision;
   #lists: TableLists;
   #listsSum: Sum;
-  #sum: Sum = emptySum;
-  #epochMax = 0;
-  #size = 0;
-  readonly #keyspaces = new Map<KeyspaceName, KeyspaceRoutes>();
+  #placements: Placements;
   #cells: ReadonlyMap<CellId, RoutedCell>;
   readonly #hashKey: HashKey;
   readonly #aliases = new AliasIndex();
   #hasher: { readonly salt: string; readonly hash: AliasHasher } | undefined;
-  #owners: Owners | undefined;
   readonly #changedOwner = new Map<CellId, Revision>();
 
   /** Made by `startTable`, which has checked the lists. */
@@ -97,8 +72,8 @@ export class TableState {
     this.#lists = { tenantSources, serviceRoutes, keyspaces, cells, ...optionalLists(head) };
     this.#listsSum = mixLists(this.#lists);
     this.#cells = cellMap(cells);
-    for (const keyspace of keyspaces)
-      this.#keyspaces.set(keyspace.name, emptyRoutes(keyspace, hashKey));
+    this.#placements = new Placements(hashKey);
+    this.#placements.setKeyspaces(keyspaces);
     this.#hashKey = hashKey;
   }
 
@@ -111,7 +86,7 @@ export class TableState {
   }
   /** Number of placements. */
   get size(): number {
-    return this.#size;
+    return this.#placements.size;
   }
   /** Names of tenants: pairs of name and tenant. */
   get aliasCount(): number {
@@ -119,11 +94,20 @@ export class TableState {
   }
   /** The highest epoch this table has ever held; 0 while it is empty. */
   get epochMax(): number {
-    return this.#epochMax;
+    return this.#placements.epochMax;
   }
   /** 16 hex digits. */
   get checksum(): string {
-    return sumText(addSums(addSums(this.#listsSum, this.#sum), this.#aliases.sum));
+    return sumText(addSums(addSums(this.#listsSum, this.#placements.sum), this.#aliases.sum));
+  }
+
+  /** Of the arrays that hold tenants and their names. */
+  get bytes(): number {
+    return this.#placements.bytes + this.#aliases.bytes;
+  }
+  /** Grows when the changes have become a new image; whoever shares this table shares it anew then. */
+  get generation(): number {
+    return this.#placements.generation;
   }
 
   cell(id: CellId): RoutedCell | undefined {
@@ -131,12 +115,12 @@ export class TableState {
   }
 
   keyspace(name: KeyspaceName): RoutedKeyspace | undefined {
-    return this.#keyspaces.get(name)?.keyspace;
+    return this.#placements.routes(name)?.keyspace;
   }
 
   /** The placement that decides for a tenant. Undefined: no such keyspace, or nobody owns the tenant. */
   lookup(keyspace: KeyspaceName, tenant: TenantId): FoundRoute | undefined {
-    const routes = this.#keyspaces.get(keyspace);
+    const routes = this.#placements.routes(keyspace);
     return routes && lookupIn(routes, tenant);
   }
 
@@ -155,15 +139,12 @@ export class TableState {
   /** The placement of exactly this key, whatever contains it. */
   get(key: PlacementKey): Route | undefined {
     const at = splitKey(key);
-    return at === undefined
-      ? undefined
-      : this.#keyspaces.get(at.keyspace)?.byKind[at.kind].get(at.value);
+    return at === undefined ? undefined : this.#placements.routeAt(at);
   }
 
   /** Who owns anything; the same object until a placement changes. */
   owners(): Owners {
-    this.#owners ??= ownersOf([...this.#keyspaces.values()]);
-    return this.#owners;
+    return this.#placements.owners();
   }
 
   /** Cells that lost or gained a placement in a change after `revision`. */
@@ -172,12 +153,8 @@ export class TableState {
   }
 
   /** All placements in bulk, as a snapshot carries them: the same table gives the same groups, in any order. */
-  *groups(valuesMax = 10_000): Generator<PlacementGroup> {
-    for (const [keyspace, routes] of this.#keyspaces) {
-      for (const kind of ["tenant", "slot", "range"] as const) {
-        yield* groupsOf(keyspace, kind, routes.byKind[kind], valuesMax);
-      }
-    }
+  groups(valuesMax = 10_000): Generator<PlacementGroup> {
+    return this.#placements.groups(valuesMax);
   }
 
   /** All names in bulk, as a snapshot carries them, in any order. */
@@ -185,18 +162,29 @@ export class TableState {
     return this.#aliases.groups(namesMax);
   }
 
-  /** For another thread; it stays as it is while this table moves on. */
+  /** For another thread or a file; it stays as it is while this table moves on. */
   share(): SharedTable {
-    const head = { ...this.#lists, fleet: this.fleet, revision: this.#revision };
-    const groups = [...this.groups(), ...this.aliasGroups()];
-    return { head, hashKey: this.#hashKey, epochMax: this.#epochMax, groups };
+    return {
+      head: { ...this.#lists, fleet: this.fleet, revision: this.#revision },
+      hashKey: this.#hashKey,
+      listsSum: this.#listsSum,
+      placements: this.#placements.share(),
+      names: [...this.aliasGroups()],
+      changedOwner: [...this.#changedOwner],
+    };
   }
 
-  /** The table that was shared, at its revision; from there it moves on by itself. */
-  static fromShared({ head, hashKey, epochMax, groups }: SharedTable): TableState {
+  /**
+   * The table that was shared, at its revision; from there it moves on by itself. Of tables with the
+   * same images one `owns` them and makes new ones; the others wait to be given those.
+   */
+  static fromShared(shared: SharedTable, owns = false): TableState {
+    const { head, hashKey, placements, names, changedOwner } = shared;
     const table = new TableState(head, hashKey);
-    for (const group of groups) table.load(group);
-    table.#epochMax = epochMax;
+    table.#listsSum = shared.listsSum;
+    table.#placements = Placements.fromShared(placements, hashKey, owns);
+    for (const group of names) table.#aliases.load(group);
+    for (const [cell, at] of changedOwner) table.#changedOwner.set(cell, at);
     return table;
   }
 
@@ -229,17 +217,16 @@ export class TableState {
       const trouble = this.#aliases.load(group);
       return trouble === undefined ? undefined : refused("invalid", trouble);
     }
-    const problem = groupProblem(group, this.#keyspaces.get(group.keyspace)?.keyspace);
-    if (problem !== undefined) return refused("invalid", problem);
-    const { keyspace, kind, cell, epoch, state } = group;
-    const route: Route = { cell, epoch, state };
-    const mix = mixerOf(keyspace, kind, route);
-    for (const value of group.values) {
-      const at = { keyspace, kind, value };
-      if (!this.#put(at, route)) return refused("invalid", `${keyText(at)} is placed twice`);
-      this.#sum = addSums(this.#sum, mix(value));
-    }
-    return undefined;
+    const trouble = this.#placements.load(group);
+    return trouble === undefined ? undefined : refused("invalid", trouble);
+  }
+
+  /**
+   * All of it is loaded: from now on it is asked and moved on. A large table takes some time, so it
+   * comes back after so many buckets of tenants; true when it is done.
+   */
+  settle(buckets: number = Number.POSITIVE_INFINITY): boolean {
+    return this.#placements.settle(buckets);
   }
 
   #plan(change: TableChange): Plan | TableRefusal {
@@ -254,110 +241,36 @@ export class TableState {
     }
     const lists = listsAfter(this.#lists, change);
     const same = lists === this.#lists;
-    const problem = same ? undefined : (listsProblem(lists) ?? this.#keyspacesProblem(lists));
+    const problem = same
+      ? undefined
+      : (listsProblem(lists) ?? this.#placements.keyspacesProblem(lists.keyspaces));
     if (problem !== undefined) return refused("invalid", problem);
-    const edits = this.#edits(change, lists);
-    if ("kind" in edits) return edits;
+    const wanted = wantedEdits(change, lists);
+    if (typeof wanted === "string") return refused("invalid", wanted);
+    const placements = this.#placements.plan(wanted);
+    if (typeof placements === "string") return refused("invalid", placements);
     const { aliasDeletes: deletes = [], aliasUpserts: upserts = [] } = change;
     const aliases = this.#aliases.plan({ deletes, upserts });
     if (typeof aliases === "string") return refused("invalid", aliases);
     const listsSum = same ? this.#listsSum : mixLists(lists);
-    return {
-      to: change.to,
-      lists,
-      listsSum,
-      ...edits,
-      aliases,
-      checksum: sumText(addSums(addSums(listsSum, edits.sum), aliases.sum)),
-    };
-  }
-
-  /** What each key becomes, and the sum of the placements afterwards. */
-  #edits(
-    change: TableChange,
-    lists: TableLists,
-  ): Pick<Plan, "edits" | "sum" | "changed"> | TableRefusal {
-    const wanted = wantedEdits(change, lists);
-    if (typeof wanted === "string") return refused("invalid", wanted);
-    const seen = new Set<string>();
-    const changed: CellId[] = [];
-    let sum = this.#sum;
-    for (const edit of wanted) {
-      const key = keyText(edit);
-      // Folded by the publisher: with two lines for one key the order would decide.
-      if (seen.has(key)) return refused("invalid", `the delta names ${key} twice`);
-      seen.add(key);
-      const before = this.#routeAt(edit);
-      if (before !== undefined && before.cell !== edit.route?.cell) {
-        changed.push(before.cell, ...(edit.route === undefined ? [] : [edit.route.cell]));
-      }
-      if (before !== undefined) sum = subtractSums(sum, mixRoute(edit, before));
-      if (edit.route !== undefined) sum = addSums(sum, mixRoute(edit, edit.route));
-    }
-    return { edits: wanted, sum, changed };
-  }
-
-  /** A mapping is not changed under live tenants: that takes a snapshot. */
-  #keyspacesProblem(lists: TableLists): string | undefined {
-    for (const { keyspace } of this.#keyspaces.values()) {
-      const next = lists.keyspaces.find((one) => one.name === keyspace.name);
-      if (next?.strategy !== keyspace.strategy || next.slotCount !== keyspace.slotCount) {
-        return `a delta cannot remove keyspace ${keyspace.name} or change its mapping`;
-      }
-    }
-    return undefined;
+    const checksum = sumText(addSums(addSums(listsSum, placements.sum), aliases.sum));
+    return { to: change.to, lists, listsSum, placements, aliases, checksum };
   }
 
   /** Nothing here can fail: everything was checked by `#plan`. */
   #commit(plan: Plan): void {
     if (plan.lists !== this.#lists) this.#setLists(plan.lists, plan.listsSum);
-    for (const edit of plan.edits) {
-      if (edit.route === undefined) this.#remove(edit);
-      else this.#put(edit, edit.route);
-    }
-    this.#sum = plan.sum;
+    this.#placements.commit(plan.placements);
     this.#aliases.commit(plan.aliases);
-    for (const cell of plan.changed) this.#changedOwner.set(cell, plan.to);
+    for (const cell of plan.placements.changed) this.#changedOwner.set(cell, plan.to);
     this.#revision = plan.to;
   }
 
   #setLists(lists: TableLists, sum: Sum): void {
-    for (const keyspace of lists.keyspaces) {
-      const routes = this.#keyspaces.get(keyspace.name);
-      if (routes === undefined)
-        this.#keyspaces.set(keyspace.name, emptyRoutes(keyspace, this.#hashKey));
-      else routes.keyspace = keyspace;
-    }
+    this.#placements.setKeyspaces(lists.keyspaces);
     this.#lists = lists;
     this.#cells = cellMap(lists.cells);
     this.#listsSum = sum;
-  }
-
-  #routeAt(at: KeyAt): Route | undefined {
-    return this.#keyspaces.get(at.keyspace)?.byKind[at.kind].get(at.value);
-  }
-
-  /** False if the key was there before. */
-  #put(at: KeyAt, route: Route): boolean {
-    const routes = this.#keyspaces.get(at.keyspace);
-    if (routes === undefined) return false;
-    const index = routes.byKind[at.kind];
-    const before = index.size;
-    index.set(at.value, route);
-    const isNew = index.size !== before;
-    this.#size += index.size - before;
-    this.#owners = undefined;
-    if (at.kind === "range" && isNew) routes.starts = undefined;
-    if (route.epoch > this.#epochMax) this.#epochMax = route.epoch;
-    return isNew;
-  }
-
-  #remove(at: KeyAt): void {
-    const routes = this.#keyspaces.get(at.keyspace);
-    if (routes === undefined || !routes.byKind[at.kind].delete(at.value)) return;
-    this.#size -= 1;
-    this.#owners = undefined;
-    if (at.kind === "range") routes.starts = undefined;
   }
 }
 
@@ -365,10 +278,7 @@ type Plan = {
   readonly to: Revision;
   readonly lists: TableLists;
   readonly listsSum: Sum;
-  readonly edits: readonly Edit[];
-  readonly sum: Sum;
-  /** Cells that lose or gain a placement. */
-  readonly changed: readonly CellId[];
+  readonly placements: PlacementPlan;
   readonly aliases: AliasPlan;
   readonly checksum: string;
 };
@@ -393,6 +303,7 @@ export function buildTable(
     const problem = table.load(group);
     if (problem !== undefined) return problem;
   }
+  while (!table.settle());
   return table;
 }
 

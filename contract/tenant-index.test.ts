@@ -1,9 +1,10 @@
 /** The dense index against a `Map`, also where hashes collide on purpose. */
 import fc from "fast-check";
 import { expect, test } from "vitest";
+import { tagOf } from "./half-sip-hash.ts";
 import type { CellId, Epoch } from "./ids.ts";
 import type { Route } from "./keyspace-routes.ts";
-import { TenantIndex, tagOf } from "./tenant-index.ts";
+import { TenantIndex } from "./tenant-index.ts";
 
 const route = (cell: string, epoch = 1): Route => ({
   cell: cell as CellId,

@@ -20,9 +20,9 @@ import {
 } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
+import type { HashKey } from "../contract/half-sip-hash.ts";
 import { deltaBodySchema, type SignedDelta, signedDeltaSchema } from "../contract/routing-table.ts";
 import type { TableState } from "../contract/table-state.ts";
-import type { HashKey } from "../contract/tenant-index.ts";
 import { signaturePurposes, type Verifier } from "../runtime/signing.ts";
 import { parseJson } from "./parse-json.ts";
 import { readSnapshot } from "./read.ts";

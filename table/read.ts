@@ -4,6 +4,7 @@
  * number of placements and names, checksum of what was built.
  */
 import { createHash } from "node:crypto";
+import type { HashKey } from "../contract/half-sip-hash.ts";
 import {
   aliasGroupSchema,
   placementGroupSchema,
@@ -11,7 +12,7 @@ import {
   snapshotTailSchema,
 } from "../contract/routing-table.ts";
 import { isTableRefusal, startTable, type TableState } from "../contract/table-state.ts";
-import type { HashKey } from "../contract/tenant-index.ts";
+import { nextTurn } from "../runtime/clock.ts";
 import { signaturePurposes, type Verifier } from "../runtime/signing.ts";
 import { parseJson } from "./parse-json.ts";
 
@@ -28,6 +29,9 @@ const refused = (reason: TableProblem["reason"], text: string): TableProblem => 
 
 /** Longest line of a snapshot: a group of 10,000 tenant ids of 128 characters, with room. */
 const lineBytesMax = 4 * 1024 * 1024;
+
+/** Some ten milliseconds of putting a large table in order. */
+const settleBuckets = 100_000;
 
 /** Reads to the end of `chunks`; a table, or why it is none. Throws only what reading throws. */
 export async function readSnapshot(
@@ -47,7 +51,11 @@ export async function readSnapshot(
     if (data.length > lineBytesMax) return refused("corrupt", "a line is too long");
     rest = data;
   }
-  return rest.length > 0 ? refused("corrupt", "the last line is cut off") : reader.end();
+  if (rest.length > 0) return refused("corrupt", "the last line is cut off");
+  const table = reader.end();
+  // What is served meanwhile must not wait.
+  if ("settle" in table) while (!table.settle(settleBuckets)) await nextTurn();
+  return table;
 }
 
 class SnapshotReader {

@@ -6,9 +6,9 @@
 import { Agent, request } from "undici";
 import { routerSyncResponseSchema } from "../contract/cell-protocol.ts";
 import { CellError } from "../contract/errors.ts";
+import type { HashKey } from "../contract/half-sip-hash.ts";
 import { release } from "../contract/release.ts";
 import type { SignedDelta } from "../contract/routing-table.ts";
-import type { HashKey } from "../contract/tenant-index.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { createJsonClient, type JsonClient } from "../runtime/http-client.ts";
 import { type Loop, startLoop } from "../runtime/loop.ts";

@@ -6,6 +6,7 @@
  * moved in one synchronous step that cannot fail half way.
  */
 import type { RouterSyncResponse } from "../../contract/cell-protocol.ts";
+import type { HashKey } from "../../contract/half-sip-hash.ts";
 import { parseRevision, type Revision } from "../../contract/ids.ts";
 import {
   type AliasGroup,
@@ -21,8 +22,8 @@ import {
   type TableChange,
   type TableState,
 } from "../../contract/table-state.ts";
-import type { HashKey } from "../../contract/tenant-index.ts";
 import { must } from "../../runtime/assert.ts";
+import { nextTurn } from "../../runtime/clock.ts";
 import { type Signer, signaturePurposes } from "../../runtime/signing.ts";
 import type { TableSnapshot } from "../api/routing-feed.ts";
 import { type ChangeRow, groupChanges, identityOf, isName } from "../core/routing-view.ts";
@@ -33,6 +34,8 @@ import { buildSnapshot, createSnapshotWriter, snapshotHead } from "./snapshot.ts
 /** More changed rows than this in one reading: the table is read anew, which is cheaper. */
 const deltaRowsMax = 100_000;
 const deltasCachedMax = 64;
+/** Some ten milliseconds of putting a large table in order; then others have their turn. */
+const settleBuckets = 100_000;
 /** A snapshot of up to this many placements and names is made in milliseconds, so every reader gets the present. */
 const buildAtOnceMax = 20_000;
 /** A snapshot of a large table is reused while the delta from it to the present is small. */
@@ -167,6 +170,7 @@ async function loadAll(
     if (problem !== undefined) throw new Error(`routing log: ${problem.text}`);
     onGroup(group);
   });
+  while (!table.settle(settleBuckets)) await nextTurn();
 }
 
 function answer(
