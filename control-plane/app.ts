@@ -80,16 +80,16 @@ type Serve = (c: Context, one: Endpoint) => Promise<Response>;
 
 function createServe(context: ApiContext, turnstile: Turnstile): Serve {
   const requests = context.metrics.counter(
-    "cellfleet_api_requests_total",
+    "cellfleet_control_plane_api_requests_total",
     "Requests to the control API, by answer.",
   );
   const seconds = context.metrics.histogram(
-    "cellfleet_api_request_duration_seconds",
+    "cellfleet_control_plane_api_request_duration_seconds",
     "Time to answer a request to the control API, long polls included.",
     durationBuckets,
   );
   context.metrics.gaugeFrom(
-    "cellfleet_api_mutations_waiting",
+    "cellfleet_control_plane_api_mutations_waiting",
     "Mutations that wait for their turn.",
     () => turnstile.waiting(),
   );

@@ -12,7 +12,7 @@ import { createLog, errorFields, type LogOptions } from "../runtime/log.ts";
 import { createMetrics } from "../runtime/metrics.ts";
 import type { Random } from "../runtime/random.ts";
 import type { Signer } from "../runtime/signing.ts";
-import { createAdminServer } from "./admin.ts";
+import { type Check, createAdminServer } from "./admin.ts";
 import { hashSecret } from "./api/auth.ts";
 import type { ApiContext, ApiEvents } from "./api/context.ts";
 import { rescue } from "./api/rescue.ts";
@@ -21,6 +21,7 @@ import type { Address } from "./config.ts";
 import type { FleetSnapshot } from "./core/fleet.ts";
 import { controlEndpoints } from "./endpoints.ts";
 import { showFleet } from "./metrics.ts";
+import { watchPropagation } from "./route-propagation.ts";
 import { ensureBootstrapToken } from "./store/bootstrap-token.ts";
 import { openDatabase, prepareDatabase } from "./store/database.ts";
 import { channels, startListener } from "./store/notify.ts";
@@ -30,7 +31,7 @@ import { startJudging } from "./work/judge-health.ts";
 import { startLeading } from "./work/lead.ts";
 import { paced } from "./work/pace.ts";
 import { createProvider, noProvider } from "./work/provider.ts";
-import { startPublisher } from "./work/publish.ts";
+import { type Publisher, startPublisher } from "./work/publish.ts";
 import { type ReconcileEvents, startReconciling } from "./work/reconcile.ts";
 import { checkIncarnation, startRecovery } from "./work/recovery.ts";
 
@@ -102,13 +103,15 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
       ...{ instance, leaseTtlMs: options.leaseTtlMs },
       providers: options.provider === undefined ? [] : ["local"],
     };
+    const propagation = watchPropagation(metrics, clock.monotonicMs);
     const context: ApiContext = {
       ...{ database, hub, clock, random, metrics, settings },
-      log: createLog<ApiEvents>(options.logTo),
+      ...{ log: createLog<ApiEvents>(options.logTo), onAcknowledged: propagation.acknowledged },
     };
     const publisher = startPublisher({
       ...{ database, clock, random, signer: options.signer },
       onError: trouble("publisher"),
+      onPublished: ({ revision }) => propagation.published(revision),
     });
     lifecycle.onClose("publisher", publisher.close);
 
@@ -136,10 +139,7 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
       options.listen,
     );
     lifecycle.onClose("api", api.close);
-    const checks = () => [
-      { name: "routing-table", ok: publisher.isReady(), text: `revision ${publisher.revision()}` },
-      { name: "loop", ok: true, text: loops.sentence() },
-    ];
+    const checks = () => readyChecks(publisher, loops.sentence());
     const admin = await listen(createAdminServer({ metrics, checks }), options.admin);
     lifecycle.onClose("admin", admin.close);
     const started = { listen: api.url, admin: admin.url, instance, fleet: publisher.fleet() };
@@ -159,6 +159,11 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
     throw error;
   }
 }
+
+const readyChecks = (publisher: Publisher, sentence: string): readonly Check[] => [
+  { name: "routing-table", ok: publisher.isReady(), text: `revision ${publisher.revision()}` },
+  { name: "loop", ok: true, text: sentence },
+];
 
 /** What is no request at all: a Host header that is none, a target that is no address. */
 const refuseRequest = (error: unknown): Response =>

@@ -1,12 +1,13 @@
 /**
- * The agent's own door, for people and probes, on a port that routers do not use: `/livez`, `/readyz`,
- * `/metrics`, `/cellfleet/status`, and what workers ask (`worker-pages.ts`). It decides nothing.
+ * The agent's own door, for people and probes, on a port that routers do not use: `/livez`, `/readyz`
+ * (`?verbose` says each check), `/metrics`, `/cellfleet/status`, and what workers ask (`worker-pages.ts`). It decides nothing.
  */
 import { createServer, type Server, type ServerResponse } from "node:http";
 import { type AgentStatus, ownershipStates } from "../../contract/cell-protocol.ts";
 import { CellError } from "../../contract/errors.ts";
 import type { CellId } from "../../contract/ids.ts";
 import { revisionSchema } from "../../contract/ids.ts";
+import { release } from "../../contract/release.ts";
 import type { CellStage } from "../../contract/routing-table.ts";
 import { defaultService } from "../../contract/service-route.ts";
 import { type Counter, createMetrics, type Metrics } from "../../runtime/metrics.ts";
@@ -18,6 +19,7 @@ import type { OwnershipCache } from "./ownership-cache.ts";
 import { passageCodes } from "./passage.ts";
 import { readChoices } from "./read-choice.ts";
 import { buildAnswer, sendAnswer } from "./refusal.ts";
+import { signatureVerdicts } from "./router-signatures.ts";
 import type { StageKeeper } from "./stage-keeper.ts";
 import type { Sync } from "./sync.ts";
 import type { WorkerPages } from "./worker-pages.ts";
@@ -41,12 +43,11 @@ const headersMs = 5000;
 
 export function createAdmin(parts: AgentParts, metrics: Metrics, workers: WorkerPages): Server {
   const server = createServer({ headersTimeout: headersMs, requestTimeout: headersMs });
-  const pages: Readonly<Record<string, (res: ServerResponse) => void>> = {
+  const ready: Page = (res, verbose) => sendReady(parts, res, verbose);
+  const pages: Readonly<Record<string, Page>> = {
     "/livez": (res) => send(res, 200, "text/plain", "ok\n"),
-    "/readyz": (res) => {
-      const trouble = findTrouble(parts);
-      send(res, trouble === undefined ? 200 : 503, "text/plain", `${trouble ?? "ok"}\n`);
-    },
+    "/readyz": ready,
+    "/healthz": ready,
     "/metrics": (res) => send(res, 200, "text/plain; version=0.0.4", metrics.text()),
     "/cellfleet/status": (res) =>
       send(res, 200, "application/json", `${JSON.stringify(buildStatus(parts))}\n`),
@@ -59,13 +60,32 @@ export function createAdmin(parts: AgentParts, metrics: Metrics, workers: Worker
       ask === undefined
         ? Object.hasOwn(pages, path) && pages[path]
         : (to: ServerResponse) => answerWorker(to, () => ask(new URLSearchParams(query)));
-    if (req.method !== "GET" && req.method !== "HEAD") {
+    const verbose = query.split("&").includes("verbose");
+    if (!readMethods.has(req.method ?? "")) {
       sendAnswer(res, buildAnswer(new CellError("METHOD_NOT_ALLOWED", "Only GET."), undefined));
     } else if (page === undefined || page === false) {
       sendAnswer(res, buildAnswer(new CellError("NOT_FOUND", "Nothing is here."), undefined));
-    } else page(res);
+    } else page(res, verbose);
   });
   return server;
+}
+
+type Page = (res: ServerResponse, verbose: boolean) => void;
+const readMethods: ReadonlySet<string> = new Set(["GET", "HEAD"]);
+
+/** Machines read the status; people add `?verbose`. */
+function sendReady(parts: AgentParts, res: ServerResponse, verbose: boolean): void {
+  const trouble = findTrouble(parts);
+  const checks: ReadonlyArray<readonly [string, boolean]> = [
+    ["running", !parts.isStopping()],
+    ["database", parts.isFresh()],
+    ["lease", parts.lease.remainingMs() > 0],
+    ["application", parts.probe.silentServices().length === 0],
+    ["control-plane", parts.sync.connected()],
+  ];
+  const lines = checks.map(([name, ok]) => `[${ok ? "+" : "-"}]${name} ${ok ? "ok" : "failed"}\n`);
+  const text = `${verbose ? lines.join("") : ""}${trouble ?? "ok"}\n`;
+  send(res, trouble === undefined ? 200 : 503, "text/plain", text);
 }
 
 function answerWorker(res: ServerResponse, ask: () => unknown): void {
@@ -127,6 +147,7 @@ export type AgentMetrics = {
   readonly passedOver: Counter;
   /** Requests of class read, by where they went and why. */
   readonly reads: Counter;
+  readonly signatures: Counter;
 };
 
 const ownCodes = ["PLACEMENT_STALE", "LEASE_MISSING", "GATE_CLOSED", "GATE_HEADERS_MISSING"];
@@ -157,6 +178,11 @@ export function createAgentMetrics(): AgentMetrics {
       "Requests that passed in this stage and would be refused in enforce, by code.",
       passageCodes.map((reason) => ({ reason })),
     ),
+    signatures: metrics.counter(
+      "cellfleet_agent_router_signatures_total",
+      "Requests by what their router's signature was found to be; `valid` and `no-keys` pass.",
+      signatureVerdicts.map((verdict) => ({ verdict })),
+    ),
     reads: metrics.counter(
       "cellfleet_agent_reads_total",
       "Requests of class read to services with replicas, by where they went and why.",
@@ -166,6 +192,7 @@ export function createAgentMetrics(): AgentMetrics {
 }
 
 export function addGauges(metrics: Metrics, parts: AgentParts): void {
+  metrics.gaugeFrom("cellfleet_build_info", "Always 1.", () => [[{ part: "agent", release }, 1]]);
   const flag = (value: boolean) => (value ? 1 : 0);
   const gauges: ReadonlyArray<readonly [string, string, () => number]> = [
     ["in_flight", "Requests between admission and their end.", () => parts.gate.inFlight],

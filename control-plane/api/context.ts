@@ -36,6 +36,8 @@ export type ApiContext = {
   readonly log: Log<ApiEvents>;
   readonly metrics: Metrics;
   readonly settings: ApiSettings;
+  /** Told of every revision that a router says it serves. */
+  readonly onAcknowledged?: (router: string, revision: number) => void;
 };
 
 /** Longest long poll. */

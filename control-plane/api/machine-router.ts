@@ -1,6 +1,7 @@
 /**
  * What routers ask: the next change of the table (long poll, which is also their acknowledgement)
- * and the whole table. A router changes nothing here but what is known about itself. Agents may follow
+ * and the whole table. A router changes nothing here but what is known about itself, its public keys
+ * among it, which the next revision of the table names. Agents may follow
  * the table too; they acknowledge nothing, so that "all live routers serve it" stays about routers.
  *
  * A router that has seen more than this database knows proves that the database was restored from
@@ -15,11 +16,18 @@ import {
 } from "../../contract/cell-protocol.ts";
 import { CellError } from "../../contract/errors.ts";
 import { parseRevision } from "../../contract/ids.ts";
+import type { AnnouncedKey } from "../../contract/router-key.ts";
 import { snapshotHeadSchema } from "../../contract/routing-table.ts";
 import { must } from "../../runtime/assert.ts";
+import { isPublicKey } from "../../runtime/signing.ts";
 import { evidenceOfRestore, presentedMax } from "../core/recovery.ts";
 import { enterRecovery } from "../store/recovery-evidence.ts";
-import { announceAcknowledgement, recordRouter } from "../store/router-record.ts";
+import {
+  announceAcknowledgement,
+  publishRouterKeys,
+  recordRouter,
+  sameKeys,
+} from "../store/router-record.ts";
 import { requireSubject } from "./auth.ts";
 import type { ApiContext } from "./context.ts";
 import { type Endpoint, endpoint } from "./endpoint.ts";
@@ -147,9 +155,32 @@ function createRecorder(context: ApiContext): (body: RouterSyncRequest) => Promi
     if (!isNews && nowMs - last.atMs < recordEveryMs) return;
     if (written.size >= recordedMax) written.clear();
     written.set(body.router, { atMs: nowMs, revision: body.revision });
+    if (isNews) context.onAcknowledged?.(body.router, body.revision);
     await recordRouter(context.database.read, body);
     if (isNews) await announceAcknowledgement(context.database.read);
   };
+}
+
+/** Throws VALIDATION_FAILED: what is no key would be in every table. */
+function requireGoodKeys(keys: readonly AnnouncedKey[]): void {
+  if (keys.every(isPublicKey)) return;
+  throw new CellError(
+    "VALIDATION_FAILED",
+    "keys: each is an Ed25519 public key under its own hash.",
+  );
+}
+
+/** While the fleet recovers from a restore tables stay as they are; the router says it again. */
+async function publishKeys(
+  { database }: ApiContext,
+  router: string,
+  keys: readonly AnnouncedKey[],
+): Promise<void> {
+  try {
+    await database.transaction((tx) => publishRouterKeys(tx, router, keys));
+  } catch (error) {
+    if (!(error instanceof CellError && error.code === "RECOVERING")) throw error;
+  }
 }
 
 async function nextAnswer(
