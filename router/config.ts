@@ -101,6 +101,14 @@ const settingsSchema = z.strictObject({
   queueMs: whole(0, 60_000).default(2000),
   pendingMax: whole(0, 100_000).default(256),
   connectionsMax: whole(1, 10_000).default(256),
+  /** Of one tenant, in one router or worker of it; 0: no ceiling. The table's policy may say less. */
+  tenantInflightMax: whole(0, 1_000_000).default(256),
+  /** Requests under way in all; close to it the least important are refused first. */
+  inflightMax: whole(1, 1_000_000).default(8192),
+  /** So late a turn of the event loop, several times in a row, is overload; 0: do not look. */
+  shedLateMs: whole(0, 60_000).default(300),
+  /** From a request's head to its answer's; a route or the client may ask for less. 0: none. */
+  deadlineMs: whole(0, 3_600_000).default(0),
   /** Of all endpoints of a cell together: under way, and waiting for that. */
   cellInflightMax: whole(1, 100_000).default(1024),
   cellPendingMax: whole(0, 100_000).default(256),
@@ -128,6 +136,10 @@ const settingsSchema = z.strictObject({
   /** Between two readings of an issuer's keys; and between two that unknown keys in tokens ask for. */
   jwksRefreshMs: whole(1000, 86_400_000).default(600_000),
   jwksCooldownMs: whole(100, 3_600_000).default(30_000),
+  /** Threads that serve; `auto`: one per core. Totals are divided among them: workers/share.ts. */
+  workers: z.union([z.literal("auto"), whole(1, 256)]).default(1),
+  /** Another process may listen on the same addresses: for a restart of the whole process. */
+  reusePort: z.enum(["on", "off"]).default("off"),
   /** From the signal, which `/readyz` shows at once, to the first farewell: time to notice. */
   drainDelayMs: whole(0, 600_000).default(5000),
   /** From the first farewell until nobody can connect any more. */
@@ -156,6 +168,7 @@ export type RouterConfig = Omit<
   | "trustKeys"
   | "stateDir"
   | "cellHeaders"
+  | "reusePort"
   | "accessLog"
   | "accessLogSample"
   | "otlp"
@@ -165,6 +178,7 @@ export type RouterConfig = Omit<
   readonly id: string;
   readonly source: TableSource;
   readonly cellHeaders: boolean;
+  readonly reusePort: boolean;
   readonly accessLog: AccessLogPolicy;
   /** Undefined: traces are off. */
   readonly tracing: TracingSettings | undefined;
@@ -193,6 +207,7 @@ export function parseRouterConfig(flags: unknown): RouterConfig {
     id: id ?? "router",
     source,
     cellHeaders: settings.cellHeaders === "on",
+    reusePort: settings.reusePort === "on",
     ...observed(settings),
   };
 }

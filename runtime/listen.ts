@@ -9,19 +9,21 @@ const reasons: Readonly<Record<string, string>> = {
   ENOTFOUND: "the name cannot be resolved",
 };
 
+export type ListenAt = {
+  readonly host: string;
+  readonly port: number;
+  /** Several may listen on one address, and the system spreads the connections. */
+  readonly reusePort?: boolean;
+};
+/** On the socket of another server, which has it no more: what waits in its queue is not lost. */
+export type ListenWith = { readonly socket: Server };
+
 /**
  * Resolves when the server accepts connections; port 0 lets the system choose.
  * Throws CONFIG_INVALID for an address that is taken, foreign or forbidden. The caller closes the server.
  */
-export async function listenOn(
-  server: Server,
-  at: {
-    readonly host: string;
-    readonly port: number;
-    /** Several may listen on one address, and the system spreads the connections. */
-    readonly reusePort?: boolean;
-  },
-): Promise<AddressInfo> {
+export async function listenOn(server: Server, at: ListenAt | ListenWith): Promise<AddressInfo> {
+  if ("socket" in at) return listenWith(server, at);
   try {
     await new Promise<void>((resolve, reject) => {
       server.once("error", reject);
@@ -43,5 +45,16 @@ export async function listenOn(
       cause: error,
     });
   }
+  return server.address() as AddressInfo;
+}
+
+async function listenWith(server: Server, { socket }: ListenWith): Promise<AddressInfo> {
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", reject);
+    server.listen(socket, () => {
+      server.off("error", reject);
+      resolve();
+    });
+  });
   return server.address() as AddressInfo;
 }

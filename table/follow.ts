@@ -19,7 +19,7 @@ import type { Random } from "../runtime/random.ts";
 import { createVerifier, publicKeysSchema, type Verifier } from "../runtime/signing.ts";
 import type { SyncReport, TableEvent } from "./events.ts";
 import { TableFile } from "./file.ts";
-import { TableStore } from "./store.ts";
+import { type TableChanged, TableStore } from "./store.ts";
 import { TableSync } from "./sync.ts";
 
 export type FollowTableOptions = {
@@ -38,7 +38,12 @@ export type FollowTableOptions = {
   /** Read anew for each call; absent: there is nothing to report. */
   readonly report?: () => SyncReport;
   /** In the same turn as each change of the table, after it is complete. */
-  readonly onChange?: (table: TableState) => void;
+  readonly onChange?: TableChanged;
+  /**
+   * Before each call: what was changed may have to arrive elsewhere, too, before it is acknowledged.
+   * Absent: it is served as soon as it is changed.
+   */
+  readonly settled?: () => Promise<void>;
   /** For logs and metrics; must not throw. */
   readonly onEvent?: (event: TableEvent) => void;
 };
@@ -67,9 +72,16 @@ export async function followTable(options: FollowTableOptions): Promise<Followed
   return {
     view: store.view,
     start: () => {
-      const { url, path, token, id, report = () => ({ admin: "", seen: [] }) } = options;
+      const {
+        settled = async () => {},
+        url,
+        path,
+        token,
+        id,
+        report = () => ({ admin: "", seen: [] }),
+      } = options;
       sync ??= new TableSync({
-        ...{ url, path, token, id, report, clock, random },
+        ...{ settled, url, path, token, id, report, clock, random },
         ...{ onEvent, store, file, verifier, hashKey },
       });
       sync.start();

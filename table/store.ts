@@ -2,7 +2,7 @@
  * The table that is served from. It is replaced as a whole or moved on by a delta, in one synchronous
  * step, and only forward: a table of another fleet or an older revision is refused.
  */
-import { deltaBodySchema, type SignedDelta } from "../contract/routing-table.ts";
+import { type DeltaBody, deltaBodySchema, type SignedDelta } from "../contract/routing-table.ts";
 import type { TableState } from "../contract/table-state.ts";
 import { signaturePurposes, type Verifier } from "../runtime/signing.ts";
 import { parseJson } from "./parse-json.ts";
@@ -18,12 +18,15 @@ const refused = (reason: StoreRefusal["reason"], text: string): StoreRefusal => 
   text,
 });
 
+/** With the delta that made it, if it was one. */
+export type TableChanged = (table: TableState, delta?: DeltaBody) => void;
+
 export class TableStore {
   #table: TableState | undefined;
-  readonly #onChange: (table: TableState) => void;
+  readonly #onChange: TableChanged;
 
   /** `onChange` runs in the same turn as the change, after it is complete. */
-  constructor(onChange: (table: TableState) => void) {
+  constructor(onChange: TableChanged) {
     this.#onChange = onChange;
   }
 
@@ -62,7 +65,7 @@ export class TableStore {
     if (!body.success) return refused("invalid", "the signed delta does not fit the contract");
     const problem = table.apply(body.data);
     if (problem !== undefined) return problem;
-    this.#onChange(table);
+    this.#onChange(table, body.data);
     return undefined;
   }
 }

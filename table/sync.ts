@@ -25,6 +25,7 @@ export type TableSyncOptions = {
   readonly token: string;
   readonly id: string;
   readonly report: () => SyncReport;
+  readonly settled: () => Promise<void>;
   readonly clock: Clock;
   readonly random: Random;
   readonly onEvent: (event: TableEvent) => void;
@@ -92,6 +93,8 @@ export class TableSync {
     if (fetched) await this.#fetchSnapshot(signal);
     else if (this.#options.file.wantsSnapshot) await this.#compact(signal);
     const startedMs = this.#options.clock.monotonicMs();
+    // The call says which revision is served here.
+    await this.#options.settled();
     const answer = await this.#ask(signal);
     this.#onAnswer();
     switch (answer.kind) {

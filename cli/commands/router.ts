@@ -49,6 +49,8 @@ const settings: readonly (readonly [string, string])[] = [
   ],
   ["--jwks-refresh-ms <ms>", "between two readings of an issuer's keys"],
   ["--jwks-cooldown-ms <ms>", "between two that unknown keys in tokens ask for"],
+  ["--workers <count|auto>", "threads that serve (auto: one per core); totals are divided"],
+  ["--reuse-port <on|off>", "another router process may listen on the same addresses"],
   ["--drain-delay-ms <ms>", "from the end signal, which /readyz shows, to the first farewell"],
   ["--drain-announce-ms <ms>", "from the first farewell until nobody can connect any more"],
   ["--drain-ms <ms>", "from the first farewell until what is left is cut"],

@@ -3,7 +3,7 @@
  * how many may connect, which certificates are served, how it ends.
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
-import type { Socket } from "node:net";
+import type { Server, Socket } from "node:net";
 import type { ErrorCode } from "../../contract/errors.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import type { Log } from "../../runtime/log.ts";
@@ -30,12 +30,19 @@ export type ListenersOptions = {
   /** The last thing before what is left is cut. */
   readonly farewell: () => Promise<void> | void;
   readonly limits?: Partial<ListenLimits>;
+  /** Listening already, in another thread: taken instead of the addresses. */
+  readonly sockets?: ListenerSockets | undefined;
 };
+
+/** By protocol. */
+export type ListenerSockets = Readonly<Partial<Record<ListenerProtocol, Server>>>;
 
 export type Listeners = {
   readonly port: number;
   readonly h2cPort: number | undefined;
   readonly tlsPort: number | undefined;
+  /** Those that listen now, for another thread to take. */
+  readonly sockets: ListenerSockets;
   /** `hurry` cuts at once. */
   readonly drain: (hurry: AbortSignal) => Promise<void>;
 };
@@ -67,10 +74,15 @@ export async function openListeners(options: ListenersOptions): Promise<Listener
     farewell: options.farewell,
   };
   const opened: Listener[] = [];
+  const sockets: Partial<Record<ListenerProtocol, Server>> = {};
+  const { reusePort } = config;
   const open = async (protocol: ListenerProtocol, address: Address | undefined) => {
     if (address === undefined) return undefined;
-    const listener = await listen({ ...common, protocol, address });
+    const socket = options.sockets?.[protocol];
+    const at = socket === undefined ? { ...address, reusePort } : { socket };
+    const listener = await listen({ ...common, protocol, address: at });
     opened.push(listener);
+    sockets[protocol] = listener.server;
     return listener.address.port;
   };
   const drain = async (hurry: AbortSignal, times = timesOf(config)) => {
@@ -80,7 +92,7 @@ export async function openListeners(options: ListenersOptions): Promise<Listener
     const port = (await open("http", config.listen)) ?? 0;
     const h2cPort = await open("h2c", config.h2c);
     const tlsPort = await open("tls", config.tls);
-    return { port, h2cPort, tlsPort, drain };
+    return { port, h2cPort, tlsPort, sockets, drain };
   } catch (error) {
     await drain(AbortSignal.abort());
     throw error;

@@ -11,9 +11,8 @@ import type { TLSSocket } from "node:tls";
 import { must } from "../../runtime/assert.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import { errorCode } from "../../runtime/http/error-code.ts";
-import { listenOn } from "../../runtime/listen.ts";
+import { type ListenAt, type ListenWith, listenOn } from "../../runtime/listen.ts";
 import { tlsVersionMin } from "../../runtime/tls/followed.ts";
-import type { Address } from "../config.ts";
 import type { Certificates } from "./certificates.ts";
 import { type Connections, guardConnections } from "./connections.ts";
 import { type DrainTimes, drain, type Endable } from "./drain.ts";
@@ -28,7 +27,7 @@ export type HandshakeFailure = (typeof handshakeFailures)[number];
 
 export type ListenerOptions = Http1Options & {
   readonly protocol: ListenerProtocol;
-  readonly address: Address & { readonly reusePort?: boolean };
+  readonly address: ListenAt | ListenWith;
   readonly clock: Clock;
   readonly connections: Connections;
   /** For `tls`. */
@@ -40,6 +39,8 @@ export type ListenerOptions = Http1Options & {
 
 export type Listener = {
   readonly address: AddressInfo;
+  /** Holds the listening socket, for another thread to take; connections stay here. */
+  readonly server: Server;
   /** See `drain.ts`; `hurry` cuts at once. */
   readonly drain: (times: DrainTimes, hurry?: AbortSignal) => Promise<void>;
 };
@@ -64,7 +65,7 @@ export async function listen(options: ListenerOptions): Promise<Listener> {
       for (const socket of open) socket.destroy();
     },
   };
-  return { address, drain: (times, hurry) => drain(ends, options.clock, times, hurry) };
+  return { address, server, drain: (times, hurry) => drain(ends, options.clock, times, hurry) };
 }
 
 const openers: Readonly<Record<ListenerProtocol, (options: ListenerOptions) => Opened>> = {

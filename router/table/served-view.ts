@@ -3,29 +3,32 @@
  * request sees lists of one revision and placements of another.
  */
 import type { CellId } from "../../contract/ids.ts";
+import type { DeltaBody } from "../../contract/routing-table.ts";
 import type { TableState } from "../../contract/table-state.ts";
 import type { RoutingView } from "../place/decide.ts";
 
 export type ServedView = {
   /** Undefined until there is a table. */
   readonly view: () => RoutingView | undefined;
-  /** A table of the control plane came, or moved on. */
-  readonly follow: (table: TableState) => void;
+  /** A table of the control plane came, or moved on by a delta. */
+  readonly follow: (table: TableState, delta?: DeltaBody) => void;
   /** Static mode: the file is the operator's, so it is taken as it is. */
   readonly set: (view: RoutingView) => void;
 };
 
 /** `onChange` runs in the same turn as the change, after it is complete. */
-export function createServedView(onChange: (view: RoutingView) => void): ServedView {
+export function createServedView(
+  onChange: (view: RoutingView, delta: DeltaBody | undefined) => void,
+): ServedView {
   let view: RoutingView | undefined;
-  const set = (next: RoutingView) => {
+  const set = (next: RoutingView, delta?: DeltaBody) => {
     view = next;
-    onChange(next);
+    onChange(next, delta);
   };
   return {
     view: () => view,
-    follow: (table) => set({ table, protocol: "epoch", passThrough: takerOf(table) }),
-    set,
+    follow: (table, delta) => set({ table, protocol: "epoch", passThrough: takerOf(table) }, delta),
+    set: (next) => set(next),
   };
 }
 
