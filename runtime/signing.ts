@@ -51,6 +51,16 @@ export function generateKey(id: string): {
 export const keyIdOf = (spki: string): string =>
   hash("sha256", Buffer.from(spki, "base64"), "base64url").slice(0, 22);
 
+/** It is what its id says, and an Ed25519 key. */
+export function isPublicKey({ id, spki }: PublicKeys["keys"][number]): boolean {
+  try {
+    const key = createPublicKey({ key: Buffer.from(spki, "base64"), type: "spki", format: "der" });
+    return key.asymmetricKeyType === "ed25519" && id === keyIdOf(spki);
+  } catch {
+    return false; // No key at all.
+  }
+}
+
 /** The purpose is part of what is signed, so that a signature of one kind is no use for another. */
 const message = (purpose: string, text: string): Buffer =>
   Buffer.from(`${purpose}\n${text}`, "utf8");

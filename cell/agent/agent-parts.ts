@@ -3,6 +3,7 @@
  * to the cell's database, measuring of tenants, the table, replicas, the conversation with the control plane.
  */
 import pg from "pg";
+import type { TableState } from "../../contract/table-state.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import { createJsonClient } from "../../runtime/http-client.ts";
 import type { Lifecycle } from "../../runtime/lifecycle.ts";
@@ -60,12 +61,13 @@ export function createPool(options: AgentOptions, lifecycle: Lifecycle): pg.Pool
 export async function followConfigured(
   options: AgentOptions,
   lifecycle: Lifecycle,
+  onChange: (table: TableState) => void,
 ): Promise<WorkerParts["table"]> {
   const { config, token, clock, random, log } = options;
   if (config.table === undefined) return () => "off";
   const { cell, controlPlane } = config;
   const follower = await startTableFollower({
-    ...{ cell, controlPlane, token, clock, random, log },
+    ...{ cell, controlPlane, token, clock, random, log, onChange },
     ...config.table,
   });
   lifecycle.onClose("routing table", follower.close);

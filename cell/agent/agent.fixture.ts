@@ -99,6 +99,7 @@ export async function startTestAgent(options: {
       queryDatabaseUrl: undefined,
       replicaLagMs: 1000,
       table: undefined,
+      routerSignatures: "off",
       controlPlane: options.control.url,
       databaseUrl: "env:UNUSED",
       token: "env:UNUSED",

@@ -32,6 +32,7 @@ import { createIngress, type IngressOptions } from "./ingress.ts";
 import { LeaseKeeper } from "./lease-keeper.ts";
 import { OwnershipCache } from "./ownership-cache.ts";
 import { RequestMeter } from "./request-meter.ts";
+import { createSignatureCheck } from "./router-signatures.ts";
 import { StageKeeper } from "./stage-keeper.ts";
 import type { Sync } from "./sync.ts";
 import { createTunnels, isWebSocketUpgrade } from "./tunnel.ts";
@@ -105,7 +106,9 @@ async function assemble(options: AgentOptions, lifecycle: Lifecycle): Promise<Ag
   lifecycle.onClose("probe", probe.close);
 
   const watch = watchReplicas(options, session, lifecycle);
+  const signatures = createSignatureCheck({ clock, counter: counters.signatures });
   const ingress: IngressOptions = {
+    signatures: { mode: config.routerSignatures, check: signatures.check },
     ...{ cell, clock, gate, upstreams, watch, reads: counters.reads },
     view: () => viewOf({ config, cache, lease, gate, stage, isFresh }),
     look: () => session.look(),
@@ -113,7 +116,7 @@ async function assemble(options: AgentOptions, lifecycle: Lifecycle): Promise<Ag
     onWouldRefuse: wouldRefuse.note,
     onDone: (status, code) => noteDone(counters, status, code),
   };
-  const table = await followConfigured(options, lifecycle);
+  const table = await followConfigured(options, lifecycle, signatures.follow);
   const endpoint = await openGate(ingress, config, lifecycle, () => lease.tick());
   const known = { instance, endpoint, pool, session, lease, stage, wouldRefuse };
   sync = startSync(

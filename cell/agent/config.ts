@@ -3,6 +3,7 @@ import { z } from "zod";
 import { CellError } from "../../contract/errors.ts";
 import { type CellId, cellIdSchema } from "../../contract/ids.ts";
 import { parseSecretRef, secretRefRule } from "../../runtime/secret-ref.ts";
+import { type SignatureMode, signatureModes } from "./router-signatures.ts";
 import { parseServices, type ServiceConfig } from "./service-flags.ts";
 
 export type Address = { readonly host: string; readonly port: number };
@@ -24,6 +25,8 @@ export type AgentConfig = {
   readonly replicaLagMs: number;
   /** Both, or neither: then the routing table is not followed and `GET /resolve` says so. */
   readonly table: { readonly trustKeys: string; readonly stateDir: string } | undefined;
+  /** What becomes of requests without a valid signature of a router. */
+  readonly routerSignatures: SignatureMode;
 };
 
 export const replicaLagMsDefault = 1000;
@@ -63,6 +66,8 @@ const flagsSchema = z.strictObject({
   endpoint: origin.optional(),
   trustKeys: z.string().min(1).optional(),
   stateDir: z.string().min(1).optional(),
+  /** Absent: `require` where the table is followed, else `off`. */
+  routerSignatures: z.enum(signatureModes).optional(),
 });
 
 /** `flags` as the command line gives them: `listen`, `databaseUrl`, …. Throws CONFIG_INVALID. */
@@ -94,16 +99,22 @@ export function parseAgentConfig(flags: unknown): AgentConfig {
     services: services.services,
     endpoint: rest.endpoint,
     queryDatabaseUrl: rest.queryDatabaseUrl,
+    routerSignatures: rest.routerSignatures ?? (trustKeys === undefined ? "off" : "require"),
     table: trustKeys === undefined || stateDir === undefined ? undefined : { trustKeys, stateDir },
   };
 }
 
 /** A table on disk that nobody signed, or a signature over a table that is nowhere, is of no use. */
 function relationProblems(flags: z.infer<typeof flagsSchema> | undefined): string[] {
-  if (flags === undefined || (flags.trustKeys === undefined) === (flags.stateDir === undefined)) {
-    return [];
+  if (flags === undefined) return [];
+  const { trustKeys, stateDir, routerSignatures = "off" } = flags;
+  if ((trustKeys === undefined) !== (stateDir === undefined)) {
+    return ["--trust-keys and --state-dir: need each other"];
   }
-  return ["--trust-keys and --state-dir: need each other"];
+  if (trustKeys === undefined && routerSignatures !== "off") {
+    return [`--router-signatures ${routerSignatures}: needs --trust-keys and --state-dir`];
+  }
+  return [];
 }
 
 const dashed = (name: string): string =>

@@ -11,6 +11,7 @@ import { CellError } from "../../contract/errors.ts";
 import { headers, internalPrefix } from "../../contract/headers.ts";
 import type { KeyspaceName, TenantId } from "../../contract/ids.ts";
 import { filterHeaders, foldHeaderName, headerValues } from "../../contract/raw-headers.ts";
+import { defaultService } from "../../contract/service-route.ts";
 import type { HeadVerdict } from "../../runtime/http/forward.ts";
 import { stripRequestHeaders } from "../../runtime/http/hop-headers.ts";
 import type { Gate, Ticket } from "./gate.ts";
@@ -29,11 +30,21 @@ import {
   ticketKeyOf,
   vouchedHeaders,
 } from "./passage.ts";
+import {
+  isAccepted,
+  type SignatureCheck,
+  type SignatureMode,
+  type SignatureVerdict,
+} from "./router-signatures.ts";
 import type { Upstreams } from "./upstreams.ts";
 
 export type EntryOptions = {
   readonly gate: Gate;
   readonly upstreams: Upstreams;
+  readonly signatures: {
+    readonly mode: SignatureMode;
+    readonly check: SignatureCheck["check"];
+  };
   /** What is known now; made anew for every look. */
   readonly view: () => GateView;
   /** Reads one key from the database, because the router seems to know more than this memory. */
@@ -72,10 +83,12 @@ export async function enter(
   const method = req.method ?? "GET";
   // Whoever named no placement is no router of a fleet that enforces.
   const nonce = asked.kind === "bare" ? undefined : nonceOf(asked);
-  let passage = decidePassage(asked, method, options.view());
+  const signed = checkSignature(options, asked, valuesOf);
+  const unsigned = signed instanceof Promise ? await signed : signed;
+  let passage = decidePassage(asked, method, options.view(), unsigned);
   if (passage.worthALook && asked.kind === "keyed") {
     await options.look(asked.request.key);
-    passage = decidePassage(asked, method, options.view());
+    passage = decidePassage(asked, method, options.view(), unsigned);
   }
   // Nothing is awaited from here to the ticket: a gate that closes must find who is inside.
   if (passage.kind === "refused") return { kind: "refused", error: refusalError(passage), nonce };
@@ -103,6 +116,51 @@ export async function enter(
     ticket: options.gate.enter(ticketKeyOf(asked), cut),
   };
 }
+
+/** Why no router of the fleet vouches for it; undefined when one does, or when that is not asked. */
+function checkSignature(
+  { signatures: { mode, check }, view }: EntryOptions,
+  asked: Asked,
+  valuesOf: (name: string) => readonly string[],
+): string | undefined | Promise<string | undefined> {
+  if (mode === "off") return undefined;
+  const reason = (verdict: SignatureVerdict): string | undefined =>
+    mode === "observe" || isAccepted(verdict) ? undefined : unsignedText(verdict);
+  const request = {
+    ...signedPart(asked, valuesOf),
+    routeClass: routeClassOf(valuesOf),
+    service: onlyValue(valuesOf, headers.service) ?? defaultService,
+  };
+  const patient = mode === "require" && view().stage === "enforce";
+  const verdict = check(request, valuesOf(headers.signature), patient);
+  return verdict instanceof Promise ? verdict.then(reason) : reason(verdict);
+}
+
+/** As the router signed it: with the cell that it meant, which the gate compares with its own. */
+function signedPart(asked: Asked, valuesOf: (name: string) => readonly string[]) {
+  switch (asked.kind) {
+    case "keyed":
+      return { cell: asked.request.cell, tenant: asked.request, placement: asked.request };
+    case "cell-wide":
+      return { cell: asked.cell, tenant: undefined, placement: undefined };
+    case "bare": {
+      const { tenant, keyspace } = asked;
+      const named =
+        tenant === undefined || keyspace === undefined ? undefined : { tenant, keyspace };
+      const cell = onlyValue(valuesOf, headers.cell) ?? "";
+      return { cell, tenant: named, placement: undefined };
+    }
+  }
+}
+
+const unsignedText = (verdict: SignatureVerdict): string =>
+  `No router of this fleet vouches for the request: its signature is ${unsignedTexts[verdict] ?? verdict}`;
+const unsignedTexts: Readonly<Partial<Record<SignatureVerdict, string>>> = {
+  "no-table": "not to be judged, because this agent has no routing table yet",
+  "unknown-key": "by a key that the routing table does not name",
+  "too-long": "valid for too long, so the clocks of router and cell differ",
+  forged: "not for this tenant, placement, epoch, cell, class and service",
+};
 
 /** Feature flags as the router told them; a request that did not come from one has none. */
 const flagHeaders = (asked: Asked, flags: string | undefined): string[] =>
@@ -169,7 +227,7 @@ function refusalError(passage: Passage & { kind: "refused" }): CellError {
   // As it is: a reason may begin with a placement key, and keys know upper from lower case.
   return new CellError(code, `${reason}.`, {
     ...(known === undefined ? {} : { details: { state: known.state, epoch: known.epoch } }),
-    ...(code === "GATE_HEADERS_MISSING"
+    ...(code === "GATE_HEADERS_MISSING" || code === "ROUTER_SIGNATURE_INVALID"
       ? { nextSteps: ["Send the request to a router of the fleet."] }
       : {}),
   });

@@ -61,9 +61,14 @@ export const passageCodes = [
   "GATE_CLOSED",
   "GATE_HEADERS_MISSING",
   "METHOD_NOT_ALLOWED",
+  "ROUTER_SIGNATURE_INVALID",
   "OUTCOME_UNKNOWN",
 ] as const satisfies readonly ErrorCode[];
-export type PassageCode = RefusalCode | "GATE_HEADERS_MISSING" | "METHOD_NOT_ALLOWED";
+export type PassageCode =
+  | RefusalCode
+  | "GATE_HEADERS_MISSING"
+  | "METHOD_NOT_ALLOWED"
+  | "ROUTER_SIGNATURE_INVALID";
 
 export type Passage =
   | {
@@ -117,8 +122,17 @@ export function onlyValue(valuesOf: Values, name: string): string | undefined {
   return second === undefined ? value : "";
 }
 
-export function decidePassage(asked: Asked, method: string, view: GateView): Passage {
-  const judged = judge(asked, method, view);
+/** `unsigned`: why no router of the fleet vouches for it; undefined when one does, or nobody asks. */
+export function decidePassage(
+  asked: Asked,
+  method: string,
+  view: GateView,
+  unsigned?: string,
+): Passage {
+  const judged =
+    unsigned !== undefined && asked.kind !== "bare"
+      ? refuse("ROUTER_SIGNATURE_INVALID", unsigned)
+      : judge(asked, method, view);
   if (judged.kind === "admitted") {
     return { kind: "passes", wouldRefuse: undefined, worthALook: false };
   }

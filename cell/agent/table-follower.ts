@@ -27,10 +27,12 @@ export async function startTableFollower(options: {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: AgentLog;
+  /** In the same turn as each change of the table. */
+  readonly onChange: (table: TableState) => void;
 }): Promise<TableFollower> {
   const { cell, controlPlane, token, trustKeys, stateDir, clock, random, log } = options;
   const followed = await followTable({
-    ...{ token, stateDir, clock, random },
+    ...{ token, stateDir, clock, random, onChange: options.onChange },
     verifier: await readTrustKeys(trustKeys, "--trust-keys"),
     url: controlPlane.replace(/\/+$/, ""),
     path: "/v1/machine/agent/table-sync",

@@ -25,7 +25,11 @@ export const register: Register = (noun, bind) => {
     .option("--replica-lag-ms <ms>", "a replica further behind is not used (default: 1000)")
     .option("--query-database-url <ref>", "a login that may only read, for cellctl query")
     .option("--trust-keys <file>", "public keys of the control plane: follow the routing table")
-    .option("--state-dir <dir>", "where the routing table is kept, with --trust-keys");
+    .option("--state-dir <dir>", "where the routing table is kept, with --trust-keys")
+    .option(
+      "--router-signatures <mode>",
+      "requests that no router of the fleet signed: require, observe or off (default: require with --trust-keys)",
+    );
   bind(noun, async (session, _args, options) => {
     const { runAgentProcess } = await import("../processes.ts");
     return runAgentProcess(session, rawFlags(noun, options, session.io.env));

@@ -147,16 +147,22 @@ export function requirePlausible(...presented: readonly number[]): void {
 
 /** One write per second and router, unless it acknowledges a new revision. */
 function createRecorder(context: ApiContext): (body: RouterSyncRequest) => Promise<void> {
-  const written = new Map<string, { readonly atMs: number; readonly revision: number }>();
+  const written = new Map<string, { atMs: number; revision: number; key: string | undefined }>();
   return async (body) => {
     const nowMs = context.clock.monotonicMs();
     const last = written.get(body.router);
     const isNews = last?.revision !== body.revision;
-    if (!isNews && nowMs - last.atMs < recordEveryMs) return;
+    const { keys } = body;
+    const key = keys?.[0]?.id;
+    if (!isNews && last.key === key && nowMs - last.atMs < recordEveryMs) return;
+    requireGoodKeys(keys ?? []);
     if (written.size >= recordedMax) written.clear();
-    written.set(body.router, { atMs: nowMs, revision: body.revision });
+    written.set(body.router, { atMs: nowMs, revision: body.revision, key });
     if (isNews) context.onAcknowledged?.(body.router, body.revision);
-    await recordRouter(context.database.read, body);
+    const named = await recordRouter(context.database.read, body);
+    if (keys !== undefined && !sameKeys(named, keys)) {
+      await publishKeys(context, body.router, keys);
+    }
     if (isNews) await announceAcknowledgement(context.database.read);
   };
 }

@@ -5,6 +5,7 @@
 import type pg from "pg";
 import { z } from "zod";
 import { keyspaceNameSchema } from "../../contract/ids.ts";
+import { type RouterKey, routerKeySchema, routerKeysMax } from "../../contract/router-key.ts";
 import { globalServicesSchema, guardModes, strategies } from "../../contract/routing-table.ts";
 import { serviceRouteSchema } from "../../contract/service-route.ts";
 import type { TableLists } from "../../contract/table-checksum.ts";
@@ -35,6 +36,13 @@ const keyspacesSchema = z.array(
     })),
 );
 
+/** In an order of their own: when a router called last must not show in the table. */
+const readKeys = (rows: readonly unknown[]): RouterKey[] =>
+  z
+    .array(routerKeySchema)
+    .parse(rows)
+    .sort((a, b) => Number(a.id > b.id) - Number(a.id < b.id));
+
 export async function readLists(client: pg.PoolClient): Promise<TableLists> {
   const fleet = await client.query(
     "select tenant_sources, service_routes, global_services, policy, alias_salt from cellfleet_control.fleet",
@@ -51,6 +59,12 @@ export async function readLists(client: pg.PoolClient): Promise<TableLists> {
   const namespaces = await client.query<{ name: string; fold: boolean }>(
     "select name, fold from cellfleet_control.claim_namespace where routed order by name",
   );
+  const routers = await client.query(
+    `select r.id as router, k ->> 'id' as id, k ->> 'spki' as spki
+       from cellfleet_control.router as r, jsonb_array_elements(r.keys) with ordinality as e(k, nth)
+      order by r.seen_at desc, r.id, nth limit $1`,
+    [routerKeysMax],
+  );
   const { tenant_sources, service_routes, global_services, policy, alias_salt } =
     fleetListsSchema.parse(fleet.rows[0]);
   return {
@@ -61,6 +75,7 @@ export async function readLists(client: pg.PoolClient): Promise<TableLists> {
     // Also when it is empty: that is how a delta says that the last one is gone.
     globalServices: global_services,
     policy,
+    routerKeys: readKeys(routers.rows),
     aliasing: { salt: alias_salt, namespaces: namespaces.rows },
   };
 }

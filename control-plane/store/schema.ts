@@ -238,6 +238,8 @@ export const router = control.table("router", {
   release: text("release").notNull().default(""),
   /** What it would have refused for a cell in pass-through or observe, by error code, since its start. */
   wouldRefuse: jsonb("would_refuse").notNull().default({}),
+  /** Its public keys (contract/router-key.ts), newest first, as routing tables name them. */
+  keys: jsonb("keys").notNull().default([]),
   /** When one of these grew last; null: never. */
   wouldRefuseAt: when("would_refuse_at"),
   seenAt: when("seen_at").notNull().defaultNow(),

@@ -11,6 +11,7 @@ import { purgeEvents } from "../store/events.ts";
 import { idempotencyKeptMs, purgeIdempotency } from "../store/idempotency.ts";
 import { holdsTerm } from "../store/leader.ts";
 import { removeOldQueries } from "../store/queries.ts";
+import { retireRouterKeys } from "../store/router-record.ts";
 import type { Leadership } from "./lead.ts";
 
 /** Of what is short-lived; the rest is looked at every tenth time. */
@@ -42,6 +43,8 @@ export function startHousekeeping(options: {
         await removeOldQueries(tx);
         if (turns % turnsBetween !== 0) return;
         await tidyClaims(tx);
+        // After an outage of ours every router was silent: first they get the time to call.
+        if (turns > 0) await retireRouterKeys(tx);
         await purgeIdempotency(tx, new Date(nowMs - idempotencyKeptMs));
         await purgeEvents(tx, new Date(nowMs - eventsKeptMs));
       });

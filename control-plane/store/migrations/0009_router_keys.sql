@@ -1,0 +1,1 @@
+ALTER TABLE "cellfleet_control"."router" ADD COLUMN "keys" jsonb DEFAULT '[]'::jsonb NOT NULL;
