@@ -14,7 +14,7 @@ import type { Random } from "../runtime/random.ts";
 import type { Signer } from "../runtime/signing.ts";
 import { type Check, createAdminServer } from "./admin.ts";
 import { hashSecret } from "./api/auth.ts";
-import type { ApiContext, ApiEvents } from "./api/context.ts";
+import type { ApiContext, ApiEvents, ApiSettings } from "./api/context.ts";
 import { rescue } from "./api/rescue.ts";
 import { createApp } from "./app.ts";
 import type { Address } from "./config.ts";
@@ -99,10 +99,7 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
 
     const metrics = createMetrics();
     const hub = createWakeHub(clock);
-    const settings = {
-      ...{ instance, leaseTtlMs: options.leaseTtlMs },
-      providers: options.provider === undefined ? [] : ["local"],
-    };
+    const settings = settingsOf(options);
     const propagation = watchPropagation(metrics, clock.monotonicMs);
     const context: ApiContext = {
       ...{ database, hub, clock, random, metrics, settings },
@@ -159,6 +156,11 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
     throw error;
   }
 }
+
+const settingsOf = ({ instance, leaseTtlMs, provider }: ControlPlaneOptions): ApiSettings => ({
+  ...{ instance, leaseTtlMs },
+  providers: provider === undefined ? [] : ["local"],
+});
 
 const readyChecks = (publisher: Publisher, sentence: string): readonly Check[] => [
   { name: "routing-table", ok: publisher.isReady(), text: `revision ${publisher.revision()}` },
