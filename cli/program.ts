@@ -33,12 +33,13 @@ export const nouns: readonly Noun[] = [
     "does a running database need cells yet, and what to do first",
     () => import("./commands/assess.ts"),
   ),
+  noun("top", look, "live: cells, busiest tenants, routers", () => import("./commands/top.ts")),
   noun("events", look, "what happened", () => import("./commands/events.ts")),
   noun("query", look, "ask all cells' databases one question", () => import("./commands/query.ts")),
   noun(
     "explain",
     look,
-    "an error code, a kind of object, or why a tenant is where it is",
+    "an error code, a kind of object, a tenant's placement, a refused request",
     () => import("./commands/explain.ts"),
   ),
   noun(
@@ -71,12 +72,24 @@ export const nouns: readonly Noun[] = [
     "your own database: check its schema, install the guard, take it off",
     () => import("./commands/schema.ts"),
   ),
-  noun("route", fleet, "where a request goes, overrides, endpoints that name no tenant", () => import("./commands/route.ts")),
+  noun(
+    "route",
+    fleet,
+    "where a request goes, overrides, endpoints that name no tenant",
+    () => import("./commands/route.ts"),
+  ),
   noun(
     "routing",
     fleet,
     "where in a request the tenant and the service are named",
     () => import("./commands/routing.ts"),
+  ),
+  noun("flag", fleet, "feature flags by tenant, cell and ring", () => import("./commands/flag.ts")),
+  noun(
+    "ring",
+    fleet,
+    "groups of cells that get changes one after the other",
+    () => import("./commands/ring.ts"),
   ),
   noun(
     "failover",

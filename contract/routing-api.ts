@@ -1,10 +1,11 @@
 /** The routing rules, as an operator reads and replaces them. */
 import { z } from "zod";
 import { intentSchema } from "./control-api.ts";
+import { cellIdSchema } from "./ids.ts";
 import { globalServicesSchema } from "./routing-table.ts";
 import { serviceRouteSchema } from "./service-route.ts";
 import { tenantSourceSchema } from "./tenant-source.ts";
-import { trafficPolicySchema } from "./traffic-policy.ts";
+import { featureFlagSchema, policyNameSchema, trafficPolicySchema } from "./traffic-policy.ts";
 
 export const routingSchema = z.strictObject({
   tenantSources: z.array(tenantSourceSchema).min(1),
@@ -15,3 +16,7 @@ export const routingSchema = z.strictObject({
   policy: trafficPolicySchema.optional(),
   ...intentSchema.shape,
 });
+
+export const flagSchema = z.object({ id: policyNameSchema, ...featureFlagSchema.shape });
+
+export const ringSchema = z.object({ id: policyNameSchema, cells: z.array(cellIdSchema) });

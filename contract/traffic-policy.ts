@@ -12,7 +12,7 @@ export const tenantLimitSchema = z.strictObject({
 });
 export type TenantLimit = z.infer<typeof tenantLimitSchema>;
 
-const policyName = z.string().regex(/^[a-z0-9][a-z0-9._-]{0,62}$/);
+export const policyNameSchema = z.string().regex(/^[a-z0-9][a-z0-9._-]{0,62}$/);
 
 /** A feature flag: on for the tenants, cells and rings that it names, or everywhere. */
 export const featureFlagSchema = z.strictObject({
@@ -20,7 +20,7 @@ export const featureFlagSchema = z.strictObject({
   /** `acme` of the default keyspace, or `KEYSPACE/acme`. */
   tenants: z.array(z.string().min(1).max(170)).max(10_000).optional(),
   cells: z.array(cellIdSchema).max(1000).optional(),
-  rings: z.array(policyName).max(100).optional(),
+  rings: z.array(policyNameSchema).max(100).optional(),
 });
 export type FeatureFlag = z.infer<typeof featureFlagSchema>;
 
@@ -35,8 +35,8 @@ export const trafficPolicySchema = z.strictObject({
     })
     .optional(),
   /** The application reads the names of those that are on in one header, `x-cellfleet-flags`. */
-  flags: z.record(policyName, featureFlagSchema).optional(),
+  flags: z.record(policyNameSchema, featureFlagSchema).optional(),
   /** Groups of cells that get changes one after the other. */
-  rings: z.record(policyName, z.array(cellIdSchema).max(1000)).optional(),
+  rings: z.record(policyNameSchema, z.array(cellIdSchema).max(1000)).optional(),
 });
 export type TrafficPolicy = z.infer<typeof trafficPolicySchema>;

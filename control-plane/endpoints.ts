@@ -5,6 +5,7 @@ import { cellEndpoints } from "./api/cells.ts";
 import { claimEndpoints } from "./api/claims.ts";
 import type { ApiContext } from "./api/context.ts";
 import type { Endpoint } from "./api/endpoint.ts";
+import { flagEndpoints } from "./api/flags.ts";
 import { keyspaceEndpoints } from "./api/keyspaces.ts";
 import { machineAgentEndpoints } from "./api/machine-agent.ts";
 import { machineRouterEndpoints } from "./api/machine-router.ts";
@@ -30,6 +31,7 @@ export const controlEndpoints = (context: ApiContext, feed: RoutingFeed): readon
   ...keyspaceEndpoints(context),
   ...overrideEndpoints(context),
   ...routingEndpoints(context),
+  ...flagEndpoints(context),
   ...claimEndpoints(context),
   ...queryEndpoints(context),
   ...opEndpoints(context),

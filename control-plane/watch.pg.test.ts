@@ -9,7 +9,7 @@ import {
   type Op,
   resolutionSchema,
 } from "../contract/control-api.ts";
-import { routingSchema } from "../contract/routing-api.ts";
+import { flagSchema, ringSchema, routingSchema } from "../contract/routing-api.ts";
 import { startTestPostgres, type TestPostgres } from "../tests/postgres.ts";
 import {
   codeOf,
@@ -90,7 +90,7 @@ describe("routing rules", () => {
     expect((await finish(plane, op)).state).toBe("done");
     expect(await plane.get("/v1/routing", routingSchema)).toEqual({
       ...{ tenantSources, serviceRoutes },
-      globalServices: {},
+      ...{ globalServices: {}, policy: {} },
     });
     const found = await plane.get("/v1/route/resolve?path=/t/acme/x", resolutionSchema);
     expect(found.tenant).toBe("acme");
@@ -104,6 +104,35 @@ describe("routing rules", () => {
       "KEYSPACE_UNKNOWN",
     );
     expect(await codeOf(put({ tenantSources: [], serviceRoutes: [] }))).toBe("VALIDATION_FAILED");
+  });
+});
+
+describe("feature flags and rings", () => {
+  const put = (path: string, body: object) => plane.send("PUT", path, body, acceptedSchema);
+  test("are changed one by one, published with the table, and keep the other rules", async () => {
+    const before = await plane.get("/v1/routing", routingSchema);
+    const { op } = await put("/v1/flags/editor", { tenants: ["acme"], rings: ["canary"] });
+    await put("/v1/flags/search", { everywhere: true });
+    expect((await finish(plane, op)).state).toBe("done");
+    expect((await plane.get("/v1/flags", list(flagSchema))).items).toEqual([
+      { id: "editor", tenants: ["acme"], rings: ["canary"] },
+      { id: "search", everywhere: true },
+    ]);
+    await plane.send("DELETE", "/v1/flags/search", {}, acceptedSchema);
+    expect(await plane.get("/v1/routing", routingSchema)).toEqual({
+      ...before,
+      policy: { flags: { editor: { tenants: ["acme"], rings: ["canary"] } } },
+    });
+    expect(await codeOf(plane.send("DELETE", "/v1/flags/search", {}, acceptedSchema))).toBe(
+      "VALIDATION_FAILED",
+    );
+  });
+  test("that name a cell which is not there, or have no proper name, are refused", async () => {
+    expect(await codeOf(put("/v1/rings/canary", { cells: ["cell-99"] }))).toBe("CELL_UNKNOWN");
+    expect(await codeOf(put("/v1/flags/Odd%20Name", { everywhere: true }))).toBe(
+      "VALIDATION_FAILED",
+    );
+    expect((await plane.get("/v1/rings", list(ringSchema))).items).toEqual([]);
   });
 });
 

@@ -1,5 +1,4 @@
 /** Routing rules, and what they make of a request. */
-import { eq } from "drizzle-orm";
 import { z } from "zod";
 import { hashAlias, normaliseAlias } from "../../contract/alias.ts";
 import { acceptedSchema, dryRunSchema, resolutionSchema } from "../../contract/control-api.ts";
@@ -13,33 +12,17 @@ import {
 } from "../../contract/ids.ts";
 import { tenantKey } from "../../contract/placement-key.ts";
 import { routingSchema } from "../../contract/routing-api.ts";
-import { globalServicesSchema } from "../../contract/routing-table.ts";
-import { serviceRouteSchema } from "../../contract/service-route.ts";
-import { tenantSourceSchema } from "../../contract/tenant-source.ts";
-import { trafficPolicySchema } from "../../contract/traffic-policy.ts";
-import { must } from "../../runtime/assert.ts";
-import { onePlan } from "../core/ops/machine.ts";
 import { type AskedName, namesIn, nameTenant, type Owner, type OwnersOf } from "../core/resolve.ts";
 import { readSalt, requireNamespace } from "../store/claim-namespaces.ts";
 import { holdersOf } from "../store/claims.ts";
-import type { Reader, Tx } from "../store/database.ts";
+import type { Reader } from "../store/database.ts";
 import { requireKeyspace } from "../store/keyspaces.ts";
 import { findContainer, findPlacement } from "../store/placements.ts";
-import { changeRouting, lockNormalFleet } from "../store/routing-change.ts";
-import { fleet } from "../store/schema.ts";
 import { tenantUnknown } from "../store/tenants.ts";
-import { accept, dryRunAnswer, freshOpId } from "./accept.ts";
 import type { ApiContext } from "./context.ts";
-import { type Answer, type Endpoint, endpoint } from "./endpoint.ts";
-import { mutation, type Work } from "./mutation.ts";
-
-const storedRules = z.object({
-  tenantSources: z.array(tenantSourceSchema),
-  serviceRoutes: z.array(serviceRouteSchema),
-  globalServices: globalServicesSchema,
-  policy: trafficPolicySchema,
-});
-type Rules = z.output<typeof storedRules>;
+import { type Endpoint, endpoint } from "./endpoint.ts";
+import { mutation } from "./mutation.ts";
+import { changeRules, type Rules, readRules } from "./routing-rules.ts";
 
 export function routingEndpoints(context: ApiContext): readonly Endpoint[] {
   const { database } = context;
@@ -65,7 +48,7 @@ export function routingEndpoints(context: ApiContext): readonly Endpoint[] {
       answers: { 200: dryRunSchema, 202: acceptedSchema },
       action: "routing.update",
       object: () => "routing",
-      apply: (work, { body }) => replaceRules(context, work, body),
+      apply: (work, { body }) => changeRules(context, work, replaced(body), "replace the rules"),
     }),
     endpoint({
       method: "get",
@@ -93,93 +76,14 @@ export function routingEndpoints(context: ApiContext): readonly Endpoint[] {
   ];
 }
 
-async function readRules(reader: Reader): Promise<Rules> {
-  const [row] = await reader
-    .select({
-      tenantSources: fleet.tenantSources,
-      serviceRoutes: fleet.serviceRoutes,
-      globalServices: fleet.globalServices,
-      policy: fleet.policy,
-    })
-    .from(fleet);
-  return storedRules.parse(must(row, "fleet row"));
-}
-
-async function replaceRules(
-  context: ApiContext,
-  work: Work,
-  wanted: z.output<typeof routingSchema>,
-): Promise<Answer> {
-  const { tx } = work;
-  await lockNormalFleet(tx);
-  const before = await readRules(tx);
-  const { tenantSources, serviceRoutes } = wanted;
-  const { globalServices = before.globalServices, policy = before.policy } = wanted;
-  const rules: Rules = { tenantSources, serviceRoutes, globalServices, policy };
-  await requireSources(tx, rules);
-  requireServices(rules);
-  const plan = onePlan("routing.update", [
-    {
-      action: "replace",
-      object: "routing",
-      text: `replace the rules by ${textOf(rules)}`,
-    },
-    { action: "publish", object: "routers", text: "wait until all live routers apply them" },
-  ]);
-  if (work.dryRun) return dryRunAnswer(plan);
-  await work.record(before, rules);
-  const revision = await changeRouting(tx, { config: true });
-  await tx.update(fleet).set(rules).where(eq(fleet.one, true));
-  return accept(work, {
-    id: freshOpId(context, work),
-    kind: "routing.update",
-    object: "routing",
-    plan,
-    input: {},
-    revision,
-    headline: "the rules are recorded; telling the routers",
-  });
-}
-
-const textOf = ({ tenantSources, serviceRoutes, globalServices }: Rules): string =>
-  `${tenantSources.length} tenant sources, ${serviceRoutes.length} service routes and ${Object.keys(globalServices).length} global services`;
-
-/** Keyspaces exist, and names are of kinds that routers are told of. */
-async function requireSources(tx: Tx, { tenantSources }: Rules): Promise<void> {
-  for (const { keyspace, alias } of tenantSources) {
-    if (keyspace !== undefined) await requireKeyspace(tx, keyspace);
-    if (alias === undefined) continue;
-    const { routed } = await requireNamespace(tx, alias);
-    if (routed) continue;
-    throw new CellError(
-      "VALIDATION_FAILED",
-      `tenantSources: names of ${alias} are not told to routers, so no request can name a tenant by one.`,
-      {
-        details: { alias },
-        nextSteps: [
-          "cellctl claim namespaces",
-          "cellctl claim namespaces add NAME --cardinality one --routed",
-        ],
-      },
-    );
-  }
-}
-
-/** What a route of class `global` speaks of is there. */
-function requireServices({ serviceRoutes, globalServices }: Rules): void {
-  const missing = serviceRoutes
-    .filter((route) => route.class === "global" && !Object.hasOwn(globalServices, route.service))
-    .map(({ service }) => service);
-  if (missing.length === 0) return;
-  throw new CellError(
-    "VALIDATION_FAILED",
-    `serviceRoutes: the class global needs ${[...new Set(missing)].join(", ")} among globalServices.`,
-    {
-      details: { missing, globalServices: Object.keys(globalServices) },
-      nextSteps: ['add to the file: "globalServices": {"NAME": {"endpoints": ["http://…"]}}'],
-    },
-  );
-}
+/** What is not given stays as it is. */
+const replaced =
+  (wanted: z.output<typeof routingSchema>) =>
+  (before: Rules): Rules => {
+    const { tenantSources, serviceRoutes } = wanted;
+    const { globalServices = before.globalServices, policy = before.policy } = wanted;
+    return { tenantSources, serviceRoutes, globalServices, policy };
+  };
 
 const nameText = ({ namespace, name }: AskedName): string => `${namespace}:${name}`;
 
