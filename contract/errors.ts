@@ -141,7 +141,21 @@ export const errorTable = {
     "router",
     "safe",
     1,
-    "The queue for this cell is full or took too long.",
+    "The router has too much to do, or its queue for this cell is full or took too long.",
+  ),
+  TENANT_LIMITED: entry(
+    429,
+    "client",
+    "safe",
+    4,
+    "The tenant has as much under way, or sends as fast, as it may; Retry-After says when to come back.",
+  ),
+  DEADLINE_EXCEEDED: entry(
+    504,
+    "router",
+    "idempotent-only",
+    1,
+    "The deadline that the request, its route or the router set was over before an answer came.",
   ),
   ROUTER_DRAINING: entry(503, "router", "safe", 1, "The router is shutting down."),
   CELL_UNREACHABLE: entry(

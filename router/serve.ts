@@ -23,10 +23,12 @@ import {
 } from "./answer/attempt.ts";
 import { type FanOutContext, fanOut } from "./answer/fan-out.ts";
 import { refuse } from "./answer/refuse.ts";
-import { decideRetry, type RetryVerdict } from "./cells/retry.ts";
+import { decideRetry, type RetryReason, type RetryVerdict } from "./cells/retry.ts";
 import { answerInstead } from "./fallback/instead.ts";
+import { deadlineOver, type LimitsContext, Stay } from "./limits/stay.ts";
 import { type Concluding, conclude } from "./observe/conclude.ts";
 import type { RouterEvents } from "./observe/events.ts";
+import { globalTarget } from "./observe/metrics.ts";
 import { RequestRecord } from "./observe/record.ts";
 import { type PlacingCellWide, placeCellWide } from "./place/cell-wide.ts";
 import { isOfTenant, type Placed } from "./place/decide.ts";
@@ -43,6 +45,7 @@ export type ServeContext = AttemptContext &
     readonly clock: Clock;
     readonly log: Log<RouterEvents>;
     readonly routerId: string;
+    readonly limits: LimitsContext;
     readonly forwardLimits: ForwardLimits;
     readonly body: Pick<RequestBodyOptions, "bytesMax" | "keepBytesMax" | "idleMs" | "pace">;
     /** So long a refused request waits for a table that explains the refusal. */
@@ -58,27 +61,43 @@ export async function serve(
 ): Promise<void> {
   const record = beginRecord(context, client.req);
   const gone = new AbortController();
+  const { signal } = gone;
   client.res.once("close", () => gone.abort(clientGone));
   const body = openBody(context, client, expectsContinue);
+  const stay = new Stay(context.limits);
   let arrival: Arrival | undefined;
   try {
     const received = receive(context, client.req, record);
     // Waiting costs a turn of the loop: only for a token that nobody has verified yet.
     arrival = received instanceof Promise ? await received : received;
-    const { signal } = gone;
+    stay.enterRouter(arrival.route);
+    stay.begin(arrival.route, client.req.rawHeaders, record.startedMs, () =>
+      gone.abort(deadlineOver),
+    );
     if (arrival.route.class === "fan-out") {
-      await fanOut(context, { client, record, arrival, signal });
+      await fanOut(context, { client, record, arrival, signal, leftMs: stay.leftMs() });
       return;
     }
     const placed = await placeArrival(context, arrival, record, signal);
-    await carry(context, { client, record, body, arrival, signal }, placed);
+    stay.enterTenant(arrival.subject, placed);
+    await carry(context, { client, record, body, arrival, signal, stay }, placed);
   } catch (error) {
-    rescue(context, client, record, error, arrival);
+    rescue(context, client, record, inTime(error, signal), arrival);
   } finally {
+    stay.leave();
     body.release();
     finish(context, record, body);
   }
 }
+
+/** What ended because its time was over says so. */
+const inTime = (error: unknown, { reason }: AbortSignal): unknown =>
+  error instanceof ClientGone && reason === deadlineOver
+    ? new CellError(
+        "DEADLINE_EXCEEDED",
+        "The deadline of the request was over before an answer came.",
+      )
+    : error;
 
 /** Where it goes. Counts what was carried only because a cell is not in `enforce` yet. */
 export async function placeArrival(
@@ -101,16 +120,22 @@ type Request = {
   readonly body: RequestBody;
   readonly arrival: Arrival;
   readonly signal: AbortSignal;
+  readonly stay: Stay;
 };
 
 /** Up to two attempts; throws what the client is told if both fail. */
 async function carry(context: ServeContext, request: Request, first: Placed): Promise<void> {
   let placed = first;
+  let again: RetryReason | undefined;
   for (;;) {
-    const result = await attempt(context, request, placed);
+    const result = await attempt(context, request, placed, again);
+    const { budget } = context.cells.of(placed);
+    // Answered at once on another connection: it was the connection, and no load on a sick cell.
+    if (again === "reset-idempotent" && result.outcome.kind === "answered") budget.giveBack();
     if (result.outcome.kind !== "failed") return;
-    const verdict = judge(request, placed, result);
+    const verdict = withinBudget(context, placed, judge(request, placed, result));
     if (verdict.kind === "keep") throw failureError(placed, result.outcome) ?? new ClientGone();
+    again = verdict.reason;
     const { record, arrival, signal } = request;
     // Only a gate that was told of a placement can say that it was not admitted.
     if (verdict.kind === "decide" && placed.route !== undefined) {
@@ -123,6 +148,17 @@ async function carry(context: ServeContext, request: Request, first: Placed): Pr
   }
 }
 
+/** What a gate did not admit cost the cell nothing; every other repetition is paid for. */
+function withinBudget(
+  { cells, clock, metrics }: ServeContext,
+  placed: Placed,
+  verdict: RetryVerdict,
+): RetryVerdict {
+  if (verdict.kind !== "again" || cells.of(placed).budget.take(clock.monotonicMs())) return verdict;
+  metrics.retryBudgetExhausted.inc({ cell: placed.cell ?? globalTarget });
+  return { kind: "keep", reason: "budget-exhausted" };
+}
+
 /** Any other cell will do. */
 const besides = (context: ServeContext, { endpoints }: Placed): PlacingCellWide => ({
   ...context,
@@ -131,8 +167,9 @@ const besides = (context: ServeContext, { endpoints }: Placed): PlacingCellWide 
 
 const attempt = (
   context: ServeContext,
-  { client, record, body, arrival, signal }: Request,
+  { client, record, body, arrival, signal, stay }: Request,
   placed: Placed,
+  again: RetryReason | undefined,
 ): Promise<AttemptResult> =>
   tryOnce(context, {
     subject: arrival.subject,
@@ -141,7 +178,7 @@ const attempt = (
     placed,
     record,
     headers: arrival.headers,
-    ...{ signal, greedy: false },
+    ...{ signal, stay, fresh: again === "reset-idempotent" },
     hop: {
       clock: context.clock,
       method: client.req.method ?? "GET",
@@ -164,7 +201,6 @@ function judge(request: Request, placed: Placed, result: AttemptResult): RetryVe
     sent: outcome.sent,
     notAdmitted,
     answered: outcome.status !== undefined,
-    bodyEmpty: request.body.empty,
     bodyIntact: request.body.replayable,
     // Another cell is another endpoint to a route that all cells answer alike.
     endpoints: placed.endpoints.length + (request.arrival.route.class === "any-cell" ? 1 : 0),
@@ -190,6 +226,7 @@ function rescue(
   const refusal =
     error instanceof CellError ? error : new CellError("INTERNAL", "A fault in the router.");
   record.errorCode = refusal.code;
+  if (refusal.code === "DEADLINE_EXCEEDED") context.metrics.deadlineExceeded.inc();
   record.refusal = refusal;
   if (record.flag === "ok") record.flag = "refused";
   record.status =

@@ -12,16 +12,21 @@ import { createMetrics } from "../runtime/metrics.ts";
 import { type Random, systemRandom } from "../runtime/random.ts";
 import { type FanOuts, fanOutLimits } from "./answer/fan-out.ts";
 import { CellTally } from "./cells/cell-tally.ts";
+import { createCellTls } from "./cells/cell-tls.ts";
 import type { RouterConfig } from "./config.ts";
 import { dropMoved } from "./fallback/instead.ts";
 import { KeptAnswers, keptLimits } from "./fallback/kept-answers.ts";
-import { createCellTls } from "./cells/cell-tls.ts";
 import { createProtection } from "./limits/protection.ts";
-import { followCertificates, openListeners } from "./listen/open-listeners.ts";
 import type { Certificates } from "./listen/certificates.ts";
+import {
+  followCertificates,
+  type ListenerSockets,
+  openListeners,
+} from "./listen/open-listeners.ts";
 import { createTunnels, tunnelLimits } from "./listen/upgrade.ts";
 import type { RouterEvents } from "./observe/events.ts";
 import { createCellSeries } from "./observe/gauges.ts";
+import { addLimitGauges } from "./observe/limit-metrics.ts";
 import { createListenerMetrics } from "./observe/listener-metrics.ts";
 import { createRouterMetrics } from "./observe/metrics.ts";
 import { Remembered } from "./observe/remembered.ts";
@@ -93,6 +98,10 @@ export function createServing(options: ServingOptions) {
     dropMoved(kept, table);
     hold.release((key) => table.get(key)?.state !== "hold");
   });
+  addLimitGauges({
+    ...{ registry, endpoints, cells, ...protection.limits },
+    table: () => served.view()?.table,
+  });
   const status: { draining: boolean; listening: boolean } = { draining: false, listening: false };
   const tally = new CellTally();
   const wouldRefuse = new WouldRefuse(metrics.wouldRefuse);
@@ -116,6 +125,7 @@ export function createServing(options: ServingOptions) {
     cellTls,
     endpoints,
     cells,
+    limits: protection.limits,
     hold,
     served,
     status,
@@ -135,14 +145,23 @@ export type Doors = {
   readonly h2cPort: number | undefined;
   /** Of HTTP/1 and HTTP/2 over TLS, if it is served. */
   readonly tlsPort: number | undefined;
+  /** For another thread to take, which listens on; connections stay. */
+  readonly sockets: ListenerSockets;
   /** Reads the certificates again. */
   readonly reloadTls: () => Promise<void>;
   /** Ends a drain that runs, or will: what is open is cut. */
   readonly hurry: () => void;
 };
 
-/** From here on requests come. What is opened is closed by the lifecycle, the doors first. */
-export async function openDoors(serving: Serving, lifecycle: Lifecycle): Promise<Doors> {
+/**
+ * From here on requests come, by the addresses of the settings or by `sockets` that listen already.
+ * What is opened is closed by the lifecycle, the doors first.
+ */
+export async function openDoors(
+  serving: Serving,
+  lifecycle: Lifecycle,
+  sockets?: ListenerSockets,
+): Promise<Doors> {
   const ranks = startRanks(serving);
   lifecycle.onClose("ranks", ranks.close);
   const { config, clock, status, registry, log } = serving;
@@ -164,6 +183,7 @@ export async function openDoors(serving: Serving, lifecycle: Lifecycle): Promise
     onUpgrade: tunnels.serve,
     onBadInput: (code) => serving.metrics.refusals.inc({ code }),
     farewell: tunnels.close,
+    sockets,
   });
   const hurry = new AbortController();
   status.listening = true;
@@ -176,7 +196,7 @@ export async function openDoors(serving: Serving, lifecycle: Lifecycle): Promise
   });
   const { port, h2cPort, tlsPort } = listeners;
   return {
-    ...{ port, h2cPort, tlsPort },
+    ...{ port, h2cPort, tlsPort, sockets: listeners.sockets },
     reloadTls: async () => {
       await Promise.all([certificates?.reload(), serving.cellTls.reload()]);
     },
@@ -233,6 +253,7 @@ function serveContext(
   const { tally, wouldRefuse, fanOuts, trust } = parts;
   return {
     ...{ clock, random, log, metrics, endpoints, cells: parts.cells, hold },
+    limits: parts.limits,
     view: served.view,
     isUsable: endpoints.isUsable,
     ...{ tally, wouldRefuse, fanOuts, tokens: trust.tokens, sign: trust.sign },

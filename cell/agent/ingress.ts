@@ -202,12 +202,14 @@ function failureError(reason: HopFailure): CellError | undefined {
     case "body-too-large":
       return new CellError("BODY_TOO_LARGE", `The body is larger than ${bodyBytesMax} bytes.`);
     case "body-stalled":
+    case "body-slow":
     case "body-broken":
       return new CellError("REQUEST_INVALID", "The request's body did not arrive whole.");
     case "protocol":
       return new CellError("CELL_PROTOCOL", "The application's answer is not HTTP.");
     case "client-gone":
       return undefined;
+    case "deadline":
     case "reset":
     case "body-timeout":
     case "client-stalled":

@@ -8,6 +8,7 @@ import { headers as names } from "../../contract/headers.ts";
 import type { FoundRoute } from "../../contract/keyspace-routes.ts";
 import { headerValues, type RawHeaders } from "../../contract/raw-headers.ts";
 import type { Fallback, RouteClass } from "../../contract/service-route.ts";
+import { isTlsError } from "../../runtime/http/endpoint.ts";
 import {
   type ForwardOptions,
   forward,
@@ -23,6 +24,8 @@ import type { CellTally } from "../cells/cell-tally.ts";
 import type { Endpoints, Picked } from "../cells/endpoints.ts";
 import { evidenceOf } from "../cells/evidence.ts";
 import { type Fallbacks, keepingTap } from "../fallback/instead.ts";
+import { withoutDeadline } from "../limits/deadline.ts";
+import type { Stay } from "../limits/stay.ts";
 import type { RouterMetrics, UpstreamErrorReason } from "../observe/metrics.ts";
 import type { RequestRecord } from "../observe/record.ts";
 import { findRoute, type Placed, type RoutingView, type Subject } from "../place/decide.ts";
@@ -54,10 +57,11 @@ export type Attempt = {
   readonly record: RequestRecord;
   /** Of all attempts alike; those of the gate are added here. */
   readonly headers: RawHeaders;
-  /** Aborted when nobody waits for the answer any more. */
+  /** Aborted when nobody waits for the answer's head any more. */
   readonly signal: AbortSignal;
-  /** Its tenant has so much under way already that others go first. */
-  readonly greedy: boolean;
+  readonly stay: Stay;
+  /** On a connection that nobody has used before. */
+  readonly fresh: boolean;
   readonly hop: Pick<
     ForwardOptions,
     "clock" | "method" | "path" | "body" | "client" | "limits" | "trailers"
@@ -71,11 +75,11 @@ export type AttemptResult = {
 
 /** Throws CELL_UNREACHABLE where to try is to fail. */
 export async function tryOnce(context: AttemptContext, attempt: Attempt): Promise<AttemptResult> {
-  const { placed, signal, greedy, hop } = attempt;
+  const { placed, signal, stay, hop } = attempt;
   const { slots, budget } = context.cells.of(placed);
   const startedMs = hop.clock.monotonicMs();
   budget.noteRequest(startedMs);
-  const taking = slots.take(signal, { greedy });
+  const taking = slots.take(signal, stay);
   const seat = typeof taking === "string" ? taking : await taking;
   if (seat !== "taken") return noSeat(context, attempt, seat, startedMs);
   try {
@@ -93,7 +97,7 @@ async function tryAt(
   picked: Picked,
   waitedMs: number,
 ): Promise<AttemptResult> {
-  const { placed, record, headers, hop, greedy, subject } = attempt;
+  const { placed, record, headers, hop, stay, subject } = attempt;
   const { endpoint } = picked;
   const nonce = context.random.hex(12);
   const own = wireHeaders(attempt, nonce, context);
@@ -101,13 +105,16 @@ async function tryAt(
   record.upstream = endpoint.url;
   const startedMs = hop.clock.monotonicMs();
   record.forwardedMs ??= startedMs;
-  const all = own.length === 0 ? headers : [...headers, ...own];
+  const timed = stay.hasDeadline ? [...withoutDeadline(headers), ...stay.headers()] : headers;
+  const all = own.length === 0 ? timed : [...timed, ...own];
   let notAdmitted = false;
   let gateCode: string | undefined;
   const outcome = await forward({
     ...hop,
     endpoint,
-    seat: { greedy, waitedMs },
+    seat: { greedy: stay.greedy, waitedMs },
+    signal: stay.hasDeadline ? attempt.signal : undefined,
+    fresh: attempt.fresh,
     headers: record.spans?.begin(context.random.hex(8), endpoint.url, startedMs, all) ?? all,
     // What is judged by rule R2 is the answer's head; hints come before it.
     earlyHints: placed.wire === "plain" || placed.wire === "pass-through",
@@ -115,6 +122,7 @@ async function tryAt(
       if (status >= 502 && status <= 504) [gateCode] = headerValues(raw, names.error);
       const verdict = judgeHead(context, attempt, { status, raw, nonce });
       notAdmitted = verdict.kind === "not-admitted";
+      if (verdict.kind === "pass") stay.met();
       if (verdict.kind === "not-admitted") return verdict.head;
       return attempt.fallback === undefined ? verdict : keeping(context, attempt, status, verdict);
     },
@@ -280,6 +288,12 @@ const upstreamReasons: Readonly<Partial<Record<HopFailure, UpstreamErrorReason>>
   protocol: "protocol",
 };
 
+/** An endpoint that is not whom its certificate should name is as unreachable as a dead one. */
+function upstreamReason({ reason, cause }: Exclude<HopOutcome, { readonly kind: "answered" }>) {
+  const isTls = reason === "connect" && cause instanceof Error && isTlsError(cause);
+  return isTls ? "tls" : upstreamReasons[reason];
+}
+
 function note(
   context: AttemptContext,
   placed: Placed,
@@ -289,7 +303,7 @@ function note(
 ): void {
   record.times = outcome.times;
   record.bytesOut = outcome.bytesOut;
-  const reason = outcome.kind === "answered" ? undefined : upstreamReasons[outcome.reason];
+  const reason = outcome.kind === "answered" ? undefined : upstreamReason(outcome);
   if (placed.cell !== undefined) context.tally.note(placed.cell, reason !== undefined);
   const cell = placed.cell ?? record.target;
   if (outcome.kind === "answered") {
@@ -321,6 +335,7 @@ const failures: Readonly<Record<Answerable, readonly [ErrorCode, string]>> = {
   "body-stalled": ["REQUEST_TIMEOUT", "The body of the request stopped coming."],
   "body-slow": ["REQUEST_TIMEOUT", "The body of the request comes too slowly."],
   "body-broken": ["REQUEST_INVALID", "The body of the request ended before it was whole."],
+  deadline: ["DEADLINE_EXCEEDED", "TARGET did not answer before the deadline of the request."],
   replaced: ["OUTCOME_UNKNOWN", "The answer of TARGET could not be confirmed."],
 };
 

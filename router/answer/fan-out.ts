@@ -36,6 +36,9 @@ export const fanOutLimits: FanOutLimits = {
   totalBytesMax: 16 * 1024 * 1024,
 };
 
+/** So much of a client's own deadline is for the cells; the rest is for the answer. */
+const answerShare = 0.9;
+
 /** Of one router: how many run now. */
 export type FanOuts = { readonly limits: FanOutLimits; running: number };
 
@@ -52,6 +55,8 @@ type FanOutRequest = {
   readonly arrival: Arrival;
   /** Aborted when the client is gone. */
   readonly signal: AbortSignal;
+  /** Of the client's own deadline, if it has one: an answer that names what is missing comes before it. */
+  readonly leftMs: number | undefined;
 };
 
 /** Throws what is refused; answers everything else itself. */
@@ -96,7 +101,7 @@ function watchOwners(before: TableState): (now: TableState | undefined) => Reado
 async function askAll(
   context: FanOutContext,
   view: RoutingView,
-  { arrival, record, signal }: FanOutRequest,
+  { arrival, record, signal, leftMs = Infinity }: FanOutRequest,
 ): Promise<readonly Part[]> {
   const { clock, fanOuts } = context;
   record.revision = view.table.revision;
@@ -104,7 +109,8 @@ async function askAll(
   if (decision.kind === "refuse") throw new CellError(decision.code, decision.message);
   const over = new AbortController();
   const leave = () => over.abort(clientGone);
-  const deadline = clock.after(arrival.route.deadlineMs ?? fanOuts.limits.deadlineMs, () =>
+  const routeMs = arrival.route.deadlineMs ?? fanOuts.limits.deadlineMs;
+  const deadline = clock.after(Math.min(routeMs, leftMs * answerShare), () =>
     over.abort("deadline"),
   );
   signal.addEventListener("abort", leave, { once: true });

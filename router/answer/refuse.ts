@@ -42,12 +42,17 @@ export function buildRefusal(error: CellError, routerId: string, requestId: stri
       ...(error.code === "TENANT_TOKEN_INVALID"
         ? ["www-authenticate", 'Bearer error="invalid_token"']
         : []),
-      ...(httpStatus === 503 ? ["retry-after", String(retryAfterSeconds)] : []),
+      ...(httpStatus === 503 || httpStatus === 429 ? ["retry-after", retryAfterOf(error)] : []),
       ...(closingCodes.has(error.code) ? ["connection", "close"] : []),
     ],
     body,
   };
 }
+
+const retryAfterOf = ({ details }: CellError): string => {
+  const { retryAfterSeconds: own } = details;
+  return String(typeof own === "number" ? own : retryAfterSeconds);
+};
 
 /** Returns the status that went out, or 0 if there was nobody left to tell. */
 export function refuse(

@@ -43,6 +43,11 @@ export class RetryBudget {
     return true;
   }
 
+  /** One that turned out to be no load. */
+  giveBack(): void {
+    this.#retries = Math.max(0, this.#retries - 1);
+  }
+
   #fade(nowMs: number): void {
     const stepMs = this.#limits.memoryMs / 2;
     const steps = Math.floor((nowMs - this.#halvedMs) / stepMs);

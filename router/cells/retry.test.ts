@@ -10,7 +10,6 @@ const failed: FailedAttempt = {
   sent: "maybe",
   notAdmitted: false,
   answered: false,
-  bodyEmpty: false,
   bodyIntact: true,
   endpoints: 2,
 };
@@ -29,25 +28,22 @@ test.each([
   ],
   ["refused by the gate, body gone", { notAdmitted: true, bodyIntact: false }, "keep body-gone"],
   ["refused by the gate a second time", { notAdmitted: true, attempt: 2 }, "keep second-attempt"],
-  ["a GET reset", { failure: "reset", method: "GET", bodyEmpty: true }, "again reset-idempotent"],
+  ["a GET reset", { failure: "reset", method: "GET" }, "again reset-idempotent"],
+  ["a DELETE reset", { failure: "reset", method: "DELETE" }, "again reset-idempotent"],
+  ["a PUT reset, its body at hand", { failure: "reset", method: "PUT" }, "again reset-idempotent"],
   [
-    "a DELETE reset",
-    { failure: "reset", method: "DELETE", bodyEmpty: true },
-    "again reset-idempotent",
+    "a PUT reset, its body gone",
+    { failure: "reset", method: "PUT", bodyIntact: false },
+    "keep body-gone",
   ],
-  ["a PUT with a body reset", { failure: "reset", method: "PUT" }, "keep may-have-acted"],
-  ["a POST reset", { failure: "reset", bodyEmpty: true }, "keep may-have-acted"],
-  [
-    "an unknown method reset",
-    { failure: "reset", method: "FROB", bodyEmpty: true },
-    "keep may-have-acted",
-  ],
+  ["a POST reset", { failure: "reset" }, "keep may-have-acted"],
+  ["an unknown method reset", { failure: "reset", method: "FROB" }, "keep may-have-acted"],
   [
     "a reset after an answer began",
-    { failure: "reset", method: "GET", bodyEmpty: true, answered: true },
+    { failure: "reset", method: "GET", answered: true },
     "keep may-have-acted",
   ],
-  ["a timeout", { method: "GET", bodyEmpty: true }, "keep not-repeatable"],
+  ["a timeout", { method: "GET" }, "keep not-repeatable"],
 ] as const)("%s", (_name, change, wanted) => {
   const verdict = decideRetry({ ...failed, ...change });
   expect(`${verdict.kind} ${verdict.reason}`).toBe(wanted);
@@ -61,7 +57,6 @@ test("nothing is sent twice unless the first provably did nothing", () => {
     sent: fc.constantFrom("nothing", "maybe"),
     notAdmitted: fc.boolean(),
     answered: fc.boolean(),
-    bodyEmpty: fc.boolean(),
     bodyIntact: fc.boolean(),
     endpoints: fc.integer({ min: 1, max: 3 }),
   });
@@ -72,9 +67,7 @@ test("nothing is sent twice unless the first provably did nothing", () => {
       expect(one.attempt).toBe(1);
       expect(one.bodyIntact).toBe(true);
       const harmless =
-        ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"].includes(one.method) &&
-        one.bodyEmpty &&
-        !one.answered;
+        ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"].includes(one.method) && !one.answered;
       expect(one.sent === "nothing" || one.notAdmitted || harmless).toBe(true);
       expect(verdict.kind === "decide").toBe(one.notAdmitted);
     }),

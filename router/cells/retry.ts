@@ -15,7 +15,6 @@ export type FailedAttempt = {
   readonly notAdmitted: boolean;
   /** Bytes of an answer had come; the client saw none of them. */
   readonly answered: boolean;
-  readonly bodyEmpty: boolean;
   /** What was read of the body is still at hand, so that it can be sent whole again. */
   readonly bodyIntact: boolean;
   /** Endpoints of the same service in the same cell. */
@@ -30,6 +29,7 @@ export const keepReasons = [
   "no-other-endpoint",
   "may-have-acted",
   "not-repeatable",
+  "budget-exhausted",
 ] as const;
 export type KeepReason = (typeof keepReasons)[number];
 
@@ -38,7 +38,7 @@ export type RetryVerdict =
   | { readonly kind: "again" | "decide"; readonly reason: RetryReason }
   | { readonly kind: "keep"; readonly reason: KeepReason };
 
-/** RFC 9110 section 9.2.2, without a body to repeat. */
+/** RFC 9110 section 9.2.2. */
 const idempotentMethods: ReadonlySet<string> = new Set(["GET", "HEAD", "OPTIONS", "PUT", "DELETE"]);
 
 const keep = (reason: KeepReason): RetryVerdict => ({ kind: "keep", reason });
@@ -52,6 +52,6 @@ export function decideRetry(failed: FailedAttempt): RetryVerdict {
   }
   if (failed.failure !== "reset") return keep("not-repeatable");
   if (failed.answered) return keep("may-have-acted");
-  const harmless = failed.bodyEmpty && idempotentMethods.has(failed.method);
+  const harmless = idempotentMethods.has(failed.method);
   return harmless ? { kind: "again", reason: "reset-idempotent" } : keep("may-have-acted");
 }

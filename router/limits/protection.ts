@@ -1,6 +1,6 @@
 /**
  * Puts together what keeps one endpoint, cell or tenant from hurting the others: endpoints with their
- * breakers, bulkheads of cells.
+ * breakers, bulkheads of cells, limits of tenants, the router's own load.
  */
 import type { TableState } from "../../contract/table-state.ts";
 import type { Clock } from "../../runtime/clock.ts";
@@ -9,7 +9,10 @@ import type { Random } from "../../runtime/random.ts";
 import { CellGuards } from "../cells/cell-guards.ts";
 import { Endpoints } from "../cells/endpoints.ts";
 import type { RouterConfig } from "../config.ts";
-import type { RouterMetrics } from "../observe/metrics.ts";
+import { globalTarget, type RouterMetrics } from "../observe/metrics.ts";
+import { Overload } from "./overload.ts";
+import type { LimitsContext } from "./stay.ts";
+import { TenantLimits } from "./tenant-limits.ts";
 
 export type ProtectionOptions = {
   readonly config: RouterConfig;
@@ -23,13 +26,19 @@ export type ProtectionOptions = {
 /** Of all seats of an endpoint or a cell, an eighth is out of reach for greedy tenants. */
 const reserveOf = (seats: number): number => Math.floor(seats / 8);
 
-export function createProtection({ config, clock, random, tls }: ProtectionOptions) {
+export function createProtection(options: ProtectionOptions) {
+  const { config, clock, random, metrics, tls } = options;
   const { connectionsMax, pendingMax, queueMs, connectMs } = config;
   const limits = {
     ...{ connectionsMax, pendingMax, queueMs, connectMs },
     reserve: reserveOf(connectionsMax),
   };
-  const endpoints = new Endpoints({ clock, random, limits, tls });
+  const cellOf = new Map<string, string>();
+  const endpoints = new Endpoints({
+    ...{ clock, random, limits, tls },
+    onEjection: (url, reason) =>
+      metrics.ejections.inc({ cell: cellOf.get(url) ?? globalTarget, reason }),
+  });
   const { cellInflightMax, cellPendingMax } = config;
   const cells = new CellGuards(clock, {
     inFlightMax: cellInflightMax,
@@ -37,12 +46,30 @@ export function createProtection({ config, clock, random, tls }: ProtectionOptio
     queueMs,
     reserve: reserveOf(cellInflightMax),
   });
+  const limitsContext = createLimits(options);
   return {
     endpoints,
     cells,
+    limits: limitsContext,
     follow: (table: TableState): void => {
       endpoints.follow(table);
       cells.follow(table);
+      limitsContext.tenants.follow(table.lists.policy);
+      cellOf.clear();
+      for (const { id, services } of table.lists.cells) {
+        for (const { endpoints: urls } of Object.values(services)) {
+          for (const url of urls) cellOf.set(url, id);
+        }
+      }
     },
   };
+}
+
+function createLimits({ config, clock, random, metrics }: ProtectionOptions): LimitsContext {
+  const tenants = new TenantLimits(clock.monotonicMs, config.tenantInflightMax);
+  const overload = new Overload(clock, {
+    inFlightMax: config.inflightMax,
+    lateMs: config.shedLateMs,
+  });
+  return { clock, random, metrics, tenants, overload, deadlineMs: config.deadlineMs };
 }

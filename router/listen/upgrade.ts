@@ -22,6 +22,7 @@ import { aboutTarget, answerer, isConfirmed, unconfirmed, wireHeaders } from "..
 import { isNotAdmitted } from "../answer/confirm.ts";
 import type { Evidence } from "../cells/breaker.ts";
 import type { Picked } from "../cells/endpoints.ts";
+import { checkTunnelShed, enterTunnel } from "../limits/stay.ts";
 import { conclude } from "../observe/conclude.ts";
 import type { RequestRecord } from "../observe/record.ts";
 import type { Placed } from "../place/decide.ts";
@@ -110,7 +111,7 @@ function takeTenantSeat({ counts, limits, socket }: Opening, { subject }: Arriva
   const count = counts.get(name) ?? 0;
   if (count >= limits.perTenantMax) {
     const text = `The tenant has ${count} tunnels, as many as one may have.`;
-    throw new CellError("ROUTER_OVERLOADED", text);
+    throw new CellError("TENANT_LIMITED", text);
   }
   counts.set(name, count + 1);
   socket.once("close", () => {
@@ -126,11 +127,13 @@ async function openTunnel(opening: Opening): Promise<void> {
   if (arrival.route.class === "fan-out") {
     throw new CellError("METHOD_NOT_ALLOWED", "A tunnel cannot go to all cells at once.");
   }
+  checkTunnelShed(context.limits, arrival.route);
   const gone = new AbortController();
   socket.once("close", () => gone.abort(clientGone));
   const placed = await placeArrival(context, arrival, record, gone.signal);
   if (socket.destroyed) throw new ClientGone();
   takeTenantSeat(opening, arrival);
+  socket.once("close", enterTunnel(context.limits, arrival.subject, placed));
   connect(opening, arrival, placed);
 }
 

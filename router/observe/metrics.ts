@@ -2,15 +2,17 @@
  * The router's metrics. Label values come from closed lists or from the cell registry, never from what
  * a client sends: no path, no free method; of tenants only the busiest, see top-tenants.ts.
  */
+
+import { bodyTroubles } from "../../runtime/http/request-body.ts";
 import type { Counter, Gauge, Histogram, Labels, Metrics } from "../../runtime/metrics.ts";
 import { durationBuckets } from "../../runtime/metrics.ts";
 import { tableRefusalReasons } from "../../table/events.ts";
 import { confirmVerdicts } from "../answer/confirm.ts";
 import { missingReasons } from "../answer/fan-out-answer.ts";
-import { bodyTroubles } from "../../runtime/http/request-body.ts";
 import { retryReasons } from "../cells/retry.ts";
 import { tunnelEnds } from "../listen/tunnel-life.ts";
 import { holdVerdicts } from "../place/hold.ts";
+import { createLimitMetrics, type LimitMetrics } from "./limit-metrics.ts";
 import { wouldRefuseCodes } from "../place/would-refuse.ts";
 
 const methods: ReadonlySet<string> = new Set([
@@ -31,14 +33,21 @@ export const noCell = "_none";
 export const globalTarget = "_global";
 export const everyCell = "_all";
 
-export const upstreamErrorReasons = ["connect", "timeout", "reset", "protocol", "body"] as const;
+export const upstreamErrorReasons = [
+  "connect",
+  "tls",
+  "timeout",
+  "reset",
+  "protocol",
+  "body",
+] as const;
 export type UpstreamErrorReason = (typeof upstreamErrorReasons)[number];
 
 const overheadBuckets = [
   0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25,
 ] as const;
 
-export type RouterMetrics = {
+export type RouterMetrics = LimitMetrics & {
   readonly requests: Counter;
   readonly duration: Histogram;
   readonly connect: Histogram;
@@ -73,6 +82,7 @@ const name = (rest: string) => `cellfleet_router_${rest}`;
 export const createRouterMetrics = (metrics: Metrics): RouterMetrics => ({
   ...trafficMetrics(metrics),
   ...tableMetrics(metrics),
+  ...createLimitMetrics(metrics),
 });
 
 type TableMetrics = Pick<
@@ -80,7 +90,9 @@ type TableMetrics = Pick<
   "tableApplied" | "tableRefused" | "syncs" | "connected" | "resolves"
 >;
 
-function trafficMetrics(metrics: Metrics): Omit<RouterMetrics, keyof TableMetrics> {
+function trafficMetrics(
+  metrics: Metrics,
+): Omit<RouterMetrics, keyof TableMetrics | keyof LimitMetrics> {
   return {
     requests: metrics.counter(
       name("requests_total"),

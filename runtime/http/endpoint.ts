@@ -17,6 +17,8 @@ export type EndpointLimits = {
   readonly pendingMax: number;
   readonly queueMs: number;
   readonly connectMs: number;
+  /** Seats and places in the queue that greedy requests do not get. */
+  readonly reserve?: number;
 };
 
 export const endpointLimits: EndpointLimits = {
@@ -50,6 +52,8 @@ export type Endpoint = {
   /** Path of the URL without a slash at its end, put before each request's path. */
   readonly basePath: string;
   readonly pool: Pool;
+  /** For one request on a connection that nobody has used before; whoever opens it closes it. */
+  readonly openFresh: () => Pool;
   readonly slots: Slots;
   readonly connectMs: number;
   /** Requests in flight are cut; for a quiet end wait until `slots.inFlight` is 0. */
@@ -68,29 +72,34 @@ export function createEndpoint(options: {
     url.protocol === "https:"
       ? secureConnector(options.url, options.tls ?? systemTls, limits.connectMs)
       : undefined;
-  const plainPool = new Pool(url.origin, {
-    connections: limits.connectionsMax,
-    pipelining: 1,
-    allowH2: false,
-    ...(connect === undefined ? { connectTimeout: limits.connectMs } : { connect }),
-    // Below the keep-alive time of any sane server, so that the server does not close first.
-    keepAliveTimeout: 4000,
-    keepAliveMaxTimeout: 30_000,
-    keepAliveTimeoutThreshold: 2000,
-    headersTimeout: 0,
-    bodyTimeout: 0,
-    strictContentLength: true,
-    maxHeaderSize: 64 * 1024,
-  });
-  const pool = connect === undefined ? plainPool : withOneName(plainPool, url.hostname);
+  const open = (connections: number): Pool => {
+    const plain = new Pool(url.origin, {
+      connections,
+      pipelining: 1,
+      allowH2: false,
+      ...(connect === undefined ? { connectTimeout: limits.connectMs } : { connect }),
+      // Below the keep-alive time of any sane server, so that the server does not close first.
+      keepAliveTimeout: 4000,
+      keepAliveMaxTimeout: 30_000,
+      keepAliveTimeoutThreshold: 2000,
+      headersTimeout: 0,
+      bodyTimeout: 0,
+      strictContentLength: true,
+      maxHeaderSize: 64 * 1024,
+    });
+    return connect === undefined ? plain : withOneName(plain, url.hostname);
+  };
+  const pool = open(limits.connectionsMax);
   return {
     url: options.url,
     basePath: url.pathname.replace(/\/+$/, ""),
     pool,
+    openFresh: () => open(1),
     slots: new Slots(options.clock, {
       inFlightMax: limits.connectionsMax,
       pendingMax: limits.pendingMax,
       queueMs: limits.queueMs,
+      reserve: limits.reserve ?? 0,
     }),
     connectMs: limits.connectMs,
     close: () => pool.destroy(),
@@ -130,6 +139,13 @@ function secureConnector(
 /** Of a handshake: verification on our side, or an alert of the other side's. */
 export const isTlsError = (error: Error): boolean =>
   /^ERR_(TLS|SSL)_|CERT|SELF_SIGNED|UNABLE_TO_|^CRL_|^EPROTO$/.test(errorCode(error));
+
+/**
+ * The other side did not take our certificate. With TLS 1.3 that comes when the request is already sent;
+ * the server has not read it, because its handshake never ended.
+ */
+export const isHandshakeAlert = (error: Error): boolean =>
+  /^ERR_SSL_.*ALERT.*(CERTIFICATE|UNKNOWN_CA|ACCESS_DENIED)/.test(errorCode(error));
 
 /**
  * Left alone, undici takes the name for TLS from each request's Host header, which is the client's, and

@@ -9,6 +9,7 @@
 import type { Dispatcher } from "undici";
 import type { CellError } from "../../contract/errors.ts";
 import { filterHeaders, headerValues } from "../../contract/raw-headers.ts";
+import { isHandshakeAlert } from "./endpoint.ts";
 import { errorCode } from "./error-code.ts";
 import type { BodyTap, ForwardOptions, HeadVerdict, HopFailure, HopOutcome } from "./forward.ts";
 import { stripResponseHeaders, stripTrailers } from "./hop-headers.ts";
@@ -60,10 +61,11 @@ export class Exchange implements Dispatcher.DispatchHandler {
   }
 
   #dispatch(): void {
-    const { endpoint, method, path, headers, body } = this.#options;
+    const { endpoint, method, path, headers, body, fresh = false } = this.#options;
     // undici's own connect timer is coarse, and a request in its queue cannot be taken back.
     this.#timer.watch(endpoint.connectMs, "connect");
-    endpoint.pool.dispatch(
+    const pool = fresh ? endpoint.openFresh() : endpoint.pool;
+    pool.dispatch(
       {
         method,
         path: endpoint.basePath + path,
@@ -75,6 +77,8 @@ export class Exchange implements Dispatcher.DispatchHandler {
       },
       this,
     );
+    // Ends when its one request has.
+    if (fresh) void pool.close();
   }
 
   onRequestStart(controller: Dispatcher.DispatchController): void {
@@ -236,10 +240,15 @@ export class Exchange implements Dispatcher.DispatchHandler {
     if (error instanceof BodyError) return error.trouble;
     const code = errorCode(error);
     if (protocolCodes.has(code)) return "protocol";
-    if (this.#phase === "connecting") return "connect";
+    if (this.#phase === "connecting" || isHandshakeAlert(error)) return "connect";
     const rude = error.message === "bad response" || error.message === "bad upgrade";
     if (rude || error.name === "HTTPParserError") return "protocol";
     return "reset";
+  }
+
+  /** Nobody waits for the head any more; an answer that has begun goes on. */
+  giveUp(reason: HopFailure): void {
+    if (this.#phase !== "answering") this.#fail(reason, undefined);
   }
 
   readonly #onClientClose = (): void => {

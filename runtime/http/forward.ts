@@ -33,6 +33,8 @@ export const hopFailures = [
   "body-broken",
   "client-stalled",
   "client-gone",
+  /** The caller's signal came, for another reason than that the client is gone. */
+  "deadline",
   "replaced",
 ] as const;
 export type HopFailure = (typeof hopFailures)[number];
@@ -73,6 +75,10 @@ export type ForwardOptions = {
   readonly endpoint: Endpoint;
   /** How a seat at the endpoint is asked for. */
   readonly seat?: SeatWish;
+  /** Aborted when nobody waits for an answer's head any more. */
+  readonly signal?: AbortSignal | undefined;
+  /** On a connection of its own: for what failed on one that had been used before. */
+  readonly fresh?: boolean;
   readonly method: string;
   /** Origin form, as the client sent it. */
   readonly path: string;
@@ -137,13 +143,21 @@ export async function forward(options: ForwardOptions): Promise<HopOutcome> {
   const leave = () => gone.abort(clientGone);
   client.res.once("close", leave);
   if (client.res.destroyed) gone.abort(clientGone);
+  const { signal } = options;
+  let exchange: Exchange | undefined;
+  const giveUp = () => {
+    gone.abort(signal?.reason);
+    exchange?.giveUp(reasonOf(gone.signal));
+  };
+  signal?.addEventListener("abort", giveUp, { once: true });
+  if (signal?.aborted === true) giveUp();
   try {
     const seat = await endpoint.slots.take(gone.signal, options.seat);
     const queueMs = clock.monotonicMs() - startedMs + (options.seat?.waitedMs ?? 0);
     if (seat !== "taken") {
       return {
         kind: "failed",
-        reason: seat,
+        reason: seat === "client-gone" ? reasonOf(gone.signal) : seat,
         sent: "nothing",
         error: undefined,
         status: undefined,
@@ -153,7 +167,8 @@ export async function forward(options: ForwardOptions): Promise<HopOutcome> {
       };
     }
     try {
-      const outcome = await new Exchange(options, queueMs).run();
+      exchange = new Exchange(options, queueMs);
+      const outcome = await exchange.run();
       // A failed attempt may be followed by another, which needs the body; the caller releases it then.
       if (outcome.kind !== "failed") options.body.release();
       return outcome;
@@ -162,5 +177,10 @@ export async function forward(options: ForwardOptions): Promise<HopOutcome> {
     }
   } finally {
     client.res.off("close", leave);
+    signal?.removeEventListener("abort", giveUp);
   }
 }
+
+/** Why nobody waits any more. */
+const reasonOf = (signal: AbortSignal): HopFailure =>
+  signal.reason === clientGone ? "client-gone" : "deadline";

@@ -122,6 +122,6 @@ test("the greedy get no reserved seat and overtake nobody, and others find one w
 
 test("time spent in another queue counts", async () => {
   const slots = new Slots(systemClock, { inFlightMax: 1, pendingMax: 1, queueMs: 60_000 });
-  slots.take(never);
+  await slots.take(never);
   expect(await slots.take(never, { waitedMs: 60_000 })).toBe("queue-timeout");
 });
