@@ -63,7 +63,7 @@ function trafficGauges({ registry, hold, endpoints, fanOuts, remembered, table }
   registry.gaugeFrom(
     name("explainable_requests"),
     "Requests that cellctl explain request knows, by kind.",
-    remembered.kept,
+    () => remembered.kept(),
   );
 }
 
