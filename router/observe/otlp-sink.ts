@@ -10,9 +10,9 @@ import { BatchSpanProcessor, type ReadableSpan, type SpanExporter } from "@opent
 import type { SpanData } from "./request-spans.ts";
 import type { SpanSink } from "./tracing.ts";
 
-const exportMs = 5000;
+const exportMs = 2500;
 const batchMax = 512;
-const batchMs = 1000;
+const batchMs = 250;
 const scope = { name: "cellfleet-router" };
 
 export function openSink(options: {
