@@ -44,15 +44,15 @@ export type Http1Side = {
 
 export function wireHttp1(server: Server, options: Http1Options): Http1Side {
   let leaving = false;
+  const isLast = createRequestCount(options.requestsPerConnectionMax);
   // Counted over all fields by check-request.ts; Node would drop those beyond it in silence.
   server.maxHeadersCount = 0;
-  server.maxRequestsPerSocket = options.requestsPerConnectionMax;
   const serve = (req: IncomingMessage, res: ServerResponse, expectsContinue: boolean) => {
     // Heard by whoever reads the body or writes the answer; unheard they would end the process.
     req.on("error", () => {});
     res.on("error", () => {});
     // Node then says so itself, whoever writes the head.
-    if (leaving) res.shouldKeepAlive = false;
+    if (leaving || isLast(req.socket)) res.shouldKeepAlive = false;
     options.onRequest(req, res, expectsContinue);
   };
   server.on("request", (req, res) => serve(req, res, false));
@@ -73,6 +73,20 @@ export function wireHttp1(server: Server, options: Http1Options): Http1Side {
         if (pending?.headersSent === false) pending.shouldKeepAlive = false;
       }
     },
+  };
+}
+
+/**
+ * Is this the last request of its connection? Node's own limit says so to the client, leaves the
+ * connection open and answers 503 to the next one.
+ */
+function createRequestCount(max: number): (socket: Socket) => boolean {
+  if (max === 0) return () => false;
+  const served = new WeakMap<Socket, number>();
+  return (socket) => {
+    const count = (served.get(socket) ?? 0) + 1;
+    served.set(socket, count);
+    return count >= max;
   };
 }
 

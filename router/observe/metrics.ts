@@ -12,8 +12,8 @@ import { missingReasons } from "../answer/fan-out-answer.ts";
 import { retryReasons } from "../cells/retry.ts";
 import { tunnelEnds } from "../listen/tunnel-life.ts";
 import { holdVerdicts } from "../place/hold.ts";
-import { createLimitMetrics, type LimitMetrics } from "./limit-metrics.ts";
 import { wouldRefuseCodes } from "../place/would-refuse.ts";
+import { createLimitMetrics, type LimitMetrics } from "./limit-metrics.ts";
 
 const methods: ReadonlySet<string> = new Set([
   "GET",
