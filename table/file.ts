@@ -6,6 +6,10 @@
  * What must always be true: what is read back was signed by the control plane, is whole, and is not
  * older than what was served from here before (`seen.json` remembers). A file that fails this is
  * refused with a reason and never overwritten: it is kept aside before a good one takes its place.
+ *
+ * Of a large table there is an image, too (`image-file.ts`), made of the signed files and read in their
+ * place because it is there in a moment. It is gone before a snapshot takes the place of what it was
+ * made from; when it is refused, the signed files are read.
  */
 import { createReadStream } from "node:fs";
 import {
@@ -21,11 +25,19 @@ import {
 import { join } from "node:path";
 import { z } from "zod";
 import type { HashKey } from "../contract/half-sip-hash.ts";
-import { deltaBodySchema, type SignedDelta, signedDeltaSchema } from "../contract/routing-table.ts";
-import type { TableState } from "../contract/table-state.ts";
+import {
+  deltaBodySchema,
+  type SignedDelta,
+  signedDeltaSchema,
+  snapshotHeadSchema,
+} from "../contract/routing-table.ts";
+import { TableState } from "../contract/table-state.ts";
 import { signaturePurposes, type Verifier } from "../runtime/signing.ts";
+import { exists, syncFolder } from "./durable.ts";
+import { readImage, writeImage } from "./image-file.ts";
+import type { ImageKey } from "./image-key.ts";
 import { parseJson } from "./parse-json.ts";
-import { readSnapshot } from "./read.ts";
+import { lineBytesMax, readSnapshot } from "./read.ts";
 
 export type FileProblem = {
   readonly kind: "refused";
@@ -37,6 +49,16 @@ export type Restored =
   | FileProblem
   | { readonly kind: "absent" };
 
+export type ImageOptions = {
+  readonly key: ImageKey;
+  /** A smaller table has no image: its snapshot is read as fast. */
+  readonly tenantsMin?: number;
+};
+const imageTenantsMin = 10_000;
+/** The journal may go on beyond an image by this, or by its share of the snapshot if that is more. */
+const imageLagBytesMin = 1024 * 1024;
+const imageLagShare = 1 / 64;
+
 const seenSchema = z.object({ fleet: z.string(), revision: z.number().int().min(0) });
 
 /** The journal may grow to this, or to the size of the snapshot if that is more. */
@@ -46,6 +68,10 @@ export class TableFile {
   readonly #dir: string;
   readonly #verifier: Verifier;
   readonly #hashKey: HashKey;
+  readonly #image: ImageOptions | undefined;
+  #imageJob: Promise<void> | undefined;
+  /** How far the journal is contained in the image; undefined when there is none. */
+  #imagedBytes: number | undefined;
   #journal: FileHandle | undefined;
   #journalBytes = 0;
   #snapshotBytes = 0;
@@ -55,10 +81,11 @@ export class TableFile {
   /** What lies there was refused: it is kept aside before anything is written. */
   #refused: boolean = false;
 
-  constructor(dir: string, verifier: Verifier, hashKey: HashKey) {
+  constructor(dir: string, verifier: Verifier, hashKey: HashKey, image?: ImageOptions) {
     this.#dir = dir;
     this.#verifier = verifier;
     this.#hashKey = hashKey;
+    this.#image = image;
   }
 
   /** True when a new snapshot would be shorter to read than what is there. */
@@ -71,12 +98,32 @@ export class TableFile {
     return this.#fleet;
   }
 
-  async restore(): Promise<Restored> {
+  /** `image`: why it was not read, when it was there. */
+  async restore(): Promise<Restored & { readonly image?: FileProblem }> {
     await mkdir(this.#dir, { recursive: true, mode: 0o700 });
     this.#fleet = (await this.#seen())?.fleet;
+    const image = await this.#restoreImage();
+    if (image.kind === "restored") return image;
+    this.#imagedBytes = undefined;
     const restored = await this.#read();
     this.#refused = restored.kind === "refused";
-    return restored;
+    return image.kind === "refused" ? { ...restored, image } : restored;
+  }
+
+  /** If it is time for a new one. One at a time; the table may move on meanwhile. */
+  async keepImage(table: TableState): Promise<void> {
+    const image = this.#image;
+    if (image === undefined || !this.#isImageDue()) return;
+    if (table.size < (image.tenantsMin ?? imageTenantsMin)) return;
+    const imagedBytes = this.#journalBytes;
+    this.#imageJob = writeImage(this.#path("table.image"), table.share(), image.key)
+      .then(() => {
+        this.#imagedBytes = imagedBytes;
+      })
+      .finally(() => {
+        this.#imageJob = undefined;
+      });
+    await this.#imageJob;
   }
 
   /** Writes `chunks` beside the old file and takes its place when all of it is on the disk. */
@@ -119,6 +166,7 @@ export class TableFile {
   }
 
   async close(): Promise<void> {
+    await this.#imageJob?.catch(() => {});
     const journal = this.#journal;
     this.#journal = undefined;
     await journal?.close();
@@ -128,9 +176,12 @@ export class TableFile {
   async #replace(path: string, table: TableState, bytes: number): Promise<void> {
     await this.close();
     if (this.#refused) await this.#keepAside();
+    // First: of the same revision it could be the very table that had drifted.
+    await rm(this.#path("table.image"), { force: true });
     await rename(path, this.#path("table.ndjson"));
     await rm(this.#path("journal.ndjson"), { force: true });
-    await this.#syncDir();
+    await syncFolder(this.#dir);
+    this.#imagedBytes = undefined;
     this.#refused = false;
     this.#broken = false;
     this.#snapshotBytes = bytes;
@@ -152,6 +203,46 @@ export class TableFile {
     }
   }
 
+  #isImageDue(): boolean {
+    if (this.#imageJob !== undefined || this.#broken) return false;
+    if (this.#imagedBytes === undefined) return true;
+    const lagMax = Math.max(imageLagBytesMin, this.#snapshotBytes * imageLagShare);
+    return this.#journalBytes - this.#imagedBytes > lagMax;
+  }
+
+  async #restoreImage(): Promise<Restored> {
+    if (this.#image === undefined) return { kind: "absent" };
+    const read = await readImage(this.#path("table.image"), this.#image.key);
+    if (read.kind !== "image") return read;
+    const table = TableState.fromShared(read.shared, true);
+    const imaged = table.revision;
+    const snapshot = await this.#snapshotRevision();
+    if (snapshot !== undefined && snapshot > imaged) {
+      return refused("older", `the image is at revision ${imaged}, the snapshot at ${snapshot}`);
+    }
+    this.#imagedBytes = 0;
+    const problem = (await this.#replay(table)) ?? (await this.#compareSeen(table));
+    if (problem !== undefined) return problem;
+    // Without a good snapshot beside it the image is all there is: another one is asked for.
+    this.#broken = snapshot === undefined;
+    this.#refused = snapshot === undefined;
+    return { kind: "restored", table };
+  }
+
+  /** As its head says, which nobody has verified: good for a comparison. Undefined: there is no such head. */
+  async #snapshotRevision(): Promise<number | undefined> {
+    const path = this.#path("table.ndjson");
+    if (!(await exists(path))) return undefined;
+    this.#snapshotBytes = (await stat(path)).size;
+    const chunks: Buffer[] = [];
+    for await (const chunk of createReadStream(path, { end: lineBytesMax })) {
+      chunks.push(Buffer.from(chunk));
+      if (chunk.includes(10)) break;
+    }
+    const [line = ""] = Buffer.concat(chunks).toString("utf8").split("\n", 1);
+    return snapshotHeadSchema.safeParse(parseJson(line)).data?.revision;
+  }
+
   async #read(): Promise<Restored> {
     const path = this.#path("table.ndjson");
     if (!(await exists(path))) return { kind: "absent" };
@@ -169,8 +260,10 @@ export class TableFile {
     const text = await readFile(path, "utf8");
     const whole = text.lastIndexOf("\n") + 1;
     for (const line of text.slice(0, whole).split("\n")) {
-      const problem = line === "" ? undefined : this.#applyLine(line, table);
-      if (problem !== undefined) return problem;
+      const said = line === "" ? undefined : this.#applyLine(line, table);
+      if (said === "passed" && this.#imagedBytes !== undefined) {
+        this.#imagedBytes += Buffer.byteLength(line) + 1;
+      } else if (said !== undefined && said !== "passed") return said;
     }
     this.#journalBytes = Buffer.byteLength(text.slice(0, whole));
     // A line without its end was being written at a crash, and was never acknowledged.
@@ -178,16 +271,17 @@ export class TableFile {
     return undefined;
   }
 
-  #applyLine(line: string, table: TableState): FileProblem | undefined {
+  /** What is passed over is not believed either, so its signature does not matter. */
+  #applyLine(line: string, table: TableState): FileProblem | "passed" | undefined {
     const delta = signedDeltaSchema.safeParse(parseJson(line));
     if (!delta.success) return refused("corrupt", "a line of the journal is no signed delta");
     const { body, keyId, signature } = delta.data;
+    const parsed = deltaBodySchema.safeParse(parseJson(body));
+    if (parsed.success && parsed.data.to <= table.revision) return "passed";
     if (!this.#verifier.verify(signaturePurposes.delta, body, keyId, signature)) {
       return refused("unsigned", `no trusted key ${keyId} has signed a line of the journal`);
     }
-    const parsed = deltaBodySchema.safeParse(parseJson(body));
     if (!parsed.success) return refused("invalid", "a signed delta does not fit the contract");
-    if (parsed.data.to <= table.revision) return undefined;
     const problem = table.apply(parsed.data);
     return (
       problem && refused("corrupt", `the journal does not follow the snapshot: ${problem.text}`)
@@ -232,15 +326,6 @@ export class TableFile {
     await rename(`${path}.new`, path);
   }
 
-  async #syncDir(): Promise<void> {
-    const dir = await open(this.#dir, "r");
-    try {
-      await dir.sync();
-    } finally {
-      await dir.close();
-    }
-  }
-
   #path(name: string): string {
     return join(this.#dir, name);
   }
@@ -257,13 +342,3 @@ const refused = (reason: FileProblem["reason"], text: string): FileProblem => ({
   reason,
   text,
 });
-
-async function exists(path: string): Promise<boolean> {
-  try {
-    await stat(path);
-    return true;
-  } catch (error) {
-    if (error instanceof Error && "code" in error && error.code === "ENOENT") return false;
-    throw error;
-  }
-}

@@ -12,6 +12,7 @@
  * to an older revision, and no failure here ends the process: it serves what it has.
  */
 import { readFile } from "node:fs/promises";
+import { join } from "node:path";
 import { CellError } from "../contract/errors.ts";
 import type { TableState } from "../contract/table-state.ts";
 import type { Clock } from "../runtime/clock.ts";
@@ -19,6 +20,7 @@ import type { Random } from "../runtime/random.ts";
 import { createVerifier, publicKeysSchema, type Verifier } from "../runtime/signing.ts";
 import type { SyncReport, TableEvent } from "./events.ts";
 import { TableFile } from "./file.ts";
+import { imageKeyOf } from "./image-key.ts";
 import { type TableChanged, TableStore } from "./store.ts";
 import { TableSync } from "./sync.ts";
 
@@ -65,7 +67,7 @@ export async function followTable(options: FollowTableOptions): Promise<Followed
   // Nobody outside knows the key, so nobody can choose ids that all fall into one place.
   const word = () => Number.parseInt(random.hex(4), 16) | 0;
   const hashKey = [word(), word()] as const;
-  const file = new TableFile(stateDir, verifier, hashKey);
+  const file = new TableFile(stateDir, verifier, hashKey, { key: imageKeyOf(options.token) });
   const store = new TableStore(options.onChange ?? (() => {}));
   await restore({ file, store, onEvent, clock, stateDir });
   let sync: TableSync | undefined;
@@ -116,6 +118,9 @@ async function restore(parts: {
   const { file, store, onEvent, clock, stateDir } = parts;
   const startedMs = clock.monotonicMs();
   const restored = await file.restore();
+  if (restored.image !== undefined) {
+    onEvent({ ...restored.image, where: join(stateDir, "table.image") });
+  }
   if (restored.kind === "absent") return;
   if (restored.kind === "refused") {
     onEvent({ ...restored, where: stateDir });
@@ -125,4 +130,6 @@ async function restore(parts: {
   store.replace(table, file.fleet);
   const ms = clock.monotonicMs() - startedMs;
   onEvent({ kind: "applied", by: "file", from: null, table, ms });
+  // For the next start; this one need not wait for it.
+  file.keepImage(table).catch((error: unknown) => onEvent({ kind: "not-written", error }));
 }

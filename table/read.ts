@@ -28,7 +28,7 @@ const refused = (reason: TableProblem["reason"], text: string): TableProblem => 
 });
 
 /** Longest line of a snapshot: a group of 10,000 tenant ids of 128 characters, with room. */
-const lineBytesMax = 4 * 1024 * 1024;
+export const lineBytesMax = 4 * 1024 * 1024;
 
 /** Some ten milliseconds of putting a large table in order. */
 const settleBuckets = 100_000;

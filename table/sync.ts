@@ -171,6 +171,7 @@ export class TableSync {
     onEvent({ kind: "applied", by: "delta", from, table, ms });
     // The next call acknowledges; what it acknowledges is on the disk, or the disk's trouble is told.
     await this.#toDisk(() => file.append(delta, table));
+    void this.#toDisk(() => file.keepImage(table));
     return "again";
   }
 
@@ -208,7 +209,9 @@ export class TableSync {
     this.#wantsSnapshot = false;
     const ms = clock.monotonicMs() - startedMs;
     onEvent({ kind: "applied", by: "snapshot", from, table, ms });
-    if (copy !== undefined) await this.#toDisk(() => copy.commit(table));
+    if (copy === undefined) return;
+    await this.#toDisk(() => copy.commit(table));
+    void this.#toDisk(() => file.keepImage(table));
   }
 
   /** Undefined when the disk does not take it: then the table is served without a copy. */
