@@ -109,6 +109,9 @@ const settingsSchema = z.strictObject({
   shedLateMs: whole(0, 60_000).default(300),
   /** From a request's head to its answer's; a route or the client may ask for less. 0: none. */
   deadlineMs: whole(0, 3_600_000).default(0),
+  /** Between two probes of an endpoint whose service names a path for them; longest wait for an answer. */
+  probeMs: whole(10, 3_600_000).default(5000),
+  probeTimeoutMs: whole(10, 60_000).default(2000),
   /** Of all endpoints of a cell together: under way, and waiting for that. */
   cellInflightMax: whole(1, 100_000).default(1024),
   cellPendingMax: whole(0, 100_000).default(256),

@@ -66,6 +66,7 @@ export class Endpoints {
   readonly #onEjection: (url: string, reason: EjectionReason) => void;
   readonly #known = new Map<string, Known>();
   readonly #leaving = new Set<Endpoint>();
+  readonly #watchers: Array<() => Promise<void>> = [];
   #lists: TableState["lists"] | undefined;
 
   constructor(options: {
@@ -142,6 +143,10 @@ export class Endpoints {
     if (reason !== undefined) this.#onEjection(known.url, reason);
   }
 
+  at(url: string): Endpoint {
+    return this.#know(url).endpoint;
+  }
+
   /** What a probe saw. */
   observe(url: string, isGood: boolean): void {
     const known = this.#know(url);
@@ -192,7 +197,13 @@ export class Endpoints {
     }));
   }
 
+  /** Whoever watches the endpoints stops before they close. */
+  beforeClose(stop: () => Promise<void>): void {
+    this.#watchers.push(stop);
+  }
+
   async close(): Promise<void> {
+    for (const stop of this.#watchers.splice(0)) await stop();
     const all = [...this.#leaving, ...[...this.#known.values()].map(({ endpoint }) => endpoint)];
     this.#leaving.clear();
     this.#known.clear();

@@ -8,6 +8,7 @@ import type { EndpointTlsSource } from "../../runtime/http/endpoint.ts";
 import type { Random } from "../../runtime/random.ts";
 import { CellGuards } from "../cells/cell-guards.ts";
 import { Endpoints } from "../cells/endpoints.ts";
+import { Probes } from "../cells/probes.ts";
 import type { RouterConfig } from "../config.ts";
 import { globalTarget, type RouterMetrics } from "../observe/metrics.ts";
 import { Overload } from "./overload.ts";
@@ -46,6 +47,9 @@ export function createProtection(options: ProtectionOptions) {
     queueMs,
     reserve: reserveOf(cellInflightMax),
   });
+  const probeLimits = { intervalMs: config.probeMs, timeoutMs: config.probeTimeoutMs };
+  const probes = new Probes({ clock, random, endpoints, limits: probeLimits });
+  endpoints.beforeClose(() => probes.close());
   const limitsContext = createLimits(options);
   return {
     endpoints,
@@ -54,6 +58,7 @@ export function createProtection(options: ProtectionOptions) {
     follow: (table: TableState): void => {
       endpoints.follow(table);
       cells.follow(table);
+      probes.follow(table);
       limitsContext.tenants.follow(table.lists.policy);
       cellOf.clear();
       for (const { id, services } of table.lists.cells) {
