@@ -2,6 +2,7 @@
  * Assembles a router and runs it: `startRouter` for whoever holds one in the hand, `runRouter` for the
  * command line, which lives until it is told to stop.
  */
+import { availableParallelism } from "node:os";
 import { release } from "../contract/release.ts";
 import { type Clock, systemClock } from "../runtime/clock.ts";
 import { createLifecycle, type Lifecycle } from "../runtime/lifecycle.ts";
@@ -12,9 +13,9 @@ import { resolveSecret } from "../runtime/secret-ref.ts";
 import { parseRouterConfig, type RouterConfig } from "./config.ts";
 import { type ReadyCheck, startAdmin } from "./observe/admin.ts";
 import type { RouterEvents } from "./observe/events.ts";
-import { addGauges } from "./observe/gauges.ts";
-import { createServing, openDoors, type Serving } from "./serving.ts";
+import { createThreadPlane, type Plane } from "./plane.ts";
 import { openTable } from "./table/open-table.ts";
+import { createWorkersPlane } from "./workers/plane.ts";
 
 export type RouterOptions = {
   readonly config: RouterConfig;
@@ -23,6 +24,10 @@ export type RouterOptions = {
   readonly token: string;
   readonly clock?: Clock;
   readonly random?: Random;
+  /** Where whole lines of the workers' logs go; absent: to standard output. */
+  readonly write?: (lines: string) => void;
+  /** Where a worker's thread begins; for tests of threads that break. */
+  readonly workerThread?: URL;
 };
 
 export type Router = {
@@ -39,47 +44,55 @@ export type Router = {
   readonly close: () => Promise<void>;
   /** Ends the drain of `close`: what is in flight is cut. */
   readonly hurry: () => void;
+  /** Replaces the workers, one after the other; false: not all of them, or there are none. */
+  readonly restart: () => Promise<boolean>;
+  /** Resolves when requests cannot be carried any more: the process has to end. */
+  readonly failed: Promise<Error>;
 };
 
 export async function startRouter(options: RouterOptions): Promise<Router> {
-  const { config, log } = options;
-  const serving = createServing(options);
+  const { config, log, clock = systemClock } = options;
   const lifecycle = createLifecycle({
-    clock: serving.clock,
+    clock,
     graceMs: config.drainDelayMs + config.drainMs + 5000,
     onTrouble: (where, error) => log.event("router.trouble", { where, ...errorFields(error) }),
   });
   try {
-    return await start(options, serving, lifecycle);
+    return await start(options, choosePlane(options), lifecycle);
   } catch (error) {
     await lifecycle.close();
     throw error;
   }
 }
 
+/** One thread needs no others: what `--workers 1` says is what a router always was. */
+function choosePlane(options: RouterOptions): Plane {
+  const { workers: wanted } = options.config;
+  const workers = wanted === "auto" ? availableParallelism() : wanted;
+  if (workers === 1) return createThreadPlane(options);
+  const { write = (lines: string) => void process.stdout.write(lines), workerThread } = options;
+  return createWorkersPlane({ ...options, workers, write, thread: workerThread });
+}
+
 async function start(
-  { token }: RouterOptions,
-  serving: Serving,
+  { config, log, token }: RouterOptions,
+  plane: Plane,
   lifecycle: Lifecycle,
 ): Promise<Router> {
-  const { config, log, served, registry } = serving;
-  lifecycle.onClose("endpoints", () => serving.endpoints.close());
-  lifecycle.onClose("trust", () => serving.trust.close());
-  await serving.trust.open();
-  const table = await openTable({ ...serving, token });
+  await plane.prepare(lifecycle);
+  const table = await openTable({ ...plane.parts, token });
   lifecycle.onClose("table", () => table.close());
-  addGauges({ ...serving, table: () => served.view()?.table, ageMs: table.ageMs });
+  plane.addGauges(table);
   const admin = await startAdmin({
+    ...plane.admin,
     address: config.admin,
-    metrics: registry,
-    view: served.view,
-    checks: () => checks(serving),
+    view: plane.parts.served.view,
+    checks: () => checks(plane),
     ageMs: table.ageMs,
-    remembered: serving.remembered,
   });
   lifecycle.onClose("admin", () => admin.close());
   table.follow(`http://${urlHost(config.admin.host)}:${admin.address.port}`);
-  const doors = await openDoors(serving, lifecycle);
+  const doors = await plane.open(lifecycle);
   log.event("router.started", {
     id: config.id,
     listen: `${config.listen.host}:${doors.port}`,
@@ -87,16 +100,19 @@ async function start(
     mode: config.source.kind,
     release,
   });
+  const { port, h2cPort, tlsPort, hurry, failed } = doors;
   return {
-    port: doors.port,
-    h2cPort: doors.h2cPort,
-    tlsPort: doors.tlsPort,
+    ...{ port, h2cPort, tlsPort, hurry, failed },
     adminPort: admin.address.port,
-    metrics: registry,
+    metrics: plane.registry,
     reload: async () => {
       await Promise.all([table.reload(), doors.reloadTls()]);
     },
-    hurry: doors.hurry,
+    restart: async () => {
+      if (doors.restart !== undefined) return doors.restart();
+      log.event("router.not-restarted", { reason: "it serves in one thread" }, "warn");
+      return false;
+    },
     close: async () => {
       await lifecycle.close();
       log.event("router.stopped", { id: config.id });
@@ -104,7 +120,7 @@ async function start(
   };
 }
 
-const checks = ({ status, served, trust }: Serving): readonly ReadyCheck[] => [
+const checks = ({ status, parts: { served, trust } }: Plane): readonly ReadyCheck[] => [
   { name: "running", ok: !status.draining, text: status.draining ? "draining" : "not draining" },
   {
     name: "table",
@@ -136,7 +152,8 @@ export type RunRouterOptions = {
 
 /**
  * Runs until SIGTERM or SIGINT; a second one does not wait for what is in flight. SIGHUP reads a static
- * table and the certificates again. Resolves to the exit code.
+ * table and the certificates again, SIGUSR2 replaces the workers. Resolves to the exit code: 1 when
+ * workers died faster than they could be replaced.
  */
 export async function runRouter(options: RunRouterOptions): Promise<number> {
   const config = parseRouterConfig(options.flags);
@@ -148,17 +165,20 @@ export async function runRouter(options: RunRouterOptions): Promise<number> {
     level: config.logLevel,
     write: (line) => process.stdout.write(line),
   });
-  const stopped = new Promise<void>((resolve) => {
-    process.once("SIGTERM", () => resolve());
-    process.once("SIGINT", () => resolve());
+  const stopped = new Promise<undefined>((resolve) => {
+    process.once("SIGTERM", () => resolve(undefined));
+    process.once("SIGINT", () => resolve(undefined));
   });
   const router = await startRouter({ config, log, token });
   const onHangUp = () => void router.reload();
+  const onRestart = () => void router.restart();
   process.on("SIGHUP", onHangUp);
-  await stopped;
+  process.on("SIGUSR2", onRestart);
+  const failure = await Promise.race([stopped, router.failed]);
   for (const signal of ["SIGTERM", "SIGINT"]) process.once(signal, router.hurry);
   await router.close();
   for (const signal of ["SIGTERM", "SIGINT"]) process.off(signal, router.hurry);
   process.off("SIGHUP", onHangUp);
-  return 0;
+  process.off("SIGUSR2", onRestart);
+  return failure === undefined ? 0 : 1;
 }

@@ -5,22 +5,35 @@
 import { createServer, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { CellError, errorBody, errorTable } from "../../contract/errors.ts";
+import type { RememberedAnswer } from "../../contract/remembered-request.ts";
 import { listenOn } from "../../runtime/listen.ts";
-import type { Metrics } from "../../runtime/metrics.ts";
 import type { Address } from "../config.ts";
 import type { RoutingView } from "../place/decide.ts";
 import { explain } from "./explain.ts";
-import type { Remembered } from "./remembered.ts";
 
 export type AdminOptions = {
   readonly address: Address;
-  readonly metrics: Metrics;
+  readonly metrics: { readonly text: () => string | Promise<string> };
   readonly view: () => RoutingView | undefined;
   /** What readiness depends on: never the control plane. */
   readonly checks: () => readonly ReadyCheck[];
   /** Since the control plane last answered; undefined in static mode. */
   readonly ageMs: () => number | undefined;
-  readonly remembered: Pick<Remembered, "find">;
+  readonly remembered: {
+    readonly find: (requestId: string) => RememberedAnswer | Promise<RememberedAnswer>;
+  };
+  /** Of a router with worker threads. */
+  readonly workers?: AdminWorkers | undefined;
+};
+
+export type AdminWorkers = {
+  readonly list: () => ReadonlyArray<{
+    readonly worker: number;
+    readonly state: string;
+    readonly revision: number;
+  }>;
+  /** Begins to replace one after the other; false: that is happening already. */
+  readonly restart: () => boolean;
 };
 
 export type ReadyCheck = { readonly name: string; readonly ok: boolean; readonly text: string };
@@ -50,6 +63,8 @@ async function answer(
   res: ServerResponse,
 ): Promise<void> {
   const url = new URL(target, "http://admin");
+  if (url.pathname === "/workers") return sendWorkers(options, res);
+  if (url.pathname === "/workers/restart") return restartWorkers(options, method, res);
   if (method !== "GET" && method !== "HEAD") {
     return sendError(res, new CellError("METHOD_NOT_ALLOWED", "Only GET is served here."));
   }
@@ -60,13 +75,34 @@ async function answer(
     case "/healthz":
       return sendReady(options, res, url.searchParams.has("verbose"));
     case "/metrics":
-      return sendText(res, 200, options.metrics.text(), "text/plain; version=0.0.4");
+      return sendText(res, 200, await options.metrics.text(), "text/plain; version=0.0.4");
     case "/table":
       return sendTable(options, res, url.searchParams.get("full") === "1");
     case "/explain":
       return sendExplanation(options, res, url.searchParams);
     default:
       return sendError(res, new CellError("NOT_FOUND", "There is nothing at this address."));
+  }
+}
+
+const noWorkers = (): CellError =>
+  new CellError("NOT_FOUND", "This router serves in one thread.", {
+    nextSteps: ["cellctl router --workers auto ..."],
+  });
+
+function sendWorkers({ workers }: AdminOptions, res: ServerResponse): void {
+  if (workers === undefined) sendError(res, noWorkers());
+  else sendJson(res, 200, { items: workers.list() });
+}
+
+/** 202: it has begun, now or before; `/workers` and the log tell how it goes. */
+function restartWorkers({ workers }: AdminOptions, method: string, res: ServerResponse): void {
+  if (workers === undefined) {
+    sendError(res, noWorkers());
+  } else if (method === "POST") {
+    sendJson(res, 202, { restarting: true, begun: workers.restart() });
+  } else {
+    sendError(res, new CellError("METHOD_NOT_ALLOWED", "A restart is asked for by POST."));
   }
 }
 
@@ -119,14 +155,14 @@ const noTable = (): CellError =>
 /** Enough for every id that a router takes from a trusted proxy. */
 const requestIdCharsMax = 128;
 
-function sendExplanation(
+async function sendExplanation(
   { view: read, remembered }: AdminOptions,
   res: ServerResponse,
   query: URLSearchParams,
-): void {
+): Promise<void> {
   const request = query.get("request");
   if (request !== null) {
-    sendJson(res, 200, remembered.find(request.slice(0, requestIdCharsMax)));
+    sendJson(res, 200, await remembered.find(request.slice(0, requestIdCharsMax)));
     return;
   }
   try {

@@ -13,11 +13,17 @@ export type RouterEvents = {
   /** The certificates that are served from now on. */
   "tls.loaded": { readonly certificates: readonly string[] };
   /** Unfit; what was there before serves on. */
-  "tls.refused": { readonly name: string; readonly reason: string; readonly for: "clients" | "cells" };
+  "tls.refused": {
+    readonly name: string;
+    readonly reason: string;
+    readonly for: "clients" | "cells";
+  };
   /** An endpoint that is not whom its certificate should name, or does not take ours. */
   "tls.failed": { readonly endpoint: string; readonly reason: string };
   "router.draining": { readonly graceMs: number };
   "router.stopped": { readonly id: string };
+  /** Asked for, where there is nothing to restart. */
+  "router.not-restarted": { readonly reason: string };
   /** Worker threads, by their numbers: none is ever used twice. */
   "worker.died": { readonly worker: number; readonly reason: string } & LogFields;
   "worker.left": { readonly worker: number };

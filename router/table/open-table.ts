@@ -24,25 +24,27 @@ export type OpenedTable = {
   readonly close: () => Promise<void>;
 };
 
-type Parts = {
+export type TableParts = {
   readonly config: RouterConfig;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log<RouterEvents>;
   readonly metrics: RouterMetrics;
   readonly token: string;
-  readonly tally: CellTally;
-  readonly wouldRefuse: WouldRefuse;
+  readonly tally: Pick<CellTally, "take">;
+  readonly wouldRefuse: Pick<WouldRefuse, "counts">;
+  /** Before a revision is acknowledged: it may have to arrive in other threads first. */
+  readonly settled?: () => Promise<void>;
   readonly served: ServedView;
   readonly trust: Pick<Trust, "announced">;
 };
 
-export const openTable = (parts: Parts): Promise<OpenedTable> =>
+export const openTable = (parts: TableParts): Promise<OpenedTable> =>
   parts.config.source.kind === "static"
     ? openStatic(parts, parts.config.source.file)
     : openRemote(parts, parts.config.source);
 
-async function openStatic(parts: Parts, file: string): Promise<OpenedTable> {
+async function openStatic(parts: TableParts, file: string): Promise<OpenedTable> {
   const { served, log, metrics } = parts;
   const read = async () => {
     const from = served.view()?.table.revision ?? null;
@@ -70,7 +72,7 @@ async function openStatic(parts: Parts, file: string): Promise<OpenedTable> {
 }
 
 async function openRemote(
-  parts: Parts,
+  parts: TableParts,
   source: RouterConfig["source"] & { readonly kind: "control-plane" },
 ): Promise<OpenedTable> {
   const { config, clock, random, token, tally, wouldRefuse, served, trust } = parts;
@@ -86,6 +88,7 @@ async function openRemote(
       keys: trust.announced(),
     }),
     onChange: served.follow,
+    ...(parts.settled === undefined ? {} : { settled: parts.settled }),
     onEvent: (event) => onTableEvent(parts, event),
   });
   return {
@@ -99,7 +102,7 @@ async function openRemote(
   };
 }
 
-function onTableEvent({ log, metrics, served }: Parts, event: TableEvent): void {
+function onTableEvent({ log, metrics, served }: TableParts, event: TableEvent): void {
   switch (event.kind) {
     case "applied": {
       const { by: kind, from, table } = event;

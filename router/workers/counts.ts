@@ -1,0 +1,58 @@
+/**
+ * What workers saw of cells, and what they would have refused, for the one report to the control plane.
+ * A worker tells what is new; the main thread adds it up, so that nothing is lost when a worker ends.
+ */
+import type { CellTally, Seen } from "../cells/cell-tally.ts";
+import type { WouldRefuse } from "../place/would-refuse.ts";
+import type { Counts } from "./messages.ts";
+
+/** In a worker: what was counted since the last call; undefined for nothing. */
+export function createCountsReader(
+  tally: Pick<CellTally, "take">,
+  wouldRefuse: Pick<WouldRefuse, "counts">,
+): () => Counts | undefined {
+  let told: Readonly<Record<string, number>> = {};
+  return () => {
+    const seen = tally.take();
+    const now = wouldRefuse.counts();
+    const fresh = Object.entries(now)
+      .map(([code, count]) => [code, count - (told[code] ?? 0)] as const)
+      .filter(([, count]) => count > 0);
+    told = now;
+    if (seen.length === 0 && fresh.length === 0) return undefined;
+    return { seen, wouldRefuse: Object.fromEntries(fresh) };
+  };
+}
+
+export type CountsSum = {
+  readonly add: (counts: Counts) => void;
+  readonly tally: Pick<CellTally, "take">;
+  readonly wouldRefuse: Pick<WouldRefuse, "counts">;
+};
+
+/** In the main thread. */
+export function createCountsSum(): CountsSum {
+  let seen = new Map<Seen["cell"], Seen>();
+  const refused = new Map<string, number>();
+  return {
+    add: (counts) => {
+      for (const one of counts.seen) {
+        const { cell } = one;
+        const before = seen.get(cell) ?? { cell, requests: 0, failures: 0 };
+        const requests = before.requests + one.requests;
+        seen.set(cell, { cell, requests, failures: before.failures + one.failures });
+      }
+      for (const [code, count] of Object.entries(counts.wouldRefuse)) {
+        refused.set(code, (refused.get(code) ?? 0) + count);
+      }
+    },
+    tally: {
+      take: () => {
+        const all = [...seen.values()];
+        seen = new Map();
+        return all;
+      },
+    },
+    wouldRefuse: { counts: () => Object.fromEntries(refused) },
+  };
+}

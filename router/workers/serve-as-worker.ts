@@ -1,0 +1,166 @@
+/**
+ * The worker's side: one thread's whole data plane, moved by messages of the main thread.
+ *
+ * Messages are taken in their order, each to its end before the next where it can be: a table is served
+ * in the turn in which it comes, and only then acknowledged.
+ */
+import type { Server } from "node:net";
+import type { MessagePort, Transferable } from "node:worker_threads";
+import { release } from "../../contract/release.ts";
+import { TableState } from "../../contract/table-state.ts";
+import { must, unreachable } from "../../runtime/assert.ts";
+import { systemClock } from "../../runtime/clock.ts";
+import { createLifecycle } from "../../runtime/lifecycle.ts";
+import { createLog, errorFields, type Log } from "../../runtime/log.ts";
+import type { RouterEvents } from "../observe/events.ts";
+import { addGauges } from "../observe/gauges.ts";
+import { createServing, type Doors, openDoors, type Serving } from "../serving.ts";
+import { createCountsReader } from "./counts.ts";
+import { createLineBatch, type LineBatch } from "./line-batch.ts";
+import { type FromWorker, readToWorker, type ToWorker, type WorkerStart } from "./messages.ts";
+
+/** What was seen of cells is told so often. */
+const tellEveryMs = 500;
+
+type Post = (message: FromWorker, moving?: readonly Server[]) => void;
+
+export function serveAsWorker(port: MessagePort, start: WorkerStart): void {
+  if (start.release !== release) {
+    throw new Error(`the code on disk is release ${release}, the router is ${start.release}`);
+  }
+  const post: Post = (message, moving = []) =>
+    port.postMessage(message, moving as unknown as readonly Transferable[]);
+  const lines = createLineBatch(systemClock, (text) => post({ kind: "log", lines: text }));
+  // Whatever ends this thread, its last lines are told.
+  process.on("uncaughtExceptionMonitor", lines.flush);
+  const { config } = start;
+  const { logLevel: level } = config;
+  const log = createLog<RouterEvents>({
+    ...{ clock: systemClock, part: "router", level, write: lines.write },
+  });
+  const worker = new ServingWorker({ start, post, log, lines });
+  port.on("message", (value) => worker.hear(readToWorker(value)));
+  void worker.open();
+}
+
+class ServingWorker {
+  readonly #post: Post;
+  readonly #lines: LineBatch;
+  readonly #serving: Serving;
+  readonly #lifecycle: ReturnType<typeof createLifecycle>;
+  readonly #tell: () => void;
+  #doors: Doors | undefined;
+
+  constructor({
+    start,
+    post,
+    log,
+    lines,
+  }: {
+    readonly start: WorkerStart;
+    readonly post: Post;
+    readonly log: Log<RouterEvents>;
+    readonly lines: LineBatch;
+  }) {
+    const { config } = start;
+    this.#post = post;
+    this.#lines = lines;
+    this.#serving = createServing({ config, log, ownsKeys: false });
+    this.#lifecycle = createLifecycle({
+      clock: systemClock,
+      graceMs: config.drainMs + 5000,
+      onTrouble: (where, error) => log.event("router.trouble", { where, ...errorFields(error) }),
+    });
+    const { tally, wouldRefuse } = this.#serving;
+    const read = createCountsReader(tally, wouldRefuse);
+    this.#tell = () => {
+      const counts = read();
+      if (counts !== undefined) post({ kind: "seen", counts });
+    };
+  }
+
+  async open(): Promise<void> {
+    const { endpoints, trust, served } = this.#serving;
+    const table = () => served.view()?.table;
+    addGauges({ ...this.#serving, table, ageMs: () => undefined });
+    this.#lifecycle.onClose("endpoints", () => endpoints.close());
+    this.#lifecycle.onClose("trust", () => trust.close());
+    await trust.open();
+    this.#tellNowAndThen();
+    this.#post({ kind: "ready" });
+  }
+
+  hear(message: ToWorker): void {
+    switch (message.kind) {
+      case "table": {
+        const { table, ...rest } = message.view;
+        this.#serving.served.set({ table: TableState.fromShared(table), ...rest });
+        this.#post({ kind: "serves", revision: table.head.revision });
+        return;
+      }
+      case "delta":
+        this.#follow(message.body);
+        return;
+      case "open":
+        void this.#open(message.doors);
+        return;
+      case "hand-over": {
+        const doors = must(this.#doors, "doors to hand over").sockets;
+        this.#post({ kind: "handed-over", doors }, Object.values(doors));
+        return;
+      }
+      case "drain":
+        void this.#leave();
+        return;
+      case "hurry":
+        this.#doors?.hurry();
+        return;
+      case "reload":
+        void this.#doors?.reloadTls();
+        return;
+      case "count": {
+        const { question } = message;
+        const metrics = this.#serving.registry.dump();
+        this.#post({ kind: "counted", question, metrics });
+        return;
+      }
+      case "find": {
+        const { question, requestId } = message;
+        const answer = this.#serving.remembered.find(requestId);
+        this.#post({ kind: "found", question, answer });
+        return;
+      }
+      default:
+        unreachable(message);
+    }
+  }
+
+  #follow(body: (ToWorker & { readonly kind: "delta" })["body"]): void {
+    const { served } = this.#serving;
+    const table = served.view()?.table;
+    const problem = table === undefined ? { text: "there is no table" } : table.apply(body);
+    if (table === undefined || problem !== undefined) {
+      this.#post({ kind: "refused", text: problem?.text ?? "" });
+      return;
+    }
+    served.follow(table, body);
+    this.#post({ kind: "serves", revision: table.revision });
+  }
+
+  async #open(sockets: (ToWorker & { readonly kind: "open" })["doors"]): Promise<void> {
+    this.#doors = await openDoors(this.#serving, this.#lifecycle, sockets);
+    this.#post({ kind: "opened" });
+  }
+
+  async #leave(): Promise<void> {
+    await this.#lifecycle.close();
+    this.#tell();
+    this.#lines.flush();
+    this.#post({ kind: "drained", metrics: this.#serving.registry.dump() });
+  }
+
+  #tellNowAndThen(): void {
+    this.#tell();
+    systemClock.after(tellEveryMs, () => this.#tellNowAndThen(), { background: true });
+  }
+}
