@@ -16,6 +16,7 @@ export async function makeIssuerKey(kid: string, alg = "ES256"): Promise<IssuerK
   return { kid, alg, pair, jwk: { ...(await exportJWK(pair.publicKey)), kid, alg, use: "sig" } };
 }
 
+type Settings = { silent: boolean };
 export type Issuer = {
   readonly jwks: string;
   /** What is published; a test changes it. */
@@ -23,13 +24,13 @@ export type Issuer = {
   /** Readings of the keys. */
   readonly reads: () => number;
   /** `silent`: 503 to everybody. */
-  readonly settings: { silent: boolean };
+  readonly settings: Settings;
   readonly close: () => Promise<void>;
 };
 
 export async function startIssuer(first: readonly IssuerKey[], port = 0): Promise<Issuer> {
   const published = first.map(({ jwk }) => jwk);
-  const settings = { silent: false };
+  const settings: Settings = { silent: false };
   let reads = 0;
   const server = createServer((_req, res) => {
     reads += 1;
