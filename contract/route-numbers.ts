@@ -1,8 +1,9 @@
 /**
  * Routes are few and shared: each gets a number while any tenant has it, and a tenant's entry is a number.
  *
- * What must always be true: a number that stands anywhere in a base image is not given to another
- * route, even when no tenant has it any more (`keep`).
+ * What must always be true: a number that some tenant is found with keeps its route. When the last one
+ * went elsewhere the number is free, although it may still stand in a base image: a change covers every
+ * entry there that has it, until the next image leaves it out.
  */
 import type { Route } from "./keyspace-routes.ts";
 import { routeNumberMax } from "./tenant-entry.ts";
@@ -15,16 +16,12 @@ export class RouteNumbers {
   readonly #counts: number[] = [0];
   readonly #free: number[] = [];
   readonly #numbers = new Map<string, number>();
-  /** 1: stands in the base image. */
-  #kept = new Uint8Array(0);
-  #isKeepingAll: boolean = false;
   /** Of the last call: a group sets the same route ten thousand times. */
   #lastRoute: Route | undefined;
   #lastNumber = 0;
 
   static fromShared(shared: SharedRoutes): RouteNumbers {
     const numbers = new RouteNumbers();
-    numbers.#kept = new Uint8Array(shared.length).fill(1);
     for (let number = 1; number < shared.length; number += 1) {
       const one = shared[number] ?? null;
       numbers.#routes[number] = one?.route;
@@ -39,11 +36,6 @@ export class RouteNumbers {
     return this.#routes.map((route, number) =>
       route === undefined ? null : { route, count: this.#counts[number] ?? 0 },
     );
-  }
-
-  /** One above the highest. */
-  get length(): number {
-    return this.#routes.length;
   }
 
   at(number: number): Route | undefined {
@@ -66,26 +58,10 @@ export class RouteNumbers {
   }
 
   drop(number: number): void {
-    this.#counts[number] = (this.#counts[number] ?? 0) - 1;
-    this.#freeIfUnused(number);
-  }
-
-  /** While a new base image is made from numbers as they are. */
-  keepAll(): void {
-    this.#isKeepingAll = true;
-  }
-
-  /** Of the new base image: 1 for each number that stands in it. */
-  keep(used: Uint8Array): void {
-    this.#isKeepingAll = false;
-    this.#kept = used.slice();
-    for (let number = 1; number < this.#routes.length; number += 1) this.#freeIfUnused(number);
-  }
-
-  #freeIfUnused(number: number): void {
+    const count = (this.#counts[number] ?? 0) - 1;
+    this.#counts[number] = count;
     const route = this.#routes[number];
-    if ((this.#counts[number] ?? 0) > 0 || route === undefined) return;
-    if (this.#isKeepingAll || this.#kept[number] === 1) return;
+    if (count > 0 || route === undefined) return;
     this.#numbers.delete(nameOf(route));
     this.#routes[number] = undefined;
     this.#free.push(number);

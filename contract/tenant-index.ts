@@ -202,10 +202,8 @@ export class TenantIndex implements RouteIndex {
     if (this.#merging === undefined) {
       if (this.#changes.size > this.#changesBound()) this.#begin();
     } else if (this.#merging.merge.step(buckets)) {
-      const { image, used } = this.#merging.merge.end();
-      this.#base = new TenantBase(image);
+      this.#base = new TenantBase(this.#merging.merge.end());
       this.#merging = undefined;
-      this.#routes.keep(used);
       this.#generation += 1;
     }
   }
@@ -222,8 +220,7 @@ export class TenantIndex implements RouteIndex {
   #begin(): void {
     const changes = this.#changes;
     this.#changes = new SlotTable(numberBytes);
-    this.#routes.keepAll();
-    const merge = new TenantMerge(this.#base, changes, this.#key, this.#routes.length);
+    const merge = new TenantMerge(this.#base, changes, this.#key);
     this.#merging = { changes, merge };
     this.#bucketsPerChange = Math.ceil((merge.buckets * 2) / changes.size);
   }

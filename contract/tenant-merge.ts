@@ -31,8 +31,6 @@ const changeFieldBytes = 4;
 /** An image with more unused memory than one part of so many is copied into one that fits. */
 const spareParts = 16;
 
-export type Merged = { readonly image: BaseImage; readonly used: Uint8Array };
-
 export class TenantMerge {
   readonly #old: TenantBase;
   readonly #oldText: Buffer;
@@ -42,7 +40,6 @@ export class TenantMerge {
   readonly #memory: SharedArrayBuffer;
   readonly #starts: Uint32Array;
   readonly #arena: Uint8Array;
-  readonly #used: Uint8Array;
   /** Slots of the changes, ordered by the first bits of their tags. */
   readonly #order: Float64Array;
   #nextChange = 0;
@@ -56,8 +53,7 @@ export class TenantMerge {
   /** Entries of the old bucket at hand, where it is split: places and buckets of the new image. */
   #split = { bucket: -1, at: [] as number[], to: [] as number[] };
 
-  /** `numbers`: one above the highest route number. */
-  constructor(old: TenantBase, changes: SlotTable, key: HashKey, numbers: number) {
+  constructor(old: TenantBase, changes: SlotTable, key: HashKey) {
     const { bits, count, usedBytes } = old.image;
     const most = count + changes.size;
     const isFitting = most <= 4 * 2 ** bits && most * 2 >= 2 ** bits;
@@ -71,7 +67,6 @@ export class TenantMerge {
     this.#memory = new SharedArrayBuffer(directory + room);
     this.#starts = new Uint32Array(this.#memory, 0, 2 ** this.#bits + 1);
     this.#arena = new Uint8Array(this.#memory, directory);
-    this.#used = new Uint8Array(numbers);
     this.#order = orderOf(changes);
   }
 
@@ -93,13 +88,12 @@ export class TenantMerge {
   }
 
   /** When all buckets are made. */
-  end(): Merged {
+  end(): BaseImage {
     this.#starts[this.buckets] = this.#bytes;
     const usedBytes = directoryBytes(this.#bits) + this.#bytes;
     const isLoose = this.#memory.byteLength - usedBytes > usedBytes / spareParts;
     const memory = isLoose ? this.#memory.slice(0, usedBytes) : this.#memory;
-    const image = { bits: this.#bits, count: this.#count, usedBytes, memory };
-    return { image, used: this.#used };
+    return { bits: this.#bits, count: this.#count, usedBytes, memory };
   }
 
   #bucketOf(tag: number): number {
@@ -182,7 +176,6 @@ export class TenantMerge {
     const bytes = entryBytes(from, at);
     const to = this.#bytes;
     for (let nth = 0; nth < bytes; nth += 1) this.#arena[to + nth] = from[at + nth] ?? 0;
-    this.#used[entryNumber(from, at)] = 1;
     this.#bytes += bytes;
     this.#count += 1;
   }
