@@ -38,5 +38,7 @@ test.each([
 
 test("of failures only those that a gateway would blame on the endpoint", () => {
   const blamed = hopFailures.filter((reason) => told(failed(reason)) !== "none");
-  expect(blamed.sort()).toEqual(["body-timeout", "connect", "head-timeout", "protocol", "reset"]);
+  expect(new Set(blamed)).toEqual(
+    new Set(["connect", "reset", "protocol", "head-timeout", "body-timeout"]),
+  );
 });

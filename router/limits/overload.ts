@@ -31,8 +31,9 @@ export class Overload {
   get inFlight(): number {
     return this.#inFlight;
   }
-  get level(): ShedLevel {
-    return this.#byLoad > this.#lag.level ? this.#byLoad : this.#lag.level;
+  /** As in shed.ts: of its two reasons the worse. */
+  get level(): number {
+    return Math.max(this.#byLoad, this.#lag.level);
   }
 
   /** May a request of this priority come in? What was let in leaves with `leave`, exactly once. */

@@ -18,7 +18,7 @@ const refusedFrom: Readonly<Record<Priority, number>> = {
   critical: rank("critical") + 1,
 };
 
-export const isShed = (level: ShedLevel, priority: Priority): boolean =>
+export const isShed = (level: number, priority: Priority): boolean =>
   level >= refusedFrom[priority];
 
 /** Shares of the ceiling at which a level begins, and below which it ends. */
