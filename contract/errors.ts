@@ -5,33 +5,8 @@
  * from this table. Adding a code: docs/checklists/add-an-error-code.md.
  */
 import { z } from "zod";
-
-/** Who is at fault: what a reader of the answer looks at first. */
-export type ErrorSource = "client" | "router" | "cell" | "control";
-
-/**
- * May the same request be sent again?
- * `never`: it will fail the same way. `safe`: nothing was done. `idempotent-only`: it may have been
- * done; only an idempotent request, or one with the same Idempotency-Key, may be repeated.
- */
-export type RetryVerdict = "never" | "safe" | "idempotent-only";
-
-export type ErrorEntry = {
-  readonly httpStatus: number;
-  readonly source: ErrorSource;
-  readonly retry: RetryVerdict;
-  /** The exit code of `cellctl` (design of the CLI: 4 guardrail, 5 not found, 6 conflict, 64 usage …). */
-  readonly exit: number;
-  readonly meaning: string;
-};
-
-const entry = (
-  httpStatus: number,
-  source: ErrorSource,
-  retry: RetryVerdict,
-  exit: number,
-  meaning: string,
-): ErrorEntry => ({ httpStatus, source, retry, exit, meaning });
+import { controlErrors } from "./control-errors.ts";
+import { type ErrorEntry, entry } from "./error-entry.ts";
 
 export const errorTable = {
   // Identifying the tenant of a request.
@@ -145,7 +120,7 @@ export const errorTable = {
   ),
   TENANT_LIMITED: entry(
     429,
-    "client",
+    "router",
     "safe",
     4,
     "The tenant has as much under way, or sends as fast, as it may; Retry-After says when to come back.",
@@ -231,106 +206,7 @@ export const errorTable = {
     6,
     "The database refused: the placement is not active in this cell (CF001).",
   ),
-  // The control plane: who may ask.
-  UNAUTHENTICATED: entry(401, "client", "never", 77, "No valid token was presented."),
-  TOKEN_EXPIRED: entry(401, "client", "never", 77, "The token has expired."),
-  FORBIDDEN: entry(403, "client", "never", 77, "The token's role may not do this."),
-  // The control plane: what is asked for.
-  VALIDATION_FAILED: entry(
-    400,
-    "client",
-    "never",
-    64,
-    "The request body or a parameter is not valid.",
-  ),
-  IMPORT_INVALID: entry(
-    422,
-    "client",
-    "never",
-    64,
-    "The import file has bad lines; nothing was applied.",
-  ),
-  NOT_FOUND: entry(404, "client", "never", 5, "There is nothing at this address."),
-  CELL_UNKNOWN: entry(404, "client", "never", 5, "There is no such cell."),
-  KEYSPACE_UNKNOWN: entry(404, "client", "never", 5, "There is no such keyspace."),
-  OP_UNKNOWN: entry(404, "client", "never", 5, "There is no such operation."),
-  TOKEN_UNKNOWN: entry(404, "client", "never", 5, "There is no such token."),
-  CLAIM_UNKNOWN: entry(404, "client", "never", 5, "Nobody has claimed this name."),
-  CLAIM_TAKEN: entry(409, "client", "never", 6, "The name is claimed for another tenant."),
-  TENANT_DELETED: entry(
-    409,
-    "client",
-    "never",
-    6,
-    "A tenant with this id was deleted: ids are not used again.",
-  ),
-  TENANT_EXISTS: entry(409, "client", "never", 6, "A tenant with this id exists."),
-  CELL_EXISTS: entry(
-    409,
-    "client",
-    "never",
-    6,
-    "A cell with this id exists, or existed: ids are not reused.",
-  ),
-  KEYSPACE_EXISTS: entry(409, "client", "never", 6, "A keyspace with this name exists."),
-  STATE_CONFLICT: entry(
-    409,
-    "client",
-    "never",
-    6,
-    "The object is not in a state in which this can be done.",
-  ),
-  IDEMPOTENCY_MISMATCH: entry(
-    422,
-    "client",
-    "never",
-    6,
-    "The Idempotency-Key was used for a different request.",
-  ),
-  IDEMPOTENCY_IN_FLIGHT: entry(
-    409,
-    "client",
-    "safe",
-    6,
-    "A request with this Idempotency-Key is being served.",
-  ),
-  // The control plane: rules that protect the fleet.
-  CAPACITY_EXHAUSTED: entry(
-    409,
-    "control",
-    "never",
-    4,
-    "No cell may take the tenant; `explain placement` says why, cell by cell.",
-  ),
-  SCHEMA_UNFIT: entry(
-    409,
-    "control",
-    "never",
-    4,
-    "The schema does not keep tenants apart yet; each finding says how to mend it.",
-  ),
-  DATABASE_UNFIT: entry(
-    409,
-    "control",
-    "never",
-    4,
-    "The database lacks a setting or a grant; each finding says how to mend it.",
-  ),
-  SAFETY_RULE: entry(409, "control", "never", 4, "A safety rule of the fleet forbids this now."),
-  LEASE_TOO_LONG: entry(
-    409,
-    "control",
-    "never",
-    4,
-    "Failover is refused while leases are long: a takeover would have to wait one out.",
-  ),
-  RECOVERING: entry(
-    503,
-    "control",
-    "safe",
-    4,
-    "The control plane was restored from an older state and is reconciling with cells and routers.",
-  ),
+  ...controlErrors,
   // Trouble.
   OP_FAILED: entry(
     500,

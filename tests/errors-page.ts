@@ -2,7 +2,8 @@
  * Writes docs/errors.md from the error table, so that the page cannot say anything else than the
  * code does. `contract.golden.test.ts` compares; `npm run golden` writes.
  */
-import { type ErrorSource, errorCodes, errorTable } from "../contract/errors.ts";
+import type { ErrorSource } from "../contract/error-entry.ts";
+import { errorCodes, errorTable } from "../contract/errors.ts";
 import { sqlStates } from "../contract/sql-states.ts";
 
 const sources: Readonly<Record<ErrorSource, string>> = {

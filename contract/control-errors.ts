@@ -1,0 +1,105 @@
+/** The rows of the error table that the control plane raises: who may ask, what is asked for, rules of the fleet. */
+import { type ErrorEntry, entry } from "./error-entry.ts";
+
+export const controlErrors = {
+  // The control plane: who may ask.
+  UNAUTHENTICATED: entry(401, "client", "never", 77, "No valid token was presented."),
+  TOKEN_EXPIRED: entry(401, "client", "never", 77, "The token has expired."),
+  FORBIDDEN: entry(403, "client", "never", 77, "The token's role may not do this."),
+  // The control plane: what is asked for.
+  VALIDATION_FAILED: entry(
+    400,
+    "client",
+    "never",
+    64,
+    "The request body or a parameter is not valid.",
+  ),
+  IMPORT_INVALID: entry(
+    422,
+    "client",
+    "never",
+    64,
+    "The import file has bad lines; nothing was applied.",
+  ),
+  NOT_FOUND: entry(404, "client", "never", 5, "There is nothing at this address."),
+  CELL_UNKNOWN: entry(404, "client", "never", 5, "There is no such cell."),
+  KEYSPACE_UNKNOWN: entry(404, "client", "never", 5, "There is no such keyspace."),
+  OP_UNKNOWN: entry(404, "client", "never", 5, "There is no such operation."),
+  TOKEN_UNKNOWN: entry(404, "client", "never", 5, "There is no such token."),
+  CLAIM_UNKNOWN: entry(404, "client", "never", 5, "Nobody has claimed this name."),
+  CLAIM_TAKEN: entry(409, "client", "never", 6, "The name is claimed for another tenant."),
+  TENANT_DELETED: entry(
+    409,
+    "client",
+    "never",
+    6,
+    "A tenant with this id was deleted: ids are not used again.",
+  ),
+  TENANT_EXISTS: entry(409, "client", "never", 6, "A tenant with this id exists."),
+  CELL_EXISTS: entry(
+    409,
+    "client",
+    "never",
+    6,
+    "A cell with this id exists, or existed: ids are not reused.",
+  ),
+  KEYSPACE_EXISTS: entry(409, "client", "never", 6, "A keyspace with this name exists."),
+  STATE_CONFLICT: entry(
+    409,
+    "client",
+    "never",
+    6,
+    "The object is not in a state in which this can be done.",
+  ),
+  IDEMPOTENCY_MISMATCH: entry(
+    422,
+    "client",
+    "never",
+    6,
+    "The Idempotency-Key was used for a different request.",
+  ),
+  IDEMPOTENCY_IN_FLIGHT: entry(
+    409,
+    "client",
+    "safe",
+    6,
+    "A request with this Idempotency-Key is being served.",
+  ),
+  // The control plane: rules that protect the fleet.
+  CAPACITY_EXHAUSTED: entry(
+    409,
+    "control",
+    "never",
+    4,
+    "No cell may take the tenant; `explain placement` says why, cell by cell.",
+  ),
+  SCHEMA_UNFIT: entry(
+    409,
+    "control",
+    "never",
+    4,
+    "The schema does not keep tenants apart yet; each finding says how to mend it.",
+  ),
+  DATABASE_UNFIT: entry(
+    409,
+    "control",
+    "never",
+    4,
+    "The database lacks a setting or a grant; each finding says how to mend it.",
+  ),
+  SAFETY_RULE: entry(409, "control", "never", 4, "A safety rule of the fleet forbids this now."),
+  LEASE_TOO_LONG: entry(
+    409,
+    "control",
+    "never",
+    4,
+    "Failover is refused while leases are long: a takeover would have to wait one out.",
+  ),
+  RECOVERING: entry(
+    503,
+    "control",
+    "safe",
+    4,
+    "The control plane was restored from an older state and is reconciling with cells and routers.",
+  ),
+} as const satisfies Record<string, ErrorEntry>;
