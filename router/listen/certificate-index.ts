@@ -40,5 +40,6 @@ export function indexCertificates<One extends Named>(
 /** `host` as in a request: lower case, without a port. */
 export function covers({ names }: Named, host: string): boolean {
   const wanted = canonicalHost(host);
+  if (wanted.startsWith("*")) return false;
   return names.includes(wanted) || names.includes(wildcardOf(wanted) ?? wanted);
 }

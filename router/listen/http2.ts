@@ -10,13 +10,17 @@ import {
   type Http2ServerResponse,
   type ServerHttp2Session,
 } from "node:http2";
+import { CellError, type ErrorCode } from "../../contract/errors.ts";
 import type { Clock } from "../../runtime/clock.ts";
+import { buildRefusal } from "../answer/refuse.ts";
 import { type ListenLimits, streamLimits } from "./limits.ts";
 import { asHttp1 } from "./stream-request.ts";
 
 export type Http2Options = {
   readonly clock: Clock;
   readonly limits: ListenLimits;
+  readonly routerId: string;
+  readonly onBadInput: (code: ErrorCode) => void;
   readonly onRequest: (req: IncomingMessage, res: ServerResponse, expectsContinue: boolean) => void;
 };
 
@@ -42,6 +46,10 @@ export function createHttp2(options: Http2Options): Http2Side {
       // A session that began after the announcement is told with its first stream.
       if (leaving && session !== undefined) tell(session as ServerHttp2Session, told);
       const client = asHttp1(req, res);
+      if (headBytes(req.rawHeaders) > options.limits.headerBytesMax) {
+        refuseHead(client.res, options);
+        return;
+      }
       options.onRequest(client.req, client.res, expectsContinue);
     };
   server.on("request", serve(false));
@@ -62,6 +70,18 @@ export function createHttp2(options: Http2Options): Http2Side {
       for (const session of sessions) session.close();
     },
   };
+}
+
+const headBytes = (raw: readonly string[]): number =>
+  raw.reduce((sum, part) => sum + part.length, 0);
+
+/** Node holds a client to the size of heads only once it has acknowledged our settings. */
+function refuseHead(res: ServerResponse, { routerId, onBadInput }: Http2Options): void {
+  onBadInput("HEADERS_TOO_LARGE");
+  const error = new CellError("HEADERS_TOO_LARGE", "The header section is larger than the limit.");
+  const refusal = buildRefusal(error, routerId, "");
+  res.writeHead(refusal.status, [...refusal.headers]);
+  res.end(refusal.body);
 }
 
 const settings = (limits: ListenLimits) => ({
