@@ -3,6 +3,7 @@
  * once, with setting, value and rule; relations between settings are rules too.
  */
 import { BlockList } from "node:net";
+import { availableParallelism } from "node:os";
 import { z } from "zod";
 import { CellError } from "../contract/errors.ts";
 import { routerIdSchema } from "../contract/ids.ts";
@@ -101,7 +102,7 @@ const settingsSchema = z.strictObject({
   queueMs: whole(0, 60_000).default(2000),
   pendingMax: whole(0, 100_000).default(256),
   connectionsMax: whole(1, 10_000).default(256),
-  /** Of one tenant, in one router or worker of it; 0: no ceiling. The table's policy may say less. */
+  /** Of one tenant; 0: no ceiling. The table's policy may say less. */
   tenantInflightMax: whole(0, 1_000_000).default(256),
   /** Requests under way in all; close to it the least important are refused first. */
   inflightMax: whole(1, 1_000_000).default(8192),
@@ -140,7 +141,9 @@ const settingsSchema = z.strictObject({
   jwksRefreshMs: whole(1000, 86_400_000).default(600_000),
   jwksCooldownMs: whole(100, 3_600_000).default(30_000),
   /** Threads that serve; `auto`: one per core. Totals are divided among them: workers/share.ts. */
-  workers: z.union([z.literal("auto"), whole(1, 256)]).default(1),
+  workers: z
+    .union([z.literal("auto").transform(() => availableParallelism()), whole(1, 256)])
+    .default(1),
   /** Another process may listen on the same addresses: for a restart of the whole process. */
   reusePort: z.enum(["on", "off"]).default("off"),
   /** From the signal, which `/readyz` shows at once, to the first farewell: time to notice. */

@@ -2,7 +2,6 @@
  * Assembles a router and runs it: `startRouter` for whoever holds one in the hand, `runRouter` for the
  * command line, which lives until it is told to stop.
  */
-import { availableParallelism } from "node:os";
 import { release } from "../contract/release.ts";
 import { type Clock, systemClock } from "../runtime/clock.ts";
 import { createLifecycle, type Lifecycle } from "../runtime/lifecycle.ts";
@@ -67,11 +66,10 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
 
 /** One thread needs no others: what `--workers 1` says is what a router always was. */
 function choosePlane(options: RouterOptions): Plane {
-  const { workers: wanted } = options.config;
-  const workers = wanted === "auto" ? availableParallelism() : wanted;
+  const { workers } = options.config;
   if (workers === 1) return createThreadPlane(options);
   const { write = (lines: string) => void process.stdout.write(lines), workerThread } = options;
-  return createWorkersPlane({ ...options, workers, write, thread: workerThread });
+  return createWorkersPlane({ ...options, write, thread: workerThread });
 }
 
 async function start(

@@ -189,7 +189,8 @@ export async function openDoors(
   status.listening = true;
   lifecycle.onClose("listener", async () => {
     status.draining = true;
-    log.event("router.draining", { graceMs: config.drainMs });
+    // Of many workers the main thread speaks for all.
+    if (sockets === undefined) log.event("router.draining", { graceMs: config.drainMs });
     // Load balancers read /readyz now and then; until they have, requests are still served.
     if (config.drainDelayMs > 0) await clock.sleep(config.drainDelayMs, hurry.signal);
     await listeners.drain(hurry.signal);

@@ -71,7 +71,7 @@ export function createProtection(options: ProtectionOptions) {
 }
 
 function createLimits({ config, clock, random, metrics }: ProtectionOptions): LimitsContext {
-  const tenants = new TenantLimits(clock.monotonicMs, config.tenantInflightMax);
+  const tenants = new TenantLimits(clock.monotonicMs, config.tenantInflightMax, config.workers);
   const overload = new Overload(clock, {
     inFlightMax: config.inflightMax,
     lateMs: config.shedLateMs,

@@ -8,6 +8,7 @@
  */
 import type { KeyspaceName, TenantId } from "../../contract/ids.ts";
 import type { TenantLimit, TrafficPolicy } from "../../contract/traffic-policy.ts";
+import { shareOfLimit } from "../workers/share.ts";
 
 export const tenantLimitReasons = ["in-flight", "rate"] as const;
 export type TenantLimitReason = (typeof tenantLimitReasons)[number];
@@ -38,6 +39,7 @@ export type TenantRefusal = {
 export class TenantLimits {
   readonly #monotonicMs: () => number;
   readonly #inFlightMax: number;
+  readonly #workers: number;
   readonly #shares = new Map<KeyspaceName, Map<TenantId, TenantShare>>();
   #size = 0;
   #sweepAt = idleKept;
@@ -46,8 +48,12 @@ export class TenantLimits {
   #rules: ReadonlyMap<string, ReadonlyMap<string, Rule>> = new Map();
   #generation = 0;
 
-  /** `inFlightMax`: ceiling of requests under way, not of tunnels, which cost little; 0: none. */
-  constructor(monotonicMs: () => number, inFlightMax: number) {
+  /**
+   * `inFlightMax`: ceiling of requests under way, not of tunnels, which cost little; 0: none.
+   * The policy speaks of a whole router: of it, one in `workers` parts is used here.
+   */
+  constructor(monotonicMs: () => number, inFlightMax: number, workers: number = 1) {
+    this.#workers = workers;
     this.#monotonicMs = monotonicMs;
     this.#inFlightMax = inFlightMax === 0 ? Infinity : inFlightMax;
   }
@@ -62,8 +68,8 @@ export class TenantLimits {
     const limits = policy?.tenantLimits;
     if (limits === this.#policy) return;
     this.#policy = limits;
-    this.#default = ruleOf(limits?.default);
-    this.#rules = rulesByKeyspace(limits?.tenants ?? {});
+    this.#default = ruleOf(limits?.default, this.#workers);
+    this.#rules = rulesByKeyspace(limits?.tenants ?? {}, this.#workers);
     this.#generation += 1;
   }
 
@@ -172,9 +178,9 @@ const tooMany = (limit: number): TenantRefusal => ({
 const filled = ({ tokens, atMs, rule: { perMs, burst } }: TenantShare, nowMs: number): number =>
   burst === Infinity ? Infinity : Math.min(burst, tokens + (nowMs - atMs) * perMs);
 
-function ruleOf(limit: TenantLimit | undefined): Rule {
-  if (limit === undefined) return noRule;
-  const { inFlightMax = Infinity, perSecond, burst } = limit;
+function ruleOf(whole: TenantLimit | undefined, workers: number): Rule {
+  if (whole === undefined) return noRule;
+  const { inFlightMax = Infinity, perSecond, burst } = shareOfLimit(whole, workers);
   if (perSecond === undefined) return { ...noRule, inFlightMax };
   return {
     inFlightMax,
@@ -184,13 +190,13 @@ function ruleOf(limit: TenantLimit | undefined): Rule {
 }
 
 /** `acme` of the default keyspace, or `KEYSPACE/acme`. */
-function rulesByKeyspace(tenants: Readonly<Record<string, TenantLimit>>) {
+function rulesByKeyspace(tenants: Readonly<Record<string, TenantLimit>>, workers: number) {
   const rules = new Map<string, Map<string, Rule>>();
   for (const [name, limit] of Object.entries(tenants)) {
     const at = name.indexOf("/");
     const keyspace = at < 0 ? "default" : name.slice(0, at);
     const inside = rules.get(keyspace) ?? new Map<string, Rule>();
-    inside.set(name.slice(at + 1), ruleOf(limit));
+    inside.set(name.slice(at + 1), ruleOf(limit, workers));
     rules.set(keyspace, inside);
   }
   return rules;

@@ -73,12 +73,16 @@ type Opening = {
   life: TunnelLife | undefined;
 };
 
+const tunnelListenersMax = 30;
+
 export function createTunnels(context: ServeContext, limits: TunnelLimits): Tunnels {
   const open = new Set<Opening>();
   const counts: TenantCounts = new Map();
   return {
     serve: (req, socket, head) => {
       socket.on("error", () => socket.destroy());
+      // Each part of a tunnel's life waits for its end: more than Node takes for a leak.
+      socket.setMaxListeners(tunnelListenersMax);
       const record = beginRecord(context, req);
       const opening = { context, limits, counts, req, socket, head, record, life: undefined };
       socket.once("close", () => {

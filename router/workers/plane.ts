@@ -21,7 +21,6 @@ import { addWorkerGauges, createWorkerMetrics, type WorkerMetrics } from "./work
 import { spawnThread } from "./worker-port.ts";
 
 export type WorkersPlaneOptions = PlaneOptions & {
-  readonly workers: number;
   /** Whole lines of the workers' logs. */
   readonly write: (lines: string) => void;
   /** Where a worker's thread begins; for tests of threads that break. */
@@ -29,7 +28,7 @@ export type WorkersPlaneOptions = PlaneOptions & {
 };
 
 export function createWorkersPlane(options: WorkersPlaneOptions): Plane {
-  const { config, log, workers } = options;
+  const { config, log } = options;
   const { clock = systemClock, random = systemRandom } = options;
   const registry = createMetrics();
   const metrics = createRouterMetrics(registry);
@@ -41,9 +40,10 @@ export function createWorkersPlane(options: WorkersPlaneOptions): Plane {
   // Whoever opens the doors hears of it.
   sockets.catch(() => {});
   const conductor = new Conductor({
-    ...{ workers, clock, log, metrics: workerMetrics, spawn: spawnThread(options.thread) },
+    ...{ clock, log, metrics: workerMetrics, spawn: spawnThread(options.thread) },
+    workers: config.workers,
     // The delay is waited for once, here.
-    config: { ...shareOfConfig(config, workers), drainDelayMs: 0 },
+    config: { ...shareOfConfig(config), drainDelayMs: 0 },
     openDoors: async () => (await sockets).open(),
     onLines: options.write,
     onSeen: counts.add,

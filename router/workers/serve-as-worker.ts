@@ -6,6 +6,7 @@
  */
 import type { Server } from "node:net";
 import type { MessagePort, Transferable } from "node:worker_threads";
+import { CellError } from "../../contract/errors.ts";
 import { release } from "../../contract/release.ts";
 import { TableState } from "../../contract/table-state.ts";
 import { must, unreachable } from "../../runtime/assert.ts";
@@ -21,6 +22,8 @@ import { type FromWorker, readToWorker, type ToWorker, type WorkerStart } from "
 
 /** What was seen of cells is told so often. */
 const tellEveryMs = 500;
+/** Some turns of the event loop. */
+const closedMs = 20;
 
 type Post = (message: FromWorker, moving?: readonly Server[]) => void;
 
@@ -40,7 +43,7 @@ export function serveAsWorker(port: MessagePort, start: WorkerStart): void {
   });
   const worker = new ServingWorker({ start, post, log, lines });
   port.on("message", (value) => worker.hear(readToWorker(value)));
-  void worker.open();
+  worker.open().catch(worker.fail);
 }
 
 class ServingWorker {
@@ -102,7 +105,7 @@ class ServingWorker {
         this.#follow(message.body);
         return;
       case "open":
-        void this.#open(message.doors);
+        this.#open(message.doors).catch(this.fail);
         return;
       case "hand-over": {
         const doors = must(this.#doors, "doors to hand over").sockets;
@@ -152,8 +155,17 @@ class ServingWorker {
     this.#post({ kind: "opened" });
   }
 
+  /** Settings that do not hold are told as what they are; anything else is a crash. */
+  readonly fail = (error: unknown): void => {
+    if (!(error instanceof CellError)) throw error;
+    const { code, message, nextSteps } = error;
+    this.#post({ kind: "failed", error: { code, message, nextSteps } });
+  };
+
   async #leave(): Promise<void> {
     await this.#lifecycle.close();
+    // What was cut is counted and logged when its sockets say that they are closed.
+    await systemClock.sleep(closedMs);
     this.#tell();
     this.#lines.flush();
     this.#post({ kind: "drained", metrics: this.#serving.registry.dump() });

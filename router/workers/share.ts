@@ -1,28 +1,33 @@
 /**
- * Pure: what one worker may use of what the settings allow the router. Totals are divided, rounded up,
- * so that all workers together keep them, give or take one per worker. The system spreads connections,
- * not requests: one worker may reach its share while others have room.
+ * Pure: what one worker may use of what the settings and the table's policy allow the router. Totals are
+ * divided, rounded up, so that all workers together keep them, give or take one per worker; rates are
+ * divided as they are. The system spreads connections, not requests: one worker may reach its share
+ * while others have room.
  */
+import type { TenantLimit } from "../../contract/traffic-policy.ts";
 import type { RouterConfig } from "../config.ts";
 
-/** The share of one in `workers` of a total. */
-export const shareOf = (total: number, workers: number): number => Math.ceil(total / workers);
-
 const totals = [
-  "heldMax",
-  "heldPerKeyMax",
-  "fanOutsMax",
-  "pendingMax",
-  "connectionsMax",
-  "clientsMax",
-  "explainRequestsMax",
-  "explainBytesMax",
-  "staleBytesMax",
-  "wsMax",
-  "wsPerTenantMax",
-] as const satisfies readonly (keyof RouterConfig)[];
+  ...(["heldMax", "heldPerKeyMax", "fanOutsMax", "inflightMax", "tenantInflightMax"] as const),
+  ...(["pendingMax", "connectionsMax", "cellInflightMax", "cellPendingMax"] as const),
+  ...(["clientsMax", "clientsPerIpMax", "wsMax", "wsPerTenantMax"] as const),
+  ...(["explainRequestsMax", "explainBytesMax", "staleBytesMax"] as const),
+] satisfies readonly (keyof RouterConfig)[];
 
-export function shareOfConfig(config: RouterConfig, workers: number): RouterConfig {
+/** For one of `config.workers`. */
+export function shareOfConfig(config: RouterConfig): RouterConfig {
+  const { workers } = config;
   const shares = totals.map((name) => [name, shareOf(config[name], workers)] as const);
   return { ...config, ...Object.fromEntries(shares) };
 }
+
+export function shareOfLimit(limit: TenantLimit, workers: number): TenantLimit {
+  const { inFlightMax, perSecond, burst } = limit;
+  return {
+    ...(inFlightMax === undefined ? {} : { inFlightMax: shareOf(inFlightMax, workers) }),
+    ...(perSecond === undefined ? {} : { perSecond: perSecond / workers }),
+    ...(burst === undefined ? {} : { burst: shareOf(burst, workers) }),
+  };
+}
+
+const shareOf = (total: number, workers: number): number => Math.ceil(total / workers);
