@@ -1,10 +1,11 @@
-/** `cellctl explain …`: an error code, a kind of object, or why a tenant is where it is. */
+/** `cellctl explain …`: an error code, a kind of object, why a tenant is where it is, what became of a request. */
 import { explanationSchema } from "../../contract/explanation.ts";
 import { apiPath } from "../api.ts";
 import { sizeOf } from "../declared-size.ts";
+import { explainRequest } from "../explain-request.ts";
 import { type Explained, explainWord } from "../explanations.ts";
 import { usage } from "../failures.ts";
-import { type Options, type Register, text } from "../grammar.ts";
+import { collect, type Options, type Register, text, texts } from "../grammar.ts";
 import type { View } from "../render/output.ts";
 import { explanationView } from "../render/views.ts";
 import type { Session } from "../session.ts";
@@ -24,20 +25,29 @@ export const register: Register = (noun, bind) => {
     noun
       .argument(
         "<word>",
-        "an error code, a kind (cell, tenant, op …), a field (cell.lease), or `placement`",
+        "an error code, a kind (cell, tenant, op …), a field (cell.lease), `placement` or `request`",
       )
-      .argument("[tenant]", "after `placement`: the tenant, existing or not")
+      .argument("[name]", "after `placement`: the tenant, existing or not; after `request`: its id")
       .option("--keyspace <keyspace>", "placement: in this keyspace (default: default)")
       .option("--tier <name>", "placement, what if: of this tier")
       .option("--region <name>", "placement, what if: in this region")
       .option("--cell <cell>", "placement, what if: asked for by name")
       .option("--size <bytes>", "placement, what if: of this size, such as 2GiB")
-      .option("--rps <requests>", "placement, what if: with so many requests per second"),
-    async (session, [word = "", tenant], options) => {
-      if (tenant !== undefined && word !== "placement") {
+      .option("--rps <requests>", "placement, what if: with so many requests per second")
+      .option(
+        "--router-admin <url>",
+        "request: ask this router, by its admin port (repeatable; default: all that the fleet knows)",
+        collect,
+      ),
+    async (session, [word = "", name], options) => {
+      if (word === "request") {
+        if (name !== undefined) return explainRequest(session, name, texts(options, "routerAdmin"));
+        throw usage("which request?", "cellctl explain request ID   (the answer's x-request-id)");
+      }
+      if (name !== undefined && word !== "placement") {
         throw usage(`"${word}" takes nothing after it`, "cellctl explain placement TENANT");
       }
-      if (tenant !== undefined) return explainPlacement(session, tenant, options);
+      if (name !== undefined) return explainPlacement(session, name, options);
       await session.out.one(explainWord(word), explainedView);
       return 0;
     },
