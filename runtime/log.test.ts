@@ -32,6 +32,15 @@ test("an event is one line of JSON, whatever stands in its fields", () => {
   });
 });
 
+test("fields that are JSON already make the same line", () => {
+  const [line = "", same = ""] = linesOf("info", (log) => {
+    log.event("move.done", { moveId: "m-1" });
+    log.written("move.done", '"moveId":"m-1"');
+  });
+  expect(same).toBe(line);
+  expect(linesOf("warn", (log) => log.written("move.done", ""))).toEqual([]);
+});
+
 test("what is below the level is not written", () => {
   const lines = linesOf("warn", (log) => {
     log.event("move.done", { moveId: "m" });

@@ -17,6 +17,8 @@ export type Log<Events extends { [name in keyof Events]: LogFields }> = {
     fields: Events[Name],
     level?: LogLevel,
   ) => void;
+  /** The same of fields that are JSON already, without braces: for events that come with every request. */
+  readonly written: <Name extends keyof Events & string>(name: Name, fields: string) => void;
 };
 
 export type LogOptions = {
@@ -31,15 +33,42 @@ export function createLog<Events extends { [name in keyof Events]: LogFields }>(
   options: LogOptions,
 ): Log<Events> {
   const least = logLevels.indexOf(options.level);
+  const time = createTimeText(options.clock);
   return {
+    written: (name, fields) => {
+      if (logLevels.indexOf("info") < least) return;
+      const head = `{"time":"${time()}","level":"info","part":"${options.part}","event":"${name}"`;
+      options.write(`${head},${fields}}\n`);
+    },
     event: (name, fields, level = "info") => {
       if (logLevels.indexOf(level) < least) return;
       options.write(
-        `${JSON.stringify({ time: isoTime(options.clock.nowMs()), level, part: options.part, event: name, ...fields })}\n`,
+        `${JSON.stringify({ time: time(), level, part: options.part, event: name, ...fields })}\n`,
       );
     },
   };
 }
+
+/** Many lines are written in one millisecond. */
+function createTimeText(clock: Clock): () => string {
+  let ofMs = Number.NaN;
+  let text = "";
+  return () => {
+    const nowMs = clock.nowMs();
+    if (nowMs !== ofMs) {
+      ofMs = nowMs;
+      text = isoTime(nowMs);
+    }
+    return text;
+  };
+}
+
+/** JSON of a text; most texts need nothing but their quotes. */
+export const jsonText = (text: string): string =>
+  plainText.test(text) ? `"${text}"` : JSON.stringify(text);
+
+/** Printable ASCII without quote and backslash. */
+const plainText = /^[ !#-[\]-~]*$/;
 
 /** An error as log fields: the code if there is one, the message, the cause's message. */
 export function errorFields(error: unknown): LogFields {

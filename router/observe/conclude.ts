@@ -30,7 +30,7 @@ export function conclude(context: Concluding, record: RequestRecord, endedMs: nu
     context.tenants.note(tenantLabel(record.identity));
   }
   if (wantsLine(context.accessLog, record, context.random.unit)) {
-    context.log.event("request.done", record.fields(endedMs));
+    context.log.written("request.done", record.line(endedMs));
   }
   context.remembered.consider(record, endedMs);
   if (record.spans !== undefined) context.tracing?.end(record, record.spans, endedMs);

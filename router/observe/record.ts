@@ -4,6 +4,7 @@ import type { CellId } from "../../contract/ids.ts";
 import type { FoundRoute } from "../../contract/keyspace-routes.ts";
 import type { RouteClass } from "../../contract/service-route.ts";
 import type { HopTimes } from "../../runtime/http/forward.ts";
+import { jsonText } from "../../runtime/log.ts";
 import type { Identity } from "../receive/identify.ts";
 import type { Trace } from "../receive/rewrite-headers.ts";
 import type { RouterEvents } from "./events.ts";
@@ -96,6 +97,23 @@ export class RequestRecord {
     };
   }
 
+  /** The same as JSON without braces, at a fifth of the cost; a test holds the two together. */
+  line(endedMs: number): string {
+    const { identity, trace, times } = this;
+    return `"req_id":${jsonText(trace.requestId)},"trace_id":"${trace.traceId}",\
+"span_id":"${trace.spanId}","peer":${jsonText(this.peer)},"method":${jsonText(this.method)},\
+"path":${jsonText(this.path)},"proto":${jsonText(this.proto)},"status":${this.status},\
+"dur_ms":${round(endedMs - this.startedMs)},"overhead_ms":${round(this.ownMs(endedMs))},\
+"hold_ms":${round(this.holdMs)},"queue_ms":${round(times.queueMs)},\
+"connect_ms":${round(times.connectMs)},"ttfb_ms":${round(times.firstByteMs)},\
+"cell":${orNull(this.cell)},"tenant":${orNull(identity?.tenant)},\
+"keyspace":${orNull(identity?.keyspace)},"source":${orNull(identity?.source)},\
+"epoch":${this.route?.epoch ?? null},"revision":${this.revision ?? null},\
+"service":${orNull(this.service)},"upstream":${orNull(this.upstream)},"attempt":${this.attempt},\
+"bytes_in":${this.bytesIn},"bytes_out":${this.bytesOut},"err_code":${orNull(this.errorCode)},\
+"flag":${jsonText(this.flag)}`;
+  }
+
   /** The router's own time before a cell was asked, or in all if none was. */
   ownMs(endedMs: number): number {
     return Math.max(0, (this.forwardedMs ?? endedMs) - this.startedMs - this.holdMs);
@@ -112,6 +130,8 @@ export class RequestRecord {
     metrics.connect.observe(this.times.connectMs / 1000);
   }
 }
+
+const orNull = (text: string | undefined): string => (text === undefined ? "null" : jsonText(text));
 
 const round = (ms: number): number => Math.round(ms * 100) / 100;
 
