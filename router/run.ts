@@ -14,6 +14,7 @@ import { type ReadyCheck, startAdmin } from "./observe/admin.ts";
 import type { RouterEvents } from "./observe/events.ts";
 import { createThreadPlane, type Plane } from "./plane.ts";
 import { openTable } from "./table/open-table.ts";
+import { createLineBatch } from "./workers/line-batch.ts";
 import { createWorkersPlane } from "./workers/plane.ts";
 
 export type RouterOptions = {
@@ -157,11 +158,14 @@ export async function runRouter(options: RunRouterOptions): Promise<number> {
   const config = parseRouterConfig(options.flags);
   const { source } = config;
   const token = source.kind === "static" ? "" : await resolveSecret(source.token, options.env);
+  // A write per line would cost more than the line.
+  const lines = createLineBatch(systemClock, (text) => process.stdout.write(text));
+  process.once("exit", lines.flush);
   const log = createLog<RouterEvents>({
     clock: systemClock,
     part: "router",
     level: config.logLevel,
-    write: (line) => process.stdout.write(line),
+    write: lines.write,
   });
   const stopped = new Promise<undefined>((resolve) => {
     process.once("SIGTERM", () => resolve(undefined));
@@ -178,5 +182,7 @@ export async function runRouter(options: RunRouterOptions): Promise<number> {
   for (const signal of ["SIGTERM", "SIGINT"]) process.off(signal, router.hurry);
   process.off("SIGHUP", onHangUp);
   process.off("SIGUSR2", onRestart);
+  process.off("exit", lines.flush);
+  lines.flush();
   return failure === undefined ? 0 : 1;
 }
