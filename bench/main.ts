@@ -11,7 +11,7 @@ const benches: Readonly<Record<string, Bench>> = {
     run: async (args) => (await import("./router.ts")).run(args),
   },
   table: {
-    what: "[TENANTS]  a million tenants: import, snapshot, a router's load time, memory and lookups",
+    what: "[--uuid] [TENANTS...]  the routing table alone; --fleet [TENANTS]: through a real control plane",
     run: async (args) => (await import("./table.ts")).run(args),
   },
   propagation: {

@@ -56,7 +56,7 @@ export class TenantMerge {
   constructor(old: TenantBase, changes: SlotTable, key: HashKey) {
     const { bits, count, usedBytes } = old.image;
     const most = count + changes.size;
-    const isFitting = most <= 4 * 2 ** bits && most * 2 >= 2 ** bits;
+    const isFitting = most <= 8 * 2 ** bits && most * 2 >= 2 ** bits;
     this.#old = old;
     this.#oldText = Buffer.from(old.arena.buffer, old.arena.byteOffset, old.arena.byteLength);
     this.#changes = changes;
