@@ -28,6 +28,7 @@ import type { Address, AgentConfig } from "./config.ts";
 import { DatabaseSession } from "./database-session.ts";
 import { Gate } from "./gate.ts";
 import type { GateView } from "./gate-decision.ts";
+import { openGateTls } from "./gate-tls.ts";
 import { createIngress, type IngressOptions } from "./ingress.ts";
 import { LeaseKeeper } from "./lease-keeper.ts";
 import { OwnershipCache } from "./ownership-cache.ts";
@@ -117,7 +118,7 @@ async function assemble(options: AgentOptions, lifecycle: Lifecycle): Promise<Ag
     onDone: (status, code) => noteDone(counters, status, code),
   };
   const table = await followConfigured(options, lifecycle, signatures.follow);
-  const endpoint = await openGate(ingress, config, lifecycle, () => lease.tick());
+  const endpoint = await openGate(ingress, options, lifecycle, () => lease.tick());
   const known = { instance, endpoint, pool, session, lease, stage, wouldRefuse };
   sync = startSync(
     options,
@@ -173,15 +174,16 @@ function viewOf(known: {
 /** Returns the address for routers. */
 async function openGate(
   ingress: IngressOptions,
-  config: AgentConfig,
+  options: AgentOptions,
   lifecycle: Lifecycle,
   onReview: () => void,
 ): Promise<string> {
-  const { clock } = ingress;
+  const { config, clock } = options;
   const tunnels = createTunnels(ingress);
-  const server = createIngress(ingress, isWebSocketUpgrade);
+  const tls = config.tls && (await openGateTls(config.tls, options, lifecycle));
+  const server = createIngress(ingress, isWebSocketUpgrade, tls?.createServer);
   server.on("upgrade", tunnels.serve);
-  const listening = await listen(server, config.listen);
+  const listening = await listen(server, config.listen, tls === undefined ? "http" : "https");
   lifecycle.onClose("gate", async () => {
     tunnels.close();
     await closeServer(server, clock);
@@ -204,10 +206,14 @@ function clockwork(clock: Clock, everyMs: number, run: () => void): () => void {
   return () => timer.cancel();
 }
 
-async function listen(server: Server, address: Address): Promise<string> {
+async function listen(
+  server: Server,
+  address: Address,
+  scheme: "http" | "https" = "http",
+): Promise<string> {
   const { port } = await listenOn(server, address);
   const host = address.host.includes(":") ? `[${address.host}]` : address.host;
-  return `http://${host}:${port}`;
+  return `${scheme}://${host}:${port}`;
 }
 
 /** Accepts nothing more; exchanges in flight may end within the grace, then they are cut. */

@@ -3,6 +3,7 @@ import { z } from "zod";
 import { CellError } from "../../contract/errors.ts";
 import { type CellId, cellIdSchema } from "../../contract/ids.ts";
 import { parseSecretRef, secretRefRule } from "../../runtime/secret-ref.ts";
+import type { TlsFiles } from "../../runtime/tls/followed.ts";
 import { type SignatureMode, signatureModes } from "./router-signatures.ts";
 import { parseServices, type ServiceConfig } from "./service-flags.ts";
 
@@ -27,6 +28,8 @@ export type AgentConfig = {
   readonly table: { readonly trustKeys: string; readonly stateDir: string } | undefined;
   /** What becomes of requests without a valid signature of a router. */
   readonly routerSignatures: SignatureMode;
+  /** Absent: the gate listens in clear. `ca`: of routers, who must then show a certificate. */
+  readonly tls?: TlsFiles | undefined;
 };
 
 export const replicaLagMsDefault = 1000;
@@ -66,6 +69,9 @@ const flagsSchema = z.strictObject({
   endpoint: origin.optional(),
   trustKeys: z.string().min(1).optional(),
   stateDir: z.string().min(1).optional(),
+  tlsCert: z.string().min(1).optional(),
+  tlsKey: z.string().min(1).optional(),
+  tlsClientCa: z.string().min(1).optional(),
   /** Absent: `require` where the table is followed, else `off`. */
   routerSignatures: z.enum(signatureModes).optional(),
 });
@@ -83,6 +89,7 @@ export function parseAgentConfig(flags: unknown): AgentConfig {
     ),
     ...("problems" in services ? services.problems : []),
     ...relationProblems(parsed.data),
+    ...tlsProblems(parsed.data),
   ];
   if (!parsed.success || "problems" in services || problems.length > 0) {
     throw new CellError(
@@ -93,15 +100,28 @@ export function parseAgentConfig(flags: unknown): AgentConfig {
       },
     );
   }
-  const { upstream: _u, health: _h, replica: _r, trustKeys, stateDir, ...rest } = parsed.data;
+  const { upstream: _u, health: _h, replica: _r, trustKeys, stateDir, ...others } = parsed.data;
+  const { tlsCert: cert, tlsKey: key, tlsClientCa: ca, ...rest } = others;
   return {
     ...rest,
+    tls: cert === undefined ? undefined : { cert, key, ca },
     services: services.services,
     endpoint: rest.endpoint,
     queryDatabaseUrl: rest.queryDatabaseUrl,
     routerSignatures: rest.routerSignatures ?? (trustKeys === undefined ? "off" : "require"),
     table: trustKeys === undefined || stateDir === undefined ? undefined : { trustKeys, stateDir },
   };
+}
+
+/** A client's certificate can be asked for under TLS only. */
+function tlsProblems(flags: z.infer<typeof flagsSchema> | undefined): string[] {
+  const { tlsCert, tlsKey, tlsClientCa } = flags ?? {};
+  if ((tlsCert === undefined) !== (tlsKey === undefined)) {
+    return ["--tls-cert and --tls-key: need each other"];
+  }
+  return tlsClientCa !== undefined && tlsCert === undefined
+    ? ["--tls-client-ca: needs --tls-cert and --tls-key"]
+    : [];
 }
 
 /** A table on disk that nobody signed, or a signature over a table that is nowhere, is of no use. */

@@ -34,6 +34,7 @@ export type AgentEvents = {
   "table.lost": LogFields;
   "table.found": LogFields;
   "stats.failed": LogFields;
+  "tls.refused": { reason: string };
   "coverage.changed": { count: number; tables: string };
   "coverage.failed": LogFields;
   "app.found": { upstream: string };

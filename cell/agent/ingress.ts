@@ -5,7 +5,13 @@
  * Always true: a second instance is tried only if the first has certainly seen nothing; a position
  * that goes out with the answer to a write was read after the application had answered.
  */
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import {
+  createServer,
+  type IncomingMessage,
+  type Server,
+  type ServerOptions,
+  type ServerResponse,
+} from "node:http";
 import { CellError } from "../../contract/errors.ts";
 import { positionHeader } from "../../contract/headers.ts";
 import { filterHeaders, headerValues, listElements } from "../../contract/raw-headers.ts";
@@ -49,8 +55,9 @@ const limits: ForwardLimits = forwardLimits;
 export function createIngress(
   options: IngressOptions,
   shouldUpgrade: (req: IncomingMessage) => boolean,
+  create: (settings: ServerOptions) => Server = createServer,
 ): Server {
-  const server = createServer({
+  const server = create({
     shouldUpgradeCallback: shouldUpgrade,
     maxHeaderSize: headerBytesMax,
     headersTimeout: headersMs,

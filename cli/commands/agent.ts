@@ -22,6 +22,9 @@ export const register: Register = (noun, bind) => {
       "an instance that reads from the replica whose database is REF; repeat for more",
       collect,
     )
+    .option("--tls-cert <file>", "a certificate: routers then reach it by https:")
+    .option("--tls-key <file>", "its key")
+    .option("--tls-client-ca <file>", "routers must show a certificate of this authority")
     .option("--replica-lag-ms <ms>", "a replica further behind is not used (default: 1000)")
     .option("--query-database-url <ref>", "a login that may only read, for cellctl query")
     .option("--trust-keys <file>", "public keys of the control plane: follow the routing table")
