@@ -40,6 +40,8 @@ export const upstreamErrorReasons = [
   "reset",
   "protocol",
   "body",
+  /** Not even tried, because nothing listens there. */
+  "breaker",
 ] as const;
 export type UpstreamErrorReason = (typeof upstreamErrorReasons)[number];
 
@@ -81,6 +83,7 @@ const name = (rest: string) => `cellfleet_router_${rest}`;
 
 export const createRouterMetrics = (metrics: Metrics): RouterMetrics => ({
   ...trafficMetrics(metrics),
+  ...specialMetrics(metrics),
   ...tableMetrics(metrics),
   ...createLimitMetrics(metrics),
 });
@@ -90,9 +93,7 @@ type TableMetrics = Pick<
   "tableApplied" | "tableRefused" | "syncs" | "connected" | "resolves"
 >;
 
-function trafficMetrics(
-  metrics: Metrics,
-): Omit<RouterMetrics, keyof TableMetrics | keyof LimitMetrics> {
+function trafficMetrics(metrics: Metrics) {
   return {
     requests: metrics.counter(
       name("requests_total"),
@@ -145,6 +146,12 @@ function trafficMetrics(
       name("overflow_total"),
       "Requests refused because a cell's queue was full or too slow.",
     ),
+  } satisfies Partial<RouterMetrics>;
+}
+
+/** What happens to some requests only. */
+function specialMetrics(metrics: Metrics) {
+  return {
     brokenBodies: metrics.counter(
       name("request_bodies_broken_total"),
       "Request bodies that did not arrive whole or within their limits, by reason.",
@@ -174,7 +181,7 @@ function trafficMetrics(
       "Cells missing in the answer of a fan-out, by reason.",
       presets("reason", missingReasons),
     ),
-  };
+  } satisfies Partial<RouterMetrics>;
 }
 
 function tableMetrics(metrics: Metrics): TableMetrics {
