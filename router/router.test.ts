@@ -90,7 +90,11 @@ describe("with a control plane", () => {
     );
     expect(of(lines, "request.done").at(-1)).toMatchObject({ flag: expect.any(String) });
     expect((await admin(router, "/metrics")).text).toMatch(
-      /upstream_errors_total\{cell="a",reason="connect"\} \d\d/,
+      /upstream_errors_total\{cell="a",reason="connect"\} \d/,
+    );
+    // Beyond the fifth nobody is sent to where nothing listens, but one at a time.
+    expect((await admin(router, "/metrics")).text).toMatch(
+      /upstream_errors_total\{cell="a",reason="breaker"\} [1-9]/,
     );
   });
 

@@ -8,7 +8,7 @@ import { headers as names } from "../../contract/headers.ts";
 import type { FoundRoute } from "../../contract/keyspace-routes.ts";
 import { headerValues, type RawHeaders } from "../../contract/raw-headers.ts";
 import type { Fallback, RouteClass } from "../../contract/service-route.ts";
-import { isTlsError } from "../../runtime/http/endpoint.ts";
+import { isTlsError } from "../../runtime/http/endpoint-tls.ts";
 import {
   type ForwardOptions,
   forward,
@@ -160,6 +160,7 @@ function noSeat(
 /** Nothing listens there, by all that is known: the client is told at once. */
 function unreachable(context: AttemptContext, { placed, record }: Attempt): CellError {
   if (placed.cell !== undefined) context.tally.note(placed.cell, true);
+  context.metrics.upstreamErrors.inc({ cell: placed.cell ?? record.target, reason: "breaker" });
   record.flag = "breaker-open";
   return new CellError("CELL_UNREACHABLE", aboutTarget(placed, failures.connect[1]));
 }
