@@ -153,7 +153,7 @@ function createRecorder(context: ApiContext): (body: RouterSyncRequest) => Promi
     const last = written.get(body.router);
     const isNews = last?.revision !== body.revision;
     const { keys } = body;
-    const key = keys?.[0]?.id;
+    const key = keys?.map(({ id }) => id).join(" ");
     if (!isNews && last.key === key && nowMs - last.atMs < recordEveryMs) return;
     requireGoodKeys(keys ?? []);
     if (written.size >= recordedMax) written.clear();

@@ -22,6 +22,8 @@ import type { RequestSigner } from "./request-signer.ts";
 
 /** Cells hear of a key at about the time the router does; it is used a little later. */
 const spreadMs = 5000;
+/** Timers may be early by a little. */
+const timerSlackMs = 100;
 /** How often the keys' age is looked at. */
 const lookMs = 60_000;
 
@@ -92,7 +94,11 @@ export class KeyRing {
     );
     this.#choose();
     this.#timer?.cancel();
-    this.#timer = this.#options.clock.after(spreadMs, () => this.#choose(), { background: true });
+    // A key that is named now may be due for its exchange, or the end of one.
+    this.#loop?.wake();
+    this.#timer = this.#options.clock.after(spreadMs + timerSlackMs, () => this.#choose(), {
+      background: true,
+    });
   }
 
   /** Makes or drops a key, if it is time. */
@@ -102,7 +108,7 @@ export class KeyRing {
     const nowMs = clock.nowMs();
     const named = new Set(this.#namedSinceMs.keys());
     const step = decideKeyStep(this.#keys, named, nowMs, ageMsMax);
-    if (step === "keep") return;
+    if (step === "keep") return this.#choose();
     const newest = this.#keys.slice(0, 1);
     const keys = step === "make" ? [makeKey(nowMs), ...newest] : newest;
     // On the disk first: a key that cells know must not be gone after a restart.
