@@ -107,6 +107,44 @@ describe("a fleet of three cells", () => {
     expect(forged.json).toMatchObject({ tenant: "tour-01", epoch: 1 });
   });
 
+  test("explains to an operator a request that a user saw refused, by its id", async ({
+    expect,
+  }) => {
+    const refused = await fleet.ask("nobody", "GET", "/orders?secret=1");
+    const id = String(refused.headers["x-request-id"]);
+    const told = await fleet.cliJson("explain", "request", id);
+    expect(told["items"]).toEqual([
+      expect.objectContaining({
+        id,
+        tenant: "nobody",
+        code: "TENANT_UNKNOWN",
+        decision: "refused",
+      }),
+    ]);
+    expect(JSON.stringify(told)).not.toContain("secret");
+    const lost = await fleet.cli("explain", "request", "never-was");
+    expect([lost.code, lost.stdout]).toEqual([5, ""]);
+    expect(lost.stderr).toContain("knows failures since");
+  });
+
+  test("shows its traffic live: cells, tenants and routers", async ({ expect }) => {
+    let isOver = false;
+    const looking = fleet.cliJson("top", "--interval", "1s", "-n", "100").finally(() => {
+      isOver = true;
+    });
+    while (!isOver) await fleet.ask("tour-04", "GET", "/whoami");
+    const shown = await looking;
+    const { cell } = await locate("tour-04");
+    const cells = shown["cells"] as Array<{ id: string; requestsPerSecond: number; p99Ms: number }>;
+    const busiest = cells.find(({ id }) => id === cell);
+    expect(busiest?.requestsPerSecond).toBeGreaterThan(0);
+    expect(busiest?.p99Ms).toBeGreaterThan(0);
+    const tenants = shown["tenants"] as Array<{ id: string }>;
+    expect(tenants.length).toBeGreaterThan(1);
+    const routers = shown["routers"] as Array<{ connected: boolean; revision: number }>;
+    expect(routers[0]).toMatchObject({ connected: true });
+  });
+
   test("fences in the database: what goes round the gate is refused by PostgreSQL", async ({
     expect,
   }) => {
