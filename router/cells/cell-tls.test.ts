@@ -5,6 +5,7 @@ import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import type { TLSSocket } from "node:tls";
 import { expect, test, vi } from "vitest";
+import { WebSocket, WebSocketServer } from "ws";
 import { createAuthority } from "../../runtime/tls/certificates.fixture.ts";
 import { ask, codeOf, createBench, metric, of, until } from "../running.fixture.ts";
 
@@ -34,6 +35,9 @@ async function startSecureApp(names: readonly string[], clientCa?: string) {
     sockets += 1;
   });
   server.on("tlsClientError", () => {});
+  new WebSocketServer({ server }).on("connection", (socket, req) => {
+    socket.on("message", (text) => socket.send(`${req.headers.host} ${text}`));
+  });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   bench.closers.push(async () => {
     server.closeAllConnections();
@@ -86,6 +90,37 @@ test("without an authority of its own a router trusts whom the system trusts", a
   const app = await startSecureApp(["localhost"]);
   const { router } = await bench.startStatic(tableFor(app.url));
   expect(codeOf(await ask(router.port, "acme"))).toBe("503 CELL_UNREACHABLE");
+});
+
+test("a tunnel is verified in the same way, by the name of the cell", async () => {
+  const app = await startSecureApp(["localhost"]);
+  const wrong = await startSecureApp(["globex.test"]);
+  const own = authority.issue(["localhost"]);
+  const [cert, key] = [await put("edge.crt", own.cert), await put("edge.key", own.key)];
+  const cells = { a: { endpoints: [app.url] }, b: { endpoints: [wrong.url] } };
+  const { router } = await bench.startStatic(
+    { cells, tenants: { acme: "a", globex: "b" } },
+    {
+      ...{ cellCa: await put("ca.pem", authority.cert), tls: "127.0.0.1:0" },
+      tlsCerts: await put("list.json", JSON.stringify([{ name: "edge", cert, key }])),
+    },
+  );
+  const open = (tenant: string) => {
+    const socket = new WebSocket(`wss://localhost:${router.tlsPort}/`, {
+      ca: authority.cert,
+      headers: { "x-tenant-id": tenant },
+    });
+    bench.closers.push(async () => socket.terminate());
+    return socket;
+  };
+  const good = open("acme");
+  const said = new Promise((resolve) => good.once("message", (text) => resolve(String(text))));
+  good.once("open", () => good.send("hello"));
+  expect(await said).toBe(`localhost:${router.tlsPort} hello`);
+  const bad = open("globex");
+  const refused = new Promise((resolve) => bad.once("error", (error) => resolve(error.message)));
+  expect(await refused).toMatch(/503/);
+  expect(wrong.sockets()).toBe(0);
 });
 
 test("a name may be set for cells that are reached by their address", async () => {

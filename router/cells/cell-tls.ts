@@ -1,6 +1,6 @@
 /** How this router speaks TLS to cells: from files, followed. Without settings the system's trust holds. */
 import type { Clock } from "../../runtime/clock.ts";
-import type { EndpointTls, EndpointTlsSource } from "../../runtime/http/endpoint.ts";
+import type { EndpointTls, EndpointTlsSource } from "../../runtime/http/endpoint-tls.ts";
 import type { Log } from "../../runtime/log.ts";
 import { type FollowedTls, followTls } from "../../runtime/tls/followed.ts";
 import type { RouterConfig } from "../config.ts";

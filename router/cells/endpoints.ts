@@ -7,12 +7,8 @@
  */
 import type { TableState } from "../../contract/table-state.ts";
 import type { Clock } from "../../runtime/clock.ts";
-import {
-  createEndpoint,
-  type Endpoint,
-  type EndpointLimits,
-  type EndpointTlsSource,
-} from "../../runtime/http/endpoint.ts";
+import { createEndpoint, type Endpoint, type EndpointLimits } from "../../runtime/http/endpoint.ts";
+import type { EndpointTlsSource } from "../../runtime/http/endpoint-tls.ts";
 import type { Random } from "../../runtime/random.ts";
 import { type Candidate, choose, type Standing } from "./balance.ts";
 import {

@@ -4,7 +4,7 @@
  */
 import type { TableState } from "../../contract/table-state.ts";
 import type { Clock } from "../../runtime/clock.ts";
-import type { EndpointTlsSource } from "../../runtime/http/endpoint.ts";
+import type { EndpointTlsSource } from "../../runtime/http/endpoint-tls.ts";
 import type { Random } from "../../runtime/random.ts";
 import { CellGuards } from "../cells/cell-guards.ts";
 import { Endpoints } from "../cells/endpoints.ts";

@@ -175,7 +175,7 @@ function connect(opening: Opening, arrival: Arrival, placed: Placed): void {
   });
   // http-proxy writes the head of the answer as a text; its bytes are latin1.
   socket.setDefaultEncoding("latin1");
-  proxy.ws(req, socket, head, { target: endpoint.url, agent: false, xfwd: false }, (error) => {
+  proxy.ws(req, socket, head, { target: endpoint.url, agent: endpoint.tunnelAgent ?? false, xfwd: false }, (error) => {
     timer.cancel();
     tell({ kind: "failed", reason: "connect" });
     if (record.status !== 0) socket.destroy();

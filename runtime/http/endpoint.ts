@@ -4,11 +4,16 @@
  * The limits are ours and not undici's: its queue is unbounded, its timers above one second tick in
  * half seconds, and its header timeout does not count the time a request waits for a connection.
  */
-import type { SecureContext } from "node:tls";
-import { buildConnector, Pool } from "undici";
+import type { Agent } from "node:https";
+import { Pool } from "undici";
 import type { Clock } from "../clock.ts";
-import { tlsVersionMin } from "../tls/followed.ts";
-import { errorCode } from "./error-code.ts";
+import {
+  type EndpointTlsSource,
+  secureAgent,
+  secureConnector,
+  systemTls,
+  withOneName,
+} from "./endpoint-tls.ts";
 import { Slots } from "./slots.ts";
 
 export type EndpointLimits = {
@@ -28,24 +33,6 @@ export const endpointLimits: EndpointLimits = {
   connectMs: 2000,
 };
 
-/** How connections to `https:` endpoints are made; they are verified, always. */
-export type EndpointTls = {
-  /** Whom to trust and what to show; undefined: whom the system trusts, and nothing. */
-  readonly context: SecureContext | undefined;
-  /** The name that the certificate must carry; undefined: the host of the URL. */
-  readonly servername: string | undefined;
-};
-export type EndpointTlsSource = {
-  /** Asked for each new connection, so that what is read anew counts from then on. */
-  readonly current: () => EndpointTls;
-  /** A handshake that came to nothing. */
-  readonly onFailed: (url: string, error: Error) => void;
-};
-const systemTls: EndpointTlsSource = {
-  current: () => ({ context: undefined, servername: undefined }),
-  onFailed: () => {},
-};
-
 export type Endpoint = {
   /** As it was configured; the name in logs. */
   readonly url: string;
@@ -54,6 +41,8 @@ export type Endpoint = {
   readonly pool: Pool;
   /** For one request on a connection that nobody has used before; whoever opens it closes it. */
   readonly openFresh: () => Pool;
+  /** For tunnels, which are no requests of the pool; undefined without TLS. */
+  readonly tunnelAgent: Agent | undefined;
   readonly slots: Slots;
   readonly connectMs: number;
   /** Requests in flight are cut; for a quiet end wait until `slots.inFlight` is 0. */
@@ -95,6 +84,7 @@ export function createEndpoint(options: {
     basePath: url.pathname.replace(/\/+$/, ""),
     pool,
     openFresh: () => open(1),
+    tunnelAgent: connect && secureAgent(options.url, options.tls ?? systemTls),
     slots: new Slots(options.clock, {
       inFlightMax: limits.connectionsMax,
       pendingMax: limits.pendingMax,
@@ -104,57 +94,4 @@ export function createEndpoint(options: {
     connectMs: limits.connectMs,
     close: () => pool.destroy(),
   };
-}
-
-/** A connector per material: its cache of sessions must not outlive the trust they were made under. */
-function secureConnector(
-  url: string,
-  { current, onFailed }: EndpointTlsSource,
-  timeout: number,
-): buildConnector.connector {
-  let made:
-    | { readonly from: EndpointTls; readonly connector: buildConnector.connector }
-    | undefined;
-  return (target, done) => {
-    const from = current();
-    if (made === undefined || made.from !== from) {
-      const { context: secureContext } = from;
-      const connector = buildConnector({
-        ...{ timeout, allowH2: false, rejectUnauthorized: true, minVersion: tlsVersionMin },
-        ...(secureContext === undefined ? {} : { secureContext }),
-      });
-      made = { from, connector };
-    }
-    // Without a name undici takes that of the URL; an address is verified as an address.
-    const { servername: _ofRequest, ...rest } = target;
-    const { servername } = from;
-    made.connector(servername === undefined ? rest : { ...rest, servername }, (...made) => {
-      const [error] = made;
-      if (error !== null && isTlsError(error)) onFailed(url, error);
-      done(...made);
-    });
-  };
-}
-
-/** Of a handshake: verification on our side, or an alert of the other side's. */
-export const isTlsError = (error: Error): boolean =>
-  /^ERR_(TLS|SSL)_|CERT|SELF_SIGNED|UNABLE_TO_|^CRL_|^EPROTO$/.test(errorCode(error));
-
-/**
- * The other side did not take our certificate. With TLS 1.3 that comes when the request is already sent;
- * the server has not read it, because its handshake never ended.
- */
-export const isHandshakeAlert = (error: Error): boolean =>
-  /^ERR_SSL_.*ALERT.*(CERTIFICATE|UNKNOWN_CA|ACCESS_DENIED)/.test(errorCode(error));
-
-/**
- * Left alone, undici takes the name for TLS from each request's Host header, which is the client's, and
- * ends the connection whenever it changes. With one name for all it does neither.
- */
-function withOneName(pool: Pool, servername: string): Pool {
-  const named = pool.compose((dispatch) => (options, handler) => {
-    const own: typeof options & { servername: string } = { ...options, servername };
-    return dispatch(own, handler);
-  });
-  return named as unknown as Pool;
 }

@@ -9,7 +9,7 @@
 import type { Dispatcher } from "undici";
 import type { CellError } from "../../contract/errors.ts";
 import { filterHeaders, headerValues } from "../../contract/raw-headers.ts";
-import { isHandshakeAlert } from "./endpoint.ts";
+import { isHandshakeAlert } from "./endpoint-tls.ts";
 import { errorCode } from "./error-code.ts";
 import type { BodyTap, ForwardOptions, HeadVerdict, HopFailure, HopOutcome } from "./forward.ts";
 import { stripResponseHeaders, stripTrailers } from "./hop-headers.ts";
