@@ -216,12 +216,14 @@ export class KeySet {
   }
 
   async #keepCopy(): Promise<void> {
-    const { copyFile, location, onEvent } = this.#options;
+    const { copyFile, location, random, onEvent } = this.#options;
     if (copyFile === undefined) return;
+    // Several threads of a router keep the same copy.
+    const own = `${copyFile}.${random.hex(4)}`;
     try {
       const copy = JSON.stringify({ location, keys: JSON.parse(this.#text) });
-      await writeFile(`${copyFile}.new`, `${copy}\n`, { mode: 0o600 });
-      await rename(`${copyFile}.new`, copyFile);
+      await writeFile(own, `${copy}\n`, { mode: 0o600 });
+      await rename(own, copyFile);
     } catch (error) {
       onEvent({ kind: "not-written", error });
     }

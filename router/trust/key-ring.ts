@@ -45,7 +45,6 @@ export class KeyRing {
   #namedSinceMs = new Map<string, number>();
   #listed: TableState["lists"]["routerKeys"];
   #ready = false;
-  #table: TableState | undefined;
   #loop: Loop | undefined;
   #timer: Timer | undefined;
 
@@ -79,26 +78,29 @@ export class KeyRing {
   }
 
   /** After each change of the table. */
-  follow(table: TableState): void {
-    this.#table = table;
-    const { routerKeys } = table.lists;
+  follow({ lists: { routerKeys } }: TableState): void {
     // A control plane that knows of no keys publishes none, and no cell asks for signatures.
     if (routerKeys === undefined) this.#ready = true;
     if (routerKeys === undefined || routerKeys === this.#listed) return;
     this.#listed = routerKeys;
-    const nowMs = this.#options.clock.monotonicMs();
-    const ids = new Set(routerKeys.map(({ id }) => id));
+    this.#name();
+    // A key that is named now may be due for its exchange, or the end of one.
+    this.#loop?.wake();
+  }
+
+  /** Which of ours the table names, and since when. */
+  #name(): void {
+    const { clock } = this.#options;
+    const nowMs = clock.monotonicMs();
+    const ids = new Set((this.#listed ?? []).map(({ id }) => id));
     const before = this.#namedSinceMs;
     this.#namedSinceMs = new Map(
       this.#keys.flatMap(({ id }) => (ids.has(id) ? [[id, before.get(id) ?? nowMs] as const] : [])),
     );
     this.#choose();
     this.#timer?.cancel();
-    // A key that is named now may be due for its exchange, or the end of one.
-    this.#loop?.wake();
-    this.#timer = this.#options.clock.after(spreadMs + timerSlackMs, () => this.#choose(), {
-      background: true,
-    });
+    const afterMs = spreadMs + timerSlackMs;
+    this.#timer = clock.after(afterMs, () => this.#choose(), { background: true });
   }
 
   /** Makes or drops a key, if it is time. */
@@ -123,8 +125,7 @@ export class KeyRing {
     const { keys, unwritten } = await openOwnKeys(stateDir, clock.nowMs());
     if (unwritten !== undefined) return;
     this.#keys = keys;
-    this.#listed = undefined;
-    if (this.#table !== undefined) this.follow(this.#table);
+    this.#name();
   }
 
   async close(): Promise<void> {
