@@ -8,6 +8,7 @@
 import { AliasSlots } from "./alias-slots.ts";
 import { type KeyspaceName, parseTenantId, type TenantId } from "./ids.ts";
 import type { AliasGroup } from "./routing-table.ts";
+import type { SharedSlots } from "./slot-table.ts";
 import { addSums, createMixer, emptySum, type Sum, subtractSums } from "./table-checksum.ts";
 
 /** A tenant that a name stands for. */
@@ -44,13 +45,46 @@ type Crowd = {
   asked: { readonly alias: string; readonly targets: readonly AliasTarget[] } | undefined;
 };
 
+/** What `postMessage` can carry, and what a file holds. */
+export type SharedAliases = {
+  readonly sum: Sum;
+  readonly scopes: ReadonlyArray<Pick<AliasGroup, "alias" | "keyspace">>;
+  readonly slots: SharedSlots;
+  /** Hash, scope number and tenant of the names that stand for many. */
+  readonly crowded: ReadonlyArray<readonly [string, number, string]>;
+};
+
 export class AliasIndex {
-  readonly #slots = new AliasSlots();
+  #slots = new AliasSlots();
   readonly #crowds = new Map<string, Crowd>();
   #crowded = 0;
   #sum: Sum = emptySum;
   readonly #scopes: Scope[] = [];
   readonly #scopeOf = new Map<string, Scope>();
+
+  static fromShared({ sum, scopes, slots, crowded }: SharedAliases): AliasIndex {
+    const index = new AliasIndex();
+    for (const scope of scopes) index.#scopeFor({ ...scope, names: [] });
+    index.#slots = AliasSlots.fromShared(slots);
+    for (const [hash, number, tenant] of crowded) {
+      const scope = index.#scopes[number];
+      const crowd = index.#crowds.get(hash) ?? { names: new Map(), asked: undefined };
+      index.#crowds.set(hash, crowd);
+      if (scope !== undefined) index.#join(crowd, { scope, hash, tenant });
+    }
+    index.#sum = sum;
+    return index;
+  }
+
+  share(): SharedAliases {
+    const crowds = [...this.#crowds.values()].flatMap(({ names }) => [...names.values()]);
+    return {
+      sum: this.#sum,
+      scopes: this.#scopes.map(({ alias, keyspace }) => ({ alias, keyspace })),
+      slots: this.#slots.share(),
+      crowded: crowds.map(({ hash, scope, tenant }) => [hash, scope.number, tenant] as const),
+    };
+  }
 
   get size(): number {
     return this.#slots.size + this.#crowded;

@@ -8,7 +8,7 @@
  * Layout: a `slot-table.ts` whose tag is the first 32 bits, whose text is the id, with two bytes of
  * scope and 16 of hash between them.
  */
-import { SlotTable } from "./slot-table.ts";
+import { type SharedSlots, SlotTable } from "./slot-table.ts";
 
 export type AliasEntry = { readonly scope: number; readonly hash: string; readonly tenant: string };
 
@@ -19,11 +19,23 @@ const scopeAt = 1;
 const hashAt = scopeAt + scopeBytes;
 
 export class AliasSlots {
-  readonly #table = new SlotTable(scopeBytes + hashBytes);
+  readonly #table: SlotTable;
   /** Of the last call: the hash as bytes. */
   readonly #hash = new Uint8Array(hashBytes);
   /** Of the last search: entries with the same tag that were passed. */
   #alike = 0;
+
+  constructor(table: SlotTable = new SlotTable(scopeBytes + hashBytes)) {
+    this.#table = table;
+  }
+
+  static fromShared(shared: SharedSlots): AliasSlots {
+    return new AliasSlots(SlotTable.fromShared(scopeBytes + hashBytes, shared));
+  }
+
+  share(): SharedSlots {
+    return this.#table.share();
+  }
 
   get size(): number {
     return this.#table.size;

@@ -15,11 +15,27 @@ const arenaMin = 512;
 /** Three of four slots may be taken; a new arena is filled no further than that, too. */
 const loadMax = 0.75;
 
+/** All of a table, as one block that other threads and files can have. */
+export type SharedSlots = {
+  readonly slots: number;
+  readonly size: number;
+  /** Of the arena, where the next entry goes. */
+  readonly used: number;
+  readonly garbage: number;
+  /** Tags, offsets, arena. */
+  readonly memory: SharedArrayBuffer;
+};
+
+export const sharedBytes = ({ slots, used }: Omit<SharedSlots, "memory">): number =>
+  slots * 8 + used;
+
 export class SlotTable {
   readonly #headBytes: number;
-  #tags = new Uint32Array(slotsMin);
-  #offsets = new Uint32Array(slotsMin);
-  #arena = new Uint8Array(arenaMin);
+  #tags: Uint32Array = new Uint32Array(slotsMin);
+  #offsets: Uint32Array = new Uint32Array(slotsMin);
+  #arena: Uint8Array = new Uint8Array(arenaMin);
+  /** The arrays are others', too: they are copied before anything is changed. */
+  #isShared: boolean = false;
   /** Place 0 stays free: it means an empty slot. */
   #used = 1;
   #garbage = 0;
@@ -28,6 +44,35 @@ export class SlotTable {
   /** The owner's fields have the same size in all entries. */
   constructor(fieldBytes: number) {
     this.#headBytes = 1 + fieldBytes;
+  }
+
+  /** Reads what was shared where it lies, until its first own change. */
+  static fromShared(fieldBytes: number, shared: SharedSlots): SlotTable {
+    const { slots, size, used, garbage, memory } = shared;
+    const table = new SlotTable(fieldBytes);
+    table.#tags = new Uint32Array(memory, 0, slots);
+    table.#offsets = new Uint32Array(memory, slots * 4, slots);
+    table.#arena = new Uint8Array(memory, slots * 8, used);
+    table.#size = size;
+    table.#used = used;
+    table.#garbage = garbage;
+    table.#isShared = true;
+    return table;
+  }
+
+  /** A copy, as it is now. */
+  share(): SharedSlots {
+    const numbers = {
+      slots: this.slots,
+      size: this.#size,
+      used: this.#used,
+      garbage: this.#garbage,
+    };
+    const memory = new SharedArrayBuffer(sharedBytes(numbers));
+    new Uint32Array(memory, 0, this.slots).set(this.#tags);
+    new Uint32Array(memory, this.slots * 4, this.slots).set(this.#offsets);
+    new Uint8Array(memory, this.slots * 8).set(this.#arena.subarray(0, this.#used));
+    return { ...numbers, memory };
   }
 
   get size(): number {
@@ -91,6 +136,7 @@ export class SlotTable {
 
   /** Into an empty slot that a search for the tag found; the offset, where the fields are still to be written. */
   add(slot: number, tag: number, text: string): number {
+    this.#own();
     const offset = this.#append(text);
     this.#tags[slot] = tag;
     this.#offsets[slot] = offset;
@@ -101,9 +147,18 @@ export class SlotTable {
 
   /** Of a slot that is taken. */
   remove(slot: number): void {
+    this.#own();
     this.#garbage += this.#entryBytes(this.offsetAt(slot));
     this.#size -= 1;
     this.#close(slot);
+  }
+
+  #own(): void {
+    if (!this.#isShared) return;
+    this.#tags = new Uint32Array(this.#tags);
+    this.#offsets = new Uint32Array(this.#offsets);
+    this.#arena = new Uint8Array(this.#arena);
+    this.#isShared = false;
   }
 
   #seek(tag: number, from: number): number {
@@ -131,7 +186,8 @@ export class SlotTable {
   /** A new arena without what was deleted; twice as large if that does not help enough. */
   #makeRoom(bytes: number): void {
     const live = this.#used - this.#garbage + bytes;
-    let length = this.#arena.length;
+    // What was shared had no room to spare.
+    let length = 2 ** Math.ceil(Math.log2(Math.max(this.#arena.length, arenaMin)));
     while (live > length * loadMax) length *= 2;
     const after = new Uint8Array(length);
     let used = 1;

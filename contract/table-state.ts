@@ -60,7 +60,7 @@ export class TableState {
   #placements: Placements;
   #cells: ReadonlyMap<CellId, RoutedCell>;
   readonly #hashKey: HashKey;
-  readonly #aliases = new AliasIndex();
+  #aliases = new AliasIndex();
   #hasher: { readonly salt: string; readonly hash: AliasHasher } | undefined;
   readonly #changedOwner = new Map<CellId, Revision>();
 
@@ -169,7 +169,7 @@ export class TableState {
       hashKey: this.#hashKey,
       listsSum: this.#listsSum,
       placements: this.#placements.share(),
-      names: [...this.aliasGroups()],
+      aliases: this.#aliases.share(),
       changedOwner: [...this.#changedOwner],
     };
   }
@@ -179,11 +179,11 @@ export class TableState {
    * same images one `owns` them and makes new ones; the others wait to be given those.
    */
   static fromShared(shared: SharedTable, owns = false): TableState {
-    const { head, hashKey, placements, names, changedOwner } = shared;
+    const { head, hashKey, placements, aliases, changedOwner } = shared;
     const table = new TableState(head, hashKey);
     table.#listsSum = shared.listsSum;
     table.#placements = Placements.fromShared(placements, hashKey, owns);
-    for (const group of names) table.#aliases.load(group);
+    table.#aliases = AliasIndex.fromShared(aliases);
     for (const [cell, at] of changedOwner) table.#changedOwner.set(cell, at);
     return table;
   }

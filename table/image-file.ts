@@ -14,6 +14,8 @@ import type { SharedTable } from "../contract/shared-table.ts";
 import { directoryBytes } from "../contract/tenant-base.ts";
 import { exists, syncFolder } from "./durable.ts";
 import {
+  blockBytesOf,
+  blocksOf,
   bodyBytesMax,
   crcBytes,
   headerBytesMax,
@@ -63,10 +65,7 @@ export async function writeImage(path: string, shared: SharedTable, key: ImageKe
     };
     await write(prefixOf(header.length, key.id));
     for (const part of parts(header)) await write(part);
-    for (const { tenants } of shared.placements.keyspaces) {
-      const { memory, usedBytes } = tenants.image;
-      for (const part of parts(new Uint8Array(memory, 0, usedBytes))) await write(part);
-    }
+    for (const block of blocksOf(shared)) for (const part of parts(block)) await write(part);
     await writeAll(file, seal.end());
     await file.sync();
   } catch (error) {
@@ -146,16 +145,19 @@ async function readSealed(
 function imageOf(header: ImageHeader | undefined, body: SharedArrayBuffer): ReadImage {
   if (header === undefined)
     return refused("invalid", "the header is not one that this release writes");
-  const memories: SharedArrayBuffer[] = [];
+  if (header.keyspaces.some(({ bits, usedBytes }) => usedBytes < directoryBytes(bits))) {
+    return refused("invalid", "an image has no directory");
+  }
+  const blocks: SharedArrayBuffer[] = [];
   let at = 0;
-  for (const { bits, usedBytes } of header.keyspaces) {
-    if (usedBytes < directoryBytes(bits)) return refused("invalid", "an image has no directory");
-    const isAll = header.keyspaces.length === 1 && usedBytes === body.byteLength;
-    memories.push(isAll ? body : body.slice(at, at + usedBytes));
-    at += usedBytes;
+  for (const bytes of blockBytesOf(header)) {
+    // Most of it is one keyspace: that one stays where it was read.
+    const isMost = at === 0 && bytes * 2 > body.byteLength;
+    blocks.push(isMost ? body : body.slice(at, at + bytes));
+    at += bytes;
   }
   if (at !== body.byteLength) return refused("invalid", "the images do not fit the header");
-  return { kind: "image", shared: sharedOf(header, memories) };
+  return { kind: "image", shared: sharedOf(header, blocks) };
 }
 
 type Seal = { readonly add: (bytes: Uint8Array) => void; readonly end: () => Buffer };

@@ -3,6 +3,7 @@
  * is small, the images of the tenants as they lie in memory, and a trailer that seals what is before it.
  */
 import { z } from "zod";
+import { aliasHashSchema } from "../contract/alias.ts";
 import { cellIdSchema, epochSchema, revisionSchema, tenantIdSchema } from "../contract/ids.ts";
 import type { SharedKeyspace } from "../contract/keyspace-routes.ts";
 import { release } from "../contract/release.ts";
@@ -13,7 +14,9 @@ import {
   snapshotHeadSchema,
 } from "../contract/routing-table.ts";
 import type { SharedTable } from "../contract/shared-table.ts";
+import { sharedBytes } from "../contract/slot-table.ts";
 import { contractVersion } from "../contract/version.ts";
+import { must } from "../runtime/assert.ts";
 import { parseJson } from "./parse-json.ts";
 
 const magic = Buffer.from("CELLTBL\n", "latin1");
@@ -57,7 +60,17 @@ const headerSchema = z.object({
   listsSum: sumSchema,
   sum: sumSchema,
   epochMax: countSchema,
-  names: z.array(aliasGroupSchema),
+  aliases: z.object({
+    sum: sumSchema,
+    scopes: z.array(aliasGroupSchema.omit({ names: true })),
+    crowded: z.array(z.tuple([aliasHashSchema, countSchema, tenantIdSchema])),
+    slots: z.object({
+      slots: countSchema,
+      size: countSchema,
+      used: countSchema,
+      garbage: countSchema,
+    }),
+  }),
   changedOwner: z.array(z.tuple([cellIdSchema, revisionSchema])),
   keyspaces: z.array(
     z.object({
@@ -76,13 +89,15 @@ const headerSchema = z.object({
 export type ImageHeader = z.infer<typeof headerSchema>;
 
 export function headerOf(shared: SharedTable): Buffer {
-  const { head, hashKey, listsSum, placements, names, changedOwner } = shared;
+  const { head, hashKey, listsSum, placements, changedOwner } = shared;
   const { sum, epochMax } = placements;
   const keyspaces = placements.keyspaces.map(({ keyspace, slots, ranges, tenants }) => {
     const { size, routes, changes } = tenants;
     const { bits, count, usedBytes } = tenants.image;
     return { keyspace, slots, ranges, size, routes, changes, bits, count, usedBytes };
   });
+  const { memory: _, ...slots } = shared.aliases.slots;
+  const aliases = { ...shared.aliases, slots };
   return Buffer.from(
     JSON.stringify({
       madeBy: maker,
@@ -91,7 +106,7 @@ export function headerOf(shared: SharedTable): Buffer {
       listsSum,
       sum,
       epochMax,
-      names,
+      aliases,
       changedOwner,
       keyspaces,
     }),
@@ -101,19 +116,37 @@ export function headerOf(shared: SharedTable): Buffer {
 export const parseHeader = (bytes: Buffer): ImageHeader | undefined =>
   headerSchema.safeParse(parseJson(bytes.toString("utf8"))).data;
 
-/** `memories`: of each keyspace, in the header's order. */
+/** How long each block behind the header is: of each keyspace, then of the names of tenants. */
+export const blockBytesOf = ({ keyspaces, aliases }: ImageHeader): number[] => [
+  ...keyspaces.map(({ usedBytes }) => usedBytes),
+  sharedBytes(aliases.slots),
+];
+
+/** In the same order. */
+export const blocksOf = ({ placements, aliases }: SharedTable): Uint8Array[] => [
+  ...placements.keyspaces.map(
+    ({ tenants: { image } }) => new Uint8Array(image.memory, 0, image.usedBytes),
+  ),
+  new Uint8Array(aliases.slots.memory),
+];
+
+/** `blocks`: as many as there are lengths. */
 export function sharedOf(
-  { madeBy: _, sum, epochMax, keyspaces, ...rest }: ImageHeader,
-  memories: readonly SharedArrayBuffer[],
+  { madeBy: _, sum, epochMax, keyspaces, aliases, ...rest }: ImageHeader,
+  blocks: readonly SharedArrayBuffer[],
 ): SharedTable {
-  const shared = keyspaces.flatMap((one, nth): SharedKeyspace[] => {
+  const block = (nth: number) => must(blocks[nth], "block of an image");
+  const shared = keyspaces.map((one, nth): SharedKeyspace => {
     const { keyspace, slots, ranges, size, routes, changes, bits, count, usedBytes } = one;
-    const memory = memories[nth];
-    if (memory === undefined) return [];
-    const image = { bits, count, usedBytes, memory };
-    return [{ keyspace, slots, ranges, tenants: { size, routes, changes, image } }];
+    const image = { bits, count, usedBytes, memory: block(nth) };
+    return { keyspace, slots, ranges, tenants: { size, routes, changes, image } };
   });
-  return { ...rest, placements: { sum, epochMax, keyspaces: shared } };
+  const slots = { ...aliases.slots, memory: block(keyspaces.length) };
+  return {
+    ...rest,
+    placements: { sum, epochMax, keyspaces: shared },
+    aliases: { ...aliases, slots },
+  };
 }
 
 export function prefixOf(headerBytes: number, keyId: Buffer): Buffer {
