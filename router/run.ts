@@ -177,9 +177,8 @@ export async function runRouter(options: RunRouterOptions): Promise<number> {
   process.on("SIGHUP", onHangUp);
   process.on("SIGUSR2", onRestart);
   const failure = await Promise.race([stopped, router.failed]);
-  for (const signal of ["SIGTERM", "SIGINT"]) process.once(signal, router.hurry);
+  // A second signal ends the process: the command line tells it from an echo of the first.
   await router.close();
-  for (const signal of ["SIGTERM", "SIGINT"]) process.off(signal, router.hurry);
   process.off("SIGHUP", onHangUp);
   process.off("SIGUSR2", onRestart);
   process.off("exit", lines.flush);
