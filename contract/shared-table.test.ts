@@ -40,8 +40,8 @@ test("names are shared, too, and a change of one table is not seen in the other"
   ]) {
     expect(table.load(one)).toBeUndefined();
   }
-  const other = TableState.fromShared(structuredClone(table.share()));
-  const third = TableState.fromShared(other.share());
+  const shared = structuredClone(table.share());
+  const [other, third] = [TableState.fromShared(shared), TableState.fromShared(shared)];
   const found = (from: TableState) =>
     ["ann", "bob", "all", "new"].map((name) => from.resolve("email", name).length);
   expect([found(other), found(third)]).toEqual([found(table), [1, 2, 12, 0]]);
