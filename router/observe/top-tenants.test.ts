@@ -35,6 +35,17 @@ describe("space-saving", () => {
     expect(counts.countOf("giant-0")).toBeLessThanOrEqual(truth + total / 20);
   });
 
+  test("never counts too little", () => {
+    const counts = new SpaceSaving(5);
+    const truth = new Map<string, number>();
+    for (let at = 0; at < 500; at += 1) {
+      const name = `name-${(at * at) % 11}`;
+      truth.set(name, (truth.get(name) ?? 0) + 1);
+      counts.note(name);
+      expect(counts.countOf(name)).toBeGreaterThanOrEqual(truth.get(name) ?? 0);
+    }
+  });
+
   test("forgets with time", () => {
     const counts = new SpaceSaving(2);
     for (let at = 0; at < 100; at += 1) counts.note("yesterday");
@@ -67,6 +78,7 @@ describe("top tenants", () => {
     const { top, series } = createTop();
     const names = Array.from({ length: 200 }, (_, at) => `t-${at}`);
     for (let turn = 0; turn < 5; turn += 1) for (const name of names) top.note(name);
+    for (const name of names.slice(100)) top.note(name); // A little busier than those that are shown.
     const before = [...series().keys()];
     for (let turn = 0; turn < 6; turn += 1) top.rank();
     expect([...series().keys()]).toEqual(before);

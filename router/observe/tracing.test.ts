@@ -3,7 +3,7 @@ import { createServer } from "node:http";
 import { describe, expect, test, vi } from "vitest";
 import { z } from "zod";
 import { closeServer, listenOn, textOf } from "../../table/table.fixture.ts";
-import { ask, createBench, metric, until } from "../running.fixture.ts";
+import { ask, createBench, metric, of, until } from "../running.fixture.ts";
 
 vi.setConfig({ testTimeout: 30_000, hookTimeout: 30_000 });
 
@@ -218,12 +218,14 @@ describe("a collector", () => {
     const silent = createServer(() => undefined);
     const port = await listenOn(silent, 0);
     bench.closers.push(() => closeServer(silent));
-    const { router } = await startRouter({ otlp: `http://127.0.0.1:${port}` });
+    const { router, lines } = await startRouter({ otlp: `http://127.0.0.1:${port}` });
     await ask(router.port, "acme");
     await until(async () =>
       expect(await metric(router, "cellfleet_router_trace_spans_waiting")).toBe(2),
     );
     await router.close();
+    // Nothing had to be left behind when the time to end was over.
+    expect(of(lines, "router.trouble")).toEqual([]);
   });
 
   test("is not spoken of where nobody asked for traces", async () => {
