@@ -17,7 +17,7 @@ import {
   type RouteDecision,
   type RoutingView,
 } from "../place/decide.ts";
-import { identify } from "../receive/identify.ts";
+import { identify, sourceName } from "../receive/identify.ts";
 
 type Question = {
   readonly keyspace: KeyspaceName;
@@ -126,8 +126,14 @@ function readRequest(view: RoutingView, query: URLSearchParams, trace: string[])
     throw new CellError("TENANT_MISSING", text);
   }
   const resolve = (namespace: string, name: string) => table.resolve(namespace, name);
+  for (const source of tenantSources) {
+    if (!("jwt" in source)) continue;
+    trace.push(`${sourceName(source)}: no token is verified here, so it counts as absent`);
+  }
   const identity = identify({ hostname, path, headers: [] }, tenantSources, resolve);
-  if (identity.kind === "refused") throw new CellError(identity.code, identity.message);
+  if (identity.kind === "refused") {
+    throw new CellError(identity.code, identity.message, { details: { trace } });
+  }
   trace.push(`${identity.source} names tenant ${identity.tenant} of keyspace ${identity.keyspace}`);
   const { tenant, keyspace } = identity;
   const ofTenant = serviceRoutes.filter(isOfTenant);

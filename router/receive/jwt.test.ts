@@ -6,7 +6,7 @@ import type { JWTPayload } from "jose";
 import { beforeAll, describe, expect, test, vi } from "vitest";
 import { startControlPlane, tableOf } from "../../table/table.fixture.ts";
 import { startCell } from "../fleet.fixture.ts";
-import { ask, codeOf, createBench, metric, of, until } from "../running.fixture.ts";
+import { adminJson, ask, codeOf, createBench, metric, of, until } from "../running.fixture.ts";
 import {
   type Issuer,
   type IssuerKey,
@@ -109,6 +109,16 @@ describe("a verified token", () => {
     // Other credentials stand in the same header, and are none of ours.
     const basic = { authorization: "Basic dTpw", "x-tenant-id": "globex" };
     expect((await send(undefined, basic)).text).toBe("b");
+  });
+
+  test("is nothing that explain can be asked with, and it says so", async () => {
+    const { jwks } = await issuing(first);
+    const { router } = await routing({ jwks });
+    const { error } = await adminJson(router, "/explain?host=api.test&path=/");
+    expect(error).toMatchObject({ code: "TENANT_MISSING" });
+    expect(error.details.trace[0]).toBe(
+      "claim tenant of the token in header authorization: no token is verified here, so it counts as absent",
+    );
   });
 
   test("of several issuers in one place is judged by its own", async () => {
