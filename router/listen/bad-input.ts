@@ -13,6 +13,8 @@ export type BadInputOptions = {
   readonly limits: Pick<ListenLimits, "headerBytesMax" | "headersMs">;
   /** By code. */
   readonly onBadInput: (code: ErrorCode) => void;
+  /** The newest answer that is still owed to a request that came whole. */
+  readonly lastWhole: (socket: Duplex) => ServerResponse | undefined;
 };
 
 export function onClientError(error: Error, socket: Duplex, options: BadInputOptions): void {
@@ -22,6 +24,13 @@ export function onClientError(error: Error, socket: Duplex, options: BadInputOpt
     return;
   }
   const pending = pendingAnswer(socket);
+  const lastWhole = options.lastWhole(socket);
+  if (pending !== undefined && lastWhole !== undefined && lastWhole !== pending) {
+    // Whole requests came one behind the other: all of them are answered before the connection ends.
+    options.onBadInput(problem.code);
+    endAfter(lastWhole, socket);
+    return;
+  }
   if (pending !== undefined && (pending.headersSent || pending.req.complete)) {
     options.onBadInput(problem.code);
     endAfter(pending, socket);

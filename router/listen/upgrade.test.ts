@@ -214,7 +214,7 @@ describe("a refusal", () => {
       }),
     );
     expect((await refusal(open(router.port, "acme"))).headers["x-cellfleet-error"]).toBe(
-      "ROUTER_OVERLOADED",
+      "TENANT_LIMITED",
     );
     await opened(open(router.port, "globex"));
     expect((await refusal(open(router.port, "globex"))).statusCode).toBe(503);
