@@ -100,7 +100,7 @@ export class SlotTable {
 
   /** The first slot that has the tag, or the empty one where it would go. */
   first(tag: number): number {
-    return this.#seek(tag, tag & (this.#tags.length - 1));
+    return this.#seek(tag, this.#home(tag));
   }
 
   /** As `first`, behind a slot that was not the one. */
@@ -111,6 +111,33 @@ export class SlotTable {
   /** 0: the slot is empty. */
   offsetAt(slot: number): number {
     return this.#offsets[slot] ?? 0;
+  }
+
+  /** The slots that are taken, by their tags; nothing may be changed meanwhile. */
+  *inOrder(): Generator<number> {
+    let run: number[] = [];
+    for (let slot = 0; slot < this.slots; slot += 1) {
+      if (this.#offsets[slot] !== 0) {
+        if (!this.#isWrapped(slot)) run.push(slot);
+      } else if (run.length > 0) {
+        for (const one of this.#sorted(run)) yield one;
+        run = [];
+      }
+    }
+    // What found no place at the end stands at the beginning.
+    for (let slot = 0; this.#offsets[slot] !== 0; slot += 1) {
+      if (this.#isWrapped(slot)) run.push(slot);
+    }
+    for (const one of this.#sorted(run)) yield one;
+  }
+
+  /** Neighbours alone can be out of order: an entry stands at its home or in a run of taken slots from there. */
+  #sorted(run: number[]): number[] {
+    return run.length < 2 ? run : run.sort((a, b) => this.tagAt(a) - this.tagAt(b));
+  }
+
+  #isWrapped(slot: number): boolean {
+    return this.#home(this.tagAt(slot)) > slot;
   }
 
   /** Of a slot that is taken. */
@@ -168,6 +195,11 @@ export class SlotTable {
     return slot;
   }
 
+  /** By its first bits, so that slots from front to end are nearly in the order of their tags. */
+  #home(tag: number): number {
+    return tag >>> (Math.clz32(this.#tags.length) + 1);
+  }
+
   #entryBytes(offset: number): number {
     return this.#headBytes + (this.#arena[offset] ?? 0);
   }
@@ -214,7 +246,7 @@ export class SlotTable {
       const offset = offsets[from] ?? 0;
       if (offset === 0) continue;
       const tag = tags[from] ?? 0;
-      let slot = tag & mask;
+      let slot = this.#home(tag);
       while (this.#offsets[slot] !== 0) slot = (slot + 1) & mask;
       this.#tags[slot] = tag;
       this.#offsets[slot] = offset;
@@ -226,7 +258,7 @@ export class SlotTable {
     const mask = this.#tags.length - 1;
     let hole = slot;
     for (let next = (hole + 1) & mask; this.#offsets[next] !== 0; next = (next + 1) & mask) {
-      const home = (this.#tags[next] ?? 0) & mask;
+      const home = this.#home(this.#tags[next] ?? 0);
       // It may move into the hole only if its home does not lie behind the hole.
       if (((next - home) & mask) < ((next - hole) & mask)) continue;
       this.#tags[hole] = this.#tags[next] ?? 0;

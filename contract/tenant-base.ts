@@ -20,7 +20,7 @@ export type BaseImage = {
 };
 
 /** Of 2^24 buckets are so many full of three that nobody has as many tenants. */
-export const bitsMax = 24;
+const bitsMax = 24;
 /** On average; a bucket of six short ids is about as long as one or two lines of the processor's cache. */
 const perBucketMax = 6;
 

@@ -9,13 +9,7 @@
 import type { HashKey } from "./half-sip-hash.ts";
 import { tagOf } from "./half-sip-hash.ts";
 import type { SlotTable } from "./slot-table.ts";
-import {
-  type BaseImage,
-  bitsFor,
-  bitsMax,
-  directoryBytes,
-  type TenantBase,
-} from "./tenant-base.ts";
+import { type BaseImage, bitsFor, directoryBytes, type TenantBase } from "./tenant-base.ts";
 import {
   entryBytes,
   entryId,
@@ -40,9 +34,9 @@ export class TenantMerge {
   readonly #memory: SharedArrayBuffer;
   readonly #starts: Uint32Array;
   readonly #arena: Uint8Array;
-  /** Slots of the changes, ordered by the first bits of their tags. */
-  readonly #order: Float64Array;
-  #nextChange = 0;
+  readonly #order: Generator<number>;
+  /** Slot of the next change. */
+  #nextChange: number | undefined;
   #nextBucket = 0;
   #bytes = 0;
   #count = 0;
@@ -67,7 +61,8 @@ export class TenantMerge {
     this.#memory = new SharedArrayBuffer(directory + room);
     this.#starts = new Uint32Array(this.#memory, 0, 2 ** this.#bits + 1);
     this.#arena = new Uint8Array(this.#memory, directory);
-    this.#order = orderOf(changes);
+    this.#order = changes.inOrder();
+    this.#nextChange = this.#order.next().value;
   }
 
   /** Of the new image; as many as `step` has to be asked for in all. */
@@ -104,8 +99,8 @@ export class TenantMerge {
     const changes = this.#changes;
     this.#freshBytes = 0;
     this.#freshAt.length = 0;
-    for (; this.#nextChange < this.#order.length; this.#nextChange += 1) {
-      const slot = (this.#order[this.#nextChange] ?? 0) % slotsMax;
+    for (; this.#nextChange !== undefined; this.#nextChange = this.#order.next().value) {
+      const slot = this.#nextChange;
       const tag = changes.tagAt(slot);
       if (this.#bucketOf(tag) !== bucket) return;
       const { arena } = changes;
@@ -179,21 +174,6 @@ export class TenantMerge {
     this.#bytes += bytes;
     this.#count += 1;
   }
-}
-
-/** A slot's number has 28 bits, and 24 bits of its tag stand above it: together what a double holds. */
-const slotsMax = 2 ** 28;
-const tagBitsCut = 32 - bitsMax;
-
-function orderOf(changes: SlotTable): Float64Array {
-  const order = new Float64Array(changes.size);
-  let nth = 0;
-  for (let slot = 0; slot < changes.slots; slot += 1) {
-    if (changes.offsetAt(slot) === 0) continue;
-    order[nth] = (changes.tagAt(slot) >>> tagBitsCut) * slotsMax + slot;
-    nth += 1;
-  }
-  return order.sort();
 }
 
 /** The field of a change stands behind its byte of length. */
