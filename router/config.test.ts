@@ -77,6 +77,7 @@ describe("settings", () => {
     [{ admin: "localhost:80" }, /--listen and --admin are the same address/],
     [{ listen: "0.0.0.0:81" }, /--listen and --admin are the same address/],
     [{ h2c: "[::]:81" }, /--h2c and --admin are the same address/],
+    [{ tls: "0.0.0.0:81", tlsCerts: "x" }, /--tls and --admin are the same address/],
     [{ accessLogSample: "1.5" }, /--access-log-sample /],
     [{ otlp: "collector:4318" }, /--otlp /],
     [{ heldPerKeyMax: 10, heldMax: 5 }, /--held-per-key-max is above --held-max/],
