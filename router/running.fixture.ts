@@ -14,7 +14,7 @@ import { createLog } from "../runtime/log.ts";
 import { closeServer, keys, listenOn } from "../table/table.fixture.ts";
 import { parseRouterConfig } from "./config.ts";
 import type { RouterEvents } from "./observe/events.ts";
-import { type Router, startRouter } from "./run.ts";
+import { type Router, type RouterOptions, startRouter } from "./run.ts";
 
 export type Lines = Array<Record<string, unknown> & { event: string }>;
 export const of = (lines: Lines, event: string) => lines.filter((line) => line.event === event);
@@ -43,7 +43,7 @@ export type Bench = {
 };
 
 /** A folder and a list of things to close, per test. */
-export function createBench(): Bench {
+export function createBench(more: Pick<RouterOptions, "workerThread"> = {}): Bench {
   let dir = "";
   const closers: Array<() => Promise<unknown>> = [];
   beforeEach(async () => {
@@ -62,10 +62,19 @@ export function createBench(): Bench {
       write: (line) => lines.push(JSON.parse(line)),
     });
     const config = parseRouterConfig({
-      ...{ listen: "127.0.0.1:0", admin: "127.0.0.1:0", drainDelayMs: 0, drainAnnounceMs: 0, drainMs: 500 },
+      ...{
+        listen: "127.0.0.1:0",
+        admin: "127.0.0.1:0",
+        drainDelayMs: 0,
+        drainAnnounceMs: 0,
+        drainMs: 500,
+      },
       ...flags,
     });
-    const router = await startRouter({ config, log, token: "t" });
+    const write = (text: string) => {
+      for (const line of text.trimEnd().split("\n")) lines.push(JSON.parse(line));
+    };
+    const router = await startRouter({ config, log, token: "t", write, ...more });
     closers.push(router.close);
     return { router, lines };
   };

@@ -140,7 +140,8 @@ export class Conductor {
   async #fill(place: Place): Promise<void> {
     const member = await this.#raise();
     place.member = member;
-    await member.open(await this.#options.openDoors());
+    const doors = await this.#options.openDoors();
+    await orItsEnd(member, member.open(doors));
   }
 
   /** A worker that has the table, and no doors yet. */
@@ -160,13 +161,7 @@ export class Conductor {
     });
     this.#members.add(member);
     void member.ended.then((ended) => this.#onEnded(member, ended));
-    try {
-      await member.reaches("ready", memberLimits.startMs);
-    } catch (error) {
-      member.kill("stuck", error);
-      const ended = await member.ended;
-      throw ended.kind === "died" && ended.error !== undefined ? ended.error : error;
-    }
+    await orItsEnd(member, member.reaches("ready", memberLimits.startMs));
     return member;
   }
 
@@ -279,6 +274,17 @@ export class Conductor {
       await old.ended;
       return this.#options.openDoors();
     }
+  }
+}
+
+/** Throws what the worker died of, where it did; one that is late does not stay. */
+async function orItsEnd(member: Member, work: Promise<void>): Promise<void> {
+  try {
+    await work;
+  } catch (error) {
+    member.kill("stuck", error);
+    const ended = await member.ended;
+    throw ended.kind === "died" ? ended.error : error;
   }
 }
 
