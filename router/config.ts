@@ -113,6 +113,8 @@ const settingsSchema = z.strictObject({
   /** Between two probes of an endpoint whose service names a path for them; longest wait for an answer. */
   probeMs: whole(10, 3_600_000).default(5000),
   probeTimeoutMs: whole(10, 60_000).default(2000),
+  /** Between two questions for the addresses of an endpoint's host name. */
+  dnsMs: whole(100, 3_600_000).default(10_000),
   /** Of all endpoints of a cell together: under way, and waiting for that. */
   cellInflightMax: whole(1, 100_000).default(1024),
   cellPendingMax: whole(0, 100_000).default(256),

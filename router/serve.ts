@@ -31,7 +31,7 @@ import type { RouterEvents } from "./observe/events.ts";
 import { globalTarget } from "./observe/metrics.ts";
 import { RequestRecord } from "./observe/record.ts";
 import { type PlacingCellWide, placeCellWide } from "./place/cell-wide.ts";
-import { isOfTenant, type Placed } from "./place/decide.ts";
+import { isOfTenant, type Placed, type Subject } from "./place/decide.ts";
 import { ClientGone, type Placing, place, placeAnew } from "./place/place.ts";
 import { type Arrival, type Receiving, receive, wantsTrailers } from "./receive/receive.ts";
 import { traceOf } from "./receive/rewrite-headers.ts";
@@ -62,7 +62,10 @@ export async function serve(
   const record = beginRecord(context, client.req);
   const gone = new AbortController();
   const { signal } = gone;
-  client.res.once("close", () => gone.abort(clientGone));
+  client.res.once("close", () => {
+    // To abort costs more than all else here, and after a whole answer nobody is left to be told.
+    if (!client.res.writableFinished) gone.abort(clientGone);
+  });
   const body = openBody(context, client, expectsContinue);
   const stay = new Stay(context.limits);
   let arrival: Arrival | undefined;
@@ -78,7 +81,8 @@ export async function serve(
       await fanOut(context, { client, record, arrival, signal, leftMs: stay.leftMs() });
       return;
     }
-    const placed = await placeArrival(context, arrival, record, signal);
+    const placing = placeArrival(context, arrival, record, signal);
+    const placed = placing instanceof Promise ? await placing : placing;
     stay.enterTenant(arrival.subject, placed);
     await carry(context, { client, record, body, arrival, signal, stay }, placed);
   } catch (error) {
@@ -100,16 +104,22 @@ const inTime = (error: unknown, { reason }: AbortSignal): unknown =>
     : error;
 
 /** Where it goes. Counts what was carried only because a cell is not in `enforce` yet. */
-export async function placeArrival(
+export function placeArrival(
   context: ServeContext,
   { route, subject }: Arrival,
   record: RequestRecord,
   signal: AbortSignal,
-): Promise<Placed> {
+): Placed | Promise<Placed> {
   if (!isOfTenant(route)) return placeCellWide(context, route, record);
-  const placed = await place(context, { subject, service: route.service }, record, signal);
+  const placing = place(context, { subject, service: route.service }, record, signal);
+  return placing instanceof Promise
+    ? placing.then((placed) => noted(context, subject, placed))
+    : noted(context, subject, placing);
+}
+
+function noted({ wouldRefuse }: ServeContext, subject: Subject, placed: Placed): Placed {
   if (placed.route === undefined) {
-    context.wouldRefuse.note(subject.kind === "refused" ? subject.code : "TENANT_UNKNOWN");
+    wouldRefuse.note(subject.kind === "refused" ? subject.code : "TENANT_UNKNOWN");
   }
   return placed;
 }
@@ -133,7 +143,7 @@ async function carry(context: ServeContext, request: Request, first: Placed): Pr
     // Answered at once on another connection: it was the connection, and no load on a sick cell.
     if (again === "reset-idempotent" && result.outcome.kind === "answered") budget.giveBack();
     if (result.outcome.kind !== "failed") return;
-    const verdict = withinBudget(context, placed, judge(request, placed, result));
+    const verdict = withinBudget(context, placed, judge(context, request, placed, result));
     if (verdict.kind === "keep") throw failureError(placed, result.outcome) ?? new ClientGone();
     again = verdict.reason;
     const { record, arrival, signal } = request;
@@ -190,7 +200,12 @@ const attempt = (
     },
   });
 
-function judge(request: Request, placed: Placed, result: AttemptResult): RetryVerdict {
+function judge(
+  context: ServeContext,
+  request: Request,
+  placed: Placed,
+  result: AttemptResult,
+): RetryVerdict {
   const { outcome, notAdmitted } = result;
   if (outcome.kind !== "failed") return { kind: "keep", reason: "not-repeatable" };
   const { reason } = outcome;
@@ -203,7 +218,9 @@ function judge(request: Request, placed: Placed, result: AttemptResult): RetryVe
     answered: outcome.status !== undefined,
     bodyIntact: request.body.replayable,
     // Another cell is another endpoint to a route that all cells answer alike.
-    endpoints: placed.endpoints.length + (request.arrival.route.class === "any-cell" ? 1 : 0),
+    endpoints:
+      context.endpoints.count(placed.endpoints) +
+      (request.arrival.route.class === "any-cell" ? 1 : 0),
   });
 }
 
@@ -259,7 +276,9 @@ export function beginRecord(context: ServeContext, req: IncomingMessage): Reques
   // An IPv4 client of a dual-stack listener is written as what it is.
   const peer = (req.socket.remoteAddress ?? "").replace(/^::ffff:(?=\d+\.)/, "");
   const { random } = context;
-  const fresh = { requestId: random.uuid(), traceId: random.hex(16), spanId: random.hex(8) };
+  // One draw is cheaper than two.
+  const ids = random.hex(24);
+  const fresh = { requestId: random.uuid(), traceId: ids.slice(0, 32), spanId: ids.slice(32) };
   const startedMs = context.clock.monotonicMs();
   const trace = traceOf(req.rawHeaders, context.isTrusted(peer), fresh);
   const traced = context.tracing?.begin(trace);

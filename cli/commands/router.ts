@@ -35,6 +35,7 @@ const settings: readonly (readonly [string, string])[] = [
   ["--inflight-max <count>", "requests under way; close to it the least important are refused"],
   ["--shed-late-ms <ms>", "lateness of the event loop that is overload; 0: do not look"],
   ["--deadline-ms <ms>", "from a request's head to its answer's; 0: none"],
+  ["--dns-ms <ms>", "between two questions for the addresses of an endpoint's name"],
   ["--probe-ms <ms>", "between two probes of an endpoint"],
   ["--probe-timeout-ms <ms>", "longest wait for the answer to a probe"],
   ["--body-bytes-max <bytes>", "largest request body"],

@@ -59,9 +59,9 @@ async function askTwice(context: AskContext, ask: AskCell, budget: RetryBudget):
   if (first === undefined) return missingFrom(ask)("unreachable");
   const part = await askEndpoint(context, ask, first);
   const failed = part.kind === "missing" && part.reason === "unreachable";
-  if (!failed || endpoints.length < 2 || ask.signal.aborted) return part;
+  if (!failed || context.endpoints.count(endpoints) < 2 || ask.signal.aborted) return part;
   if (!budget.take(context.clock.monotonicMs())) return part;
-  const second = context.endpoints.pick(endpoints, first.endpoint.url);
+  const second = context.endpoints.pick(endpoints, first.endpoint.name);
   return second === undefined ? part : askEndpoint(context, ask, second);
 }
 

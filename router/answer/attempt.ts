@@ -8,6 +8,7 @@ import { headers as names } from "../../contract/headers.ts";
 import type { FoundRoute } from "../../contract/keyspace-routes.ts";
 import { headerValues, type RawHeaders } from "../../contract/raw-headers.ts";
 import type { Fallback, RouteClass } from "../../contract/service-route.ts";
+import type { Endpoint } from "../../runtime/http/endpoint.ts";
 import { isTlsError } from "../../runtime/http/endpoint-tls.ts";
 import {
   type ForwardOptions,
@@ -85,31 +86,39 @@ export async function tryOnce(context: AttemptContext, attempt: Attempt): Promis
   try {
     const picked = context.endpoints.pick(placed.endpoints, attempt.record.upstream);
     if (picked === undefined) throw unreachable(context, attempt);
-    return await tryAt(context, attempt, picked, hop.clock.monotonicMs() - startedMs);
+    const waitedMs = typeof taking === "string" ? 0 : hop.clock.monotonicMs() - startedMs;
+    const seen: Seen = { notAdmitted: false, gateCode: undefined };
+    const outcome = await send(context, attempt, picked.endpoint, waitedMs, seen);
+    tell(context, attempt, picked, outcome, seen);
+    return { outcome, notAdmitted: seen.notAdmitted };
   } finally {
     slots.give();
   }
 }
 
-async function tryAt(
+/** What the answer's head said. */
+type Seen = { notAdmitted: boolean; gateCode: string | undefined };
+
+const isGated = ({ wire }: Placed): boolean => wire === "enforce" || wire === "observe";
+
+function send(
   context: AttemptContext,
   attempt: Attempt,
-  picked: Picked,
+  endpoint: Endpoint,
   waitedMs: number,
-): Promise<AttemptResult> {
-  const { placed, record, headers, hop, stay, subject } = attempt;
-  const { endpoint } = picked;
-  const nonce = context.random.hex(12);
+  seen: Seen,
+): Promise<HopOutcome> {
+  const { placed, record, headers, hop, stay } = attempt;
+  const gated = isGated(placed);
+  const nonce = gated ? context.random.hex(12) : "";
   const own = wireHeaders(attempt, nonce, context);
   record.attempt += 1;
-  record.upstream = endpoint.url;
+  record.upstream = endpoint.name;
   const startedMs = hop.clock.monotonicMs();
   record.forwardedMs ??= startedMs;
   const timed = stay.hasDeadline ? [...withoutDeadline(headers), ...stay.headers()] : headers;
   const all = own.length === 0 ? timed : [...timed, ...own];
-  let notAdmitted = false;
-  let gateCode: string | undefined;
-  const outcome = await forward({
+  return forward({
     ...hop,
     endpoint,
     seat: { greedy: stay.greedy, waitedMs },
@@ -117,21 +126,29 @@ async function tryAt(
     fresh: attempt.fresh,
     headers: record.spans?.begin(context.random.hex(8), endpoint.url, startedMs, all) ?? all,
     // What is judged by rule R2 is the answer's head; hints come before it.
-    earlyHints: placed.wire === "plain" || placed.wire === "pass-through",
+    earlyHints: !gated,
     onResponseHead: (status, raw) => {
-      if (status >= 502 && status <= 504) [gateCode] = headerValues(raw, names.error);
+      if (status >= 502 && status <= 504) [seen.gateCode] = headerValues(raw, names.error);
       const verdict = judgeHead(context, attempt, { status, raw, nonce });
-      notAdmitted = verdict.kind === "not-admitted";
+      seen.notAdmitted = verdict.kind === "not-admitted";
       if (verdict.kind === "pass") stay.met();
       if (verdict.kind === "not-admitted") return verdict.head;
       return attempt.fallback === undefined ? verdict : keeping(context, attempt, status, verdict);
     },
   });
+}
+
+function tell(
+  context: AttemptContext,
+  { placed, record, hop, subject }: Attempt,
+  picked: Picked,
+  outcome: HopOutcome,
+  { gateCode }: Seen,
+): void {
   record.spans?.end(outcome, hop.clock.monotonicMs());
-  note(context, placed, outcome, endpoint.url, record);
+  note(context, placed, outcome, picked.endpoint.url, record);
   const who = subject.kind === "tenant" ? subject.tenant : "";
   context.endpoints.note(picked, { evidence: evidenceOf(outcome, gateCode), who });
-  return { outcome, notAdmitted };
 }
 
 /** The cell's own limit over all of its endpoints. */
@@ -210,8 +227,8 @@ type Judged = HeadVerdict | { readonly kind: "not-admitted"; readonly head: Head
 
 function judgeHead(context: AttemptContext, attempt: Attempt, head: AnswerHead): Judged {
   const { placed, record } = attempt;
-  const { wire, route } = placed;
-  const gated = wire === "enforce" || wire === "observe";
+  const { route } = placed;
+  const gated = isGated(placed);
   if (head.status >= 400 && gated) record.cellSaid = headerValues(head.raw, names.error)[0];
   if (!gated) return pass(context, placed, record, head.raw, false);
   if (isNotAdmitted(head.raw, head.nonce)) {

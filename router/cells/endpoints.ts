@@ -10,7 +10,7 @@ import type { Clock } from "../../runtime/clock.ts";
 import { createEndpoint, type Endpoint, type EndpointLimits } from "../../runtime/http/endpoint.ts";
 import type { EndpointTlsSource } from "../../runtime/http/endpoint-tls.ts";
 import type { Random } from "../../runtime/random.ts";
-import { type Candidate, choose, type Standing } from "./balance.ts";
+import { type Candidate, choose, type Standing, standings } from "./balance.ts";
 import {
   type Attempted,
   type Breaker,
@@ -26,8 +26,16 @@ import {
 } from "./breaker.ts";
 import { type Health, healthLimits, observeHealth, unknownHealth } from "./health-state.ts";
 
+/** What connections are made to: a URL, or one of the addresses behind its host's name. */
+type Target = {
+  readonly name: string;
+  readonly url: string;
+  readonly address: string | undefined;
+};
+
 type Known = {
   readonly url: string;
+  readonly name: string;
   readonly endpoint: Endpoint;
   readonly breaker: Breaker;
   health: Health;
@@ -60,7 +68,11 @@ export class Endpoints {
   readonly #tls: EndpointTlsSource | undefined;
   readonly #breakerLimits: BreakerLimits;
   readonly #onEjection: (url: string, reason: EjectionReason) => void;
+  readonly #addressesOf: (url: string) => readonly string[];
+  /** By name. */
   readonly #known = new Map<string, Known>();
+  /** By the table's own lists of URLs, until an address changes. */
+  #targets = new WeakMap<readonly string[], readonly Target[]>();
   readonly #leaving = new Set<Endpoint>();
   readonly #watchers: Array<() => Promise<void>> = [];
   #lists: TableState["lists"] | undefined;
@@ -71,6 +83,8 @@ export class Endpoints {
     readonly limits: EndpointLimits;
     readonly tls?: EndpointTlsSource;
     readonly breakerLimits?: BreakerLimits;
+    /** Each of these has connections and a breaker of its own; none: the URL has. */
+    readonly addressesOf?: (url: string) => readonly string[];
     /** Told of every opening of a breaker. */
     readonly onEjection?: (url: string, reason: EjectionReason) => void;
   }) {
@@ -79,15 +93,22 @@ export class Endpoints {
     this.#limits = options.limits;
     this.#tls = options.tls;
     this.#breakerLimits = options.breakerLimits ?? breakerLimits;
+    this.#addressesOf = options.addressesOf ?? (() => []);
     this.#onEjection = options.onEjection ?? (() => {});
   }
 
-  /** One of `urls`, if possible not `avoid`. Undefined: nothing listens at any of them, as far as is known. */
+  /** Endpoints that stand behind these URLs. */
+  count(urls: readonly string[]): number {
+    return this.#targetsOf(urls).length;
+  }
+
+  /** One of `urls`, if possible not `avoid`, the name of another. Undefined: nothing listens at any of them, as far as is known. */
   pick(urls: readonly string[], avoid: string | undefined): Picked | undefined {
     const nowMs = this.#clock.monotonicMs();
-    const quick = this.#pickQuickly(urls, avoid, nowMs);
+    const targets = this.#targetsOf(urls);
+    const quick = this.#pickQuickly(targets, avoid, nowMs);
     if (quick !== undefined) return picked(quick);
-    const candidates = urls.map((url) => this.#candidate(this.#know(url), nowMs));
+    const candidates = targets.map((target) => this.#candidate(this.#know(target), nowMs));
     const chosen = choose(candidates, this.#random, avoid);
     if (chosen === undefined) return undefined;
     const { known } = chosen.candidate;
@@ -97,29 +118,29 @@ export class Endpoints {
 
   /** What nearly every request needs: two draws that are well, without making a list of all. */
   #pickQuickly(
-    urls: readonly string[],
+    targets: readonly Target[],
     avoid: string | undefined,
     nowMs: number,
   ): Known | undefined {
-    const one = this.#draw(urls);
-    const two = urls.length > 1 ? this.#draw(urls) : one;
+    const one = this.#draw(targets);
+    const two = targets.length > 1 ? this.#draw(targets) : one;
     if (one === undefined || two === undefined) return undefined;
-    const isFine = (known: Known) => known.url !== avoid && standingOf(known, nowMs) === "usable";
+    const isFine = (known: Known) => known.name !== avoid && standingOf(known, nowMs) === "usable";
     if (!isFine(one) || !isFine(two)) return undefined;
     return loadOf(two) < loadOf(one) ? two : one;
   }
 
-  #draw(urls: readonly string[]): Known | undefined {
-    const at = urls.length > 1 ? Math.floor(this.#random.unit() * urls.length) : 0;
-    const url = urls[at];
-    return url === undefined ? undefined : this.#know(url);
+  #draw(targets: readonly Target[]): Known | undefined {
+    const at = targets.length > 1 ? Math.floor(this.#random.unit() * targets.length) : 0;
+    const target = targets[at];
+    return target === undefined ? undefined : this.#know(target);
   }
 
   #candidate(known: Known, nowMs: number): Candidate & { readonly known: Known } {
-    const { url, breaker } = known;
+    const { name, breaker } = known;
     return {
       known,
-      url,
+      url: name,
       inFlight: loadOf(known),
       standing: standingOf(known, nowMs),
       trialDue: isTrialDue(breaker, nowMs, false, this.#breakerLimits),
@@ -139,27 +160,29 @@ export class Endpoints {
     if (reason !== undefined) this.#onEjection(known.url, reason);
   }
 
-  at(url: string): Endpoint {
-    return this.#know(url).endpoint;
+  /** For a probe. */
+  at(url: string): readonly Endpoint[] {
+    return targetsAt(url, this.#addressesOf(url)).map((target) => this.#know(target).endpoint);
   }
 
   /** What a probe saw. */
-  observe(url: string, isGood: boolean): void {
-    const known = this.#know(url);
-    known.health = observeHealth(known.health, isGood, healthLimits);
+  observe({ name }: Pick<Endpoint, "name">, isGood: boolean): void {
+    const known = this.#known.get(name);
+    if (known !== undefined) known.health = observeHealth(known.health, isGood, healthLimits);
   }
 
   /** Nobody probes it any more, so what was seen last says nothing. */
   forget(url: string): void {
-    const known = this.#known.get(url);
-    if (known !== undefined) known.health = unknownHealth;
+    for (const known of this.#known.values()) {
+      if (known.url === url) known.health = unknownHealth;
+    }
   }
 
   /** Is there one that is not known to be down? */
   readonly isUsable = (urls: readonly string[]): boolean => {
     const nowMs = this.#clock.monotonicMs();
-    return urls.some((url) => {
-      const known = this.#known.get(url);
+    return this.#targetsOf(urls).some(({ name }) => {
+      const known = this.#known.get(name);
       return known === undefined || standingOf(known, nowMs) === "usable";
     });
   };
@@ -168,29 +191,57 @@ export class Endpoints {
   follow({ lists }: TableState): void {
     if (lists === this.#lists) return;
     this.#lists = lists;
+    this.#prune();
+  }
+
+  /** Addresses came or went. */
+  refresh(): void {
+    this.#targets = new WeakMap();
+    this.#prune();
+  }
+
+  #prune(): void {
+    const { globalServices = {}, cells = [] } = this.#lists ?? {};
     const named = new Set(
-      [lists.globalServices ?? {}, ...lists.cells.map(({ services }) => services)].flatMap(
-        (services) => Object.values(services).flatMap(({ endpoints }) => endpoints),
-      ),
+      [globalServices, ...cells.map(({ services }) => services)]
+        .flatMap((services) => Object.values(services))
+        .flatMap(({ endpoints }) => this.#targetsOf(endpoints))
+        .map(({ name }) => name),
     );
-    for (const [url, { endpoint }] of this.#known) {
-      if (named.has(url)) continue;
-      this.#known.delete(url);
+    for (const [name, { endpoint }] of this.#known) {
+      if (named.has(name)) continue;
+      this.#known.delete(name);
       this.#leaving.add(endpoint);
     }
     this.#sweep();
   }
 
-  /** Each endpoint that was ever used: its requests in flight and waiting, and what is known of it. */
+  #targetsOf(urls: readonly string[]): readonly Target[] {
+    const known = this.#targets.get(urls);
+    if (known !== undefined) return known;
+    const targets = urls.flatMap((url) => targetsAt(url, this.#addressesOf(url)));
+    this.#targets.set(urls, targets);
+    return targets;
+  }
+
+  /** Each URL that was ever used: its requests in flight and waiting, and the best and worst of what is known. */
   load(): readonly EndpointView[] {
     const nowMs = this.#clock.monotonicMs();
-    return [...this.#known.values()].map((known) => ({
-      url: known.url,
-      inFlight: known.endpoint.slots.inFlight,
-      pending: known.endpoint.slots.pending,
-      standing: standingOf(known, nowMs),
-      breaker: known.breaker.state,
-    }));
+    const views = new Map<string, EndpointView>();
+    for (const known of this.#known.values()) {
+      const { inFlight, pending } = known.endpoint.slots;
+      const { url, breaker } = known;
+      const view = {
+        url,
+        inFlight,
+        pending,
+        standing: standingOf(known, nowMs),
+        breaker: breaker.state,
+      };
+      const before = views.get(url);
+      views.set(url, before === undefined ? view : together(before, view));
+    }
+    return [...views.values()];
   }
 
   /** Whoever watches the endpoints stops before they close. */
@@ -206,20 +257,21 @@ export class Endpoints {
     await Promise.all(all.map((endpoint) => endpoint.close()));
   }
 
-  #know(url: string): Known {
-    const known = this.#known.get(url);
+  #know(target: Target): Known {
+    const known = this.#known.get(target.name);
     if (known !== undefined) return known;
+    const { url, name, address } = target;
     const fresh: Known = {
-      url,
+      ...{ url, name },
       endpoint: createEndpoint({
-        ...{ url, clock: this.#clock, limits: this.#limits },
+        ...{ url, address, clock: this.#clock, limits: this.#limits },
         ...(this.#tls === undefined ? {} : { tls: this.#tls }),
       }),
       breaker: createBreaker(),
       health: unknownHealth,
       suspectUntilMs: 0,
     };
-    this.#known.set(url, fresh);
+    this.#known.set(name, fresh);
     return fresh;
   }
 
@@ -233,6 +285,23 @@ export class Endpoints {
       this.#clock.after(sweepMs, () => this.#sweep(), { background: true });
   }
 }
+
+const targetsAt = (url: string, addresses: readonly string[]): readonly Target[] =>
+  addresses.length === 0
+    ? [{ url, name: url, address: undefined }]
+    : addresses.map((address) => ({ url, name: `${url} at ${address}`, address }));
+
+/** One URL is up while one of its addresses is. */
+const together = (one: EndpointView, two: EndpointView): EndpointView => ({
+  url: one.url,
+  inFlight: one.inFlight + two.inFlight,
+  pending: one.pending + two.pending,
+  standing:
+    standings.indexOf(one.standing) <= standings.indexOf(two.standing)
+      ? one.standing
+      : two.standing,
+  breaker: one.breaker === "closed" ? two.breaker : one.breaker,
+});
 
 const picked = (known: Known): Picked => ({
   endpoint: known.endpoint,

@@ -25,7 +25,7 @@ async function probed(serve: RequestListener, timeoutMs = 5000) {
   const probes = new Probes({
     ...{ clock: systemClock, random: systemRandom, limits: { intervalMs: 10, timeoutMs } },
     endpoints: {
-      at: () => endpoint,
+      at: () => [endpoint],
       observe: (_url, isGood) => void seen.push(isGood),
       forget: () => void seen.splice(0),
     },

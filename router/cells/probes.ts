@@ -77,9 +77,12 @@ export class Probes {
     // The first ones are spread over a whole interval: a new table has many endpoints.
     await clock.sleep(random.unit() * limits.intervalMs, signal);
     while (!signal.aborted) {
-      const isGood = await probe(endpoints.at(url), path, clock, limits.timeoutMs, signal);
-      if (signal.aborted) return;
-      endpoints.observe(url, isGood);
+      await Promise.all(
+        endpoints.at(url).map(async (endpoint) => {
+          const isGood = await probe(endpoint, path, clock, limits.timeoutMs, signal);
+          if (!signal.aborted) endpoints.observe(endpoint, isGood);
+        }),
+      );
       await clock.sleep(jitter(random, limits.intervalMs, spread), signal);
     }
   }

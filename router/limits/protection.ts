@@ -2,12 +2,14 @@
  * Puts together what keeps one endpoint, cell or tenant from hurting the others: endpoints with their
  * breakers, bulkheads of cells, limits of tenants, the router's own load.
  */
+import { lookup } from "node:dns/promises";
 import type { TableState } from "../../contract/table-state.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import type { EndpointTlsSource } from "../../runtime/http/endpoint-tls.ts";
 import type { Random } from "../../runtime/random.ts";
 import { CellGuards } from "../cells/cell-guards.ts";
 import { Endpoints } from "../cells/endpoints.ts";
+import { type Lookup, Names } from "../cells/names.ts";
 import { Probes } from "../cells/probes.ts";
 import type { RouterConfig } from "../config.ts";
 import { globalTarget, type RouterMetrics } from "../observe/metrics.ts";
@@ -22,6 +24,8 @@ export type ProtectionOptions = {
   readonly metrics: RouterMetrics;
   /** For endpoints that are `https:`. */
   readonly tls: EndpointTlsSource;
+  /** Default: as the system does, also from its file of hosts. */
+  readonly lookup?: Lookup;
 };
 
 /** Of all seats of an endpoint or a cell, an eighth is out of reach for greedy tenants. */
@@ -35,7 +39,14 @@ export function createProtection(options: ProtectionOptions) {
     reserve: reserveOf(connectionsMax),
   };
   const cellOf = new Map<string, string>();
-  const endpoints = new Endpoints({
+  const names = new Names({
+    ...{ clock, random, intervalMs: config.dnsMs },
+    lookup: options.lookup ?? ((host) => lookup(host, { all: true })),
+    onFailed: () => metrics.dnsFailures.inc(),
+    onChange: () => endpoints.refresh(),
+  });
+  const endpoints: Endpoints = new Endpoints({
+    addressesOf: (url) => names.addressesOf(url),
     ...{ clock, random, limits, tls },
     onEjection: (url, reason) =>
       metrics.ejections.inc({ cell: cellOf.get(url) ?? globalTarget, reason }),
@@ -49,6 +60,7 @@ export function createProtection(options: ProtectionOptions) {
   });
   const probeLimits = { intervalMs: config.probeMs, timeoutMs: config.probeTimeoutMs };
   const probes = new Probes({ clock, random, endpoints, limits: probeLimits });
+  endpoints.beforeClose(async () => names.close());
   endpoints.beforeClose(() => probes.close());
   const limitsContext = createLimits(options);
   return {
@@ -56,6 +68,7 @@ export function createProtection(options: ProtectionOptions) {
     cells,
     limits: limitsContext,
     follow: (table: TableState): void => {
+      names.follow(table.lists);
       endpoints.follow(table);
       cells.follow(table);
       probes.follow(table);

@@ -14,6 +14,7 @@ export type LimitMetrics = {
   readonly tenantLimited: Counter;
   readonly shed: Counter;
   readonly deadlineExceeded: Counter;
+  readonly dnsFailures: Counter;
 };
 
 const name = (rest: string) => `cellfleet_router_${rest}`;
@@ -36,6 +37,11 @@ export const createLimitMetrics = (metrics: Metrics): LimitMetrics => ({
     name("shed_total"),
     "Requests refused because the router had too much to do, by priority.",
     priorities.map((priority: Priority) => ({ priority })),
+  ),
+  dnsFailures: metrics.counter(
+    name("dns_failures_total"),
+    "Questions for the addresses of an endpoint's name without an answer; the last answer stands.",
+    [{}],
   ),
   deadlineExceeded: metrics.counter(
     name("deadline_exceeded_total"),

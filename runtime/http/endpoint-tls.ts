@@ -3,7 +3,7 @@
  * never chooses whom the router trusts.
  */
 import { Agent } from "node:https";
-import { isIP } from "node:net";
+import { isIP, type LookupFunction } from "node:net";
 import { connect as connectTls, type SecureContext } from "node:tls";
 import { buildConnector, type Pool } from "undici";
 import { tlsVersionMin } from "../tls/followed.ts";
@@ -28,10 +28,13 @@ export const systemTls: EndpointTlsSource = {
 };
 
 /** A connector per material: its cache of sessions must not outlive the trust they were made under. */
+/** How a connection is made before TLS begins. */
+export type Dial = { readonly timeout: number; readonly lookup?: LookupFunction };
+
 export function secureConnector(
   url: string,
   { current, onFailed }: EndpointTlsSource,
-  timeout: number,
+  dial: Dial,
 ): buildConnector.connector {
   let made:
     | { readonly from: EndpointTls; readonly connector: buildConnector.connector }
@@ -41,7 +44,8 @@ export function secureConnector(
     if (made === undefined || made.from !== from) {
       const { context: secureContext } = from;
       const connector = buildConnector({
-        ...{ timeout, allowH2: false, rejectUnauthorized: true, minVersion: tlsVersionMin },
+        ...dial,
+        ...{ allowH2: false, rejectUnauthorized: true, minVersion: tlsVersionMin },
         ...(secureContext === undefined ? {} : { secureContext }),
       });
       made = { from, connector };

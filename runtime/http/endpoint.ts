@@ -5,9 +5,11 @@
  * half seconds, and its header timeout does not count the time a request waits for a connection.
  */
 import type { Agent } from "node:https";
+import { isIP, type LookupFunction } from "node:net";
 import { Pool } from "undici";
 import type { Clock } from "../clock.ts";
 import {
+  type Dial,
   type EndpointTlsSource,
   secureAgent,
   secureConnector,
@@ -34,8 +36,10 @@ export const endpointLimits: EndpointLimits = {
 };
 
 export type Endpoint = {
-  /** As it was configured; the name in logs. */
+  /** As it was configured. */
   readonly url: string;
+  /** In logs: the URL, and the address where it is one of several behind the URL's name. */
+  readonly name: string;
   /** Path of the URL without a slash at its end, put before each request's path. */
   readonly basePath: string;
   readonly pool: Pool;
@@ -54,19 +58,26 @@ export function createEndpoint(options: {
   readonly clock: Clock;
   readonly limits?: Partial<EndpointLimits>;
   readonly tls?: EndpointTlsSource;
+  /** Every connection goes to this address of the URL's host; its name stays what it is in HTTP and TLS. */
+  readonly address?: string | undefined;
 }): Endpoint {
+  const { address } = options;
   const limits = { ...endpointLimits, ...options.limits };
   const url = new URL(options.url);
+  const dial: Dial = {
+    timeout: limits.connectMs,
+    ...(address === undefined ? {} : { lookup: alwaysAt(address) }),
+  };
   const connect =
     url.protocol === "https:"
-      ? secureConnector(options.url, options.tls ?? systemTls, limits.connectMs)
+      ? secureConnector(options.url, options.tls ?? systemTls, dial)
       : undefined;
   const open = (connections: number): Pool => {
     const plain = new Pool(url.origin, {
       connections,
       pipelining: 1,
       allowH2: false,
-      ...(connect === undefined ? { connectTimeout: limits.connectMs } : { connect }),
+      connect: connect ?? dial,
       // Below the keep-alive time of any sane server, so that the server does not close first.
       keepAliveTimeout: 4000,
       keepAliveMaxTimeout: 30_000,
@@ -81,6 +92,7 @@ export function createEndpoint(options: {
   const pool = open(limits.connectionsMax);
   return {
     url: options.url,
+    name: address === undefined ? options.url : `${options.url} at ${address}`,
     basePath: url.pathname.replace(/\/+$/, ""),
     pool,
     openFresh: () => open(1),
@@ -95,3 +107,12 @@ export function createEndpoint(options: {
     close: () => pool.destroy(),
   };
 }
+
+/** What stands in the place of a question to DNS. */
+const alwaysAt =
+  (address: string): LookupFunction =>
+  (_hostname, { all }, done) => {
+    const family = isIP(address);
+    if (all === true) done(null, [{ address, family }]);
+    else done(null, address, family);
+  };
