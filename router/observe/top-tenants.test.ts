@@ -9,9 +9,9 @@ function seriesOf(text: string): Map<string, number> {
   return new Map([...lines].map(([, name = "", value]) => [name, Number(value)]));
 }
 
-function createTop() {
+function createTop(watchEvery = 1) {
   const metrics = createMetrics();
-  const top = new TopTenants(metrics.counter("tenants", "."));
+  const top = new TopTenants(metrics.counter("tenants", "."), watchEvery);
   return { top, series: () => seriesOf(metrics.text()) };
 }
 
@@ -72,6 +72,16 @@ describe("top tenants", () => {
     expect(series().get("giant")).toBe(1);
     expect(series().get("_other")).toBe(90);
     expect(series().size).toBe(tenantSeriesMax + 1);
+  });
+
+  test("every request counts, also where one in seven decides over ranks", () => {
+    const { top, series } = createTop(7);
+    for (let at = 0; at < tenantSeriesMax * 20; at += 1) top.note(`small-${at % tenantSeriesMax}`);
+    for (let at = 0; at < 1000; at += 1) top.note("giant");
+    top.rank();
+    for (let at = 0; at < 10; at += 1) top.note("giant");
+    expect(series().get("giant")).toBe(10);
+    expect(series().get("_other")).toBe(1000);
   });
 
   test("tenants alike do not take each other's series", () => {

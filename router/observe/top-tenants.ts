@@ -12,6 +12,8 @@ export const otherTenants = "_other";
 export const tenantSeriesMax = 50;
 /** More are watched than shown: a newcomer must be able to grow before it is shown. */
 const watchedMax = 500;
+/** One request in so many has a say in the ranks: enough for those, and cheap. All are counted. */
+const watchEveryDefault = 7;
 /** So much busier than the least of those that are shown must a newcomer be: series should not flap. */
 const betterBy = 1.25;
 /** How often ranks are judged, and after how many times counts are halved. */
@@ -23,15 +25,22 @@ export class TopTenants {
   readonly #watched = new SpaceSaving(watchedMax);
   readonly #shown = new Map<string, CounterChild>();
   readonly #other: CounterChild;
+  readonly #watchEvery: number;
+  #unwatched = 0;
   #turns = 0;
 
-  constructor(counter: Counter) {
+  constructor(counter: Counter, watchEvery: number = watchEveryDefault) {
     this.#counter = counter;
+    this.#watchEvery = watchEvery;
     this.#other = counter.with({ tenant: otherTenants });
   }
 
   note(tenant: string): void {
-    this.#watched.note(tenant);
+    this.#unwatched += 1;
+    if (this.#unwatched >= this.#watchEvery) {
+      this.#unwatched = 0;
+      this.#watched.note(tenant);
+    }
     const child = this.#shown.get(tenant);
     if (child !== undefined) child.inc();
     else if (this.#shown.size < tenantSeriesMax) this.#show(tenant).inc();
