@@ -266,11 +266,28 @@ function serveContext(
     fallbacks: { kept: parts.kept, clock, metrics, routerId: config.id },
     cellHeaders: config.cellHeaders,
     coversHost: (servername, host) => certificates?.covers(servername, host) ?? true,
-    isTrusted: (peer) => config.trustedProxies.check(peer, peer.includes(":") ? "ipv6" : "ipv4"),
+    isTrusted: rememberTrust((peer) =>
+      config.trustedProxies.check(peer, peer.includes(":") ? "ipv6" : "ipv4"),
+    ),
     headLimits: { fieldsMax, targetBytesMax },
     forwardLimits: { ...forwardLimits, headMs: config.headMs },
     body: bodyLimits(config),
     staleMs,
     passesMax,
+  };
+}
+
+/** Peers whose trust is known; most requests come from one that has asked before. */
+const trustedPeersMax = 4096;
+
+function rememberTrust(check: (peer: string) => boolean): (peer: string) => boolean {
+  const known = new Map<string, boolean>();
+  return (peer) => {
+    const before = known.get(peer);
+    if (before !== undefined) return before;
+    const trusted = check(peer);
+    if (known.size >= trustedPeersMax) known.clear();
+    known.set(peer, trusted);
+    return trusted;
   };
 }

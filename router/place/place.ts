@@ -4,7 +4,13 @@ import type { FoundRoute } from "../../contract/keyspace-routes.ts";
 import type { PlacementKey } from "../../contract/placement-key.ts";
 import type { RouterMetrics } from "../observe/metrics.ts";
 import type { RequestRecord } from "../observe/record.ts";
-import { decide, type Placed, type RoutingView, type Wanted } from "./decide.ts";
+import {
+  decide,
+  type Placed,
+  type RouteDecision,
+  type RoutingView,
+  type Wanted,
+} from "./decide.ts";
 import type { Hold, HoldVerdict } from "./hold.ts";
 
 export type Placing = {
@@ -14,25 +20,44 @@ export type Placing = {
   readonly monotonicMs: () => number;
 };
 
-/** Throws what the table refuses, PLACEMENT_HELD, or `ClientGone`. */
-export async function place(
+/** Throws, or rejects with, what the table refuses, PLACEMENT_HELD, or `ClientGone`. A promise only where it waits. */
+export function place(
   placing: Placing,
   wanted: Wanted,
   record: RequestRecord,
   signal: AbortSignal,
+): Placed | Promise<Placed> {
+  const decision = decideNow(placing, wanted, record);
+  return decision.kind === "proxy" ? decision : held(placing, wanted, record, signal, decision);
+}
+
+async function held(
+  placing: Placing,
+  wanted: Wanted,
+  record: RequestRecord,
+  signal: AbortSignal,
+  first: Held,
 ): Promise<Placed> {
   const deadlineMs = placing.hold.deadline();
-  for (;;) {
-    const view = placing.view();
-    const decision = decide(view, wanted);
-    record.revision = view?.table.revision;
-    record.route = decision.route;
-    record.cell = decision.kind === "proxy" ? decision.cell : decision.route?.cell;
-    placing.metrics.resolves.inc({ via: decision.route?.via ?? "none" });
-    if (decision.kind === "proxy") return decision;
-    if (decision.kind === "refuse") throw new CellError(decision.code, decision.message);
+  let decision: Placed | Held = first;
+  while (decision.kind === "hold") {
     await wait(placing, decision.route.key, deadlineMs, record, signal);
+    decision = decideNow(placing, wanted, record);
   }
+  return decision;
+}
+
+type Held = RouteDecision & { readonly kind: "hold" };
+
+function decideNow(placing: Placing, wanted: Wanted, record: RequestRecord): Placed | Held {
+  const view = placing.view();
+  const decision = decide(view, wanted);
+  record.revision = view?.table.revision;
+  record.route = decision.route;
+  record.cell = decision.kind === "proxy" ? decision.cell : decision.route?.cell;
+  placing.metrics.resolves.inc({ via: decision.route?.via ?? "none" });
+  if (decision.kind === "refuse") throw new CellError(decision.code, decision.message);
+  return decision;
 }
 
 /**

@@ -23,6 +23,8 @@ const discardBytesMax = 64 * 1024;
 const discardMs = 1000;
 /** More hints than this are for nobody's good. */
 const hintsMax = 8;
+/** A body of this size that is whole at once leaves as text, together with its head. */
+const wholeBytesMax = 16 * 1024;
 
 export class Exchange implements Dispatcher.DispatchHandler {
   readonly #options: ForwardOptions;
@@ -31,7 +33,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
   readonly #startedMs: number;
   #phase: Phase = "connecting";
   #controller: Dispatcher.DispatchController | undefined;
-  #settle: (outcome: HopOutcome) => void = () => {};
+  readonly #settle: (outcome: HopOutcome) => void;
   #status: number | undefined;
   #replacement: CellError | undefined;
   #tap: BodyTap | undefined;
@@ -39,25 +41,30 @@ export class Exchange implements Dispatcher.DispatchHandler {
   #endedEarly: boolean = false;
   #discarded = 0;
   #hints = 0;
+  /** The head was given to node:http and waits for what follows in the same turn. */
+  #headWaits: boolean = false;
+  /** The client does not take what it was given. */
+  #stalled: boolean = false;
+  /** A whole small body, which leaves together with its head. */
+  #whole: Buffer | undefined;
   #bytesOut = 0;
   #connectMs = 0;
   #firstByteMs = 0;
 
-  constructor(options: ForwardOptions, queueMs: number) {
+  /** `settle` is called once. */
+  constructor(options: ForwardOptions, queueMs: number, settle: (outcome: HopOutcome) => void) {
     this.#options = options;
     this.#queueMs = queueMs;
+    this.#settle = settle;
     this.#timer = new PhaseTimer(options.clock, (reason) => this.#fail(reason, undefined));
     this.#startedMs = options.clock.monotonicMs();
   }
 
-  run(): Promise<HopOutcome> {
+  start(): void {
     const { res } = this.#options.client;
-    return new Promise((resolve) => {
-      this.#settle = resolve;
-      res.on("close", this.#onClientClose);
-      if (res.destroyed) this.#onClientClose();
-      else this.#dispatch();
-    });
+    res.on("close", this.#onClientClose);
+    if (res.destroyed) this.#onClientClose();
+    else this.#dispatch();
   }
 
   #dispatch(): void {
@@ -69,7 +76,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
       {
         method,
         path: endpoint.basePath + path,
-        headers: [...headers],
+        headers: headers as string[],
         // The types know streams and buffers only; the code takes any async iterable.
         body: body.empty ? null : (body.open() as unknown as Uint8Array),
         headersTimeout: 0,
@@ -178,34 +185,61 @@ export class Exchange implements Dispatcher.DispatchHandler {
     this.#timer.watch(events ? eventStreamIdleMs : bodyIdleMs, "body-timeout");
   }
 
+  /**
+   * The head must not wait for the first byte of the body: an event stream may be silent for long. But
+   * what came with it in the same turn leaves with it, in one write.
+   */
   #writeHead(status: number, headers: readonly string[]): void {
     const { res, req } = this.#options.client;
-    res.writeHead(status, [...headers]);
+    res.writeHead(status, headers as string[]);
     if (req.method === "HEAD") return;
-    // The head must not wait for the first byte of the body: an event stream may be silent for long.
+    this.#headWaits = true;
+    process.nextTick(sendHead, this);
+  }
+
+  /** For `sendHead`: nobody else knows when a turn is over. */
+  sendHead(): void {
+    if (!this.#headWaits || this.#phase === "over") return;
+    this.#headWaits = false;
+    const { res, req } = this.#options.client;
+    const whole = this.#whole;
+    this.#whole = undefined;
     // In HTTP/1 `flushHeaders()` would write its bytes as UTF-8, and they are latin1.
-    if (req.httpVersionMajor === 1) res.write("", "latin1");
+    if (whole !== undefined) this.#write(whole);
+    else if (req.httpVersionMajor === 1) res.write("", "latin1");
     else res.flushHeaders();
   }
 
-  onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
+  onResponseData(_controller: Dispatcher.DispatchController, chunk: Buffer): void {
     if (this.#phase === "discarding") {
       this.#discarded += chunk.length;
       if (this.#discarded > discardBytesMax) this.#fail("replaced", undefined);
       return;
     }
     if (this.#phase !== "answering") return;
-    this.#timer.touch();
     this.#bytesOut += chunk.length;
     this.#tap?.data(chunk);
+    if (this.#headWaits && this.#whole === undefined && chunk.length <= wholeBytesMax) {
+      this.#whole = chunk;
+      return;
+    }
+    this.#timer.touch();
+    this.sendHead();
+    this.#write(chunk);
+  }
+
+  #write(chunk: Buffer): void {
     const { res } = this.#options.client;
-    if (res.write(chunk)) return;
-    controller.pause();
+    if (res.write(chunk) || this.#stalled) return;
+    this.#stalled = true;
+    const controller = this.#controller;
+    controller?.pause();
     const restore = this.#timer.interrupt(this.#options.limits.clientStallMs, "client-stalled");
     res.once("drain", () => {
       if (this.#phase !== "answering") return;
+      this.#stalled = false;
       restore();
-      controller.resume();
+      controller?.resume();
     });
   }
 
@@ -219,7 +253,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
       return;
     }
     if (this.#phase !== "answering") return;
-    const { res } = this.#options.client;
+    const { req, res } = this.#options.client;
     this.#ending = true;
     this.#tap?.end();
     this.#timer.watch(this.#options.limits.clientStallMs, "client-stalled");
@@ -227,7 +261,16 @@ export class Exchange implements Dispatcher.DispatchHandler {
       const trailers = stripTrailers(latin1(controller.rawTrailers));
       if (trailers.length > 0) res.addTrailers(lists(trailers));
     }
-    res.end(() => this.#finish());
+    // What is small leaves as text: node:http then makes one write of head and body.
+    const whole = this.#headWaits ? this.#whole : undefined;
+    this.#headWaits = false;
+    this.#whole = undefined;
+    if (req.httpVersionMajor !== 1) {
+      if (whole === undefined) res.end(this.#onFinished);
+      else res.end(whole, this.#onFinished);
+    } else if (whole === undefined) res.end();
+    // Its `close` follows at once.
+    else res.end(whole.toString("latin1"), "latin1");
   }
 
   onResponseError(_controller: Dispatcher.DispatchController, error: Error): void {
@@ -250,6 +293,8 @@ export class Exchange implements Dispatcher.DispatchHandler {
   giveUp(reason: HopFailure): void {
     if (this.#phase !== "answering") this.#fail(reason, undefined);
   }
+
+  readonly #onFinished = (): void => this.#finish();
 
   readonly #onClientClose = (): void => {
     if (this.#ending && this.#options.client.res.writableFinished) this.#finish();
@@ -316,6 +361,8 @@ export class Exchange implements Dispatcher.DispatchHandler {
     };
   }
 }
+
+const sendHead = (exchange: Exchange): void => exchange.sendHead();
 
 const protocolCodes: ReadonlySet<string> = new Set([
   "UND_ERR_HEADERS_OVERFLOW",

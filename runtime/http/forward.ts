@@ -136,49 +136,57 @@ export type HopOutcome =
 export const clientGone = "client-gone";
 
 /** Never rejects. */
-export async function forward(options: ForwardOptions): Promise<HopOutcome> {
-  const { clock, endpoint, client } = options;
+export function forward(options: ForwardOptions): Promise<HopOutcome> {
+  const { endpoint, client, signal } = options;
+  const idle = !client.res.destroyed && signal?.aborted !== true;
+  // Nearly always a seat is free, and then there is nothing to wait for and nobody to tell.
+  return idle && endpoint.slots.takeNow(options.seat)
+    ? exchange(options, options.seat?.waitedMs ?? 0)
+    : forwardLater(options);
+}
+
+async function forwardLater(options: ForwardOptions): Promise<HopOutcome> {
+  const { clock, endpoint, client, signal } = options;
   const startedMs = clock.monotonicMs();
   const gone = new AbortController();
   const leave = () => gone.abort(clientGone);
+  const giveUp = () => gone.abort(signal?.reason);
   client.res.once("close", leave);
-  if (client.res.destroyed) gone.abort(clientGone);
-  const { signal } = options;
-  let exchange: Exchange | undefined;
-  const giveUp = () => {
-    gone.abort(signal?.reason);
-    exchange?.giveUp(reasonOf(gone.signal));
-  };
   signal?.addEventListener("abort", giveUp, { once: true });
+  if (client.res.destroyed) leave();
   if (signal?.aborted === true) giveUp();
-  try {
-    const seat = await endpoint.slots.take(gone.signal, options.seat);
-    const queueMs = clock.monotonicMs() - startedMs + (options.seat?.waitedMs ?? 0);
-    if (seat !== "taken") {
-      return {
-        kind: "failed",
-        reason: seat === "client-gone" ? reasonOf(gone.signal) : seat,
-        sent: "nothing",
-        error: undefined,
-        status: undefined,
-        cause: undefined,
-        bytesOut: 0,
-        times: { queueMs, connectMs: 0, firstByteMs: 0 },
-      };
-    }
-    try {
-      exchange = new Exchange(options, queueMs);
-      const outcome = await exchange.run();
-      // A failed attempt may be followed by another, which needs the body; the caller releases it then.
-      if (outcome.kind !== "failed") options.body.release();
-      return outcome;
-    } finally {
+  const seat = await endpoint.slots.take(gone.signal, options.seat);
+  client.res.off("close", leave);
+  signal?.removeEventListener("abort", giveUp);
+  const queueMs = clock.monotonicMs() - startedMs + (options.seat?.waitedMs ?? 0);
+  if (seat === "taken") return exchange(options, queueMs);
+  return {
+    kind: "failed",
+    reason: seat === "client-gone" ? reasonOf(gone.signal) : seat,
+    sent: "nothing",
+    error: undefined,
+    status: undefined,
+    cause: undefined,
+    bytesOut: 0,
+    times: { queueMs, connectMs: 0, firstByteMs: 0 },
+  };
+}
+
+/** With a seat, which it gives back. */
+function exchange(options: ForwardOptions, queueMs: number): Promise<HopOutcome> {
+  const { endpoint, signal, body } = options;
+  return new Promise((resolve) => {
+    const run = new Exchange(options, queueMs, (outcome) => {
+      signal?.removeEventListener("abort", giveUp);
       endpoint.slots.give();
-    }
-  } finally {
-    client.res.off("close", leave);
-    signal?.removeEventListener("abort", giveUp);
-  }
+      // A failed attempt may be followed by another, which needs the body; the caller releases it then.
+      if (outcome.kind !== "failed") body.release();
+      resolve(outcome);
+    });
+    const giveUp = () => run.giveUp(signal === undefined ? "deadline" : reasonOf(signal));
+    signal?.addEventListener("abort", giveUp, { once: true });
+    run.start();
+  });
 }
 
 /** Why nobody waits any more. */

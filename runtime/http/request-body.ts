@@ -98,6 +98,8 @@ export class RequestBody {
     this.#attempt += 1;
     this.#chunks = [];
     const { source } = this.#options;
+    // Nothing to let flow, and node:http ends the reading of it.
+    if (this.empty && source.complete) return;
     source.off("data", this.#onData);
     // An error after this point concerns nobody: the exchange is over.
     source.on("error", () => {});

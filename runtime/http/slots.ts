@@ -49,10 +49,7 @@ export class Slots {
   take(signal: AbortSignal, wish: SeatWish = {}): Promise<SeatVerdict> | SeatVerdict {
     const { greedy = false } = wish;
     if (signal.aborted) return "client-gone";
-    if (this.#inFlight < this.#seatsFor(greedy)) {
-      this.#inFlight += 1;
-      return "taken";
-    }
+    if (this.takeNow(wish)) return "taken";
     if (this.#isFull(greedy)) return "queue-full";
     const queue = greedy ? this.#greedy : this.#modest;
     const waitMs = Math.max(0, this.#limits.queueMs - (wish.waitedMs ?? 0));
@@ -68,6 +65,13 @@ export class Slots {
       signal.addEventListener("abort", leave, { once: true });
       queue.add(settle);
     });
+  }
+
+  /** A seat that is free; otherwise nothing has happened. */
+  takeNow({ greedy = false }: SeatWish = {}): boolean {
+    if (this.#inFlight >= this.#seatsFor(greedy)) return false;
+    this.#inFlight += 1;
+    return true;
   }
 
   give(): void {
