@@ -8,7 +8,7 @@ import { rawFlags } from "../process-flags.ts";
 import { routerView } from "../render/views.ts";
 
 /** Limits and times; the router's own defaults hold where nothing is said. */
-const settings: readonly (readonly [string, string])[] = [
+export const settings: readonly (readonly [string, string])[] = [
   ["--trusted-proxies <cidrs>", "peers whose X-Forwarded-* headers are believed"],
   ["--cell-headers <on|off>", "x-cell and x-cell-epoch on forwarded answers"],
   ["--access-log <on|off|errors>", "one line per request, or only of what did not end well"],
