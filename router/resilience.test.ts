@@ -256,6 +256,21 @@ test("a deadline of the route, of the client or of the router is a 504 with its 
   expect(told.at(-1)?.["x-request-deadline"]).toBeUndefined();
 });
 
+test("a deadline ends a wait for a seat, at the endpoint and at the cell", async () => {
+  const hanging = await startHanging();
+  const table = { cells: { a: { endpoints: [hanging.url] } }, tenants: { acme: "a" } };
+  const over = { headers: { "x-request-timeout-ms": "40" } };
+  for (const flags of [{ connectionsMax: 1 }, { cellInflightMax: 1 }]) {
+    const { router } = await bench.startStatic(table, { ...flags, queueMs: 60_000 });
+    const first = ask(router.port, "acme");
+    await until(() => expect(hanging.waiting.length).toBe(1));
+    expect(codeOf(await ask(router.port, "acme", over))).toBe("504 DEADLINE_EXCEEDED");
+    hanging.letGo();
+    expect((await first).status).toBe(200);
+    expect(codeOf(await ask(router.port, "acme", { path: "/quick" }))).toBe("200 undefined");
+  }
+});
+
 test("too much to do: the least important are refused first, critical ones at the ceiling alone", async () => {
   const hanging = await startHanging();
   const priority = (one: string) => ({ pathPrefix: `/${one}`, service: "default", priority: one });

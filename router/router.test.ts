@@ -288,6 +288,16 @@ describe("while a tenant moves", () => {
     expect(answer.headers["retry-after"]).toBe("1");
   });
 
+  test("a deadline ends a hold before its time", async () => {
+    const { router, plane } = await startFleet({ holdMs: 60_000 });
+    plane.change({ acme: "a 1 hold" });
+    await until(async () =>
+      expect(await adminJson(router, "/table")).toMatchObject({ revision: 2 }),
+    );
+    const answer = await ask(router.port, "acme", { headers: { "x-request-timeout-ms": "40" } });
+    expect(codeOf(answer)).toBe("504 DEADLINE_EXCEEDED");
+  });
+
   test("a request that the old owner's gate refuses goes once to the new owner, body and all", async () => {
     const { router, plane, owned, a, b } = await startFleet();
     Object.assign(owned, moved);
