@@ -263,6 +263,8 @@ export const errorBodySchema = z.object({
     details: z.record(z.string(), z.unknown()).optional(),
     /** Always false in a refusal: what was asked for left no trace. Absent where that is unknown. */
     changed: z.literal(false).optional(),
+    /** Of a router's refusal: as in `x-request-id`, for `cellctl explain request`. */
+    request_id: z.string().optional(),
   }),
 });
 export type ErrorBody = z.infer<typeof errorBodySchema>;

@@ -30,7 +30,7 @@ test("a change of the wire shows in its version's hash", () => {
   expect({ contractVersion, hash }).toMatchInlineSnapshot(`
     {
       "contractVersion": 3,
-      "hash": "b025867bcf83f7a8",
+      "hash": "cd80b636e4c2debf",
     }
   `);
 });

@@ -27,7 +27,8 @@ export type RefusalText = {
 
 export function buildRefusal(error: CellError, routerId: string, requestId: string): RefusalText {
   const { httpStatus } = errorTable[error.code];
-  const body = `${JSON.stringify(errorBody(error))}\n`;
+  const told = { ...errorBody(error).error, request_id: requestId };
+  const body = `${JSON.stringify({ error: told })}\n`;
   return {
     status: httpStatus,
     headers: [

@@ -35,6 +35,7 @@ describe("explain request", () => {
     const { router } = await startRouter();
     const refused = await ask(router.port, "nobody", { path: `/x?token=${secret}` });
     expect(refused.status).toBe(404);
+    expect(JSON.parse(refused.text)).toMatchObject({ error: { request_id: idOf(refused) } });
     const { items } = await explain(router, idOf(refused));
     expect(items).toEqual([
       expect.objectContaining({
