@@ -133,7 +133,7 @@ const settingsSchema = z.strictObject({
   /** A tunnel is ended at this age, up to a tenth earlier; 0: at none. */
   wsMaxAgeMs: whole(0, 30 * 86_400_000).default(0),
   clientsMax: whole(1, 1_000_000).default(10_000),
-  /** Connections of one address (of IPv6: of one /64); trusted proxies are not counted. */
+  /** Connections of one address (of IPv6: of one /64); trusted proxies and this machine are not counted. */
   clientsPerIpMax: whole(1, 1_000_000).default(256),
   /** A connection is closed in good order after so many requests; 0: never. */
   requestsPerConnectionMax: whole(0, 1_000_000_000).default(0),

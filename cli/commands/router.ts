@@ -46,7 +46,7 @@ export const settings: readonly (readonly [string, string])[] = [
   ["--ws-idle-ms <ms>", "longest silence of a tunnel"],
   ["--ws-max-age-ms <ms>", "age at which a tunnel is ended; 0: never"],
   ["--clients-max <count>", "client connections"],
-  ["--clients-per-ip-max <count>", "of one address (IPv6: of one /64); trusted proxies: no limit"],
+  ["--clients-per-ip-max <count>", "of one address; not of trusted proxies, nor of this machine"],
   ["--requests-per-connection-max <count>", "then a connection is closed in good order; 0: never"],
   ["--tls-default <name>", "the certificate for clients that name no host, or an unknown one"],
   ["--tls-client-ca <path>", "clients must show a certificate of this authority"],

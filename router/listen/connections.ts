@@ -2,7 +2,7 @@
  * Who may connect: so many in all, and so many from one peer. Shared by all listeners of a process.
  *
  * A peer is an address; of IPv6 the first 64 bits, because whoever has one address there has them all.
- * Trusted proxies stand for many clients and are not counted by peer.
+ * Trusted proxies, and what runs on this machine, stand for many clients and are not counted by peer.
  */
 import type { EventEmitter } from "node:events";
 import { isIP, type Socket } from "node:net";
@@ -68,6 +68,9 @@ export function guardConnections(server: EventEmitter, connections: Connections)
   });
   return open;
 }
+
+/** A process of this machine: a proxy or a tunnel, as a rule, which stands for many clients. */
+export const isLoopback = (peer: string): boolean => peer === "::1" || peer.startsWith("127.");
 
 /** An IPv4 client of a dual-stack listener as what it is. */
 const plainAddress = (address: string): string => address.replace(/^::ffff:(?=\d+\.)/, "");

@@ -6,6 +6,15 @@ import { openRaw } from "./listener.fixture.ts";
 const bench = createBench();
 const get = "GET / HTTP/1.1\r\nHost: a.test\r\nX-Tenant-Id: acme\r\n\r\n";
 
+test("what runs on this machine, a proxy as a rule, is not counted as one client", async () => {
+  const { router } = await bench.startStatic(
+    { cells: { a: { endpoints: ["http://127.0.0.1:1"] } }, tenants: { acme: "a" } },
+    { clientsPerIpMax: 1 },
+  );
+  const clients = [1, 2, 3].map(() => openRaw(router.port, get));
+  await until(() => expect(clients.every(({ text }) => / 503 /.test(text()))).toBe(true));
+});
+
 test("until its delay is over a router serves on as if nothing had been said", async () => {
   const url = await bench.startApp((_req, res) => res.end("ok"));
   const { router, lines } = await bench.startStatic(

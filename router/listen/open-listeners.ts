@@ -12,7 +12,7 @@ import type { Address, RouterConfig } from "../config.ts";
 import type { RouterEvents } from "../observe/events.ts";
 import type { ListenerMetrics } from "../observe/listener-metrics.ts";
 import { type Certificates, openCertificates } from "./certificates.ts";
-import { createConnections } from "./connections.ts";
+import { createConnections, isLoopback } from "./connections.ts";
 import { type ListenLimits, listenLimits } from "./limits.ts";
 import { type Listener, type ListenerOptions, type ListenerProtocol, listen } from "./server.ts";
 
@@ -53,7 +53,7 @@ export async function openListeners(options: ListenersOptions): Promise<Listener
   const connections = createConnections({
     totalMax: config.clientsMax,
     perPeerMax: config.clientsPerIpMax,
-    isTrusted: options.isTrusted,
+    isTrusted: (peer) => isLoopback(peer) || options.isTrusted(peer),
     onRefused: (limit) => metrics.connectionsRefused.inc({ limit }),
   });
   registry.gaugeFrom(
