@@ -13,6 +13,8 @@ export type BadInputOptions = {
   readonly limits: Pick<ListenLimits, "headerBytesMax" | "headersMs">;
   /** By code. */
   readonly onBadInput: (code: ErrorCode) => void;
+  /** The answer to a request that is answered and whose body still comes. */
+  readonly answeredEarly: (socket: Duplex) => ServerResponse | undefined;
   /** The newest answer that is still owed to a request that came whole. */
   readonly lastWhole: (socket: Duplex) => ServerResponse | undefined;
 };
@@ -21,6 +23,13 @@ export function onClientError(error: Error, socket: Duplex, options: BadInputOpt
   const problem = problemOf(error, options.limits);
   if (!socket.writable || errorCode(error) === "ECONNRESET") {
     socket.destroy();
+    return;
+  }
+  const early = options.answeredEarly(socket);
+  if (early !== undefined) {
+    // One request, one answer: the bad bytes are of a body that nobody waited for.
+    options.onBadInput(problem.code);
+    endAfter(early, socket);
     return;
   }
   const pending = pendingAnswer(socket);

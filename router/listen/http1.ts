@@ -45,7 +45,8 @@ export type Http1Side = {
 
 export function wireHttp1(server: Server, options: Http1Options): Http1Side {
   let leaving = false;
-  const { begin, newest, lastWhole } = createAnswerOrder();
+  const answers = createAnswerOrder();
+  const { begin, newest } = answers;
   const isLast = createRequestCount(options.requestsPerConnectionMax);
   // Counted over all fields by check-request.ts; Node would drop those beyond it in silence.
   server.maxHeadersCount = 0;
@@ -78,7 +79,7 @@ export function wireHttp1(server: Server, options: Http1Options): Http1Side {
     endWith(socket, error, options.routerId);
   });
   server.on("clientError", (error, socket) => {
-    onClientError(error, socket, { ...options, lastWhole });
+    onClientError(error, socket, { ...options, ...answers });
   });
   return {
     announce: (open) => {
@@ -142,6 +143,10 @@ function createAnswerOrder() {
       }
       answers.before = answers.newest;
       answers.newest = res;
+    },
+    answeredEarly: (socket: Duplex): ServerResponse | undefined => {
+      const last = order.get(socket)?.newest;
+      return last?.writableEnded === true && !last.req.complete ? last : undefined;
     },
     newest: (socket: Duplex) => owed(order.get(socket)?.newest),
     /** The newest to a request that came whole. */

@@ -383,7 +383,7 @@ function latin1(raw: Dispatcher.DispatchController["rawHeaders"]): string[] {
 function lists(raw: readonly string[]): Record<string, string[]> {
   const object: Record<string, string[]> = {};
   for (let at = 0; at + 1 < raw.length; at += 2) {
-    const name = (raw[at] ?? "").toLowerCase();
+    const name = raw[at] ?? "";
     const values = Object.hasOwn(object, name) ? object[name] : undefined;
     if (values === undefined) object[name] = [raw[at + 1] ?? ""];
     else values.push(raw[at + 1] ?? "");
