@@ -1,5 +1,5 @@
 /** Following the table without a router: what a cell's agent does to resolve tenants and names. */
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
@@ -84,4 +84,34 @@ test("an agent follows on its own path, and resolves when the control plane is g
     }),
   );
   expect(again.followed.view()?.lookup(defaultKeyspace, acme)).toMatchObject({ cell: "a" });
+});
+
+test("of a large table an image is kept; a damaged one is told of, and the signed files serve", async () => {
+  const tenants = Object.fromEntries(
+    Array.from({ length: 10_000 }, (_, nth) => [`t${nth}`, "a 1"]),
+  );
+  const plane = await startControlPlane(tableOf(4, { acme: "b 1", ...tenants }));
+  closers.push(plane.close);
+  const image = join(dir, "table", "table.image");
+  const first = await follow(plane.url);
+  first.followed.start();
+  const bytes = await until(() => readFile(image));
+  await first.followed.close();
+
+  const second = await follow(plane.url);
+  expect(second.events).toMatchObject([{ kind: "applied", by: "file" }]);
+  expect(second.followed.view()?.checksum).toBe(plane.table().checksum);
+  await second.followed.close();
+
+  const middle = bytes.length >> 1;
+  bytes.writeUInt8(bytes.readUInt8(middle) ^ 1, middle);
+  await writeFile(image, bytes);
+  const third = await follow(plane.url);
+  expect(third.events).toMatchObject([
+    { kind: "refused", reason: "corrupt", where: image },
+    { kind: "applied", by: "file" },
+  ]);
+  expect(third.followed.view()?.lookup(defaultKeyspace, acme)).toMatchObject({ cell: "b" });
+  await third.followed.close();
+  expect((await follow(plane.url)).events).toMatchObject([{ kind: "applied", by: "file" }]);
 });
