@@ -101,6 +101,7 @@ function ended({ status, code, message, flag, timings }: Note): string {
   if (code !== null) {
     return `${after} the router answered ${status} ${code}: ${message ?? meaningOf(code)}`;
   }
+  if (flag === "incomplete") return `${after} the answer went out without the parts of some cells`;
   const how = flag === "ok" ? "" : ` and was cut off (${flag})`;
   return `the answer of the cell, ${status}, went to the client${how} ${after}`;
 }
