@@ -131,6 +131,10 @@ test("metrics, health and status say what is", async () => {
     await ready.body.dump();
     return ready.statusCode === 200;
   });
+  const checks = await (await request(`${agent.admin}/healthz?verbose`)).body.text();
+  expect(checks).toMatch(
+    /^\[\+\]running ok\n\[\+\]database ok\n\[\+\]lease ok\n\[\+\]application ok\n/,
+  );
   const metrics = await (await request(`${agent.admin}/metrics`)).body.text();
   expect(metrics).toContain('cellfleet_agent_keys{state="active"} 1');
   expect(metrics).toContain('cellfleet_agent_refused_total{code="PLACEMENT_STALE"}');
