@@ -16,24 +16,25 @@ export async function makeIssuerKey(kid: string, alg = "ES256"): Promise<IssuerK
   return { kid, alg, pair, jwk: { ...(await exportJWK(pair.publicKey)), kid, alg, use: "sig" } };
 }
 
-type Settings = { silent: boolean };
+type Settings = { silent: boolean; held: Promise<void> };
 export type Issuer = {
   readonly jwks: string;
   /** What is published; a test changes it. */
   readonly published: JWK[];
   /** Readings of the keys. */
   readonly reads: () => number;
-  /** `silent`: 503 to everybody. */
+  /** `silent`: 503 to everybody; answers wait for `held`. */
   readonly settings: Settings;
   readonly close: () => Promise<void>;
 };
 
 export async function startIssuer(first: readonly IssuerKey[], port = 0): Promise<Issuer> {
   const published = first.map(({ jwk }) => jwk);
-  const settings: Settings = { silent: false };
+  const settings: Settings = { silent: false, held: Promise.resolve() };
   let reads = 0;
-  const server = createServer((_req, res) => {
+  const server = createServer(async (_req, res) => {
     reads += 1;
+    await settings.held;
     if (settings.silent) {
       res.writeHead(503).end();
       return;

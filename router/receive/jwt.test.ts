@@ -216,6 +216,21 @@ describe("a token is refused that is", () => {
     expect(JSON.stringify(lines)).not.toContain(payload);
   });
 
+  test.each([
+    ["is not in the list of a source", ["PS256"], "RS256"],
+    ["is not in the list that holds without one", undefined, "RS512"],
+  ])(
+    "signed with an algorithm that %s, by a key that would fit",
+    async (_what, algorithms, alg) => {
+      const key = await makeIssuerKey("key-rsa", alg);
+      const { alg: _own, ...jwk } = key.jwk;
+      const issuer = await issuing({ ...key, jwk });
+      const { send, router } = await routing({ jwks: issuer.jwks, algorithms });
+      expect(codeOf(await send(await tokenOf(key, acme())))).toBe("401 TENANT_TOKEN_INVALID");
+      expect(await metric(router, 'cellfleet_router_tokens_total{result="algorithm"}')).toBe(1);
+    },
+  );
+
   test("given twice, even if both are the same", async () => {
     const { jwks } = await issuing(first);
     const { router, seen } = await routing({ jwks, header: "x-token" });
@@ -309,6 +324,33 @@ describe("with a control plane", () => {
     const again = await bench.startRemote(control.url, quick);
     expect((await send(again.router.port)).text).toBe("answer of cell-a\n");
     expect(of(again.lines, "jwks.changed")[0]).toMatchObject({ from: "disk" });
+  });
+
+  test("a table that moves on while a token is verified does not make it pass", async () => {
+    const placements = { acme: "cell-a 1" };
+    const cell = await startCell("cell-a", () => placements);
+    bench.closers.push(cell.close);
+    const issuer = await issuing(first);
+    const { promise: held, resolve: release } = Promise.withResolvers<void>();
+    issuer.settings.held = held;
+    const jwt = { claim: "tenant", issuer: issuerName, audience: "api", jwks: issuer.jwks };
+    const tenantSources = [{ jwt }, { header: "x-tenant-id" }];
+    const cells = { "cell-a": [cell.url] };
+    const control = await startControlPlane(
+      tableOf(1, placements, cells, "fleet-1", { tenantSources }),
+    );
+    bench.closers.push(control.close);
+    const { router } = await bench.startRemote(control.url, quick);
+    const revision = async () => metric(router, "cellfleet_router_table_revision");
+    await until(async () => expect(await revision()).toBe(1));
+    const late = await tokenOf(first, acme({ exp: inSeconds(-60) }));
+    const answer = ask(router.port, "acme", { headers: { authorization: `Bearer ${late}` } });
+    await until(() => expect(issuer.reads()).toBeGreaterThan(0));
+    control.changeNames({ tenantSources: structuredClone(tenantSources) });
+    await until(async () => expect(await revision()).toBe(2));
+    release();
+    expect(codeOf(await answer)).toBe("401 TENANT_TOKEN_INVALID");
+    expect(cell.seen).toEqual([]);
   });
 
   test("a cell in pass-through takes what cannot be verified, counted, unless it may be another's", async () => {
