@@ -1,8 +1,10 @@
 /** How a listener ends: the table of phases, and what a client sees of each. */
 import { Agent, request } from "node:http";
 import { type ClientHttp2Session, connect as connectHttp2 } from "node:http2";
+import { connect as connectTls } from "node:tls";
 import { expect, test, vi } from "vitest";
 import { type Clock, systemClock } from "../../runtime/clock.ts";
+import { createAuthority } from "../../runtime/tls/certificates.fixture.ts";
 import { type DrainEvent, drainPhases, drainTransitions, stepDrain } from "./drain.ts";
 import { createListenerBench, type Handler, ok, openRaw } from "./listener.fixture.ts";
 
@@ -84,6 +86,43 @@ test("answers say that their connection ends; who comes later is served until no
   const nobody = openRaw(port, get);
   await nobody.closed;
   expect(nobody.text()).toBe("");
+});
+
+test("answers under TLS say so too, also those that were asked for before", async () => {
+  const authority = createAuthority();
+  const { cert, key } = authority.issue(["acme.test"]);
+  const shared = { cert, key, minVersion: "TLSv1.2" } as const;
+  let finish: (() => void) | undefined;
+  const { port, drain } = await start(
+    (_req, res) => {
+      finish = () => void res.end("first");
+    },
+    {
+      protocol: "tls",
+      certificates: {
+        ...{ find: () => undefined, covers: () => true, shared: () => shared },
+        ...{ onChange: () => {}, list: () => [], reload: async () => {}, close: async () => {} },
+      },
+    },
+  );
+  const client = connectTls({
+    port,
+    host: "127.0.0.1",
+    ca: authority.cert,
+    servername: "acme.test",
+  });
+  closers.push(() => client.destroy());
+  let text = "";
+  client.on("data", (chunk) => {
+    text += chunk;
+  });
+  const closed = new Promise((resolve) => client.once("close", resolve));
+  client.write(get);
+  await until(() => expect(finish).toBeDefined());
+  const over = drain({ announceMs: 0, graceMs: 20_000 }, never);
+  finish?.();
+  await Promise.all([over, closed]);
+  expect(text).toMatch(/^HTTP\/1.1 200 OK[\s\S]*Connection: close[\s\S]*first$/);
 });
 
 test("what is left at the end of the grace is cut, after last words", async () => {

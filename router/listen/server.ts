@@ -80,13 +80,12 @@ const openers: Readonly<Record<ListenerProtocol, (options: ListenerOptions) => O
   },
   tls: (options) => {
     const streams = createHttp2(options);
-    const server = openTls(options, streams);
+    const { server, secured } = openTls(options, streams);
     const plain = wireHttp1(server, options);
     return {
       server,
-      announce: (open) => {
-        // Of a socket under TLS the answer hangs on the secure one.
-        plain.announce(securedSockets(open));
+      announce: () => {
+        plain.announce(secured);
         streams.announce();
       },
       closeIdle: () => {
@@ -97,20 +96,17 @@ const openers: Readonly<Record<ListenerProtocol, (options: ListenerOptions) => O
   },
 };
 
-const secureOf = new WeakMap<Socket, TLSSocket>();
-
-function* securedSockets(open: Iterable<Socket>): Generator<Socket> {
-  for (const socket of open) {
-    const secure = secureOf.get(socket);
-    if (secure !== undefined) yield secure;
-  }
-}
+type SecureServer = {
+  readonly server: TlsHttpServer;
+  /** Open sockets of HTTP/1: answers hang on them, not on the raw ones below. */
+  readonly secured: ReadonlySet<Socket>;
+};
 
 /**
  * One server of HTTP/1 under TLS that gives what has chosen HTTP/2 to the other side. (A server of
  * HTTP/2 that also speaks HTTP/1 has the opposite order of this, and loses all limits of HTTP/1.)
  */
-function openTls(options: ListenerOptions, streams: Http2Side): TlsHttpServer {
+function openTls(options: ListenerOptions, streams: Http2Side): SecureServer {
   const certificates = must(options.certificates, "certificates for a listener with TLS");
   const server = createTlsServer({
     ...http1Settings(options.limits),
@@ -121,12 +117,18 @@ function openTls(options: ListenerOptions, streams: Http2Side): TlsHttpServer {
     SNICallback: (servername, done) => done(null, certificates.find(servername)?.context),
   });
   certificates.onChange(() => server.setSecureContext(certificates.shared()));
+  const secured = new Set<Socket>();
   const serveHttp1 = server.listeners("secureConnection");
   server.removeAllListeners("secureConnection");
   server.on("secureConnection", (socket: TLSSocket) => {
     socket.on("error", () => {});
-    if (socket.alpnProtocol === "h2") streams.server.emit("connection", socket);
-    else for (const serve of serveHttp1) serve.call(server, socket);
+    if (socket.alpnProtocol === "h2") {
+      streams.server.emit("connection", socket);
+      return;
+    }
+    secured.add(socket);
+    socket.once("close", () => secured.delete(socket));
+    for (const serve of serveHttp1) serve.call(server, socket);
   });
   // node:https would take it for a bad request and have us answer in clear.
   server.removeAllListeners("tlsClientError");
@@ -134,7 +136,7 @@ function openTls(options: ListenerOptions, streams: Http2Side): TlsHttpServer {
     options.onHandshakeFailed(handshakeFailureOf(error));
     socket.destroy();
   });
-  return server;
+  return { server, secured };
 }
 
 function handshakeFailureOf(error: Error): HandshakeFailure {
