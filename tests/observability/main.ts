@@ -25,8 +25,11 @@ const alertsFile = join(folder, "alerts.yml");
 const testsFile = join(folder, "alerts_test.yml");
 const read = (path: string) => readFileSync(path, "utf8");
 const rules = parseRules(read(alertsFile));
-/** Made only by a router that serves TLS, which this fleet's does not. */
-const withSettings = ["cellfleet_router_tls_certificate_expiry_seconds"];
+/** Made only by a router that serves TLS, or has workers, which this fleet's does not. */
+const withSettings = [
+  "cellfleet_router_tls_certificate_expiry_seconds",
+  "cellfleet_router_worker_restarts_total",
+];
 
 function paperFaults(): string[] {
   const checked = promtool(["check", "rules", alertsFile]);
