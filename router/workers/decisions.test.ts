@@ -41,7 +41,12 @@ test("a worker's states, drawn", () => {
 
 describe("a worker's share", () => {
   test("of totals is a part, rounded up; of times and sizes of one request it is all", () => {
-    const config = configOf({ workers: "3", heldMax: "1000", bodyBytesMax: "1000", queueMs: "900" });
+    const config = configOf({
+      workers: "3",
+      heldMax: "1000",
+      bodyBytesMax: "1000",
+      queueMs: "900",
+    });
     const share = shareOfConfig(config);
     expect(share).toMatchObject({ heldMax: 334, bodyBytesMax: 1000, queueMs: 900, workers: 3 });
     expect(share.clientsMax * 3).toBeGreaterThanOrEqual(config.clientsMax);

@@ -100,6 +100,67 @@ test("a worker that throws takes along only what it carried", async () => {
   for (const connection of connections) connection.end();
 });
 
+test("who waits in the queue of a worker that is replaced is served by its successor", async () => {
+  const app = await startApp();
+  const { router, lines } = await bench.startStatic(oneCell(app), roomy);
+  const go = await standStill(2);
+  const request = "GET / HTTP/1.1\r\nHost: a.test\r\nx-tenant-id: acme\r\n\r\n";
+  const connections = Array.from({ length: 40 }, () => new Connection(router.port));
+  const answers = connections.map((connection) => connection.ask(request));
+  const restarted = router.restart();
+  // The successor is there, and the old worker is asked for its sockets: now it may wake up.
+  await until(async () =>
+    expect((await workersOf(router)).map(({ state }) => state)).toEqual(["open", "open", "ready"]),
+  );
+  go();
+  const heads = await Promise.all(answers);
+  expect(heads.filter((head) => head.startsWith("HTTP/1.1 200 "))).toHaveLength(40);
+  for (const connection of connections) connection.end();
+  expect(await restarted).toBe(true);
+  expect(of(lines, "worker.died")).toEqual([]);
+});
+
+/** Holds all threads of workers, `count` of them; what is returned lets them go. */
+async function standStill(count: number): Promise<() => void> {
+  const channel = new BroadcastChannel("cellfleet-breaking-thread");
+  const hold = new Int32Array(new SharedArrayBuffer(4));
+  let here = 0;
+  await new Promise<void>((resolve) => {
+    channel.onmessage = () => {
+      here += 1;
+      if (here === count) resolve();
+    };
+    channel.postMessage({ hold });
+  });
+  channel.close();
+  return () => {
+    Atomics.store(hold, 0, 1);
+    Atomics.notify(hold, 0);
+  };
+}
+
+test("two routers may share an address when both say so, and one may leave", async () => {
+  const app = await startApp();
+  const shared = { reusePort: "on", drainAnnounceMs: 50 };
+  const { router: old } = await bench.startStatic(oneCell(app), shared);
+  const listen = `127.0.0.1:${old.port}`;
+  await expect(bench.startStatic(oneCell(app), { listen })).rejects.toMatchObject({
+    code: "CONFIG_INVALID",
+  });
+  const { router: fresh } = await bench.startStatic(oneCell(app), {
+    ...shared,
+    listen,
+    workers: 2,
+  });
+  expect(fresh.port).toBe(old.port);
+  const many = () => Promise.all(Array.from({ length: 20 }, () => ask(fresh.port, "acme")));
+  expect((await many()).map(({ status }) => status)).toEqual(Array(20).fill(200));
+  expect(await metric(old, series)).toBeGreaterThan(0);
+  await old.close();
+  expect((await many()).map(({ status }) => status)).toEqual(Array(20).fill(200));
+  expect((await metric(fresh, series)) ?? 0).toBeGreaterThan(20);
+});
+
 /** One of the threads that run, whichever answers first. */
 async function breakOne(): Promise<void> {
   const channel = new BroadcastChannel("cellfleet-breaking-thread");
