@@ -133,6 +133,8 @@ export async function followCertificates(options: {
       certificates
         .list()
         .map(({ name, notAfterMs }) => [{ name }, (notAfterMs - clock.nowMs()) / 1000] as const),
+    // Workers read the same files.
+    "first",
   );
   return certificates;
 }
