@@ -11,6 +11,7 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { CellError } from "../contract/errors.ts";
 import type { Clock } from "../runtime/clock.ts";
+import { Departure } from "../runtime/http/departure.ts";
 import { clientGone, type ForwardLimits } from "../runtime/http/forward.ts";
 import { bodyFraming } from "../runtime/http/hop-headers.ts";
 import { RequestBody, type RequestBodyOptions } from "../runtime/http/request-body.ts";
@@ -32,7 +33,7 @@ import { globalTarget } from "./observe/metrics.ts";
 import { RequestRecord } from "./observe/record.ts";
 import { type PlacingCellWide, placeCellWide } from "./place/cell-wide.ts";
 import { isOfTenant, type Placed, type Subject } from "./place/decide.ts";
-import { ClientGone, type Placing, place, placeAnew } from "./place/place.ts";
+import { ClientGone, type Leaving, type Placing, place, placeAnew } from "./place/place.ts";
 import { type Arrival, type Receiving, receive, wantsTrailers } from "./receive/receive.ts";
 import { traceOf } from "./receive/rewrite-headers.ts";
 
@@ -60,11 +61,10 @@ export async function serve(
   expectsContinue: boolean,
 ): Promise<void> {
   const record = beginRecord(context, client.req);
-  const gone = new AbortController();
-  const { signal } = gone;
+  const gone = new Departure();
   client.res.once("close", () => {
     // To abort costs more than all else here, and after a whole answer nobody is left to be told.
-    if (!client.res.writableFinished) gone.abort(clientGone);
+    if (!client.res.writableFinished) gone.leave(clientGone);
   });
   const body = openBody(context, client, expectsContinue);
   const stay = new Stay(context.limits);
@@ -75,18 +75,19 @@ export async function serve(
     arrival = received instanceof Promise ? await received : received;
     stay.enterRouter(arrival.route);
     stay.begin(arrival.route, client.req.rawHeaders, record.startedMs, () =>
-      gone.abort(deadlineOver),
+      gone.leave(deadlineOver),
     );
     if (arrival.route.class === "fan-out") {
-      await fanOut(context, { client, record, arrival, signal, leftMs: stay.leftMs() });
+      const leftMs = stay.leftMs();
+      await fanOut(context, { client, record, arrival, signal: gone.signal, leftMs });
       return;
     }
-    const placing = placeArrival(context, arrival, record, signal);
+    const placing = placeArrival(context, arrival, record, gone);
     const placed = placing instanceof Promise ? await placing : placing;
     stay.enterTenant(arrival.subject, placed);
-    await carry(context, { client, record, body, arrival, signal, stay }, placed);
+    await carry(context, { client, record, body, arrival, gone, stay }, placed);
   } catch (error) {
-    rescue(context, client, record, inTime(error, signal), arrival);
+    rescue(context, client, record, inTime(error, gone), arrival);
   } finally {
     stay.leave();
     body.release();
@@ -95,7 +96,7 @@ export async function serve(
 }
 
 /** What ended because its time was over says so. */
-const inTime = (error: unknown, { reason }: AbortSignal): unknown =>
+const inTime = (error: unknown, { reason }: Departure): unknown =>
   error instanceof ClientGone && reason === deadlineOver
     ? new CellError(
         "DEADLINE_EXCEEDED",
@@ -108,10 +109,10 @@ export function placeArrival(
   context: ServeContext,
   { route, subject }: Arrival,
   record: RequestRecord,
-  signal: AbortSignal,
+  gone: Leaving,
 ): Placed | Promise<Placed> {
   if (!isOfTenant(route)) return placeCellWide(context, route, record);
-  const placing = place(context, { subject, service: route.service }, record, signal);
+  const placing = place(context, { subject, service: route.service }, record, gone);
   return placing instanceof Promise
     ? placing.then((placed) => noted(context, subject, placed))
     : noted(context, subject, placing);
@@ -129,7 +130,7 @@ type Request = {
   readonly record: RequestRecord;
   readonly body: RequestBody;
   readonly arrival: Arrival;
-  readonly signal: AbortSignal;
+  readonly gone: Departure;
   readonly stay: Stay;
 };
 
@@ -146,11 +147,11 @@ async function carry(context: ServeContext, request: Request, first: Placed): Pr
     const verdict = withinBudget(context, placed, judge(context, request, placed, result));
     if (verdict.kind === "keep") throw failureError(placed, result.outcome) ?? new ClientGone();
     again = verdict.reason;
-    const { record, arrival, signal } = request;
+    const { record, arrival, gone } = request;
     // Only a gate that was told of a placement can say that it was not admitted.
     if (verdict.kind === "decide" && placed.route !== undefined) {
       const wanted = { subject: arrival.subject, service: placed.service };
-      placed = await placeAnew(context, wanted, placed.route, context.staleMs, record, signal);
+      placed = await placeAnew(context, wanted, placed.route, context.staleMs, record, gone);
     } else if (arrival.route.class === "any-cell") {
       placed = placeCellWide(besides(context, placed), arrival.route, record);
     }
@@ -177,7 +178,7 @@ const besides = (context: ServeContext, { endpoints }: Placed): PlacingCellWide 
 
 const attempt = (
   context: ServeContext,
-  { client, record, body, arrival, signal, stay }: Request,
+  { client, record, body, arrival, gone, stay }: Request,
   placed: Placed,
   again: RetryReason | undefined,
 ): Promise<AttemptResult> =>
@@ -188,7 +189,7 @@ const attempt = (
     placed,
     record,
     headers: arrival.headers,
-    ...{ signal, stay, fresh: again === "reset-idempotent" },
+    ...{ gone, stay, fresh: again === "reset-idempotent" },
     hop: {
       clock: context.clock,
       method: client.req.method ?? "GET",

@@ -8,7 +8,6 @@ import { headers as names } from "../../contract/headers.ts";
 import type { FoundRoute } from "../../contract/keyspace-routes.ts";
 import { headerValues, type RawHeaders } from "../../contract/raw-headers.ts";
 import type { Fallback, RouteClass } from "../../contract/service-route.ts";
-import type { Endpoint } from "../../runtime/http/endpoint.ts";
 import { isTlsError } from "../../runtime/http/endpoint-tls.ts";
 import {
   type ForwardOptions,
@@ -31,6 +30,7 @@ import type { RouterMetrics, UpstreamErrorReason } from "../observe/metrics.ts";
 import type { RequestRecord } from "../observe/record.ts";
 import { findRoute, type Placed, type RoutingView, type Subject } from "../place/decide.ts";
 import { flagsOf } from "../place/flags.ts";
+import type { Leaving } from "../place/place.ts";
 import type { WouldRefuse } from "../place/would-refuse.ts";
 import { gateHeaders, rewriteResponse, tenantHeaders } from "../receive/rewrite-headers.ts";
 import type { SignRequest } from "../trust/trust.ts";
@@ -58,8 +58,8 @@ export type Attempt = {
   readonly record: RequestRecord;
   /** Of all attempts alike; those of the gate are added here. */
   readonly headers: RawHeaders;
-  /** Aborted when nobody waits for the answer's head any more. */
-  readonly signal: AbortSignal;
+  /** Its signal is aborted when nobody waits for the answer's head any more. */
+  readonly gone: Leaving;
   readonly stay: Stay;
   /** On a connection that nobody has used before. */
   readonly fresh: boolean;
@@ -76,11 +76,11 @@ export type AttemptResult = {
 
 /** Throws CELL_UNREACHABLE where to try is to fail. */
 export async function tryOnce(context: AttemptContext, attempt: Attempt): Promise<AttemptResult> {
-  const { placed, signal, stay, hop } = attempt;
+  const { placed, gone, stay, hop } = attempt;
   const { slots, budget } = context.cells.of(placed);
   const startedMs = hop.clock.monotonicMs();
   budget.noteRequest(startedMs);
-  const taking = slots.take(signal, stay);
+  const taking = slots.takeNow(stay) ? "taken" : slots.take(gone.signal, stay);
   const seat = typeof taking === "string" ? taking : await taking;
   if (seat !== "taken") return noSeat(context, attempt, seat, startedMs);
   try {
@@ -88,7 +88,7 @@ export async function tryOnce(context: AttemptContext, attempt: Attempt): Promis
     if (picked === undefined) throw unreachable(context, attempt);
     const waitedMs = typeof taking === "string" ? 0 : hop.clock.monotonicMs() - startedMs;
     const seen: Seen = { notAdmitted: false, gateCode: undefined };
-    const outcome = await send(context, attempt, picked.endpoint, waitedMs, seen);
+    const outcome = await send(context, attempt, picked, waitedMs, seen);
     tell(context, attempt, picked, outcome, seen);
     return { outcome, notAdmitted: seen.notAdmitted };
   } finally {
@@ -104,10 +104,11 @@ const isGated = ({ wire }: Placed): boolean => wire === "enforce" || wire === "o
 function send(
   context: AttemptContext,
   attempt: Attempt,
-  endpoint: Endpoint,
+  picked: Picked,
   waitedMs: number,
   seen: Seen,
 ): Promise<HopOutcome> {
+  const { endpoint } = picked;
   const { placed, record, headers, hop, stay } = attempt;
   const gated = isGated(placed);
   const nonce = gated ? context.random.hex(12) : "";
@@ -122,13 +123,14 @@ function send(
     ...hop,
     endpoint,
     seat: { greedy: stay.greedy, waitedMs },
-    signal: stay.hasDeadline ? attempt.signal : undefined,
+    signal: stay.hasDeadline ? attempt.gone.signal : undefined,
     fresh: attempt.fresh,
     headers: record.spans?.begin(context.random.hex(8), endpoint.url, startedMs, all) ?? all,
     // What is judged by rule R2 is the answer's head; hints come before it.
     earlyHints: !gated,
     onResponseHead: (status, raw) => {
       if (status >= 502 && status <= 504) [seen.gateCode] = headerValues(raw, names.error);
+      else context.endpoints.answering(picked, whoOf(attempt.subject));
       const verdict = judgeHead(context, attempt, { status, raw, nonce });
       seen.notAdmitted = verdict.kind === "not-admitted";
       if (verdict.kind === "pass") stay.met();
@@ -147,9 +149,12 @@ function tell(
 ): void {
   record.spans?.end(outcome, hop.clock.monotonicMs());
   note(context, placed, outcome, picked.endpoint.url, record);
-  const who = subject.kind === "tenant" ? subject.tenant : "";
+  const who = whoOf(subject);
   context.endpoints.note(picked, { evidence: evidenceOf(outcome, gateCode), who });
 }
+
+/** Whose request it was, so that what one tenant runs into is not taken from the others. */
+const whoOf = (subject: Subject): string => (subject.kind === "tenant" ? subject.tenant : "");
 
 /** The cell's own limit over all of its endpoints. */
 function noSeat(

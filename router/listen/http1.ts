@@ -32,6 +32,8 @@ export const http1Settings = (limits: ListenLimits): ServerOptions => ({
   keepAliveTimeout: limits.keepAliveMs,
   keepAlive: true,
   noDelay: true,
+  // No stream for a body that the head says is not there.
+  optimizeEmptyRequests: true,
   // A missing Host is refused by check-request.ts, in our words.
   requireHostHeader: false,
   insecureHTTPParser: false,
@@ -43,6 +45,9 @@ export type Http1Side = {
   readonly announce: (open: Iterable<Socket>) => void;
 };
 
+/** One for all: errors that somebody else sees as well. */
+const heard = (): void => {};
+
 export function wireHttp1(server: Server, options: Http1Options): Http1Side {
   let leaving = false;
   const answers = createAnswerOrder();
@@ -52,8 +57,8 @@ export function wireHttp1(server: Server, options: Http1Options): Http1Side {
   server.maxHeadersCount = 0;
   const serve = (req: IncomingMessage, res: ServerResponse, expectsContinue: boolean) => {
     // Heard by whoever reads the body or writes the answer; unheard they would end the process.
-    req.on("error", () => {});
-    res.on("error", () => {});
+    req.on("error", heard);
+    res.on("error", heard);
     if (isBehindTheLast(req.socket, newest(req.socket))) return;
     begin(res);
     // Node then says so itself, whoever writes the head.
@@ -203,7 +208,7 @@ export function isTunnel(req: IncomingMessage): boolean {
 }
 
 function refuseExpectation(res: ServerResponse, options: Http1Options): void {
-  res.on("error", () => {});
+  res.on("error", heard);
   options.onBadInput("EXPECTATION_FAILED");
   const error = new CellError("EXPECTATION_FAILED", "Only `Expect: 100-continue` is understood.");
   const refusal = buildRefusal(error, options.routerId, "");

@@ -134,7 +134,7 @@ async function openTunnel(opening: Opening): Promise<void> {
   checkTunnelShed(context.limits, arrival.route);
   const gone = new AbortController();
   socket.once("close", () => gone.abort(clientGone));
-  const placed = await placeArrival(context, arrival, record, gone.signal);
+  const placed = await placeArrival(context, arrival, record, gone);
   if (socket.destroyed) throw new ClientGone();
   takeTenantSeat(opening, arrival);
   socket.once("close", enterTunnel(context.limits, arrival.subject, placed));
@@ -175,12 +175,18 @@ function connect(opening: Opening, arrival: Arrival, placed: Placed): void {
   });
   // http-proxy writes the head of the answer as a text; its bytes are latin1.
   socket.setDefaultEncoding("latin1");
-  proxy.ws(req, socket, head, { target: endpoint.url, agent: endpoint.tunnelAgent ?? false, xfwd: false }, (error) => {
-    timer.cancel();
-    tell({ kind: "failed", reason: "connect" });
-    if (record.status !== 0) socket.destroy();
-    else fail(opening, failure(placed, error));
-  });
+  proxy.ws(
+    req,
+    socket,
+    head,
+    { target: endpoint.url, agent: endpoint.tunnelAgent ?? false, xfwd: false },
+    (error) => {
+      timer.cancel();
+      tell({ kind: "failed", reason: "connect" });
+      if (record.status !== 0) socket.destroy();
+      else fail(opening, failure(placed, error));
+    },
+  );
 }
 
 /** What became of the attempt, told once: by whatever comes first. */

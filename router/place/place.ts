@@ -20,28 +20,31 @@ export type Placing = {
   readonly monotonicMs: () => number;
 };
 
+/** Aborted when nobody waits any more. Asked for only where something waits, because a signal has its price. */
+export type Leaving = { readonly signal: AbortSignal };
+
 /** Throws, or rejects with, what the table refuses, PLACEMENT_HELD, or `ClientGone`. A promise only where it waits. */
 export function place(
   placing: Placing,
   wanted: Wanted,
   record: RequestRecord,
-  signal: AbortSignal,
+  gone: Leaving,
 ): Placed | Promise<Placed> {
   const decision = decideNow(placing, wanted, record);
-  return decision.kind === "proxy" ? decision : held(placing, wanted, record, signal, decision);
+  return decision.kind === "proxy" ? decision : held(placing, wanted, record, gone, decision);
 }
 
 async function held(
   placing: Placing,
   wanted: Wanted,
   record: RequestRecord,
-  signal: AbortSignal,
+  gone: Leaving,
   first: Held,
 ): Promise<Placed> {
   const deadlineMs = placing.hold.deadline();
   let decision: Placed | Held = first;
   while (decision.kind === "hold") {
-    await wait(placing, decision.route.key, deadlineMs, record, signal);
+    await wait(placing, decision.route.key, deadlineMs, record, gone.signal);
     decision = decideNow(placing, wanted, record);
   }
   return decision;
@@ -70,16 +73,16 @@ export async function placeAnew(
   before: FoundRoute,
   staleMs: number,
   record: RequestRecord,
-  signal: AbortSignal,
+  gone: Leaving,
 ): Promise<Placed> {
   const deadlineMs = placing.monotonicMs() + staleMs;
   for (;;) {
-    const next = await place(placing, wanted, record, signal);
+    const next = await place(placing, wanted, record, gone);
     const { route } = next;
     if (route === undefined) return next;
     if (route.cell !== before.cell || route.epoch !== before.epoch) return next;
     const startedMs = placing.monotonicMs();
-    const verdict = await placing.hold.wait(route.key, deadlineMs, signal);
+    const verdict = await placing.hold.wait(route.key, deadlineMs, gone.signal);
     record.holdMs += placing.monotonicMs() - startedMs;
     if (verdict === "client-gone") throw new ClientGone();
     if (verdict !== "released") {

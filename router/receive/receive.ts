@@ -76,7 +76,8 @@ export function receive(
   const found = isOfTenant(route)
     ? context.tokens.read(lists.tenantSources, req.rawHeaders)
     : undefined;
-  const received = { view, lists, route, checked, stripped: stripped.headers };
+  const scheme = secured === undefined ? "http" : "https";
+  const received = { view, lists, route, checked, scheme, stripped: stripped.headers } as const;
   return found instanceof Promise
     ? found.then((findToken) => arrive(context, req, record, { ...received, findToken }))
     : arrive(context, req, record, { ...received, findToken: found });
@@ -87,6 +88,7 @@ type Received = {
   readonly lists: RoutingView["table"]["lists"];
   readonly route: ChosenRoute;
   readonly checked: Checked;
+  readonly scheme: "http" | "https";
   readonly stripped: RawHeaders;
   /** Undefined: the route speaks of no tenant. */
   readonly findToken: FindToken | undefined;
@@ -111,7 +113,7 @@ function arrive(
     version: req.httpVersion,
     peer: record.peer,
     trusted,
-    scheme: securedBy(req) === undefined ? "http" : "https",
+    scheme: received.scheme,
     viaName: context.viaName,
     tenant: identified.kind === "tenant" ? identified.tenant : undefined,
     // An application that reads it today goes on to read it where the router could not.

@@ -77,6 +77,9 @@ export function traceOf(
   const keep = trusted && theirs !== undefined && /^[\w.:+/=-]{1,128}$/.test(theirs);
   const requestId = keep ? theirs : fresh.requestId;
   const parents = headerValues(raw, traceparentHeader);
+  if (parents.length === 0) {
+    return { requestId, ...unparented, traceId: fresh.traceId, spanId: fresh.spanId };
+  }
   const match = /^00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})$/.exec(parents[0] ?? "");
   const [, traceId = "", parentId = "", flags = "00"] = match ?? [];
   const valid = parents.length === 1 && /[1-9a-f]/.test(traceId) && /[1-9a-f]/.test(parentId);

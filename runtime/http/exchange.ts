@@ -70,7 +70,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
   #dispatch(): void {
     const { endpoint, method, path, headers, body, fresh = false } = this.#options;
     // undici's own connect timer is coarse, and a request in its queue cannot be taken back.
-    this.#timer.watch(endpoint.connectMs, "connect");
+    this.#timer.watch(endpoint.connectMs, "connect", this.#startedMs);
     const pool = fresh ? endpoint.openFresh() : endpoint.pool;
     pool.dispatch(
       {
@@ -94,11 +94,13 @@ export class Exchange implements Dispatcher.DispatchHandler {
       return;
     }
     this.#controller = controller;
-    this.#connectMs = this.#options.clock.monotonicMs() - this.#startedMs;
+    const { clock, body, limits } = this.#options;
+    const nowMs = clock.monotonicMs();
+    this.#connectMs = nowMs - this.#startedMs;
     this.#phase = "sending";
     // A silent client is the body's matter, with its own timer; this one is longer than that.
-    const uploadMs = this.#options.body.empty ? 0 : this.#options.body.idleMs;
-    this.#timer.watch(this.#options.limits.headMs + uploadMs, "head-timeout");
+    const uploadMs = body.empty ? 0 : body.idleMs;
+    this.#timer.watch(limits.headMs + uploadMs, "head-timeout", nowMs);
   }
 
   onBodySent(): void {
@@ -106,7 +108,9 @@ export class Exchange implements Dispatcher.DispatchHandler {
   }
 
   onRequestSent(): void {
-    if (this.#phase === "sending") this.#timer.watch(this.#options.limits.headMs, "head-timeout");
+    // Without a body it was sent in the turn in which it was begun.
+    if (this.#phase !== "sending" || this.#options.body.empty) return;
+    this.#timer.watch(this.#options.limits.headMs, "head-timeout");
   }
 
   onResponseStart(controller: Dispatcher.DispatchController, status: number): void {
@@ -122,14 +126,15 @@ export class Exchange implements Dispatcher.DispatchHandler {
       return;
     }
     this.#status = status;
-    this.#firstByteMs = this.#options.clock.monotonicMs() - this.#startedMs;
+    const nowMs = this.#options.clock.monotonicMs();
+    this.#firstByteMs = nowMs - this.#startedMs;
     const stripped = stripResponseHeaders(raw);
     // RFC 9110 section 8.6: a 204 has no length, whatever the endpoint says.
     const headers =
       status === 204 ? filterHeaders(stripped, (name) => name !== "content-length") : stripped;
     const verdict = this.#options.onResponseHead(status, headers);
     if (!(verdict instanceof Promise)) {
-      this.#judge(status, headers, verdict);
+      this.#judge(status, headers, verdict, nowMs);
       return;
     }
     // The endpoint has answered, so its own timers are over; nothing more is read meanwhile.
@@ -138,7 +143,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
     void verdict.then((late) => {
       if (this.#phase !== "judging") return;
       try {
-        this.#judge(status, headers, late);
+        this.#judge(status, headers, late, this.#options.clock.monotonicMs());
         this.#catchUp(controller);
       } catch (error) {
         // A head that Node will not write; undici would have caught it in its own turn.
@@ -166,11 +171,11 @@ export class Exchange implements Dispatcher.DispatchHandler {
     if (this.#endedEarly) this.onResponseEnd(controller);
   }
 
-  #judge(status: number, headers: readonly string[], verdict: HeadVerdict): void {
+  #judge(status: number, headers: readonly string[], verdict: HeadVerdict, nowMs: number): void {
     if (verdict.kind === "replace") {
       this.#phase = "discarding";
       this.#replacement = verdict.error;
-      this.#timer.watch(discardMs, "replaced");
+      this.#timer.watch(discardMs, "replaced", nowMs);
       return;
     }
     // A head that Node will not write throws, and then the client can still be told so.
@@ -182,7 +187,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
     const events = headerValues(headers, "content-type").some((type) =>
       type.toLowerCase().startsWith("text/event-stream"),
     );
-    this.#timer.watch(events ? eventStreamIdleMs : bodyIdleMs, "body-timeout");
+    this.#timer.watch(events ? eventStreamIdleMs : bodyIdleMs, "body-timeout", nowMs);
   }
 
   /**
@@ -256,7 +261,10 @@ export class Exchange implements Dispatcher.DispatchHandler {
     const { req, res } = this.#options.client;
     this.#ending = true;
     this.#tap?.end();
-    this.#timer.watch(this.#options.limits.clientStallMs, "client-stalled");
+    const { clock, limits } = this.#options;
+    // While the head waits it is still the turn in which it came.
+    const nowMs = this.#headWaits ? this.#startedMs + this.#firstByteMs : clock.monotonicMs();
+    this.#timer.watch(limits.clientStallMs, "client-stalled", nowMs);
     if (this.#options.trailers) {
       const trailers = stripTrailers(latin1(controller.rawTrailers));
       if (trailers.length > 0) res.addTrailers(lists(trailers));

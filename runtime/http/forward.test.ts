@@ -353,7 +353,7 @@ describe("an answer", () => {
     const peer = await startPeer(alwaysAnswer(body));
     const hop = await startHop(peer.url);
     expect((await rawExchange(hop.port, get("/", "TE: trailers\r\n"))).text).toMatch(
-      /0\r\nx-sum: 7\r\n\r\n$/,
+      /0\r\nX-Sum: 7\r\n\r\n$/,
     );
     expect((await rawExchange(hop.port, get("/"))).text).toMatch(/0\r\n\r\n$/);
   });

@@ -33,11 +33,11 @@ export class PhaseTimer {
     return this.#lastMs + this.#limitMs;
   }
 
-  /** From now on a silence of `limitMs` is this trouble. */
-  watch(limitMs: number, trouble: PhaseTrouble): void {
+  /** From now on a silence of `limitMs` is this trouble. `nowMs`: for who has just looked. */
+  watch(limitMs: number, trouble: PhaseTrouble, nowMs: number = this.#clock.monotonicMs()): void {
     this.#limitMs = limitMs;
     this.#trouble = trouble;
-    this.touch();
+    this.#lastMs = nowMs;
     this.#sweep.add(this);
   }
 
