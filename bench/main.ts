@@ -14,6 +14,10 @@ const benches: Readonly<Record<string, Bench>> = {
     what: "[--uuid] [TENANTS...]  the routing table alone; --fleet [TENANTS]: through a real control plane",
     run: async (args) => (await import("./table.ts")).run(args),
   },
+  restart: {
+    what: "[KEPT] [NEW] [TUNNELS] [ROUNDS]  all workers of a router replaced under load: does a request fail?",
+    run: async (args) => (await import("./restart.ts")).run(args),
+  },
   propagation: {
     what: "[CHANGES]  from commit until three routers serve a change, p50 and p99",
     run: async (args) => (await import("./propagation.ts")).run(args),
