@@ -192,6 +192,34 @@ test("an endpoint that answers 503 is passed over; one that answers 500 is not",
   expect(await metric(router, name('ejections_total{cell="b",reason="answer"}'))).toBeUndefined();
 });
 
+test("a trial that streams without end opens the endpoint to others when its answer begins", async () => {
+  const dying = await startMortal((req, res) => {
+    if (req.url === "/stream")
+      res.writeHead(200, { "content-type": "text/event-stream" }).flushHeaders();
+    else res.end("ok");
+  });
+  const { router } = await bench.startStatic({
+    cells: { a: { endpoints: [dying.url] } },
+    tenants: { acme: "a" },
+  });
+  await dying.kill();
+  for (let nth = 0; nth < 8; nth += 1) await ask(router.port, "acme");
+  const state = () => metric(router, name(`breaker_state{cell="a",endpoint="${dying.url}"}`));
+  expect(await state()).toBe(2);
+  await dying.revive();
+  const streaming = new AbortController();
+  await until(async () => {
+    const answer = await fetch(`http://127.0.0.1:${router.port}/stream`, {
+      headers: { "x-tenant-id": "acme" },
+      signal: streaming.signal,
+    });
+    expect(answer.status).toBe(200);
+  });
+  expect(await state()).toBe(0);
+  expect((await ask(router.port, "acme")).status).toBe(200);
+  streaming.abort();
+});
+
 test("an endpoint that fails its probes is passed over until it passes them again", async () => {
   const hits = [0, 0];
   let isSick = true;

@@ -41,6 +41,7 @@ test("the table of states", () => {
     "closed -tripped-> open",
     "open -trial-began-> half-open",
     "open -answered-> closed",
+    "half-open -trial-began-> half-open",
     "half-open -answered-> closed",
     "half-open -failed-> open",
     "half-open -abandoned-> open",
@@ -86,7 +87,7 @@ test("after a calm minute the next time out is a first one again", () => {
 test("half open there is one trial, and what comes of it decides", () => {
   const breaker = opened();
   beginTrial(breaker, 10_000);
-  expect(isTrialDue(breaker, 99_000, true, limits)).toBe(false);
+  expect(isTrialDue(breaker, 60_000, true, limits)).toBe(false);
   expect(note(breaker, none, 10_001)).toBeUndefined();
   expect(isTrialDue(breaker, 10_001, false, limits)).toBe(true);
   beginTrial(breaker, 10_002);
@@ -104,13 +105,22 @@ test("what was asked before it opened neither closes it nor opens it longer", ()
   expect([breaker.state, breaker.untilMs]).toEqual(["open", untilMs]);
 });
 
-test("dead is only where every failure of the run was a connection that did not come about", () => {
-  expect(isDead(opened("connect"))).toBe(true);
-  expect(isDead(opened("reset"))).toBe(false);
+test("dead is where five in a row could not connect, or a trial could not", () => {
+  expect(isDead(opened("connect"), limits)).toBe(true);
+  expect(isDead(opened("reset"), limits)).toBe(false);
   const mixed = createBreaker();
   note(mixed, failed("reset"));
-  times(limits.failuresInRow, () => note(mixed, failed("connect")));
-  expect([mixed.state, isDead(mixed)]).toEqual(["open", false]);
+  times(limits.failuresInRow - 1, () => note(mixed, failed("connect")));
+  expect([mixed.state, isDead(mixed, limits)]).toEqual(["open", false]);
+  // It was used all the same, because no other was left.
+  note(mixed, failed("connect"));
+  expect(isDead(mixed, limits)).toBe(true);
+  note(mixed, failed("reset"));
+  expect(isDead(mixed, limits)).toBe(false);
+  const tried = opened("reset");
+  beginTrial(tried, 10_000);
+  note(tried, failed("connect"), 10_001);
+  expect(isDead(tried, limits)).toBe(true);
   const early = opened("connect");
   expect(isTrialDue(early, limits.lastResortMs - 1, true, limits)).toBe(false);
   expect(isTrialDue(early, limits.lastResortMs, true, limits)).toBe(true);
@@ -146,7 +156,19 @@ test("a connection that is refused is nobody's own trouble", () => {
   const breaker = createBreaker();
   note(breaker, answered, 0, "globex");
   times(limits.failuresInRow, () => note(breaker, failed("connect"), 1, "acme"));
-  expect(isDead(breaker)).toBe(true);
+  expect(isDead(breaker, limits)).toBe(true);
+});
+
+test("a trial of which nothing is heard makes room for another", () => {
+  const breaker = opened();
+  beginTrial(breaker, 10_000);
+  const { turn } = breaker;
+  expect(isTrialDue(breaker, 10_000 + limits.trialMs - 1, true, limits)).toBe(false);
+  expect(isTrialDue(breaker, 10_000 + limits.trialMs, false, limits)).toBe(true);
+  beginTrial(breaker, 10_000 + limits.trialMs);
+  expect(isTrialDue(breaker, 10_000 + limits.trialMs, true, limits)).toBe(false);
+  noteAttempt(breaker, { evidence: answered, turn, who: "acme" }, 80_000, limits);
+  expect(breaker.state).toBe("half-open");
 });
 
 test("whatever happens, it can be tried again within the longest time out", () => {
@@ -168,7 +190,7 @@ test("whatever happens, it can be tried again within the longest time out", () =
         if (breaker.state === "open") {
           expect(breaker.untilMs - nowMs).toBeLessThanOrEqual(limits.openMsMax);
         }
-        if (breaker.state === "closed") expect(isDead(breaker)).toBe(false);
+        if (breaker.state === "closed") expect(isDead(breaker, limits)).toBe(false);
       }
     }),
   );

@@ -23,7 +23,13 @@ export const breakerTransitions: Readonly<
   closed: { tripped: "open" },
   // `answered`: it was used in spite of it, because too few others were left.
   open: { "trial-began": "half-open", answered: "closed" },
-  "half-open": { answered: "closed", failed: "open", abandoned: "open" },
+  // A trial of which nothing is heard for long makes room for another.
+  "half-open": {
+    answered: "closed",
+    failed: "open",
+    abandoned: "open",
+    "trial-began": "half-open",
+  },
 };
 
 /** Why an attempt was the endpoint's failure. `answer`: it said 502, 503 or 504 itself. */
@@ -43,6 +49,8 @@ export type BreakerLimits = {
   readonly calmMs: number;
   /** Another tenant that was answered so recently shows that a run of one tenant's failures is its own. */
   readonly vouchMs: number;
+  /** So long a trial may say nothing. */
+  readonly trialMs: number;
   /** An endpoint that takes no connections is tried again so soon while there is no other. */
   readonly lastResortMs: number;
 };
@@ -52,6 +60,7 @@ export const breakerLimits: BreakerLimits = {
   openMsMax: 300_000,
   calmMs: 60_000,
   vouchMs: 10_000,
+  trialMs: 60_000,
   lastResortMs: 25,
 };
 
@@ -62,8 +71,8 @@ export type Breaker = {
   /** Grows with each change of state; evidence carries the one it was gathered under. */
   turn: number;
   run: number;
-  /** Of the run: all of them could not connect. */
-  unreachable: boolean;
+  /** Failures in a row that were no connection. */
+  refusals: number;
   /** Who the run belongs to; undefined as soon as there are two. */
   runOf: string | undefined;
   openings: number;
@@ -78,7 +87,7 @@ export const createBreaker = (): Breaker => ({
   state: "closed",
   turn: 0,
   run: 0,
-  unreachable: false,
+  refusals: 0,
   runOf: undefined,
   openings: 0,
   untilMs: 0,
@@ -88,8 +97,8 @@ export const createBreaker = (): Breaker => ({
 });
 
 /** Nothing listens there, as far as is known: to try it is to fail. */
-export const isDead = ({ state, unreachable }: Breaker): boolean =>
-  state !== "closed" && unreachable;
+export const isDead = ({ state, refusals }: Breaker, limits: BreakerLimits): boolean =>
+  state !== "closed" && refusals >= limits.failuresInRow;
 
 /** May a request be its trial? `lastResort`: nobody else can be reached. */
 export function isTrialDue(
@@ -98,6 +107,7 @@ export function isTrialDue(
   lastResort: boolean,
   limits: BreakerLimits,
 ): boolean {
+  if (breaker.state === "half-open") return nowMs >= breaker.changedMs + limits.trialMs;
   if (breaker.state !== "open") return false;
   if (nowMs >= breaker.untilMs) return true;
   return lastResort && nowMs >= breaker.changedMs + limits.lastResortMs;
@@ -144,6 +154,7 @@ function noteAnswer(breaker: Breaker, who: string, nowMs: number): void {
   }
   latest.atMs = nowMs;
   breaker.run = 0;
+  breaker.refusals = 0;
   if (breaker.state !== "closed") step(breaker, "answered", nowMs);
 }
 
@@ -155,15 +166,18 @@ function noteFailure(
   limits: BreakerLimits,
 ): EjectionReason | undefined {
   breaker.runOf = breaker.run === 0 || breaker.runOf === who ? who : undefined;
-  breaker.unreachable = reason === "connect" && (breaker.run === 0 || breaker.unreachable);
+  breaker.refusals = reason === "connect" ? breaker.refusals + 1 : 0;
   breaker.run += 1;
   if (breaker.state === "half-open") {
+    // The trial was alone: what it met is what there is.
+    if (reason === "connect") breaker.refusals = Math.max(breaker.refusals, limits.failuresInRow);
     open(breaker, "failed", nowMs, limits);
     return reason;
   }
   if (breaker.state !== "closed" || breaker.run < limits.failuresInRow) return undefined;
   // Who cannot connect is told so by the endpoint alone; everything else may be about what was asked.
-  if (!breaker.unreachable && isOwnTrouble(breaker, nowMs, limits)) return undefined;
+  const isRefused = breaker.refusals >= limits.failuresInRow;
+  if (!isRefused && isOwnTrouble(breaker, nowMs, limits)) return undefined;
   if (nowMs - breaker.changedMs > limits.calmMs) breaker.openings = 0;
   open(breaker, "tripped", nowMs, limits);
   return reason;

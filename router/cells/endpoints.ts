@@ -125,7 +125,8 @@ export class Endpoints {
     const one = this.#draw(targets);
     const two = targets.length > 1 ? this.#draw(targets) : one;
     if (one === undefined || two === undefined) return undefined;
-    const isFine = (known: Known) => known.name !== avoid && standingOf(known, nowMs) === "usable";
+    const isFine = (known: Known) =>
+      known.name !== avoid && this.#standingOf(known, nowMs) === "usable";
     if (!isFine(one) || !isFine(two)) return undefined;
     return loadOf(two) < loadOf(one) ? two : one;
   }
@@ -142,10 +143,16 @@ export class Endpoints {
       known,
       url: name,
       inFlight: loadOf(known),
-      standing: standingOf(known, nowMs),
+      standing: this.#standingOf(known, nowMs),
       trialDue: isTrialDue(breaker, nowMs, false, this.#breakerLimits),
       lastResort: isTrialDue(breaker, nowMs, true, this.#breakerLimits),
     };
+  }
+
+  /** Its answer has begun: a trial that streams for hours has shown what it was for. */
+  answering(one: Picked, who: string): void {
+    if (one.known.breaker.state !== "closed")
+      this.note(one, { evidence: { kind: "answered" }, who });
   }
 
   /** What became of an attempt. */
@@ -183,7 +190,7 @@ export class Endpoints {
     const nowMs = this.#clock.monotonicMs();
     return this.#targetsOf(urls).some(({ name }) => {
       const known = this.#known.get(name);
-      return known === undefined || standingOf(known, nowMs) === "usable";
+      return known === undefined || this.#standingOf(known, nowMs) === "usable";
     });
   };
 
@@ -235,7 +242,7 @@ export class Endpoints {
         url,
         inFlight,
         pending,
-        standing: standingOf(known, nowMs),
+        standing: this.#standingOf(known, nowMs),
         breaker: breaker.state,
       };
       const before = views.get(url);
@@ -255,6 +262,12 @@ export class Endpoints {
     this.#leaving.clear();
     this.#known.clear();
     await Promise.all(all.map((endpoint) => endpoint.close()));
+  }
+
+  #standingOf({ breaker, health, suspectUntilMs }: Known, nowMs: number): Standing {
+    if (isDead(breaker, this.#breakerLimits)) return "dead";
+    if (breaker.state !== "closed" || health.state === "down") return "out";
+    return suspectUntilMs > nowMs ? "suspect" : "usable";
   }
 
   #know(target: Target): Known {
@@ -310,9 +323,3 @@ const picked = (known: Known): Picked => ({
 });
 
 const loadOf = ({ endpoint }: Known): number => endpoint.slots.inFlight + endpoint.slots.pending;
-
-function standingOf({ breaker, health, suspectUntilMs }: Known, nowMs: number): Standing {
-  if (isDead(breaker)) return "dead";
-  if (breaker.state !== "closed" || health.state === "down") return "out";
-  return suspectUntilMs > nowMs ? "suspect" : "usable";
-}
