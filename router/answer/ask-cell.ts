@@ -11,6 +11,7 @@ import type { Random } from "../../runtime/random.ts";
 import type { Evidence } from "../cells/breaker.ts";
 import type { Picked } from "../cells/endpoints.ts";
 import type { RetryBudget } from "../cells/retry-budget.ts";
+import type { AttemptSpan, RequestSpans } from "../observe/request-spans.ts";
 import type { Placed, Subject } from "../place/decide.ts";
 import { type AttemptContext, wireHeaders } from "./attempt.ts";
 import { confirmsCell } from "./confirm.ts";
@@ -35,6 +36,8 @@ export type AskCell = {
   readonly budget: Budget;
   /** Aborted when the deadline is over, or nobody waits any more. */
   readonly signal: AbortSignal;
+  /** Undefined: the request is not traced. */
+  readonly spans: RequestSpans | undefined;
 };
 
 /** Never rejects. A GET changes nothing, so another endpoint is tried once when one cannot be reached. */
@@ -84,9 +87,14 @@ async function askSeated(context: AskContext, ask: AskCell, endpoint: Endpoint):
   const missing = missingFrom(ask);
   const seat = await endpoint.slots.take(ask.signal);
   if (seat !== "taken") return missing(ask.signal.aborted ? "late" : "overloaded");
+  const { clock, random } = context;
+  const span = ask.spans?.open(random.hex(8), endpoint.url, clock.monotonicMs());
   try {
-    return await exchange(context, ask, endpoint);
+    const part = await exchange(context, ask, endpoint, span);
+    span?.end(part.kind === "missing" ? part.reason : undefined, clock.monotonicMs());
+    return part;
   } catch {
+    span?.end(ask.signal.aborted ? "late" : "unreachable", clock.monotonicMs());
     // What failed shows in the reason: the deadline or the connection; there is no third.
     return missing(ask.signal.aborted ? "late" : "unreachable");
   } finally {
@@ -100,7 +108,12 @@ const missingFrom =
 
 const nobody: Subject = { kind: "refused", code: "TENANT_MISSING", message: "", named: [] };
 
-async function exchange(context: AskContext, ask: AskCell, endpoint: Endpoint): Promise<Part> {
+async function exchange(
+  context: AskContext,
+  ask: AskCell,
+  endpoint: Endpoint,
+  span: AttemptSpan | undefined,
+): Promise<Part> {
   const { placed, path, headers, signal } = ask;
   const missing = missingFrom(ask);
   const nonce = context.random.hex(12);
@@ -108,7 +121,7 @@ async function exchange(context: AskContext, ask: AskCell, endpoint: Endpoint): 
   const answer = await endpoint.pool.request({
     method: "GET",
     path: endpoint.basePath + path,
-    headers: [...headers, ...own],
+    headers: span?.carriedBy([...headers, ...own]) ?? [...headers, ...own],
     signal,
   });
   const { statusCode: status, body } = answer;

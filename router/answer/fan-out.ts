@@ -124,7 +124,7 @@ async function askAll(
         "missing" in placed
           ? ({ kind: "missing", cell: placed.missing, reason: "unlisted" } as const)
           : askCell(context, {
-              ...{ placed, headers, budget, signal: over.signal },
+              ...{ placed, headers, budget, signal: over.signal, spans: record.spans },
               path: arrival.path,
               cellBytesMax: fanOuts.limits.cellBytesMax,
             }),

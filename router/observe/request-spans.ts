@@ -48,6 +48,13 @@ type Attempt = {
   errorType: string | undefined;
 };
 
+export type AttemptSpan = {
+  /** The same headers, with this span as the parent of what the cell does. */
+  readonly carriedBy: (headers: RawHeaders) => string[];
+  /** Undefined: it went well. */
+  readonly end: (errorType: string | undefined, endedMs: number) => void;
+};
+
 /** Of one request, while it is served. */
 export class RequestSpans {
   readonly attempts: Attempt[] = [];
@@ -59,15 +66,7 @@ export class RequestSpans {
 
   /** An attempt begins; returns the headers that name its span as the parent of what the cell does. */
   begin(spanId: string, endpoint: string, startedMs: number, headers: RawHeaders): string[] {
-    this.attempts.push({
-      ...{ spanId, endpoint, startedMs },
-      ...{ endedMs: undefined, status: undefined, errorType: undefined },
-    });
-    const { traceId, flags } = this.#trace;
-    const own = headers.findIndex((name, at) => at % 2 === 0 && name === traceparentHeader);
-    return headers.map((text, at) =>
-      own >= 0 && at === own + 1 ? `00-${traceId}-${spanId}-${flags}` : text,
-    );
+    return this.open(spanId, endpoint, startedMs).carriedBy(headers);
   }
 
   /** The latest attempt is over. */
@@ -79,6 +78,28 @@ export class RequestSpans {
     attempt.status = status;
     if (outcome.kind !== "answered") attempt.errorType = outcome.reason;
     else if (outcome.status >= 400) attempt.errorType = String(outcome.status);
+  }
+
+  /** As `begin`, where several attempts go on at once. */
+  open(spanId: string, endpoint: string, startedMs: number): AttemptSpan {
+    const attempt: Attempt = {
+      ...{ spanId, endpoint, startedMs },
+      ...{ endedMs: undefined, status: undefined, errorType: undefined },
+    };
+    this.attempts.push(attempt);
+    const { traceId, flags } = this.#trace;
+    return {
+      carriedBy: (headers) => {
+        const own = headers.findIndex((name, at) => at % 2 === 0 && name === traceparentHeader);
+        return headers.map((text, at) =>
+          own >= 0 && at === own + 1 ? `00-${traceId}-${spanId}-${flags}` : text,
+        );
+      },
+      end: (errorType, endedMs) => {
+        attempt.errorType = errorType;
+        attempt.endedMs = endedMs;
+      },
+    };
   }
 }
 

@@ -70,7 +70,7 @@ async function startCollector(answer: () => number = () => 200) {
   return { url: `http://127.0.0.1:${port}`, spans, paths };
 }
 
-async function startRouter(flags: Record<string, unknown>) {
+async function startRouter(flags: Record<string, unknown>, routes: readonly object[] = []) {
   const parents: string[] = [];
   const app = await bench.startApp((req, res) => {
     parents.push(String(req.headers["traceparent"]));
@@ -81,6 +81,7 @@ async function startRouter(flags: Record<string, unknown>) {
     tenantKey: [{ header: "x-tenant-id" }],
     cells: { a: { endpoints: [app] }, dead: { endpoints: ["http://127.0.0.1:9"] } },
     tenants: { acme: "a", lost: "dead" },
+    ...(routes.length === 0 ? {} : { serviceRoutes: routes }),
   };
   return { ...(await bench.startStatic(table, { accessLog: "off", ...flags })), parents };
 }
@@ -161,6 +162,26 @@ describe("a traced request", () => {
       attributes: { "http.response.status_code": 404, "error.type": "TENANT_UNKNOWN" },
     });
     expect(collector.paths[0]).toBe("POST /custom/traces");
+  });
+});
+
+test("a fan-out is a span of the router and one for each cell, also for one that is missing", async () => {
+  const collector = await startCollector();
+  const { router, parents } = await startRouter({ otlp: collector.url }, [
+    { pathPrefix: "/all", service: "default", class: "fan-out" },
+  ]);
+  await ask(router.port, undefined, { path: "/all" });
+  // The dead cell's endpoint may be tried once more.
+  await until(() => expect(collector.spans.length).toBeGreaterThanOrEqual(3));
+  const clients = collector.spans.filter(({ kind }) => kind === client);
+  const [request] = collector.spans.filter(({ kind }) => kind === server);
+  expect(new Set(clients.map(({ parentSpanId }) => parentSpanId))).toEqual(
+    new Set([request?.spanId]),
+  );
+  const well = clients.find(({ status }) => status.code === 0);
+  expect(parents).toEqual([expect.stringContaining(`-${well?.spanId}-01`)]);
+  expect(clients.find(({ status }) => status.code === 2)?.attributes).toMatchObject({
+    "error.type": "unreachable",
   });
 });
 
