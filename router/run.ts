@@ -10,6 +10,7 @@ import type { Metrics } from "../runtime/metrics.ts";
 import type { Random } from "../runtime/random.ts";
 import { resolveSecret } from "../runtime/secret-ref.ts";
 import { parseRouterConfig, type RouterConfig } from "./config.ts";
+import { isQueueMigrated, migrationSetting } from "./listen/queue-migration.ts";
 import { type ReadyCheck, startAdmin } from "./observe/admin.ts";
 import type { RouterEvents } from "./observe/events.ts";
 import { createThreadPlane, type Plane } from "./plane.ts";
@@ -99,6 +100,9 @@ async function start(
     mode: config.source.kind,
     release,
   });
+  if (config.reusePort && !(await isQueueMigrated())) {
+    log.event("router.queue-not-migrated", { setting: migrationSetting }, "warn");
+  }
   const { port, h2cPort, tlsPort, hurry, failed } = doors;
   return {
     ...{ port, h2cPort, tlsPort, hurry, failed },

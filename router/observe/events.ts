@@ -22,6 +22,8 @@ export type RouterEvents = {
   "tls.failed": { readonly endpoint: string; readonly reason: string };
   "router.draining": { readonly graceMs: number };
   "router.stopped": { readonly id: string };
+  /** The address is shared, and this setting of the host is not 1: an end may reset who waits to connect. */
+  "router.queue-not-migrated": { readonly setting: string };
   /** Asked for, where there is nothing to restart. */
   "router.not-restarted": { readonly reason: string };
   /** Worker threads, by their numbers: none is ever used twice. */
