@@ -94,7 +94,13 @@ async function openCell(mode: "require" | "observe"): Promise<void> {
   routers.closers.push(cell.close);
   const tap = await startTap(() => agent.endpoint);
   publisher = await startControlPlane(
-    tableOf(5, { acme: `${name} 1` }, { [name]: [tap] }, "fleet-1", { routerKeys: [] }),
+    tableOf(5, { acme: `${name} 1` }, { [name]: [tap] }, "fleet-1", {
+      routerKeys: [],
+      serviceRoutes: [
+        { pathPrefix: "/any", service: "default", class: "any-cell" },
+        { pathPrefix: "/all", service: "default", class: "fan-out" },
+      ],
+    }),
   );
   routers.closers.push(publisher.close);
   cell.control.settings.tableOrigin = publisher.url;
@@ -148,6 +154,26 @@ describe("where signatures are required", () => {
       expect(await replay(change)).toBe("403 ROUTER_SIGNATURE_INVALID");
     }
     expect(cell.app.seen).toEqual([]);
+  });
+
+  test("requests that speak of no tenant are signed too, and stand for none", async () => {
+    const { router } = await routers.startRemote(publisher.url);
+    await publish();
+    const tenant = { [names.tenant]: "acme", [names.keyspace]: "default" };
+    const placed = { ...tenant, [names.key]: "default/tenant/acme", [names.epoch]: "1" };
+    for (const path of ["/any", "/all"]) {
+      await until(async () => {
+        const answer = await ask(router.port, undefined, { path });
+        expect(answer.headers["x-cell-missing"]).toBeUndefined();
+        expect(answer.status).toBeLessThan(300);
+      });
+      cell.app.seen.length = 0;
+      const others = [placed, { ...placed, [names.routeClass]: undefined }];
+      for (const change of [...others, { [names.routeClass]: "public" }]) {
+        expect(await replay(change)).toBe("403 ROUTER_SIGNATURE_INVALID");
+      }
+      expect(cell.app.seen).toEqual([]);
+    }
   });
 
   test("a router that starts again without a control plane is believed, one that was retired is not", async () => {
