@@ -113,6 +113,7 @@ function arrive(
     version: req.httpVersion,
     peer: record.peer,
     trusted,
+    trustsHop: context.isTrusted,
     scheme: received.scheme,
     viaName: context.viaName,
     tenant: identified.kind === "tenant" ? identified.tenant : undefined,

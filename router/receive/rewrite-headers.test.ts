@@ -121,6 +121,17 @@ describe("to the cell", () => {
     expect(rewrite(said).join()).not.toMatch(/203.0.113.9|https|pub.test/);
   });
 
+  test.each([
+    ["203.0.113.9, 10.0.0.7", "203.0.113.9, 10.0.0.7"],
+    ["198.51.100.1, 203.0.113.9, 10.0.0.7", "203.0.113.9, 10.0.0.7"],
+    ["10.9.9.9, nonsense, 10.0.0.7", "nonsense, 10.0.0.7"],
+    ["198.51.100.1, 203.0.113.9", "203.0.113.9"],
+  ])("of the hops %s what somebody trusted has seen is passed on", (said, known) => {
+    const trustsHop = (address: string) => address.startsWith("10.");
+    const got = rewrite(["X-Forwarded-For", said], { trusted: true, trustsHop });
+    expect(headerValues(got, "x-forwarded-for")).toEqual([`${known}, 192.0.2.1`]);
+  });
+
   test("Via grows, and shows a loop", () => {
     const got = rewrite(["Via", "1.0 fred"]);
     expect(headerValues(got, "via")).toEqual(["1.0 fred, 1.1 cellfleet-r1"]);

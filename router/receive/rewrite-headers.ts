@@ -5,6 +5,7 @@
  * spelling that some server reads as ours), and the tenant a cell reads is the one the
  * router decided by. Headers of the connection are gone already; see runtime/http/hop-headers.ts.
  */
+import { isIP } from "node:net";
 import {
   cellEpochHeader,
   cellHeader,
@@ -98,6 +99,8 @@ export type RewriteRequest = {
   readonly peer: string;
   /** The peer is one of the proxies in front of us: what it says about the hops before counts. */
   readonly trusted: boolean;
+  /** Is this address one of those proxies? Absent: every hop that is named counts. */
+  readonly trustsHop?: (address: string) => boolean;
   readonly scheme: "http" | "https";
   readonly viaName: string;
   /** Undefined: none could be read, or nobody looked for one. */
@@ -168,7 +171,7 @@ export function rewriteRequest(request: RewriteRequest): string[] {
   if (request.tenant !== undefined) kept.push(tenantHeader, request.tenant);
   kept.push(requestIdHeader, trace.requestId);
   kept.push(traceparentHeader, `00-${trace.traceId}-${trace.spanId}-${trace.flags}`);
-  kept.push("x-forwarded-for", trusted ? chain(raw, request.peer) : request.peer);
+  kept.push("x-forwarded-for", trusted ? chain(raw, request) : request.peer);
   kept.push("x-forwarded-proto", before(raw, "x-forwarded-proto", trusted) ?? request.scheme);
   kept.push("x-forwarded-host", before(raw, "x-forwarded-host", trusted) ?? request.host);
   kept.push("via", vias.length === 0 ? via : [...vias, via].join(", "));
@@ -176,8 +179,22 @@ export function rewriteRequest(request: RewriteRequest): string[] {
   return request.method === "OPTIONS" ? countHop(kept) : kept;
 }
 
-const chain = (raw: RawHeaders, peer: string): string =>
-  [...headerValues(raw, "x-forwarded-for"), peer].join(", ");
+/**
+ * The hops that somebody we trust has seen: from the right, up to and with the first that is not trusted.
+ * What stands left of it is that one's own word, and anybody can say anything.
+ */
+function chain(raw: RawHeaders, { peer, trustsHop }: RewriteRequest): string {
+  const hops = headerValues(raw, "x-forwarded-for")
+    .flatMap((value) => value.split(","))
+    .map((hop) => hop.trim())
+    .filter((hop) => hop !== "");
+  const known = [peer];
+  for (const hop of hops.reverse()) {
+    known.unshift(hop);
+    if (trustsHop !== undefined && !(isIP(hop) > 0 && trustsHop(hop))) break;
+  }
+  return known.join(", ");
+}
 
 /** What the hop before said, if it is believed. */
 const before = (raw: RawHeaders, name: string, trusted: boolean): string | undefined =>

@@ -9,6 +9,7 @@ import { hopByHopHeaders } from "../../contract/headers.ts";
 import {
   byHeaderName,
   filterHeaders,
+  foldHeaderName,
   headerValues,
   listElements,
   type RawHeaders,
@@ -44,7 +45,11 @@ export function stripResponseHeaders(raw: RawHeaders): string[] {
   return encoded ? filterHeaders(headers, (name) => name !== "content-length") : headers;
 }
 
-const endsHere = byHeaderName((name) => hopByHop.has(name));
+/** Also under another spelling that some server reads as the same: `transfer_encoding`. */
+const endsHere = byHeaderName((name) => {
+  const plain = foldHeaderName(name);
+  return hopByHop.has(plain) || (plain !== name && framing.has(plain));
+});
 
 function strip(raw: RawHeaders, named: readonly string[]): string[] {
   const kept: string[] = [];
