@@ -208,7 +208,7 @@ async function findPairs({
 
 const pairsIn = (folder: string, files: readonly string[]): PairFiles[] =>
   [...new Set(files.flatMap((file) => /^([^.].*)\.(?:crt|key)$/.exec(file)?.[1] ?? []))]
-    .sort()
+    .sort((one, other) => (one < other ? -1 : 1))
     .slice(0, certificatesMax)
     .map((name) => ({
       name,
