@@ -12,7 +12,10 @@ function invented() {
     after: (ms, run) => {
       const timer = { atMs: nowMs + ms, run };
       timers.push(timer);
-      return { cancel: () => void (timers = timers.filter((one) => one !== timer)) };
+      const cancel = () => {
+        timers = timers.filter((one) => one !== timer);
+      };
+      return { cancel };
     },
   };
   return {
