@@ -78,6 +78,8 @@ const settingsHelp = [
   ...settings.map(([flags, summary]) => `  ${flags.padEnd(settingsWidth)}  ${summary}`),
   "",
   "Every setting may also stand in the environment: --listen as CELLFLEET_LISTEN.",
+  "SIGTERM finishes what is in flight, SIGHUP reads a static table and certificates again,",
+  "SIGUSR2 (or POST /workers/restart on the admin port) replaces the workers without a failed request.",
 ].join("\n");
 
 export const register: Register = (noun, bind) => {

@@ -55,6 +55,7 @@ export function createTrust(options: {
     "cellfleet_router_jwks_age_seconds",
     "Since the keys of an issuer were read, of the oldest; 0 without any.",
     () => keySets.ageMs() / 1000,
+    "max",
   );
   const tokens = createTokenReader({
     nowMs: clock.nowMs,

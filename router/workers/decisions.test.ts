@@ -101,6 +101,14 @@ test("a dead worker leaves counters and histograms, added up, and no gauges", ()
   expect(text).toMatch(/a_total\{cell="x"\} 5\n/);
   expect(text).toMatch(/b_seconds_sum 5\nb_seconds_count 2\n/);
   expect(text).not.toMatch(/^c /m);
+  const busy = createMetrics();
+  const counter = busy.counter("a_total", "A.");
+  for (let at = 0; at < 1500; at += 1) counter.inc({ cell: `c${at}` });
+  const idle = createMetrics();
+  const other = idle.counter("a_total", "A.");
+  for (let at = 0; at < 1500; at += 1) other.inc({ cell: `d${at}` });
+  const kept = keepCounts(keepCounts([], busy.dump()), idle.dump());
+  expect(kept.find(({ name }) => name === "a_total")?.series).toHaveLength(2000);
 });
 
 test("lines travel whole, together, and at once when there are many", async () => {

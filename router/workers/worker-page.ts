@@ -4,6 +4,9 @@
  */
 import type { FamilyDump, MetricsDump, SeriesDump } from "../../runtime/metrics.ts";
 
+/** Of one family, as in the registry of a thread: series that come and go must not pile up for ever. */
+const seriesMax = 2000;
+
 /** The counts of `kept` and of a worker that ended after them. */
 export function keepCounts(kept: MetricsDump, ended: MetricsDump): MetricsDump {
   const families = new Map(kept.map((family) => [family.name, family]));
@@ -19,6 +22,7 @@ function addSeries(before: FamilyDump, more: FamilyDump): FamilyDump {
   const series = new Map<string, SeriesDump>(before.series.map((one) => [one.labels, one]));
   for (const { labels, values } of more.series) {
     const old = series.get(labels);
+    if (old === undefined && series.size >= seriesMax) continue;
     const sum = values.map((value, at) => value + (old?.values[at] ?? 0));
     series.set(labels, { labels, values: sum });
   }
