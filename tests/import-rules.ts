@@ -15,7 +15,7 @@ const runtime = /^runtime\//;
 const assertions = /^runtime\/assert\.ts$/;
 /** The router's decisions: values in, values out. */
 const pureRouter =
-  /^router\/(receive\/(identify|rewrite-headers)|place\/(decide|flags)|cells\/retry)\.ts$/;
+  /^router\/(receive\/(identify|rewrite-headers)|place\/(decide|flags)|cells\/(retry|breaker|health-state)|limits\/(deadline|shed))\.ts$/;
 
 export const importRules: readonly ImportRule[] = [
   {
