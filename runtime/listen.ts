@@ -6,6 +6,7 @@ const reasons: Readonly<Record<string, string>> = {
   EADDRINUSE: "another process listens there",
   EADDRNOTAVAIL: "this machine has no such address",
   EACCES: "this user may not listen there",
+  ENOTSUP: "this system cannot share an address among listeners (SO_REUSEPORT)",
   ENOTFOUND: "the name cannot be resolved",
 };
 
