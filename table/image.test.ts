@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { crc32 } from "node:zlib";
 import fc from "fast-check";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { hashAlias } from "../contract/alias.ts";
 import { defaultKeyspace, parseTenantId } from "../contract/ids.ts";
 import type { TableState } from "../contract/table-state.ts";
@@ -16,6 +16,9 @@ import { readImage } from "./image-file.ts";
 import { imageFormat, prefixBytes, trailerBytes } from "./image-format.ts";
 import { imageKeyOf } from "./image-key.ts";
 import { deltaOf, keys, type Placements, snapshotOf, tableOf } from "./table.fixture.ts";
+
+// A real disk on a machine that may be busy.
+vi.setConfig({ testTimeout: 60_000, hookTimeout: 60_000 });
 
 const verifier = createVerifier(keys.publicKeys);
 const key = imageKeyOf("token-1");

@@ -67,8 +67,9 @@ test("the error table keeps its own rules", () => {
     expect(httpStatus).toBeLessThan(600);
     expect([1, 4, 5, 6, 64, 69, 77, 78]).toContain(exit);
     expect(meaning).toMatch(/^[A-Z`].*\.$/);
-    // What is the caller's fault stays so however often it is sent.
-    if (source === "client" && code !== "IDEMPOTENCY_IN_FLIGHT") expect(retry).toBe("never");
+    // What is the caller's fault stays so however often it is sent, unless it was only too slow or too soon.
+    const passes = code === "IDEMPOTENCY_IN_FLIGHT" || code === "REQUEST_TIMEOUT";
+    if (source === "client" && !passes) expect(retry).toBe("never");
   }
   for (const state of Object.keys(sqlStates)) expect(state).toMatch(/^CF\d{3}$/);
 });

@@ -140,6 +140,7 @@ test("a route says its class and its deadline, and the first that fits wins", ()
   ] as const;
   expect(chooseRoute(routes, "api.test", "/all/x")).toEqual({
     ...{ service: "search", class: "fan-out", deadlineMs: 500 },
+    ...{ cell: undefined, priority: "normal", fallback: undefined },
   });
   expect(chooseRoute(routes, "api.test", "/reports?a")).toMatchObject({ class: "read" });
 });
