@@ -17,7 +17,7 @@ import type { RouterEvents } from "../observe/events.ts";
 import type { RoutingView } from "../place/decide.ts";
 import { type Ended, Member, memberLimits } from "./member.ts";
 import type { Counts } from "./messages.ts";
-import { judgeDeath } from "./restart-policy.ts";
+import { judgeDeath, restartLimits } from "./restart-policy.ts";
 import type { WorkerMetrics } from "./worker-metrics.ts";
 import type { SpawnWorker } from "./worker-port.ts";
 
@@ -35,6 +35,7 @@ export type ConductorOptions = {
   readonly onSeen: (counts: Counts) => void;
 };
 
+const { windowMs } = restartLimits;
 /** Longer than a worker's own drain, which cuts what is left. */
 const leaveExtraMs = 4000;
 
@@ -47,7 +48,7 @@ export class Conductor {
   /** All that are not gone, those that leave included. */
   readonly #members = new Set<Member>();
   readonly #settling = new Set<() => void>();
-  readonly #deathsMs: number[] = [];
+  #deathsMs: readonly number[] = [];
   #view: RoutingView | undefined;
   #generation = 0;
   #born = 0;
@@ -194,7 +195,8 @@ export class Conductor {
     const { reason, error } = ended;
     metrics.restarts.inc({ reason });
     log.event("worker.died", { worker, reason, ...errorFields(error) }, "error");
-    this.#deathsMs.push(clock.monotonicMs());
+    const nowMs = clock.monotonicMs();
+    this.#deathsMs = [...this.#deathsMs, nowMs].filter((atMs) => nowMs - atMs < windowMs);
     const place = this.#places.find((one) => one.member === member);
     if (place?.busy === false) void this.#refill(place);
   }
