@@ -3,6 +3,7 @@
  * A router of one thread has one beside its table and its admin port, a router of many has one in each
  * of its workers.
  */
+import { isIP } from "node:net";
 import { type Clock, systemClock } from "../runtime/clock.ts";
 import { forwardLimits } from "../runtime/http/forward.ts";
 import type { Lifecycle } from "../runtime/lifecycle.ts";
@@ -266,8 +267,9 @@ function serveContext(
     fallbacks: { kept: parts.kept, clock, metrics, routerId: config.id },
     cellHeaders: config.cellHeaders,
     coversHost: (servername, host) => certificates?.covers(servername, host) ?? true,
-    isTrusted: rememberTrust((peer) =>
-      config.trustedProxies.check(peer, peer.includes(":") ? "ipv6" : "ipv4"),
+    isTrusted: rememberTrust(
+      (peer) =>
+        isIP(peer) > 0 && config.trustedProxies.check(peer, peer.includes(":") ? "ipv6" : "ipv4"),
     ),
     headLimits: { fieldsMax, targetBytesMax },
     forwardLimits: { ...forwardLimits, headMs: config.headMs },

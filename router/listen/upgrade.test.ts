@@ -2,7 +2,7 @@
 import { createServer, type IncomingMessage } from "node:http";
 import { type AddressInfo, connect, type Socket } from "node:net";
 import { afterEach, describe, expect, test, vi } from "vitest";
-import { type ServerOptions, WebSocket, WebSocketServer } from "ws";
+import { WebSocket, WebSocketServer } from "ws";
 import { rawExchange, startRawPeer } from "../../runtime/http/peers.fixture.ts";
 import { codeOf, createBench, metric, of, until } from "../running.fixture.ts";
 
@@ -17,7 +17,9 @@ afterEach(() => {
 
 type App = { readonly url: string; readonly server: WebSocketServer };
 
-async function startSocketApp(options: ServerOptions = {}): Promise<App> {
+async function startSocketApp(
+  options: ConstructorParameters<typeof WebSocketServer>[0] = {},
+): Promise<App> {
   const http = createServer((_req, res) => res.end("plain"));
   const server = new WebSocketServer({ server: http, ...options });
   server.on("connection", (socket) => socket.on("error", () => {}));

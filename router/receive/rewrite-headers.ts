@@ -5,7 +5,6 @@
  * spelling that some server reads as ours), and the tenant a cell reads is the one the
  * router decided by. Headers of the connection are gone already; see runtime/http/hop-headers.ts.
  */
-import { isIP } from "node:net";
 import {
   cellEpochHeader,
   cellHeader,
@@ -99,7 +98,7 @@ export type RewriteRequest = {
   readonly peer: string;
   /** The peer is one of the proxies in front of us: what it says about the hops before counts. */
   readonly trusted: boolean;
-  /** Is this address one of those proxies? Absent: every hop that is named counts. */
+  /** Is this one of those proxies? What is no address is none. Absent: every hop that is named counts. */
   readonly trustsHop?: (address: string) => boolean;
   readonly scheme: "http" | "https";
   readonly viaName: string;
@@ -191,7 +190,7 @@ function chain(raw: RawHeaders, { peer, trustsHop }: RewriteRequest): string {
   const known = [peer];
   for (const hop of hops.reverse()) {
     known.unshift(hop);
-    if (trustsHop !== undefined && !(isIP(hop) > 0 && trustsHop(hop))) break;
+    if (trustsHop !== undefined && !trustsHop(hop)) break;
   }
   return known.join(", ");
 }

@@ -12,7 +12,7 @@ import { filterHeaders, headerValues } from "../../contract/raw-headers.ts";
 import { isHandshakeAlert } from "./endpoint-tls.ts";
 import { errorCode } from "./error-code.ts";
 import type { BodyTap, ForwardOptions, HeadVerdict, HopFailure, HopOutcome } from "./forward.ts";
-import { stripResponseHeaders, stripTrailers } from "./hop-headers.ts";
+import { isUnderstood, stripResponseHeaders, stripTrailers } from "./hop-headers.ts";
 import { PhaseTimer } from "./phase-timer.ts";
 import { BodyError } from "./request-body.ts";
 
@@ -397,10 +397,4 @@ function lists(raw: readonly string[]): Record<string, string[]> {
     else values.push(raw[at + 1] ?? "");
   }
   return object;
-}
-
-/** Any other coding would reach the client as plain bytes: undici undoes `chunked` alone. */
-function isUnderstood(raw: readonly string[]): boolean {
-  const codings = headerValues(raw, "transfer-encoding");
-  return codings.length === 0 || (codings.length === 1 && codings[0]?.toLowerCase() === "chunked");
 }

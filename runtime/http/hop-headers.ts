@@ -97,3 +97,9 @@ export function bodyFraming(raw: RawHeaders): BodyFraming {
   const bytes = Number(length ?? 0);
   return bytes > 0 ? { kind: "length", bytes } : { kind: "none" };
 }
+
+/** Any other coding would reach the client as plain bytes: undici undoes `chunked` alone. */
+export function isUnderstood(raw: RawHeaders): boolean {
+  const codings = headerValues(raw, "transfer-encoding");
+  return codings.length === 0 || (codings.length === 1 && codings[0]?.toLowerCase() === "chunked");
+}
