@@ -10,6 +10,10 @@ const benches: Readonly<Record<string, Bench>> = {
     what: "[--rounds N] [--seconds S] [--only NAMES]  CPU per request beside nginx, HAProxy, http-proxy, @fastify/http-proxy",
     run: async (args) => (await import("./router.ts")).run(args),
   },
+  chart: {
+    what: "draws docs/bench-router.svg from the newest result of router",
+    run: async () => (await import("./chart.ts")).run(),
+  },
   table: {
     what: "[--uuid] [TENANTS...]  the routing table alone; --fleet [TENANTS]: through a real control plane",
     run: async (args) => (await import("./table.ts")).run(args),

@@ -32,6 +32,8 @@ const connections = 64;
 /** So few that nobody waits for the processor. */
 const connectionsForLatency = 4;
 const mebibyte = 2 ** 20;
+const warmRequests = 60_000;
+const warmSecondsMax = 6;
 
 type Plan = {
   readonly names: readonly ProxyName[];
@@ -145,9 +147,9 @@ async function sampleRounds(
     for (const proxy of order) {
       samples.get(proxy.name)?.full.push(await sample(load, proxy, "1KiB", plan.seconds));
     }
-    for (const answer of plan.bodies) {
-      for (const proxy of order) await sampleBody(load, proxy, answer, plan, samples);
-    }
+  }
+  for (const answer of plan.bodies) {
+    for (const proxy of running) await sampleBody(load, proxy, answer, plan, samples);
   }
   return samples;
 }
@@ -177,9 +179,12 @@ type Sample = LoadResult & { readonly cpuUs: number };
 type Samples = { readonly full: Sample[]; readonly bodies: Map<Answer, Sample[]> };
 const newSamples = (): Samples => ({ full: [], bodies: new Map() });
 
-/** Compiled code and open connections; a cold second is nobody's figure. */
+/** Compiled code and open connections; cold seconds are nobody's figure. */
 async function warmUp(load: LoadGenerator, { port }: Running): Promise<void> {
-  await load({ port, answer: "1KiB", connections, seconds: 2 });
+  let served = 0;
+  for (let second = 0; second < warmSecondsMax && served < warmRequests; second += 1) {
+    served += (await load({ port, answer: "1KiB", connections, seconds: 1 })).requests;
+  }
 }
 
 async function sample(

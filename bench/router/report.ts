@@ -46,9 +46,7 @@ export const calm = (values: readonly number[]): number =>
 const yardsticks = ["bare-undici", "http-proxy", "nginx"] as const;
 
 export function reportText({ proxies, notInstalled }: RouterResult): string {
-  const sizes = Object.keys(
-    proxies.find(({ throughput }) => throughput !== undefined)?.throughput ?? {},
-  );
+  const sizes = [...new Set(proxies.flatMap(({ throughput }) => Object.keys(throughput)))];
   const costs = new Map(proxies.map(({ name, cpuUs }) => [name, cpuUs.calm]));
   const head = [
     ...["", "CPU us/req", "all", "req/s", "p50 ms", "p99 ms", "p99.9 ms", "+p50 ms", "+p99 ms"],
