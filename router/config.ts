@@ -103,7 +103,7 @@ const settingsSchema = z.strictObject({
   pendingMax: whole(0, 100_000).default(256),
   connectionsMax: whole(1, 10_000).default(256),
   /** Of one tenant; 0: no ceiling. The table's policy may say less. */
-  tenantInflightMax: whole(0, 1_000_000).default(256),
+  tenantInflightMax: whole(0, 1_000_000).default(512),
   /** Requests under way in all; close to it the least important are refused first. */
   inflightMax: whole(1, 1_000_000).default(8192),
   /** So late a turn of the event loop, several times in a row, is overload; 0: do not look. */
