@@ -1,7 +1,9 @@
 /** Routers with real worker threads: their restart, their death, their table, their end. */
 import { createHash } from "node:crypto";
+import { once } from "node:events";
 import { writeFile } from "node:fs/promises";
 import { createServer, type RequestListener } from "node:http";
+import { type ClientHttp2Session, connect as connectHttp2 } from "node:http2";
 import { expect, test, vi } from "vitest";
 import { closeServer, listenOn, startControlPlane, tableOf } from "../../table/table.fixture.ts";
 import { startCell } from "../fleet.fixture.ts";
@@ -49,7 +51,7 @@ const series = 'cellfleet_router_requests_total{cell="a",method="GET",code_class
 
 test("all workers are replaced under load, and no request fails", async () => {
   const app = await startApp();
-  const drains = { drainAnnounceMs: 1000, drainMs: 2000 };
+  const drains = { drainAnnounceMs: 2000, drainMs: 3500 };
   const { router, lines } = await bench.startStatic(oneCell(app), { ...roomy, ...drains });
   const clients = startClients({
     ...{ port: router.port, tenant: "acme" },
@@ -137,6 +139,29 @@ async function standStill(count: number): Promise<() => void> {
     Atomics.store(hold, 0, 1);
     Atomics.notify(hold, 0);
   };
+}
+
+test("sessions of HTTP/2 are told to leave, and begin again at the successor", async () => {
+  const app = await startApp();
+  const drains = { drainAnnounceMs: 50, drainMs: 5000 };
+  const flags = { ...roomy, ...drains, h2c: "127.0.0.1:0" };
+  const { router } = await bench.startStatic(oneCell(app), flags);
+  const session = connectHttp2(`http://127.0.0.1:${router.h2cPort}`);
+  bench.closers.push(async () => session.destroy());
+  expect(await statusOf(session)).toBe(200);
+  const told = once(session, "goaway");
+  expect(await router.restart()).toBe(true);
+  await told;
+  const next = connectHttp2(`http://127.0.0.1:${router.h2cPort}`);
+  bench.closers.push(async () => next.destroy());
+  expect(await statusOf(next)).toBe(200);
+});
+
+async function statusOf(session: ClientHttp2Session): Promise<unknown> {
+  const stream = session.request({ ":path": "/", "x-tenant-id": "acme" });
+  stream.resume();
+  const [headers] = await once(stream, "response");
+  return headers[":status"];
 }
 
 test("two routers may share an address when both say so, and one may leave", async () => {
