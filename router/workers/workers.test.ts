@@ -264,6 +264,19 @@ test("the end finishes what is in flight, and loses no line of the log", async (
   expect(of(lines, "request.done")).toHaveLength(21);
 });
 
+test("what the end has to cut is told, too", async () => {
+  let arrived = false;
+  const app = await startApp(() => {
+    arrived = true;
+  });
+  const { router, lines } = await bench.startStatic(oneCell(app), { workers: 2, drainMs: 100 });
+  const cut = ask(router.port, "acme").catch((error: unknown) => error);
+  await until(() => expect(arrived).toBe(true));
+  await router.close();
+  expect(await cut).toBeInstanceOf(Error);
+  expect(of(lines, "request.done")).toMatchObject([{ status: 0, cell: "a" }]);
+});
+
 test("an address that is taken is refused, although workers share theirs", async () => {
   const app = await startApp();
   const { router } = await bench.startStatic(oneCell(app), { workers: 2 });
