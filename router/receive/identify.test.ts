@@ -4,7 +4,7 @@ import { describe, expect, test } from "vitest";
 import type { AliasTarget } from "../../contract/alias-index.ts";
 import type { KeyspaceName, TenantId } from "../../contract/ids.ts";
 import type { TenantSource } from "../../contract/tenant-source.ts";
-import { type Addressed, identify } from "./identify.ts";
+import { type Addressed, identify, noTokens } from "./identify.ts";
 
 const sources: TenantSource[] = [
   { host: "{tenant}.cells.test" },
@@ -228,5 +228,28 @@ describe("a tenant is read from a name", () => {
     const refusal = read(request);
     expect(refusal).toMatchObject({ kind: "refused", code });
     expect(JSON.stringify({ ...refusal, named: [] })).not.toMatch(/acme|globex|initech|ann/);
+  });
+});
+
+describe("a host that is no tenant's", () => {
+  const sources = [{ host: "{tenant}.cells.test" }, { header: "x-tenant-id" }];
+  const placed = new Set(["acme", "globex"]);
+  const named = (hostname: string, header?: string) => {
+    const headers = header === undefined ? [] : ["X-Tenant-Id", header];
+    const isPlaced = ({ tenant }: { readonly tenant: string }) => placed.has(tenant);
+    const found = identify({ hostname, path: "/", headers }, sources, () => [], noTokens, isPlaced);
+    return found.kind === "tenant" ? found.tenant : found.code;
+  };
+  test("is only a host beside a source that names a tenant which is placed", () => {
+    expect(named("api.cells.test", "acme")).toBe("acme");
+    expect(named("a.b.cells.test", "globex")).toBe("globex");
+  });
+  test("is a tenant's name where nothing else is said", () => {
+    expect(named("api.cells.test")).toBe("api");
+  });
+  test("does not settle what two tenants, or two strangers, are named for", () => {
+    expect(named("acme.cells.test", "globex")).toBe("TENANT_CONFLICT");
+    expect(named("acme.cells.test", "nobody")).toBe("TENANT_CONFLICT");
+    expect(named("api.cells.test", "nobody")).toBe("TENANT_CONFLICT");
   });
 });

@@ -58,6 +58,10 @@ export type Identified = Identity | Unidentified;
 /** The tenants that a name stands for; from the routing table in memory. */
 export type ResolveName = (namespace: string, name: string) => readonly AliasTarget[];
 
+/** Does the table place this tenant? */
+export type IsPlaced = (named: Pick<Identity, "keyspace" | "tenant">) => boolean;
+const everybody: IsPlaced = () => true;
+
 /** What a source says that reads a token. */
 export type TokenFinding =
   | { readonly kind: "absent" }
@@ -87,12 +91,13 @@ export function identify(
   sources: readonly TenantSource[],
   resolve: ResolveName,
   findToken: FindToken = noTokens,
+  isPlaced: IsPlaced = everybody,
 ): Identified {
-  const evidence = { request, sources, resolve, findToken };
+  const evidence = { request, sources, resolve, findToken, isPlaced };
   return refuseToken(evidence) ?? findIdentity(evidence);
 }
 
-function findIdentity({ request, sources, resolve, findToken }: Evidence): Identified {
+function findIdentity({ request, sources, resolve, findToken, isPlaced }: Evidence): Identified {
   let identity: Identity | undefined;
   let path = request.path;
   const names: UnsettledName[] = [];
@@ -106,15 +111,27 @@ function findIdentity({ request, sources, resolve, findToken }: Evidence): Ident
       names.push(next);
       continue;
     }
-    identity ??= next;
-    if (identity.tenant !== next.tenant || identity.keyspace !== next.keyspace) {
-      const what = `${identity.source} and ${next.source} name different tenants`;
-      return conflict(what, [identity, next]);
-    }
+    const settled = agreed(identity ?? next, next, isPlaced);
+    if (settled.kind === "refused") return settled;
+    identity = settled;
   }
   if (identity === undefined) return refuseUnsettled(names, sources);
   return compareNames(identity, names) ?? { ...identity, path };
 }
+
+/**
+ * One of two, when they name the same tenant; or when one of them is only the name of a host, such as
+ * `api` in `api.example.com` beside `{tenant}.example.com`, and the other names a tenant that is placed.
+ */
+function agreed(one: Identity, other: Identity, isPlaced: IsPlaced): Identified {
+  if (one.tenant === other.tenant && one.keyspace === other.keyspace) return one;
+  if (isMereHost(one, isPlaced) && isPlaced(other)) return other;
+  if (isMereHost(other, isPlaced) && isPlaced(one)) return one;
+  return conflict(`${one.source} and ${other.source} name different tenants`, [one, other]);
+}
+
+const isMereHost = (identity: Identity, isPlaced: IsPlaced): boolean =>
+  identity.source.startsWith(hostSource) && !isPlaced(identity);
 
 /** Names that stand for others, if one does. */
 function compareNames(
@@ -138,6 +155,7 @@ type Evidence = {
   readonly sources: readonly TenantSource[];
   readonly resolve: ResolveName;
   readonly findToken: FindToken;
+  readonly isPlaced: IsPlaced;
 };
 
 /** Before anything else: the order of sources decides nothing about a bad token. */
@@ -269,13 +287,14 @@ function look(source: TenantSource, request: Addressed, findToken: FindToken): F
 
 export function sourceName(source: TenantSource): string {
   if ("header" in source) return `header ${source.header}`;
-  if ("host" in source) return `host ${source.host}`;
+  if ("host" in source) return `${hostSource}${source.host}`;
   if ("cookie" in source) return `cookie ${source.cookie}`;
   if ("query" in source) return `query ${source.query}`;
   if ("jwt" in source) return tokenSourceName(source.jwt);
   return `path ${source.path}`;
 }
 
+const hostSource = "host ";
 const placeholder = "{tenant}";
 
 /** Text before and after the placeholder. */

@@ -17,7 +17,7 @@ import {
   type RoutingView,
   type Subject,
 } from "../place/decide.ts";
-import { type FindToken, type Identified, identify } from "./identify.ts";
+import { type FindToken, type Identified, type IsPlaced, identify } from "./identify.ts";
 import type { TokenReader } from "./jwt-reader.ts";
 import { passesOf, rewriteRequest } from "./rewrite-headers.ts";
 
@@ -157,7 +157,9 @@ function addressee(
   const { hostname, path } = checked;
   if (findToken === undefined) return { route, identified: noTenant };
   const resolve = (namespace: string, name: string) => table.resolve(namespace, name);
-  const identified = identify({ hostname, path, headers }, tenantSources, resolve, findToken);
+  const isPlaced: IsPlaced = ({ keyspace, tenant }) => table.lookup(keyspace, tenant) !== undefined;
+  const request = { hostname, path, headers };
+  const identified = identify(request, tenantSources, resolve, findToken, isPlaced);
   if (identified.kind === "refused" || identified.path === path) return { route, identified };
   // A request that names its tenant in the path stays with this tenant.
   const ofTenant = serviceRoutes.filter(isOfTenant);
