@@ -43,8 +43,8 @@ export type Tunnels = {
   readonly serve: (req: IncomingMessage, socket: Socket, head: Buffer) => void;
   /** Also those that wait for their cell's answer. */
   readonly open: () => number;
-  /** Ends every tunnel. */
-  readonly close: () => void;
+  /** Ends every tunnel; resolves when their clients have what was under way to them. */
+  readonly close: () => Promise<void>;
 };
 
 export type TunnelLimits = LifeLimits & {
@@ -97,11 +97,14 @@ export function createTunnels(context: ServeContext, limits: TunnelLimits): Tunn
       openTunnel(opening).catch((error: unknown) => rescue(opening, error));
     },
     open: () => open.size,
-    close: () => {
-      for (const { life, socket } of open) {
+    close: async () => {
+      const ends = [...open].map(({ life, socket }) => {
+        const closed = new Promise((resolve) => socket.once("close", resolve));
         if (life === undefined) socket.destroy();
         else life.end("drain");
-      }
+        return closed;
+      });
+      await Promise.all(ends);
     },
   };
 }
