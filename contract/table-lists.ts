@@ -2,17 +2,7 @@
 import type { DeltaBody } from "./routing-table.ts";
 import type { TableLists } from "./table-checksum.ts";
 
-type ListsChange = Pick<
-  DeltaBody,
-  | "tenantSources"
-  | "serviceRoutes"
-  | "keyspaces"
-  | "cells"
-  | "globalServices"
-  | "aliasing"
-  | "policy"
-  | "routerKeys"
->;
+type ListsChange = Pick<DeltaBody, keyof TableLists>;
 
 /** Those that a table may do without; absent stays absent. */
 export const optionalLists = ({

@@ -97,34 +97,32 @@ function rings(context: ApiContext): readonly Endpoint[] {
   ];
 }
 
-type Flags = NonNullable<Rules["policy"]["flags"]>;
-type Rings = NonNullable<Rules["policy"]["rings"]>;
+type Policy = Rules["policy"];
+type PolicyPart<Part extends "flags" | "rings"> = NonNullable<Policy[Part]>;
+
+const changePolicy = (
+  context: ApiContext,
+  work: Work,
+  text: string,
+  change: (before: Policy) => Policy,
+): Promise<Answer> =>
+  changeRules(context, work, (rules) => ({ ...rules, policy: change(rules.policy) }), text);
 
 const changeFlags = (
   context: ApiContext,
   work: Work,
   text: string,
-  change: (before: Flags) => Flags,
+  change: (before: PolicyPart<"flags">) => PolicyPart<"flags">,
 ): Promise<Answer> =>
-  changeRules(
-    context,
-    work,
-    (rules) => ({ ...rules, policy: { ...rules.policy, flags: change(rules.policy.flags ?? {}) } }),
-    text,
-  );
+  changePolicy(context, work, text, (before) => ({ ...before, flags: change(before.flags ?? {}) }));
 
 const changeRings = (
   context: ApiContext,
   work: Work,
   text: string,
-  change: (before: Rings) => Rings,
+  change: (before: PolicyPart<"rings">) => PolicyPart<"rings">,
 ): Promise<Answer> =>
-  changeRules(
-    context,
-    work,
-    (rules) => ({ ...rules, policy: { ...rules.policy, rings: change(rules.policy.rings ?? {}) } }),
-    text,
-  );
+  changePolicy(context, work, text, (before) => ({ ...before, rings: change(before.rings ?? {}) }));
 
 function without<T>(
   before: Readonly<Record<string, T>>,
