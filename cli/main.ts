@@ -7,9 +7,9 @@
 import { once } from "node:events";
 import { homedir } from "node:os";
 import { systemClock } from "../runtime/clock.ts";
+import { quietWarnings } from "../runtime/quiet-warnings.ts";
 import { systemRandom } from "../runtime/random.ts";
 import type { Sink } from "./io.ts";
-import { quietWarnings } from "./quiet-warnings.ts";
 
 /** A second signal sooner than this is the first one again, forwarded by the launcher or by npm. */
 const sameSignalMs = 1000;

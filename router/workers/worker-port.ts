@@ -27,17 +27,11 @@ const threadUrl = new URL(
   import.meta.url,
 );
 
-/** `util._extend` is deprecated; a package that carries tunnels calls it. */
-const quiet = "--disable-warning=DEP0060";
-
 export const spawnThread =
   (entry: URL = threadUrl): SpawnWorker =>
   (start) => {
-    const worker = new Worker(entry, {
-      workerData: start,
-      execArgv: [...process.execArgv, quiet],
-      name: "router-worker",
-    });
+    // It inherits the process's flags. Given once more, those of the whole process would be refused.
+    const worker = new Worker(entry, { workerData: start, name: "router-worker" });
     return {
       post: (message, moving = []) =>
         worker.postMessage(message, moving as unknown as readonly Transferable[]),

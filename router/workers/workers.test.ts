@@ -289,6 +289,16 @@ test("an address that is taken is refused, although workers share theirs", async
   });
 });
 
+test("workers start in a process with flags of Node, too: a heap that an operator bounded", async () => {
+  const { execArgv } = process;
+  process.execArgv = [...execArgv, "--max-old-space-size=512"];
+  bench.closers.push(async () => {
+    process.execArgv = execArgv;
+  });
+  const { router } = await bench.startStatic(oneCell(await startApp()), { workers: 2 });
+  expect((await ask(router.port, "acme")).status).toBe(200);
+});
+
 test("settings that only a worker can see to be wrong are refused as settings", async () => {
   const app = await startApp();
   const tls = { tls: "127.0.0.1:0", tlsCerts: "/nowhere" };
