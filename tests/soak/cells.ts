@@ -1,6 +1,6 @@
 /** Cells of a soak: plain servers that stream, echo, upgrade, and now and then go away and come back. */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
-import type { AddressInfo } from "node:net";
+import type { AddressInfo, Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { WebSocketServer } from "ws";
 
@@ -19,9 +19,14 @@ export async function startCell(id: string): Promise<SoakCell> {
   let server: Server | undefined;
   let upSince: number | undefined;
   let port = 0;
-  const open = async () => {
+  const open = new Set<Socket>();
+  const begin = async () => {
     const fresh = createServer((req, res) => answer(id, req, res));
     const sockets = new WebSocketServer({ noServer: true });
+    fresh.on("connection", (socket: Socket) => {
+      open.add(socket);
+      socket.once("close", () => open.delete(socket));
+    });
     fresh.on("upgrade", (req: IncomingMessage, socket: Duplex, head: Buffer) =>
       sockets.handleUpgrade(req, socket, head, (ws) => {
         ws.on("error", () => {});
@@ -43,10 +48,11 @@ export async function startCell(id: string): Promise<SoakCell> {
     upSince = undefined;
     if (dying === undefined) return;
     const closed = new Promise<void>((resolve) => dying.close(() => resolve()));
-    dying.closeAllConnections();
+    // As a crash would, with its tunnels.
+    for (const socket of open) socket.destroy();
     await closed;
   };
-  await open();
+  await begin();
   return {
     id,
     url: `http://127.0.0.1:${port}`,
@@ -54,7 +60,7 @@ export async function startCell(id: string): Promise<SoakCell> {
     restart: async (downMs) => {
       await shut();
       await new Promise((resolve) => setTimeout(resolve, downMs));
-      await open();
+      await begin();
     },
     close: shut,
   };

@@ -1,21 +1,31 @@
 /** The router of a soak: the real `cellctl router` in a process of its own, and what it takes. */
-import { type ChildProcess, spawn } from "node:child_process";
+import { spawn } from "node:child_process";
 import { readdir, readFile, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
+import { createInterface } from "node:readline";
 import { setTimeout as pause } from "node:timers/promises";
+import { type Inspector, inspect } from "./inspector.ts";
 
 export type RouterProcess = {
   readonly port: number;
-  readonly child: ChildProcess;
+  readonly inspector: Inspector;
   readonly sample: () => Promise<Sample>;
-  /** The value of a gauge, all its series together. */
-  readonly metric: (name: string) => Promise<number>;
+  /** The page of metrics: each name with the sum of its series, whatever their labels. */
+  readonly metrics: () => Promise<ReadonlyMap<string, number>>;
   /** Its exit code. */
   readonly stop: () => Promise<number | null>;
   readonly troubles: () => readonly string[];
 };
 
-export type Sample = { readonly rssMiB: number; readonly files: number };
+export type Sample = {
+  readonly rssMiB: number;
+  readonly files: number;
+  /** Connections in the queue of its public listener. */
+  readonly unaccepted: number;
+};
+
+/** A heap that is far too small for a leak of any size: it would end the process. */
+const heapMiBMax = 160;
 
 export async function startRouter(
   dir: string,
@@ -28,48 +38,48 @@ export async function startRouter(
   const child = spawn(
     process.execPath,
     [
-      ...[launcher, "router", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"],
+      ...[`--max-old-space-size=${heapMiBMax}`, "--inspect=127.0.0.1:0", launcher, "router"],
+      ...["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"],
       ...["--table", file, "--access-log", "off", ...flags],
     ],
     { stdio: ["ignore", "pipe", "pipe"] },
   );
+  const exited = new Promise<number | null>((done) => child.once("exit", (code) => done(code)));
   const troubles: string[] = [];
+  let url: string | undefined;
   let started: { readonly listen: string; readonly admin: string } | undefined;
-  let rest = "";
-  child.stderr.on("data", (text: Buffer) => troubles.push(`stderr: ${text.toString().trim()}`));
-  child.stdout.on("data", (text: Buffer) => {
-    const lines = (rest + text.toString()).split("\n");
-    rest = lines.pop() ?? "";
-    for (const line of lines) {
-      const event = readLine(line);
-      if (event?.["event"] === "router.started") started = event as unknown as typeof started;
-      if (event?.["level"] === "error") troubles.push(line.slice(0, 500));
-    }
+  createInterface(child.stderr).on("line", (line) => {
+    url ??= /^Debugger listening on (ws:\S+)$/.exec(line)?.[1];
+    if (!isOfInspector(line)) troubles.push(`stderr: ${line}`);
   });
-  while (started === undefined) {
+  createInterface(child.stdout).on("line", (line) => {
+    const event = readLine(line);
+    if (event?.["event"] === "router.started") started = event as unknown as typeof started;
+    if (event?.["level"] === "error") troubles.push(line.slice(0, 500));
+  });
+  while (started === undefined || url === undefined) {
     if (child.exitCode !== null) throw new Error(`the router did not start: ${troubles.join(" ")}`);
     await pause(20);
   }
   const { listen, admin } = started;
+  const port = Number(listen.split(":").at(-1));
+  const inspector = await inspect(url);
   return {
-    port: Number(listen.split(":").at(-1)),
-    child,
-    sample: () => sampleOf(child.pid ?? 0),
-    metric: async (name) => {
-      const page = await (await fetch(`http://${admin}/metrics`)).text();
-      return page
-        .split("\n")
-        .filter((line) => line.startsWith(`${name}{`) || line.startsWith(`${name} `))
-        .reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(" "))), 0);
-    },
-    stop: async () => {
-      const gone = new Promise<number | null>((done) => child.once("exit", (code) => done(code)));
+    port,
+    inspector,
+    sample: () => sampleOf(child.pid ?? 0, port),
+    metrics: async () => sumsOf(await (await fetch(`http://${admin}/metrics`)).text()),
+    stop: () => {
+      inspector.close();
       child.kill("SIGTERM");
-      return gone;
+      return exited;
     },
     troubles: () => troubles,
   };
 }
+
+const isOfInspector = (line: string): boolean =>
+  /^(Debugger (listening|attached|ending)|For help, see|Waiting for the debugger)/.test(line);
 
 function readLine(line: string): Readonly<Record<string, unknown>> | undefined {
   try {
@@ -79,9 +89,34 @@ function readLine(line: string): Readonly<Record<string, unknown>> | undefined {
   }
 }
 
+function sumsOf(page: string): ReadonlyMap<string, number> {
+  const sums = new Map<string, number>();
+  for (const line of page.split("\n")) {
+    const named = /^# TYPE (\S+)/.exec(line)?.[1];
+    // A family without series is at zero; one that is not there at all is a mistake of whoever asks.
+    if (named !== undefined) sums.set(named, 0);
+    const name = /^[a-z_]+/.exec(line)?.[0];
+    if (name === undefined) continue;
+    sums.set(name, (sums.get(name) ?? 0) + Number(line.slice(line.lastIndexOf(" "))));
+  }
+  return sums;
+}
+
 /** Of Linux: /proc says it without asking the process. */
-async function sampleOf(pid: number): Promise<Sample> {
+async function sampleOf(pid: number, port: number): Promise<Sample> {
   const status = await readFile(`/proc/${pid}/status`, "utf8");
   const rss = Number(/VmRSS:\s+(\d+)/.exec(status)?.[1] ?? 0) / 1024;
-  return { rssMiB: Math.round(rss), files: (await readdir(`/proc/${pid}/fd`)).length };
+  const files = (await readdir(`/proc/${pid}/fd`)).length;
+  return { rssMiB: Math.round(rss), files, unaccepted: await unacceptedAt(port) };
+}
+
+/** Of a listening socket (state 0A), the queue of what is read are connections. */
+async function unacceptedAt(port: number): Promise<number> {
+  const own = `:${port.toString(16).toUpperCase().padStart(4, "0")}`;
+  const lines = (await readFile("/proc/net/tcp", "utf8"))
+    .split("\n")
+    .map((line) => line.trim().split(/\s+/));
+  return lines
+    .filter(([, local, , state]) => state === "0A" && local?.endsWith(own))
+    .reduce((sum, [, , , , queues]) => sum + Number.parseInt(queues?.split(":")[1] ?? "0", 16), 0);
 }
