@@ -43,7 +43,7 @@ export type Bench = {
 };
 
 /** A folder and a list of things to close, per test. */
-export function createBench(more: Pick<RouterOptions, "workerThread"> = {}): Bench {
+export function createBench(more: Pick<RouterOptions, "workerThread" | "clock"> = {}): Bench {
   let dir = "";
   const closers: Array<() => Promise<unknown>> = [];
   beforeEach(async () => {

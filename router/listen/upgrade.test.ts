@@ -1,6 +1,6 @@
 /** Tunnels through a whole router, between real WebSockets: what passes, what ends them, what bounds them. */
 import { createServer, type IncomingMessage } from "node:http";
-import { type AddressInfo, connect, type Socket } from "node:net";
+import { type AddressInfo, connect } from "node:net";
 import { afterEach, describe, expect, test, vi } from "vitest";
 import { WebSocket, WebSocketServer } from "ws";
 import { rawExchange, startRawPeer } from "../../runtime/http/peers.fixture.ts";

@@ -6,7 +6,7 @@
  */
 import type { Agent } from "node:https";
 import { isIP, type LookupFunction } from "node:net";
-import { Pool } from "undici";
+import { buildConnector, Pool } from "undici";
 import type { Clock } from "../clock.ts";
 import {
   type Dial,
@@ -16,6 +16,7 @@ import {
   systemTls,
   withOneName,
 } from "./endpoint-tls.ts";
+import { errorCode } from "./error-code.ts";
 import { Slots } from "./slots.ts";
 
 export type EndpointLimits = {
@@ -72,12 +73,13 @@ export function createEndpoint(options: {
     url.protocol === "https:"
       ? secureConnector(options.url, options.tls ?? systemTls, dial)
       : undefined;
+  const connector = heedResets(connect ?? buildConnector({ ...dial, allowH2: false }));
   const open = (connections: number): Pool => {
     const plain = new Pool(url.origin, {
       connections,
       pipelining: 1,
       allowH2: false,
-      connect: connect ?? dial,
+      connect: connector,
       // Below the keep-alive time of any sane server, so that the server does not close first.
       keepAliveTimeout: 4000,
       keepAliveMaxTimeout: 30_000,
@@ -106,6 +108,23 @@ export function createEndpoint(options: {
     connectMs: limits.connectMs,
     close: () => pool.destroy(),
   };
+}
+
+/**
+ * To undici a reset is the good end of an answer that has no length, because some systems end connections
+ * that way. Endpoints that die reset theirs too, and what they had begun is not whole: so undici shall not
+ * know it for a reset.
+ */
+function heedResets(connector: buildConnector.connector): buildConnector.connector {
+  const disguise = (error: Error) => {
+    if (errorCode(error) === "ECONNRESET") Object.assign(error, { code: "ENDPOINT_RESET" });
+  };
+  return (target, done) =>
+    connector(target, (...made) => {
+      // Before undici's own.
+      made[1]?.on("error", disguise);
+      done(...made);
+    });
 }
 
 /** What stands in the place of a question to DNS. */
