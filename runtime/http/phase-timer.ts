@@ -22,6 +22,8 @@ export class PhaseTimer {
   #limitMs = 0;
   #trouble: PhaseTrouble = "connect";
   #lastMs = 0;
+  /** Its place among those of the sweep; -1: not running. For the sweep alone. */
+  place = -1;
 
   constructor(clock: Clock, onSilence: (trouble: PhaseTrouble) => void) {
     this.#clock = clock;
@@ -66,7 +68,13 @@ export class PhaseTimer {
 /** All running phase timers of one clock, and the one timer of the system behind them. */
 class Sweep {
   readonly #clock: Clock;
-  readonly #running = new Set<PhaseTimer>();
+  /**
+   * The first `#count` are running. Not a Set: one that changes with every request is copied again and
+   * again, and its dead copies, once they are old, keep every exchange they named alive until the next
+   * full collection. Nor does this shrink, for the same reason.
+   */
+  readonly #running: (PhaseTimer | undefined)[] = [];
+  #count = 0;
   #cancel: (() => void) | undefined;
   #atMs = Number.POSITIVE_INFINITY;
   #lookedMs = Number.NEGATIVE_INFINITY;
@@ -76,13 +84,25 @@ class Sweep {
   }
 
   add(timer: PhaseTimer): void {
-    this.#running.add(timer);
+    if (timer.place < 0) {
+      timer.place = this.#count;
+      this.#running[this.#count] = timer;
+      this.#count += 1;
+    }
     this.#expect(timer.dueMs);
   }
 
   /** The system's timer stays set: the next exchange will want it, and a look in vain costs little. */
   remove(timer: PhaseTimer): void {
-    this.#running.delete(timer);
+    const { place } = timer;
+    if (place < 0) return;
+    timer.place = -1;
+    this.#count -= 1;
+    const last = this.#running[this.#count];
+    this.#running[this.#count] = undefined;
+    if (last === undefined || last === timer) return;
+    last.place = place;
+    this.#running[place] = last;
   }
 
   #expect(dueMs: number): void {
@@ -102,9 +122,9 @@ class Sweep {
     this.#atMs = Number.POSITIVE_INFINITY;
     this.#lookedMs = nowMs;
     let nextMs = Number.POSITIVE_INFINITY;
-    for (const timer of [...this.#running]) {
+    for (const timer of this.#running.slice(0, this.#count)) {
       // One that fires may end others.
-      if (!this.#running.has(timer)) continue;
+      if (timer === undefined || timer.place < 0) continue;
       if (timer.dueMs <= nowMs + 1) timer.fire();
       else nextMs = Math.min(nextMs, timer.dueMs);
     }
