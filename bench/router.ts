@@ -18,7 +18,15 @@ import {
   startOrigin,
 } from "./router/load.ts";
 import { commit, describeMachine } from "./router/machine.ts";
-import { canPin, freePorts, hasCommand, stopAll } from "./router/processes.ts";
+import {
+  canKeepAwake,
+  canPin,
+  freePorts,
+  hasCommand,
+  keepAwake,
+  loadCore,
+  stopAll,
+} from "./router/processes.ts";
 import {
   type ProxyName,
   proxyNames,
@@ -104,6 +112,7 @@ function save(result: RouterResult): void {
 async function measure(plan: Plan, folder: string): Promise<RouterResult> {
   const cellPorts = await freePorts(4);
   await startOrigin(folder, cellPorts);
+  keepAwake(loadCore);
   writeTenants(folder, cellPorts);
   const load = createLoad(folder);
   const running: Running[] = [];
@@ -127,6 +136,7 @@ async function measure(plan: Plan, folder: string): Promise<RouterResult> {
       connections,
       connectionsForLatency,
       pinned: canPin ? "proxy on processor 0; load and origin on 1" : "no",
+      loadAwake: canKeepAwake ? "yes" : "no",
       calm: "median of the 3 lowest rounds",
     },
     notInstalled,

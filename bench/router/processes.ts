@@ -33,6 +33,20 @@ const running = new Set<ChildProcess>();
 export const pinned = (core: number, command: readonly string[]): readonly string[] =>
   canPin ? ["taskset", "-c", String(core), ...command] : command;
 
+export const canKeepAwake = canPin && hasCommand("chrt", ["--version"]);
+
+/**
+ * Keeps a processor from sleeping, with work that gives way to all other. On a virtual machine it is the
+ * writer who pays for waking a sleeping reader, up to 10 us, and a proxy that is a little slower lets
+ * the load's processor sleep more often: without this the same proxy is measured in two modes.
+ */
+export function keepAwake(core: number): void {
+  if (!canKeepAwake) return;
+  const spin = ["chrt", "--idle", "0", "sh", "-c", "while :; do :; done"];
+  const [file = "", ...args] = pinned(core, spin);
+  running.add(spawn(file, args, { stdio: "ignore" }));
+}
+
 export type StartOptions = {
   readonly name: string;
   readonly core: number;
