@@ -1,3 +1,4 @@
+import { availableParallelism } from "node:os";
 import { defineConfig } from "vitest/config";
 
 // Three kinds of test, told apart by the file's name alone:
@@ -6,6 +7,9 @@ import { defineConfig } from "vitest/config";
 //   *.e2e.test.ts  in tests/e2e, real processes and sockets
 // and, in a configuration of their own, *.terraform.test.ts, which need terraform on the PATH.
 const ignored = ["node_modules/**", "dist/**", ".cellfleet/**"];
+
+// Vitest leaves one core to itself, and so half of a machine that has two. Its own share is small.
+const cores = Math.max(2, availableParallelism());
 
 // A test that asserts nothing cannot fail, so it is red.
 const expectations = { requireAssertions: true };
@@ -21,6 +25,10 @@ export default defineConfig({
           sequence: { groupOrder: 0 },
           include: ["**/*.test.ts"],
           exclude: [...ignored, "**/*.pg.test.ts", "**/*.e2e.test.ts", "**/*.terraform.test.ts"],
+          maxWorkers: cores,
+          // For hangs alone: a router with all its sockets may be slow on a busy machine.
+          testTimeout: 30_000,
+          hookTimeout: 30_000,
         },
       },
       {
@@ -30,6 +38,8 @@ export default defineConfig({
           sequence: { groupOrder: 1 },
           include: ["**/*.pg.test.ts"],
           exclude: ignored,
+          // They wait for leases, locks and servers about half of their time.
+          maxWorkers: cores + 1,
           testTimeout: 60_000,
           hookTimeout: 60_000,
         },
