@@ -27,7 +27,7 @@ afterEach(async () => {
   await rm(dir, { recursive: true, force: true });
 });
 const until = <T>(check: () => T | Promise<T>) =>
-  vi.waitFor(check, { timeout: 8000, interval: 10 });
+  vi.waitFor(check, { timeout: 25_000, interval: 10 });
 
 async function startApp(serve: RequestListener): Promise<{ url: string; server: Server }> {
   const server = createServer(serve);
@@ -48,7 +48,7 @@ async function start(table: object, flags: Record<string, unknown> = {}) {
     write: (line) => lines.push(JSON.parse(line)),
   });
   const config = parseRouterConfig({
-    ...{ drainDelayMs: 0, drainAnnounceMs: 0, drainMs: 2000 },
+    ...{ drainDelayMs: 0, drainAnnounceMs: 0, drainMs: 2000, shedLateMs: 0 },
     ...{ listen: "127.0.0.1:0", admin: "127.0.0.1:0", table: file },
     ...flags,
   });
@@ -307,13 +307,9 @@ describe("WebSocket", () => {
       });
     });
     const { socket } = open(router.port, upgrade("acme"));
-    await until(async () =>
-      expect((await admin(router, "/metrics")).text).toMatch(/ws_open 1/),
-    );
+    await until(async () => expect((await admin(router, "/metrics")).text).toMatch(/ws_open 1/));
     socket.resetAndDestroy();
-    await until(async () =>
-      expect((await admin(router, "/metrics")).text).toMatch(/ws_open 0/),
-    );
+    await until(async () => expect((await admin(router, "/metrics")).text).toMatch(/ws_open 0/));
     await until(() => expect(cut).toBe(true));
     expect((await rawExchange(router.port, get("acme"))).text).toMatch(/200 OK/);
   });

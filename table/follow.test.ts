@@ -26,7 +26,7 @@ afterEach(async () => {
   await rm(dir, { recursive: true, force: true });
 });
 const until = <T>(check: () => T | Promise<T>) =>
-  vi.waitFor(check, { timeout: 8000, interval: 10 });
+  vi.waitFor(check, { timeout: 25_000, interval: 10 });
 
 const salt = "cd".repeat(16);
 const acme = must(parseTenantId("acme"), "tenant id");

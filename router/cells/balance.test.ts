@@ -89,7 +89,7 @@ test("connections to an endpoint that left the table are closed after its last r
     expect(endpoints.load()).toEqual([]);
     expect([endpoint.pool.closed, peer.open()]).toEqual([false, 1]);
     endpoint.slots.give();
-    await vi.waitFor(() => expect(peer.open()).toBe(0), { timeout: 8000 });
+    await vi.waitFor(() => expect(peer.open()).toBe(0), { timeout: 25_000 });
   } finally {
     await endpoints.close();
     await peer.close();

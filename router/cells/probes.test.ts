@@ -11,7 +11,7 @@ const closers: Array<() => Promise<unknown>> = [];
 afterEach(async () => {
   for (const close of closers.splice(0).reverse()) await close();
 });
-const until = (check: () => unknown) => vi.waitFor(check, { timeout: 8000, interval: 5 });
+const until = (check: () => unknown) => vi.waitFor(check, { timeout: 25_000, interval: 5 });
 
 /** An application, and what probes of it every few milliseconds see. */
 async function probed(serve: RequestListener, timeoutMs = 5000) {

@@ -10,7 +10,8 @@ import { createListenerBench, type Handler, ok, openRaw } from "./listener.fixtu
 
 const { start, closers } = createListenerBench();
 const get = "GET / HTTP/1.1\r\nHost: acme.test\r\n\r\n";
-const until = <T>(check: () => T | Promise<T>) => vi.waitFor(check, { timeout: 8000, interval: 5 });
+const until = <T>(check: () => T | Promise<T>) =>
+  vi.waitFor(check, { timeout: 25_000, interval: 5 });
 const never = new AbortController().signal;
 
 /** A clock on which the announcement lasts until it is told to end. */

@@ -41,7 +41,7 @@ async function start(url: string): Promise<{ router: Router; session: ClientHttp
     admin: any,
     h2c: any,
     table: file,
-    ...{ drainDelayMs: 0, drainAnnounceMs: 0, drainMs: 2000 },
+    ...{ drainDelayMs: 0, drainAnnounceMs: 0, drainMs: 2000, shedLateMs: 0 },
   });
   const log = createLog<RouterEvents>({
     clock: systemClock,

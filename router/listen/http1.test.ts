@@ -14,7 +14,7 @@ const codeIn = (text: string) => {
   return errorBodySchema.parse(JSON.parse(body)).error.code;
 };
 const until = <T>(check: () => T | Promise<T>) =>
-  vi.waitFor(check, { timeout: 8000, interval: 10 });
+  vi.waitFor(check, { timeout: 25_000, interval: 10 });
 
 test.each([
   ["no HTTP at all", "\u0016\u0003\u0001nonsense\r\n\r\n", 400, "REQUEST_INVALID"],

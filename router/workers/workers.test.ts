@@ -210,7 +210,8 @@ test("a change reaches every worker, frees what waits in each, and then is ackno
   const table = tableOf(1, { acme: "a 1" }, { a: [a.url] });
   const plane = await startControlPlane(table);
   bench.closers.push(plane.close);
-  const { router } = await bench.startRemote(plane.url, { workers: 2 });
+  // Longer than a busy machine needs to bring in all twelve.
+  const { router } = await bench.startRemote(plane.url, { workers: 2, holdMs: 60_000 });
   expect((await ask(router.port, "acme")).status).toBe(200);
   plane.change({ acme: "a 1 hold" });
   await until(() => expect(plane.asked.at(-1)?.revision).toBe(2));

@@ -125,7 +125,7 @@ async function startPeer(...args: Parameters<typeof startRawPeer>) {
 
 const get = (path = "/p", more = "") =>
   `GET ${path} HTTP/1.1\r\nHost: acme.test\r\nConnection: close\r\n${more}\r\n`;
-const until = (check: () => void) => vi.waitFor(check, { timeout: 8000, interval: 10 });
+const until = (check: () => void) => vi.waitFor(check, { timeout: 25_000, interval: 10 });
 
 describe("a request", () => {
   test("arrives with its bytes unchanged and without headers of the connection", async () => {
@@ -186,7 +186,7 @@ describe("a request", () => {
         before = sent;
         if (!stalled) throw new Error("still flowing");
       },
-      { timeout: 8000, interval: 300 },
+      { timeout: 25_000, interval: 300 },
     );
     // Kernel buffers of two connections, and little more.
     expect(sent).toBeLessThan(40 * 1024 * 1024);
