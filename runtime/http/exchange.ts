@@ -229,7 +229,9 @@ export class Exchange implements Dispatcher.DispatchHandler {
       return;
     }
     this.#timer.touch();
-    this.sendHead();
+    // node:http puts a head that waits before the first bytes that are written.
+    if (this.#whole === undefined) this.#headWaits = false;
+    else this.sendHead();
     this.#write(chunk);
   }
 
