@@ -3,7 +3,7 @@ import { type ClientHttp2Session, connect } from "node:http2";
 import { text } from "node:stream/consumers";
 import { Agent, request } from "undici";
 import { WebSocket } from "ws";
-import { cellOf, judge, pauseIn, type Soaking, tenantOf, wasAway } from "./soaking.ts";
+import { cellOf, judge, pauseIn, type Soaking, tenantOf } from "./soaking.ts";
 
 /** Spreads the numbers of one client over all tenants. */
 const stride = 7919;
@@ -22,7 +22,7 @@ export async function http1Client(soaking: Soaking, seed: number): Promise<void>
     const sent = sentBy(seed, at);
     const startedMs = performance.now();
     const problem = await overHttp1(soaking, dispatcher, sent).catch(String);
-    judge(soaking, sent.number, startedMs, problem);
+    tell(soaking, sent.number, startedMs, problem);
   }
   await dispatcher.destroy();
 }
@@ -39,6 +39,19 @@ async function overHttp1(soaking: Soaking, dispatcher: Agent, sent: Sent) {
   return problemOf(soaking, sent, statusCode, headers["x-soak"], await body.text());
 }
 
+function tell(
+  soaking: Soaking,
+  number: number,
+  startedMs: number,
+  problem: string | undefined,
+): void {
+  const tookMs = performance.now() - startedMs;
+  const { tally } = soaking;
+  if (judge(soaking, number, startedMs, tookMs, problem) !== "good") return;
+  tally.good += 1;
+  tally.latencies.note(tookMs);
+}
+
 /** Four streams at a time on one session, which is opened anew when the router ends it. */
 export async function http2Client(soaking: Soaking, seed: number): Promise<void> {
   let session = openSession(soaking);
@@ -49,7 +62,7 @@ export async function http2Client(soaking: Soaking, seed: number): Promise<void>
       const sent = sentBy(seed, at + one);
       const startedMs = performance.now();
       const problem = await overHttp2(soaking, current, sent).catch(String);
-      judge(soaking, sent.number, startedMs, problem);
+      tell(soaking, sent.number, startedMs, problem);
     });
     await Promise.all(four);
   }
@@ -105,32 +118,36 @@ const echoEveryMs = 20;
 
 /** Opens one tunnel after the other; each ends well or is reset. */
 export async function tunnelClient(soaking: Soaking, seed: number): Promise<void> {
-  const { tally, lateness } = soaking;
+  const { tally } = soaking;
   for (let at = 0; !soaking.over.aborted; at += 1) {
     const number = seed * 13 + at;
-    const cell = cellOf(soaking, number);
     const startedMs = performance.now();
-    const problem = await oneTunnel(soaking, number, at % 2 === 0, () =>
-      tally.openings.note(performance.now() - startedMs),
-    );
-    const isExcused = wasAway(cell, startedMs) || lateness.wasLateSince(startedMs);
-    if (problem === undefined) tally.tunnels += 1;
-    else if (isExcused || soaking.over.aborted) tally.excused += 1;
-    else tally.faults.push(`${cell.id} ${tenantOf(number)}: tunnel: ${problem}`);
+    const { openedMs, problem } = await oneTunnel(soaking, number, at % 2 === 0);
+    const tookMs = openedMs - startedMs;
+    if (judge(soaking, number, startedMs, tookMs, problem) === "good") {
+      tally.tunnels += 1;
+      tally.openings.note(tookMs);
+    }
     await pauseIn(soaking, 10);
   }
 }
 
-function oneTunnel(soaking: Soaking, number: number, endsWell: boolean, onOpen: () => void) {
-  return new Promise<string | undefined>((resolve) => {
+type Tunnelled = {
+  /** When it stood, or failed to. */
+  readonly openedMs: number;
+  readonly problem: string | undefined;
+};
+
+function oneTunnel(soaking: Soaking, number: number, endsWell: boolean) {
+  return new Promise<Tunnelled>((resolve) => {
     const socket = new WebSocket(`ws://127.0.0.1:${soaking.port}/tunnel`, {
       headers: { "x-tenant-id": tenantOf(number) },
-      handshakeTimeout: 5000,
     });
     const mark = `${number}`;
     let echoes = 0;
     let problem: string | undefined = "ended before its time";
     let timer: NodeJS.Timeout | undefined;
+    let openedMs: number | undefined;
     const send = () => {
       if (socket.readyState === WebSocket.OPEN) socket.send(mark, () => {});
     };
@@ -143,7 +160,7 @@ function oneTunnel(soaking: Soaking, number: number, endsWell: boolean, onOpen: 
       problem = String(error);
     });
     socket.on("open", () => {
-      onOpen();
+      openedMs = performance.now();
       timer = setTimeout(end, tunnelMs);
       send();
     });
@@ -154,7 +171,7 @@ function oneTunnel(soaking: Soaking, number: number, endsWell: boolean, onOpen: 
     });
     socket.on("close", () => {
       clearTimeout(timer);
-      resolve(problem);
+      resolve({ openedMs: openedMs ?? performance.now(), problem });
     });
   });
 }

@@ -6,7 +6,8 @@
  * Exit 0 when no good client got an error that its cell did not cause or waited long, memory stayed flat, the
  * second rest found what the first had, and nothing was left open. Needs Linux.
  */
-import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { rmSync } from "node:fs";
+import { mkdir, mkdtemp, writeFile } from "node:fs/promises";
 import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -53,6 +54,12 @@ const router = await startRouter(dir, tableOf(cells), [
   // Fills up while it warms up. How late the loop is says more of the machine than of the router.
   ...["--explain-requests-max", "500", "--shed-late-ms", "0"],
 ]);
+// Also when it fails or is told to end.
+process.once("exit", () => {
+  router.kill();
+  rmSync(dir, { recursive: true, force: true });
+});
+for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => process.exit(130));
 const lateness = watchLateness();
 const tally: Tally = {
   ...{ good: 0, excused: 0, rude: 0, tunnels: 0 },
@@ -71,7 +78,6 @@ const second = await rest();
 const exit = await router.stop();
 lateness.stop();
 for (const cell of cells) await cell.close();
-await rm(dir, { recursive: true, force: true });
 report();
 
 async function stretch(forMs: number): Promise<void> {
@@ -84,12 +90,14 @@ async function stretch(forMs: number): Promise<void> {
     lateness,
     over: over.signal,
   };
+  lateness.noteStarved((await router.sample()).starvedMs);
   const loading = load(soaking);
   const endMs = performance.now() + forMs;
   for (let at = 1; performance.now() < endMs; at += 1) {
     await pause(Math.min(sampleMs, endMs - performance.now()));
     const sample = await router.sample();
     samples.push(sample);
+    lateness.noteStarved(sample.starvedMs);
     if (at % samplesPerHeap === 0) heaps.push(total(await router.inspector.heaps()));
     const leftS = Math.max(0, Math.round((endMs - performance.now()) / 1000));
     console.log(
@@ -166,9 +174,12 @@ function report(): void {
       `heap in use: ${heapEarly} → ${heapLate} MiB under load, ${total(first.heaps)} → ${total(second.heaps)} MiB at rest; ` +
       `files ${idle.files} idle, ${first.sample.files} → ${second.sample.files} at rest`,
   );
+  const starvedMs = (samples.at(-1)?.starvedMs ?? 0) - (samples[0]?.starvedMs ?? 0);
+  const starved = Math.round((100 * starvedMs) / (sampleMs * Math.max(1, samples.length - 1)));
   const unaccepted = Math.max(...samples.map((sample) => sample.unaccepted));
   console.log(
-    `tunnels opened: p50 ${tally.openings.at(0.5)} ms, p99 ${tally.openings.at(0.99)} ms; longest queue of connections ${unaccepted}`,
+    `tunnels opened: p50 ${tally.openings.at(0.5)} ms, p99 ${tally.openings.at(0.99)} ms; ` +
+      `longest queue of connections ${unaccepted}; the router waited ${starved} % of the time for a processor`,
   );
   if (values.objects) tellObjects();
   const { faults } = tally;

@@ -14,6 +14,8 @@ export type RouterProcess = {
   readonly metrics: () => Promise<ReadonlyMap<string, number>>;
   /** Its exit code. */
   readonly stop: () => Promise<number | null>;
+  /** As it stands; for whoever ends himself. */
+  readonly kill: () => void;
   readonly troubles: () => readonly string[];
 };
 
@@ -22,6 +24,8 @@ export type Sample = {
   readonly files: number;
   /** Connections in the queue of its public listener. */
   readonly unaccepted: number;
+  /** So long its main thread has waited for a processor that others had. */
+  readonly starvedMs: number;
 };
 
 /** A heap that is far too small for a leak of any size: it would end the process. */
@@ -74,6 +78,7 @@ export async function startRouter(
       child.kill("SIGTERM");
       return exited;
     },
+    kill: () => void child.kill("SIGKILL"),
     troubles: () => troubles,
   };
 }
@@ -107,7 +112,9 @@ async function sampleOf(pid: number, port: number): Promise<Sample> {
   const status = await readFile(`/proc/${pid}/status`, "utf8");
   const rss = Number(/VmRSS:\s+(\d+)/.exec(status)?.[1] ?? 0) / 1024;
   const files = (await readdir(`/proc/${pid}/fd`)).length;
-  return { rssMiB: Math.round(rss), files, unaccepted: await unacceptedAt(port) };
+  const [, waitedNs] = (await readFile(`/proc/${pid}/schedstat`, "utf8")).split(" ").map(Number);
+  const starvedMs = Math.round((waitedNs ?? 0) / 1e6);
+  return { rssMiB: Math.round(rss), files, unaccepted: await unacceptedAt(port), starvedMs };
 }
 
 /** Of a listening socket (state 0A), the queue of what is read are connections. */

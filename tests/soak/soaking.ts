@@ -53,29 +53,29 @@ export const tableOf = (cells: readonly SoakCell[]) => ({
 export const pauseIn = ({ over }: Soaking, ms: number): Promise<void> =>
   timer(ms, undefined, { signal: over }).catch(() => {});
 
-/** One good request is over. `problem`: what was wrong with its answer. */
+/** What became of a good request or tunnel; `problem`: what was wrong with it, beside its time. */
 export function judge(
-  soaking: Soaking,
+  soaking: Pick<Soaking, "cells" | "tally" | "lateness">,
   number: number,
   startedMs: number,
+  tookMs: number,
   problem: string | undefined,
-): void {
+): "good" | "excused" | "fault" {
   const { tally, lateness } = soaking;
   const cell = cellOf(soaking, number);
-  const tookMs = performance.now() - startedMs;
   const isExcused = wasAway(cell, startedMs) || lateness.wasLateSince(startedMs);
-  if (isExcused && problem !== undefined) {
+  const isSlow = tookMs > slowFromMs && !isExcused && !lateness.wasStarvedSince(startedMs);
+  const fault = problem ?? (isSlow ? `took ${Math.round(tookMs)} ms` : undefined);
+  if (fault === undefined) return "good";
+  if (isExcused) {
     tally.excused += 1;
-    return;
+    return "excused";
   }
-  if (!isExcused) tally.latencies.note(tookMs);
-  const slow = tookMs > slowFromMs ? `took ${Math.round(tookMs)} ms` : undefined;
-  const fault = problem ?? (isExcused ? undefined : slow);
-  if (fault === undefined) tally.good += 1;
-  else tally.faults.push(`${cell.id} ${tenantOf(number)}: ${fault}`);
+  tally.faults.push(`${cell.id} ${tenantOf(number)}: ${fault}`);
+  return "fault";
 }
 
-export const wasAway = (cell: SoakCell, sinceMs: number): boolean => {
+const wasAway = (cell: SoakCell, sinceMs: number): boolean => {
   const upSinceMs = cell.upSinceMs();
   return upSinceMs === undefined || upSinceMs > sinceMs - graceMs;
 };

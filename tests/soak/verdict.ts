@@ -74,7 +74,8 @@ function grownObjects(
 
 /** The middle of the second quarter and that of the last. */
 export function quarters(list: readonly number[]): readonly [number, number] {
-  const quarter = Math.max(1, Math.floor(list.length / 4));
+  const quarter = Math.floor(list.length / 4);
+  if (quarter === 0) return [middle(list), middle(list)];
   return [middle(list.slice(quarter, quarter * 2)), middle(list.slice(-quarter))];
 }
 
