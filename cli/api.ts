@@ -123,22 +123,39 @@ async function explainSilence(error: unknown, fleet: Fleet): Promise<unknown> {
       details: { address: fleet.origin, from: fleet.from },
       nextSteps,
     });
+  const folder = fleet.local?.folder;
+  const isSupervised = folder !== undefined && (await supervisorListens(folder));
   if (foreign) {
     const reason = `not as a control plane of this release (${error.message})`;
-    return unreachable(`${fleet.origin} answers, but ${reason}`, waysOut(fleet));
+    return unreachable(`${fleet.origin} answers, but ${reason}`, waysOut(fleet, isSupervised));
   }
   const silence = `the control plane at ${fleet.origin} does not answer (${networkReason(error.cause)})`;
-  const folder = fleet.local?.folder;
-  if (folder !== undefined && !(await supervisorListens(folder))) {
+  if (folder !== undefined && !isSupervised) {
     return unreachable(`no fleet runs in ${folder}: ${silence}`, [`cellctl dev --data ${folder}`]);
   }
-  return unreachable(`${silence}; routers and cells do not need it to serve`, waysOut(fleet));
+  const meanwhile = "routers and cells do not need it to serve, and a router answers meanwhile";
+  return unreachable(`${silence}; ${meanwhile}`, [
+    ...waysOut(fleet, isSupervised),
+    ...withoutIt(fleet),
+  ]);
 }
 
-const waysOut = ({ local }: Fleet): string[] =>
-  local === undefined
-    ? ["cellctl context current       (where the address comes from)", "cellctl check"]
-    : [`cellctl dev ps --data ${local.folder}`, `cellctl dev --data ${local.folder}`];
+/** Of a fleet that runs here nothing is named that could end in stopping it. */
+function waysOut({ local }: Fleet, isSupervised: boolean): string[] {
+  if (local === undefined) {
+    return ["cellctl context current       (where the address comes from)", "cellctl check"];
+  }
+  const { folder } = local;
+  return isSupervised
+    ? [`cellctl dev start control-plane --data ${folder}`, `cellctl dev ps --data ${folder}`]
+    : [`cellctl dev --data ${folder}`];
+}
+
+/** What a router's admin port tells by itself. */
+function withoutIt({ local }: Fleet): string[] {
+  const admin = `--router-admin ${local?.endpoints.routerAdmin ?? "URL"}`;
+  return [`cellctl top ${admin}`, `cellctl explain request ID ${admin}`];
+}
 
 function networkReason(cause: unknown): string {
   if (!(cause instanceof Error)) return "no answer";

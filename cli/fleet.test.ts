@@ -113,7 +113,11 @@ describe("what is missing is said, with the way out", () => {
       expect(code).toBe(69);
       expect(stderr).toContain("ECONNREFUSED");
       expect(stderr).toContain("routers and cells do not need it to serve");
+      expect(stderr).toContain(`Next: cellctl dev start control-plane --data ${dead}\n`);
       expect(stderr).toContain("cellctl dev ps");
+      // It would be refused with how to stop the fleet, which is well.
+      expect(stderr).not.toContain("cellctl dev --data");
+      expect(stderr).toMatch(/cellctl top --router-admin http.*\n/);
     } finally {
       await supervisor.close();
     }

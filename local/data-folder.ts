@@ -196,7 +196,13 @@ function inUse(root: string, holder: ProcessIdentity): CellError {
   return new CellError(
     "STATE_CONFLICT",
     `a fleet already runs in ${root} (process ${holder.pid})`,
-    { nextSteps: [`kill ${holder.pid}   # stops it in order`, "cellctl dev --data OTHER-FOLDER"] },
+    {
+      nextSteps: [
+        `cellctl dev ps --data ${root}   (start what is dead: cellctl dev start NAME)`,
+        "cellctl dev --data OTHER-FOLDER",
+        `kill ${holder.pid}   (ends all of it, every cell)`,
+      ],
+    },
   );
 }
 
