@@ -27,6 +27,14 @@ export const controlErrors = {
   OP_UNKNOWN: entry(404, "client", "never", 5, "There is no such operation."),
   TOKEN_UNKNOWN: entry(404, "client", "never", 5, "There is no such token."),
   CLAIM_UNKNOWN: entry(404, "client", "never", 5, "Nobody has claimed this name."),
+  FLAG_UNKNOWN: entry(404, "client", "never", 5, "There is no such feature flag."),
+  RING_UNKNOWN: entry(
+    404,
+    "client",
+    "never",
+    5,
+    "There is no such ring, or a feature flag names one that is not there.",
+  ),
   CLAIM_TAKEN: entry(409, "client", "never", 6, "The name is claimed for another tenant."),
   TENANT_DELETED: entry(
     409,

@@ -111,6 +111,7 @@ describe("feature flags and rings", () => {
   const put = (path: string, body: object) => plane.send("PUT", path, body, acceptedSchema);
   test("are changed one by one, published with the table, and keep the other rules", async () => {
     const before = await plane.get("/v1/routing", routingSchema);
+    await put("/v1/rings/canary", { cells: [] });
     const { op } = await put("/v1/flags/editor", { tenants: ["acme"], rings: ["canary"] });
     await put("/v1/flags/search", { everywhere: true });
     expect((await finish(plane, op)).state).toBe("done");
@@ -121,13 +122,20 @@ describe("feature flags and rings", () => {
     await plane.send("DELETE", "/v1/flags/search", {}, acceptedSchema);
     expect(await plane.get("/v1/routing", routingSchema)).toEqual({
       ...before,
-      policy: { flags: { editor: { tenants: ["acme"], rings: ["canary"] } } },
+      policy: {
+        rings: { canary: [] },
+        flags: { editor: { tenants: ["acme"], rings: ["canary"] } },
+      },
     });
-    expect(await codeOf(plane.send("DELETE", "/v1/flags/search", {}, acceptedSchema))).toBe(
-      "VALIDATION_FAILED",
-    );
+    const remove = (path: string) => codeOf(plane.send("DELETE", path, {}, acceptedSchema));
+    expect(await remove("/v1/flags/search")).toBe("FLAG_UNKNOWN");
+    // A flag is on in it: forgotten, the flag would be off in silence.
+    expect(await remove("/v1/rings/canary")).toBe("RING_UNKNOWN");
+    await plane.send("DELETE", "/v1/flags/editor", {}, acceptedSchema);
+    await plane.send("DELETE", "/v1/rings/canary", {}, acceptedSchema);
   });
-  test("that name a cell which is not there, or have no proper name, are refused", async () => {
+  test("that name a cell or ring which is not there, or have no proper name, are refused", async () => {
+    expect(await codeOf(put("/v1/flags/early", { rings: ["nowhere"] }))).toBe("RING_UNKNOWN");
     expect(await codeOf(put("/v1/rings/canary", { cells: ["cell-99"] }))).toBe("CELL_UNKNOWN");
     expect(await codeOf(put("/v1/flags/Odd%20Name", { everywhere: true }))).toBe(
       "VALIDATION_FAILED",

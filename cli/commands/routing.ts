@@ -20,10 +20,15 @@ const one = (value: object): string =>
     )
     .join(", ");
 
+const limitsOf = ({ tenantLimits }: NonNullable<Routing["policy"]>): string[] => [
+  ...(tenantLimits?.default === undefined ? [] : [`each  ${one(tenantLimits.default)}`]),
+  ...Object.entries(tenantLimits?.tenants ?? {}).map(([name, limit]) => `${name}  ${one(limit)}`),
+];
+
 const routingView: View<Routing> = {
   id: () => "routing",
   columns: [{ head: "ROUTING", cell: () => "routing" }],
-  details: ({ tenantSources, serviceRoutes, globalServices = {} }) => [
+  details: ({ tenantSources, serviceRoutes, globalServices = {}, policy = {} }) => [
     ["tenant named by", tenantSources.map(one)],
     ["service chosen by", serviceRoutes.map(one)],
     [
@@ -31,6 +36,12 @@ const routingView: View<Routing> = {
       Object.entries(globalServices).map(
         ([name, { endpoints }]) => `${name}  ${endpoints.join(" ")}`,
       ),
+    ],
+    ["limits of tenants", limitsOf(policy)],
+    ["flags", Object.entries(policy.flags ?? {}).map(([name, flag]) => `${name}  ${one(flag)}`)],
+    [
+      "rings",
+      Object.entries(policy.rings ?? {}).map(([name, cells]) => `${name}  ${cells.join(" ")}`),
     ],
   ],
 };
@@ -48,7 +59,7 @@ export const register: Register = (noun, bind) => {
         .description("replace the lists; start from: cellctl routing get -o yaml")
         .requiredOption(
           "-f, --file <file>",
-          "JSON or YAML with tenantSources, serviceRoutes and globalServices",
+          "JSON or YAML with tenantSources and serviceRoutes; globalServices and policy stay where none are given",
         ),
     ),
     async (session, _args, options) => {

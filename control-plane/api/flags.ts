@@ -130,7 +130,8 @@ function without<T>(
   kind: "flag" | "ring",
 ): Record<string, T> {
   if (!Object.hasOwn(before, name)) {
-    throw new CellError("VALIDATION_FAILED", `There is no ${kind} ${name}.`, {
+    const code = kind === "flag" ? "FLAG_UNKNOWN" : "RING_UNKNOWN";
+    throw new CellError(code, `There is no ${kind} ${name}.`, {
       nextSteps: [`cellctl ${kind} ls`],
     });
   }

@@ -1,7 +1,9 @@
 /** The routing rules of the fleet: read, checked against what is there, changed as one value. */
+import { isDeepStrictEqual } from "node:util";
 import { eq } from "drizzle-orm";
 import { z } from "zod";
 import { CellError } from "../../contract/errors.ts";
+import type { CellId } from "../../contract/ids.ts";
 import { globalServicesSchema } from "../../contract/routing-table.ts";
 import { serviceRouteSchema } from "../../contract/service-route.ts";
 import { tenantSourceSchema } from "../../contract/tenant-source.ts";
@@ -52,9 +54,10 @@ export async function changeRules(
   const rules = change(before);
   await requireSources(tx, rules);
   requireServices(rules);
-  await requireCells(tx, rules);
+  requireRings(rules);
+  await requireCells(tx, before, rules);
   const plan = onePlan("routing.update", [
-    { action: "replace", object: "routing", text: `${text}: ${textOf(rules)}` },
+    { action: "replace", object: "routing", text: `${text}: ${changesOf(before, rules)}` },
     { action: "publish", object: "routers", text: "wait until all live routers apply them" },
   ]);
   if (work.dryRun) return dryRunAnswer(plan);
@@ -68,17 +71,32 @@ export async function changeRules(
     plan,
     input: {},
     revision,
-    headline: "the rules are recorded; telling the routers",
+    headline: `${text}: recorded; telling the routers`,
   });
 }
 
-const textOf = ({ tenantSources, serviceRoutes, globalServices, policy }: Rules): string =>
-  [
-    `${tenantSources.length} tenant sources`,
-    `${serviceRoutes.length} service routes`,
-    `${Object.keys(globalServices).length} global services`,
-    `${Object.keys(policy.flags ?? {}).length} flags`,
-  ].join(", ");
+/** Which of the lists change, and how many entries they have then. */
+function changesOf(before: Rules, after: Rules): string {
+  const parts: ReadonlyArray<readonly [string, unknown, unknown, number]> = [
+    ["tenant sources", before.tenantSources, after.tenantSources, after.tenantSources.length],
+    ["service routes", before.serviceRoutes, after.serviceRoutes, after.serviceRoutes.length],
+    ["global services", before.globalServices, after.globalServices, sizeOf(after.globalServices)],
+    ["flags", before.policy.flags, after.policy.flags, sizeOf(after.policy.flags)],
+    ["rings", before.policy.rings, after.policy.rings, sizeOf(after.policy.rings)],
+    [
+      "limits of tenants",
+      before.policy.tenantLimits,
+      after.policy.tenantLimits,
+      sizeOf(after.policy.tenantLimits?.tenants),
+    ],
+  ];
+  const changed = parts
+    .filter(([, was, is]) => !isDeepStrictEqual(was, is))
+    .map(([name, , , size]) => `${name} change, ${size} then`);
+  return changed.length === 0 ? "nothing changes" : changed.join("; ");
+}
+
+const sizeOf = (value: object = {}): number => Object.keys(value).length;
 
 /** Keyspaces exist, and names are of kinds that routers are told of. */
 async function requireSources(tx: Tx, { tenantSources }: Rules): Promise<void> {
@@ -117,13 +135,36 @@ function requireServices({ serviceRoutes, globalServices }: Rules): void {
   );
 }
 
-/** Cells that the rules name are there; the others of the fleet are nobody's concern here. */
-async function requireCells(tx: Tx, { serviceRoutes, policy }: Rules): Promise<void> {
-  const named = [
-    ...serviceRoutes.flatMap(({ cell }) => cell ?? []),
-    ...Object.values(policy.rings ?? {}).flat(),
-    ...Object.values(policy.flags ?? {}).flatMap(({ cells = [] }) => cells),
-  ];
+/** A flag is on in rings that are there: a ring that is forgotten would switch it off in silence. */
+function requireRings({ policy: { flags = {}, rings = {} } }: Rules): void {
+  for (const [name, flag] of Object.entries(flags)) {
+    const missing = (flag.rings ?? []).find((ring) => !Object.hasOwn(rings, ring));
+    if (missing === undefined) continue;
+    throw new CellError(
+      "RING_UNKNOWN",
+      `The flag ${name} names the ring ${missing}, which is not there.`,
+      {
+        details: { flag: name, ring: missing },
+        nextSteps: [
+          "cellctl ring ls",
+          `cellctl ring set ${missing} CELL`,
+          `cellctl flag set ${name} …`,
+        ],
+      },
+    );
+  }
+}
+
+const cellsOf = ({ serviceRoutes, policy }: Rules): readonly CellId[] => [
+  ...serviceRoutes.flatMap(({ cell }) => cell ?? []),
+  ...Object.values(policy.rings ?? {}).flat(),
+  ...Object.values(policy.flags ?? {}).flatMap(({ cells = [] }) => cells),
+];
+
+/** Cells that the rules newly name are there; one that has gone since stops no other change. */
+async function requireCells(tx: Tx, before: Rules, after: Rules): Promise<void> {
+  const old = new Set(cellsOf(before));
+  const named = cellsOf(after).filter((id) => !old.has(id));
   if (named.length === 0) return;
   const known = new Set((await readCells(tx)).map(({ id }) => id));
   const missing = [...new Set(named)].filter((id) => !known.has(id));

@@ -32,6 +32,7 @@ const covered: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   "PLACEMENT_UNAVAILABLE",
   "PLACEMENT_HELD",
   "ROUTER_OVERLOADED",
+  "DEADLINE_EXCEEDED",
 ]);
 
 /** Of one hop, or of the answer that is kept: nothing of it is true of the answer that is given. */
