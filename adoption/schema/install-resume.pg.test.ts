@@ -99,7 +99,7 @@ test("killed before and after every step", async () => {
     expect(await endOf(shop)).toEqual(wanted);
     await shop.close();
   }
-}, 120_000);
+}, 300_000);
 
 test("killed while rows are being filled", async () => {
   const shop = await createShop(server, "cut_backfill", { ...size, orders: 2000, items: 20_000 });
