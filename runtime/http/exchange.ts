@@ -15,6 +15,7 @@ import type { BodyTap, ForwardOptions, HeadVerdict, HopFailure, HopOutcome } fro
 import { isUnderstood, stripResponseHeaders, stripTrailers } from "./hop-headers.ts";
 import { PhaseTimer } from "./phase-timer.ts";
 import { BodyError } from "./request-body.ts";
+import { latin1, lists } from "./wire-headers.ts";
 
 type Phase = "connecting" | "sending" | "judging" | "answering" | "discarding" | "over";
 
@@ -382,21 +383,3 @@ const protocolCodes: ReadonlySet<string> = new Set([
   "ERR_INVALID_CHAR",
   "ERR_HTTP_INVALID_STATUS_CODE",
 ]);
-
-/** Header bytes are latin1 on the wire and stay it on their way. */
-function latin1(raw: Dispatcher.DispatchController["rawHeaders"]): string[] {
-  if (!Array.isArray(raw)) return [];
-  return raw.map((part) => (typeof part === "string" ? part : part.toString("latin1")));
-}
-
-/** The form that both node:http and node:http2 take. */
-function lists(raw: readonly string[]): Record<string, string[]> {
-  const object: Record<string, string[]> = {};
-  for (let at = 0; at + 1 < raw.length; at += 2) {
-    const name = raw[at] ?? "";
-    const values = Object.hasOwn(object, name) ? object[name] : undefined;
-    if (values === undefined) object[name] = [raw[at + 1] ?? ""];
-    else values.push(raw[at + 1] ?? "");
-  }
-  return object;
-}
