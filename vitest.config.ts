@@ -40,8 +40,8 @@ export default defineConfig({
           exclude: ignored,
           // They wait for leases, locks and servers about half of their time.
           maxWorkers: cores + 1,
-          testTimeout: 60_000,
-          hookTimeout: 60_000,
+          testTimeout: 120_000,
+          hookTimeout: 120_000,
         },
       },
       {

@@ -19,7 +19,7 @@ import type { AgentConfig } from "./config.ts";
 import type { AgentEvents } from "./events.ts";
 import { closeNow, type FakeControl, listenUrl, startFakeControl } from "./fake-control.fixture.ts";
 
-export const waitMs = 20_000;
+export const waitMs = 50_000;
 
 /** Waits for a condition, and says which one did not come. */
 export async function until(what: string, holds: () => Promise<boolean> | boolean): Promise<void> {
