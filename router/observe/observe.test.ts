@@ -73,9 +73,11 @@ describe("explain request", () => {
     });
     const answer = await admin(router, `/explain?request=${idOf(failed)}`);
     expect(answer.text).not.toContain(secret);
-    expect((await explain(router, idOf(failed))).items[0]).toMatchObject({
-      ...{ kind: "failed", status: 500, code: null, cell: "a", attempts: 1 },
-    });
+    await until(async () =>
+      expect((await explain(router, idOf(failed))).items[0]).toMatchObject({
+        ...{ kind: "failed", status: 500, code: null, cell: "a", attempts: 1 },
+      }),
+    );
   });
 
   test("keeps failures although refusals flood it, forgets the oldest, and says since when it knows", async () => {
@@ -103,7 +105,7 @@ describe("explain request", () => {
   test("knows one in a hundred of those that went well", async () => {
     const { router } = await startRouter({ accessLog: "off" });
     for (let nth = 0; nth < 100; nth += 1) await ask(router.port, "acme");
-    expect((await explain(router, "none")).remembers.sampled.kept).toBe(1);
+    await until(async () => expect((await explain(router, "none")).remembers.sampled.kept).toBe(1));
   });
 });
 
@@ -153,16 +155,19 @@ describe("metrics", () => {
     const { router } = await startRouter();
     for (const tenant of ["acme", "acme", "lost", "nobody"]) await ask(router.port, tenant);
     const name = "cellfleet_router_tenant_requests_total";
-    expect(await metric(router, `${name}{tenant="acme"}`)).toBe(2);
-    expect(await metric(router, `${name}{tenant="lost"}`)).toBe(1);
+    await until(async () => {
+      expect(await metric(router, `${name}{tenant="acme"}`)).toBe(2);
+      expect(await metric(router, `${name}{tenant="lost"}`)).toBe(1);
+    });
     expect((await admin(router, "/metrics")).text).not.toContain(`tenant="nobody"`);
   });
 
   test("name the cell of what is under way, and every cell before its first error", async () => {
     const { router } = await startRouter();
     await ask(router.port, "acme");
+    const left = /cellfleet_router_inflight_requests\{cell="a",endpoint="http:[^"]+"\} 0/;
+    await until(async () => expect((await admin(router, "/metrics")).text).toMatch(left));
     const { text } = await admin(router, "/metrics");
-    expect(text).toMatch(/cellfleet_router_inflight_requests\{cell="a",endpoint="http:[^"]+"\} 0/);
     for (const series of [
       'cellfleet_router_upstream_errors_total{cell="dead",reason="connect"} 0',
       'cellfleet_router_fenced_total{cell="dead"} 0',
@@ -187,7 +192,7 @@ describe("readiness", () => {
   });
 
   test("is over as soon as the router drains, and the checks say so", async () => {
-    const { router } = await startRouter({ drainDelayMs: 400 });
+    const { router } = await startRouter({ drainDelayMs: 60_000 });
     const closed = router.close();
     await until(async () =>
       expect(await admin(router, "/readyz?verbose")).toMatchObject({
@@ -196,6 +201,7 @@ describe("readiness", () => {
       }),
     );
     expect((await admin(router, "/livez")).status).toBe(200);
+    router.hurry();
     await closed;
   });
 });
