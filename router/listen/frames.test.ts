@@ -5,17 +5,8 @@
 import { createServer, type Http2Server } from "node:http2";
 import type { AddressInfo } from "node:net";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import {
-  block,
-  flags,
-  frame,
-  head,
-  pseudo,
-  type Said,
-  sayTo,
-  types,
-  word,
-} from "./frames.fixture.ts";
+import { block, flags, frame, head, pseudo, types, word } from "./frame-bytes.fixture.ts";
+import { type Said, sayTo } from "./frames.fixture.ts";
 import { createListenerBench, ok, openRaw } from "./listener.fixture.ts";
 
 const { start } = createListenerBench();

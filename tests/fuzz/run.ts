@@ -2,24 +2,18 @@
  * The run: a real router in this process, two recording cells behind it, and many connections that each say
  * what a plan of the grammar says. Same seed, same bytes; what the sockets make of them may differ.
  */
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { setFlagsFromString } from "node:v8";
-import { runInNewContext } from "node:vm";
 import fc from "fast-check";
-import { parseRouterConfig } from "../../router/config.ts";
-import type { RouterEvents } from "../../router/observe/events.ts";
-import { startRouter } from "../../router/run.ts";
-import { systemClock } from "../../runtime/clock.ts";
-import { createLog } from "../../runtime/log.ts";
 import { openConnection } from "./connection.ts";
 import { readStream } from "./expected.ts";
-import { type Plan, plan, render, soundRequest } from "./grammar.ts";
-import { createLedger, judge, readAnswers } from "./judge.ts";
-import { startRecorder } from "./recorder.ts";
+import { plan as http1Plan, type Plan, render, soundRequest } from "./grammar.ts";
+import { speakHttp2 } from "./http2.ts";
+import { type Http2Plan, http2Plan } from "./http2-grammar.ts";
+import { judge, readAnswers } from "./judge.ts";
+import { judgeMemory, type Memory, memoryNow } from "./memory.ts";
+import { startWorld, type World } from "./world.ts";
 
 export type FuzzOptions = {
+  readonly protocol: "http1" | "http2";
   readonly requests: number;
   readonly seed: number;
   readonly connections?: number;
@@ -32,13 +26,15 @@ export type FuzzReport = {
   readonly carried: number;
   readonly answered: number;
   readonly seconds: number;
-  readonly heapMiB: readonly number[];
+  /** After each round. */
+  readonly memory: readonly Memory[];
   readonly socketsLeft: number;
   readonly findings: readonly string[];
 };
 
 const plansPerDraw = 200;
 const findingsMax = 20;
+const rounds = 8;
 
 export async function fuzz(options: FuzzOptions): Promise<FuzzReport> {
   const findings: string[] = [];
@@ -48,36 +44,25 @@ export async function fuzz(options: FuzzOptions): Promise<FuzzReport> {
   const world = await startWorld(find);
   process.on("uncaughtException", onCrash);
   process.on("unhandledRejection", onCrash);
-  const tally = { sent: 0, connections: 0, answered: 0 };
-  const heapMiB: number[] = [];
+  const tally: Tally = { sent: 0, connections: 0, answered: 0 };
+  const memory: Memory[] = [];
   const startedMs = performance.now();
   try {
-    const plans = draw(options.seed);
-    let nextHeap = 0.25;
-    const work = async () => {
-      while (tally.sent < options.requests && findings.length === 0) {
-        const one = plans();
-        tally.sent += one.requests.length;
-        tally.connections += 1;
-        const answered = await speak(world, one, tally.connections, options.seed, find);
-        tally.answered += answered;
-        if (tally.sent < nextHeap * options.requests) continue;
-        nextHeap += 0.25;
-        heapMiB.push(heapNow());
-        options.onProgress?.(tally.sent);
-      }
-    };
-    await Promise.all(Array.from({ length: options.connections ?? 24 }, work));
+    const next = speakers[options.protocol](world, options.seed, find);
+    for (let round = 1; round <= rounds && findings.length === 0; round += 1) {
+      const goal = (options.requests * round) / rounds;
+      const work = async () => {
+        while (tally.sent < goal && findings.length === 0) await next(tally);
+      };
+      await Promise.all(Array.from({ length: options.connections ?? 48 }, work));
+      memory.push(await memoryNow());
+      options.onProgress?.(tally.sent);
+    }
+    judgeMemory(memory, find);
     const seconds = (performance.now() - startedMs) / 1000;
     await world.close();
-    return {
-      ...tally,
-      carried: world.ledger.seen(),
-      seconds,
-      heapMiB,
-      socketsLeft: world.recorders.reduce((sum, { open }) => sum + open(), 0),
-      findings,
-    };
+    const carried = world.ledger.seen();
+    return { ...tally, carried, seconds, memory, socketsLeft: world.open(), findings };
   } finally {
     await world.close();
     process.off("uncaughtException", onCrash);
@@ -85,8 +70,39 @@ export async function fuzz(options: FuzzOptions): Promise<FuzzReport> {
   }
 }
 
-function draw(seed: number): () => Plan {
-  let drawn: Plan[] = [];
+type Tally = { sent: number; connections: number; answered: number };
+/** Makes one connection and says what a plan says. */
+type Speaker = (
+  world: World,
+  seed: number,
+  find: (what: string) => void,
+) => (tally: Tally) => Promise<void>;
+
+const speaker =
+  <P extends Plan | Http2Plan>(
+    plan: fc.Arbitrary<P>,
+    requestsOf: (one: P) => number,
+    say: (world: World, one: P, name: string, find: (what: string) => void) => Promise<number>,
+  ): Speaker =>
+  (world, seed, find) => {
+    const plans = draw(plan, seed);
+    return async (tally) => {
+      const one = plans();
+      tally.sent += requestsOf(one);
+      tally.connections += 1;
+      // Others count meanwhile.
+      const answered = await say(world, one, `${seed}-${tally.connections}`, find);
+      tally.answered += answered;
+    };
+  };
+
+const speakers: Readonly<Record<FuzzOptions["protocol"], Speaker>> = {
+  http1: speaker(http1Plan, ({ requests }) => requests.length, speak),
+  http2: speaker(http2Plan, ({ streams }) => streams.length, speakHttp2),
+};
+
+function draw<P>(plan: fc.Arbitrary<P>, seed: number): () => P {
+  let drawn: P[] = [];
   let draws = 0;
   return () => {
     let one = drawn.pop();
@@ -100,68 +116,14 @@ function draw(seed: number): () => Plan {
   };
 }
 
-type World = Awaited<ReturnType<typeof startWorld>>;
-
-async function startWorld(find: (what: string) => void) {
-  const dir = await mkdtemp(join(tmpdir(), "cellfleet-fuzz-"));
-  const ledger = createLedger(find);
-  const recorders = await Promise.all(
-    (["a", "b"] as const).map((cell) =>
-      startRecorder(
-        (key) => ledger.note(cell, key),
-        (what) => find(`cell ${cell} was sent ${what}`),
-      ),
-    ),
-  );
-  const [a, b] = recorders.map(({ url }) => ({ endpoints: [url] }));
-  const table = {
-    cells: { a, b },
-    tenants: { acme: "a", globex: "b" },
-    tenantKey: [{ header: "x-tenant-id" }, { host: "{tenant}.cells.test" }],
-  };
-  await writeFile(join(dir, "table.json"), JSON.stringify(table));
-  const log = createLog<RouterEvents>({
-    clock: systemClock,
-    part: "router",
-    level: "warn",
-    write: (line) => {
-      if (line.includes("router.trouble")) find(`the router says: ${line}`);
-    },
-  });
-  const any = "127.0.0.1:0";
-  const config = parseRouterConfig({
-    ...{ listen: any, admin: any, table: join(dir, "table.json"), accessLog: "off" },
-    // Node says nothing of bytes that break the body of a request with an upgrade: the guard of bodies does.
-    bodyIdleMs: 1000,
-    ...{ drainDelayMs: 0, drainAnnounceMs: 0, drainMs: 5000 },
-  });
-  const router = await startRouter({ config, log, token: "" });
-  let closing: Promise<void> | undefined;
-  const close = async () => {
-    await router.close();
-    await Promise.all(recorders.map((recorder) => recorder.close()));
-    await rm(dir, { recursive: true, force: true });
-  };
-  return {
-    port: router.port,
-    ledger,
-    recorders,
-    close: () => {
-      closing ??= close();
-      return closing;
-    },
-  };
-}
-
 /** One connection from its first byte to its last; returns how many answers of cells came. */
 async function speak(
   { port, ledger }: World,
   one: Plan,
-  nth: number,
-  seed: number,
+  name: string,
   find: (what: string) => void,
 ): Promise<number> {
-  const marks = one.requests.map((_, at) => `m${seed}-${nth}-${at}z`);
+  const marks = one.requests.map((_, at) => `m${name}-${at}z`);
   const bytes = render(one, marks);
   const wanted = readStream(bytes);
   const entries = [...ledger.add(wanted)];
@@ -178,7 +140,7 @@ async function speak(
   if (!(await connection.until(enough(asked.length)))) find(`hangs: ${JSON.stringify(bytes)}`);
   if (wanted.whole && asked.at(-1)?.last !== true && !connection.isOver()) {
     // Whatever was refused before: the connection is closed, or it serves.
-    const probe = soundRequest(`m${seed}-${nth}-probe`);
+    const probe = soundRequest(`m${name}-probe`);
     const more = readStream(probe);
     entries.push(...ledger.add(more));
     asked = [...asked, ...more.asked];
@@ -193,12 +155,4 @@ async function speak(
   const answered = judge(sent, connection.text(), { asked, whole: wanted.whole }, entries, find);
   ledger.retire(entries);
   return answered;
-}
-
-/** After a collection, so that figures can be compared. */
-function heapNow(): number {
-  setFlagsFromString("--expose-gc");
-  const collect: unknown = runInNewContext("gc");
-  if (typeof collect === "function") collect();
-  return Math.round(process.memoryUsage().heapUsed / 1024 / 102.4) / 10;
 }
