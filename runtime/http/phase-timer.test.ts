@@ -1,5 +1,8 @@
-import { expect, test } from "vitest";
-import type { Clock } from "../clock.ts";
+import { once } from "node:events";
+import { connect, createServer } from "node:net";
+import { expect, test, vi } from "vitest";
+import { type Clock, systemClock } from "../clock.ts";
+import { listenPort } from "./peers.fixture.ts";
 import { PhaseTimer, sweepMs } from "./phase-timer.ts";
 
 /** A clock that stands until it is moved, and counts the timers that were asked of it. */
@@ -103,4 +106,31 @@ test("many silences at once are heard together, and one of them may end another"
   second.watch(100, "connect");
   advance(1000);
   expect(heard).toEqual(["first"]);
+});
+
+test("what arrived while the process stood still is read before anybody is told of a silence", async () => {
+  const server = createServer((socket) => socket.end("there"));
+  const port = await listenPort(server);
+  const { timer, heard } = watcher(systemClock);
+  const socket = connect(port, "127.0.0.1");
+  socket.on("connect", () => timer.stop());
+  timer.watch(300, "connect");
+  // As a long collection, or a machine that is moved: the connection stands, and nobody has looked.
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1000);
+  await once(socket, "connect");
+  expect(heard).toEqual([]);
+  timer.watch(50, "head-timeout");
+  await vi.waitFor(() => expect(heard).toHaveLength(1));
+  socket.destroy();
+  await new Promise((resolve) => server.close(resolve));
+});
+
+test("whoever stops, in whatever order, stops alone: all others are still heard", () => {
+  const { clock, advance } = heldClock();
+  const all = Array.from({ length: 6 }, () => watcher(clock));
+  for (const { timer } of all) timer.watch(500, "connect");
+  for (const at of [0, 5, 2]) all[at]?.timer.stop();
+  all[0]?.timer.watch(500, "connect");
+  advance(1000);
+  expect(all.map(({ heard }) => heard.length)).toEqual([1, 1, 0, 1, 1, 0]);
 });

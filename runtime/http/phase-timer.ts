@@ -3,7 +3,7 @@
  * all exchanges share one timer of the system, which is set for the first of them that may be due and
  * then looks at all. To set and clear one per phase would cost more than the phase.
  */
-import type { Clock } from "../clock.ts";
+import { type Clock, nextTurn } from "../clock.ts";
 
 export type PhaseTrouble =
   | "connect"
@@ -65,6 +65,9 @@ export class PhaseTimer {
   }
 }
 
+/** A look so much too late comes after the whole loop stood still: a long collection, a machine that was paused. */
+const stoodStillMs = 200;
+
 /** All running phase timers of one clock, and the one timer of the system behind them. */
 class Sweep {
   readonly #clock: Clock;
@@ -112,8 +115,17 @@ class Sweep {
     this.#atMs = atMs;
     // The sockets of an exchange keep the process alive, not its clock.
     const inMs = Math.max(0, atMs - this.#clock.monotonicMs());
-    const timer = this.#clock.after(Math.ceil(inMs), () => this.#look(), { background: true });
+    const timer = this.#clock.after(Math.ceil(inMs), () => this.#lookInTime(), {
+      background: true,
+    });
     this.#cancel = timer.cancel;
+  }
+
+  /** Timers come before sockets: what has arrived meanwhile is read first, and may end the silence. */
+  #lookInTime(): void {
+    const isLate = this.#clock.monotonicMs() > this.#atMs + stoodStillMs;
+    if (!isLate) this.#look();
+    else void nextTurn().then(() => this.#look());
   }
 
   #look(): void {
