@@ -170,6 +170,34 @@ describe("after a restart", () => {
     expect(await restore()).toMatchObject({ kind: "restored", table: { revision: 8 } });
   });
 
+  test("the time of an answer is written at most once in ten seconds, with each change besides", async () => {
+    const table = tableOf(5, { acme: "a 1" });
+    const file = await write(table);
+    const written = async () => JSON.parse(await readFile(path("seen.json"), "utf8")).heardAtMs;
+    const start = 1_700_000_000_000;
+    for (const [afterMs, expected] of [
+      [0, 0],
+      [8000, 0],
+      [9999, 0],
+      [10_000, 10_000],
+      // The clock was set back.
+      [-3_600_000, -3_600_000],
+    ] as const) {
+      await file.heard(table, start + afterMs);
+      expect(await written()).toBe(start + expected);
+      expect(file.heardAtMs).toBe(start + afterMs);
+    }
+    await file.heard(table, start - 3_599_000);
+    const delta = deltaOf(table, { acme: "b 2" });
+    expect(table.apply(JSON.parse(delta.body))).toBeUndefined();
+    await file.append(delta, table);
+    expect(await written()).toBe(start - 3_599_000);
+    await file.close();
+    const again = new TableFile(dir, verifier, [1, 2]);
+    await again.restore();
+    expect(again.heardAtMs).toBe(start - 3_599_000);
+  });
+
   test("the journal grows only so long", async () => {
     const table = tableOf(5, { acme: "a 1" });
     const file = await write(table);

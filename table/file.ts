@@ -59,7 +59,15 @@ const imageTenantsMin = 10_000;
 const imageLagBytesMin = 1024 * 1024;
 const imageLagShare = 1 / 64;
 
-const seenSchema = z.object({ fleet: z.string(), revision: z.number().int().min(0) });
+const seenSchema = z.object({
+  fleet: z.string(),
+  revision: z.number().int().min(0),
+  /** By this machine's clock; absent in what an earlier release wrote. */
+  heardAtMs: z.number().min(0).optional(),
+});
+
+/** So often the time of an answer is written down: by so much the age after a restart may be too high. */
+const heardEveryMs = 10_000;
 
 /** The journal may grow to this, or to the size of the snapshot if that is more. */
 const journalBytesMin = 8 * 1024 * 1024;
@@ -76,6 +84,8 @@ export class TableFile {
   #journalBytes = 0;
   #snapshotBytes = 0;
   #fleet: string | undefined;
+  #heardAtMs: number | undefined;
+  #heardWrittenAtMs = 0;
   /** A delta is missing in the journal: nothing may follow it before there is a new snapshot. */
   #broken: boolean = false;
   /** What lies there was refused: it is kept aside before anything is written. */
@@ -98,10 +108,29 @@ export class TableFile {
     return this.#fleet;
   }
 
+  /** When the control plane last answered, as far as is written; undefined when nothing ever was. */
+  get heardAtMs(): number | undefined {
+    return this.#heardAtMs;
+  }
+
+  /**
+   * An answer came: the age of what lies here counts from now, in the next process, too. One small
+   * write in ten seconds, not synced: after a power cut the table is told older than it is, never newer.
+   */
+  async heard(table: TableState | undefined, nowMs: number): Promise<void> {
+    this.#heardAtMs = nowMs;
+    // A clock that was set back must not keep it from being written for as long.
+    const isFresh = Math.abs(nowMs - this.#heardWrittenAtMs) < heardEveryMs;
+    if (table === undefined || this.#fleet === undefined || isFresh) return;
+    await this.#remember(table);
+  }
+
   /** `image`: why it was not read, when it was there. */
   async restore(): Promise<Restored & { readonly image?: FileProblem }> {
     await mkdir(this.#dir, { recursive: true, mode: 0o700 });
-    this.#fleet = (await this.#seen())?.fleet;
+    const seen = await this.#seen();
+    this.#fleet = seen?.fleet;
+    this.#heardAtMs = seen?.heardAtMs ?? (await this.#writtenAtMs());
     const image = await this.#restoreImage();
     if (image.kind === "restored") return image;
     this.#imagedBytes = undefined;
@@ -303,6 +332,14 @@ export class TableFile {
       : undefined;
   }
 
+  /** Nothing is written here before an answer: without a note of its time, this is the best that is known. */
+  async #writtenAtMs(): Promise<number | undefined> {
+    for (const name of ["seen.json", "table.ndjson", "table.image"]) {
+      if (await exists(this.#path(name))) return (await stat(this.#path(name))).mtimeMs;
+    }
+    return undefined;
+  }
+
   /** Without a readable memory there is nothing to compare with; signatures still hold. */
   async #seen(): Promise<z.infer<typeof seenSchema> | undefined> {
     const path = this.#path("seen.json");
@@ -316,10 +353,13 @@ export class TableFile {
    */
   async #remember({ fleet, revision }: TableState): Promise<void> {
     this.#fleet = fleet;
+    const heardAtMs = this.#heardAtMs;
+    // Before the write: a disk that takes nothing is not asked with each answer.
+    this.#heardWrittenAtMs = heardAtMs ?? 0;
     const path = this.#path("seen.json");
     const file = await open(`${path}.new`, "w", 0o600);
     try {
-      await file.writeFile(`${JSON.stringify({ fleet, revision })}\n`);
+      await file.writeFile(`${JSON.stringify({ fleet, revision, heardAtMs })}\n`);
     } finally {
       await file.close();
     }

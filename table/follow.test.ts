@@ -1,5 +1,5 @@
 /** Following the table without a router: what a cell's agent does to resolve tenants and names. */
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, rm, utimes, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
@@ -114,4 +114,46 @@ test("of a large table an image is kept; a damaged one is told of, and the signe
   expect(third.followed.view()?.lookup(defaultKeyspace, acme)).toMatchObject({ cell: "b" });
   await third.followed.close();
   expect((await follow(plane.url)).events).toMatchObject([{ kind: "applied", by: "file" }]);
+});
+
+test("the age of a table counts from the last answer, across restarts", async () => {
+  const plane = await startPlane();
+  const first = await follow(plane.url);
+  first.followed.start();
+  await until(() => expect(plane.asked.at(-1)?.revision).toBe(1));
+  await first.followed.close();
+  await plane.close();
+
+  const seen = join(dir, "table", "seen.json");
+  const note = JSON.parse(await readFile(seen, "utf8"));
+  const dayMs = 86_400_000;
+  expect(Math.abs(Date.now() - note.heardAtMs)).toBeLessThan(dayMs);
+  const ageOf = async (write: () => Promise<unknown>) => {
+    await write();
+    const { followed, events } = await follow(plane.url);
+    const before = followed.ageMs();
+    followed.start();
+    await until(() => expect(events.some(({ kind }) => kind === "sync-failed")).toBe(true));
+    const after = followed.ageMs();
+    await followed.close();
+    // Nobody answered: what is written stays as it was.
+    return [before, after, JSON.parse(await readFile(seen, "utf8")).heardAtMs];
+  };
+  const write = (heardAtMs?: number) => () =>
+    writeFile(seen, JSON.stringify({ ...note, heardAtMs }));
+
+  const yesterday = note.heardAtMs - dayMs;
+  const [before, after, written] = await ageOf(write(yesterday));
+  expect(before).toBeGreaterThanOrEqual(dayMs);
+  expect(after).toBeGreaterThanOrEqual(dayMs);
+  expect(written).toBe(yesterday);
+  // Of an earlier release: the file's own time stands in.
+  const old = await ageOf(async () => {
+    await write()();
+    await utimes(seen, yesterday / 1000, yesterday / 1000);
+  });
+  expect(old[0]).toBeGreaterThanOrEqual(dayMs);
+  // A clock that was set back makes nothing younger than new.
+  const [ahead] = await ageOf(write(note.heardAtMs + 2 * dayMs));
+  expect(ahead).toBeGreaterThanOrEqual(0);
 });

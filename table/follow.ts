@@ -55,7 +55,10 @@ export type FollowedTable = {
   readonly view: () => TableState | undefined;
   /** Begins to ask the control plane; once. */
   readonly start: () => void;
-  /** Since the control plane last said that nothing newer exists; undefined before `start`. */
+  /**
+   * Since the control plane last said that nothing newer exists, be it to an earlier process on this
+   * disk; undefined before `start` when nobody ever heard from it.
+   */
   readonly ageMs: () => number | undefined;
   readonly close: () => Promise<void>;
 };
@@ -70,6 +73,7 @@ export async function followTable(options: FollowTableOptions): Promise<Followed
   const file = new TableFile(stateDir, verifier, hashKey, { key: imageKeyOf(options.token) });
   const store = new TableStore(options.onChange ?? (() => {}));
   await restore({ file, store, onEvent, clock, stateDir });
+  const heardMs = onMonotonic(clock, file.heardAtMs);
   let sync: TableSync | undefined;
   return {
     view: store.view,
@@ -84,17 +88,21 @@ export async function followTable(options: FollowTableOptions): Promise<Followed
       } = options;
       sync ??= new TableSync({
         ...{ settled, url, path, token, id, report, clock, random },
-        ...{ onEvent, store, file, verifier, hashKey },
+        ...{ onEvent, store, file, verifier, hashKey, heardMs },
       });
       sync.start();
     },
-    ageMs: () => sync?.ageMs,
+    ageMs: () => sync?.ageMs ?? (heardMs === undefined ? undefined : clock.monotonicMs() - heardMs),
     close: async () => {
       await sync?.close();
       await file.close();
     },
   };
 }
+
+/** A time of the wall's clock on this process's own; one that lies ahead, by a clock set back, is now. */
+const onMonotonic = (clock: Clock, atMs: number | undefined): number | undefined =>
+  atMs === undefined ? undefined : clock.monotonicMs() - Math.max(0, clock.nowMs() - atMs);
 
 /** Throws CONFIG_INVALID; `setting` is what the path was given as. */
 export async function readTrustKeys(path: string, setting: string): Promise<Verifier> {

@@ -33,6 +33,8 @@ export type TableSyncOptions = {
   readonly file: TableFile;
   readonly verifier: Verifier;
   readonly hashKey: HashKey;
+  /** Of the last answer, to an earlier process maybe, on this process's monotonic clock. */
+  readonly heardMs: number | undefined;
 };
 
 /** Below the time after which the control plane counts a silent follower as gone. */
@@ -58,7 +60,7 @@ export class TableSync {
     this.#options = options;
     this.#instance = options.random.uuid();
     this.#wantsSnapshot = options.store.view() === undefined;
-    this.#answeredMs = options.clock.monotonicMs();
+    this.#answeredMs = options.heardMs ?? options.clock.monotonicMs();
     this.#client = createJsonClient({
       origin: options.url,
       token: options.token,
@@ -66,7 +68,7 @@ export class TableSync {
     });
   }
 
-  /** Since the control plane last said that nothing newer exists, or since start. */
+  /** Since the control plane last said that nothing newer exists, to whichever process; else since start. */
   get ageMs(): number {
     return this.#options.clock.monotonicMs() - this.#answeredMs;
   }
@@ -96,7 +98,7 @@ export class TableSync {
     // The call says which revision is served here.
     await this.#options.settled();
     const answer = await this.#ask(signal);
-    this.#onAnswer();
+    await this.#onAnswer();
     switch (answer.kind) {
       case "unchanged": {
         // A control plane that does not wait must not be asked in a tight circle.
@@ -239,12 +241,13 @@ export class TableSync {
     this.#options.onEvent({ kind: "refused", reason, text, where });
   }
 
-  #onAnswer(): void {
-    const { onEvent, clock } = this.#options;
+  async #onAnswer(): Promise<void> {
+    const { onEvent, clock, file, store } = this.#options;
     this.#answeredMs = clock.monotonicMs();
     const recovered = this.#connected === false;
     this.#connected = true;
     onEvent({ kind: "synced", recovered });
+    await this.#toDisk(() => file.heard(store.view(), clock.nowMs()));
   }
 
   #onError(error: unknown): void {
