@@ -194,14 +194,20 @@ export function createAgentMetrics(): AgentMetrics {
 export function addGauges(metrics: Metrics, parts: AgentParts): void {
   metrics.gaugeFrom("cellfleet_build_info", "Always 1.", () => [[{ part: "agent", release }, 1]]);
   const flag = (value: boolean) => (value ? 1 : 0);
+  const { cell } = parts;
+  const ofCell = (value: number) => [[{ cell }, value]] as const;
+  metrics.gaugeFrom(
+    "cellfleet_agent_lease_remaining_seconds",
+    "Time for which this cell may still serve; 0 when it may not.",
+    () => ofCell(Math.max(0, parts.lease.remainingMs()) / 1000),
+  );
+  metrics.gaugeFrom(
+    "cellfleet_agent_lease_grant",
+    "Number of the last grant of a lease; 0: there never was one.",
+    () => ofCell(parts.lease.grantMax),
+  );
   const gauges: ReadonlyArray<readonly [string, string, () => number]> = [
     ["in_flight", "Requests between admission and their end.", () => parts.gate.inFlight],
-    [
-      "lease_remaining_seconds",
-      "Time for which this cell may still serve.",
-      () => parts.lease.remainingMs() / 1000,
-    ],
-    ["lease_grant", "Number of the grant that is known.", () => parts.lease.grant],
     ["primary", "1 on the agent that renews the lease.", () => flag(parts.session.primary())],
     ["database_connected", "1 while connected.", () => flag(parts.session.connected())],
     [

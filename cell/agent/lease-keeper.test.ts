@@ -100,3 +100,11 @@ test("a grant that the database does not hold any more is over here too", () => 
   expect(keeper.remainingMs()).toBe(0);
   expect(keeper.grantToEnd()).toBe(3);
 });
+
+test("an agent that starts when the lease has ended knows that there was one", () => {
+  const { keeper, observe } = setUp();
+  expect(keeper.grantMax).toBe(0);
+  observe({ live: false, remainingMs: 0, grant: 3 });
+  expect(keeper.remainingMs()).toBe(0);
+  expect(keeper.grantMax).toBe(3);
+});

@@ -27,6 +27,7 @@ export class LeaseKeeper {
   #state: LeaseState = noLease;
   #wallAheadMs: number;
   #endedGrant = 0;
+  #grantMax = 0;
 
   constructor(clock: Clock, log: AgentLog) {
     this.#clock = clock;
@@ -36,6 +37,10 @@ export class LeaseKeeper {
 
   get grant(): number {
     return grantOf(this.#state);
+  }
+  /** The highest ever heard of, also by the database alone: above 0 a lease was there once. */
+  get grantMax(): number {
+    return Math.max(this.#grantMax, this.grant);
   }
   /** 0 without a live lease. */
   remainingMs(): number {
@@ -54,6 +59,7 @@ export class LeaseKeeper {
   }
 
   observe(facts: DatabaseFacts, beforeMonoMs: number, afterMonoMs: number): void {
+    this.#grantMax = Math.max(this.#grantMax, facts.grant);
     this.#move(
       observeReading(this.#state, {
         serverBoot: facts.boot,

@@ -28,6 +28,7 @@ const rules = parseRules(read(alertsFile));
 /** Made only by a router that serves TLS, or has workers, which this fleet's does not. */
 const withSettings = [
   "cellfleet_router_tls_certificate_expiry_seconds",
+  "cellfleet_router_workers",
   "cellfleet_router_worker_restarts_total",
 ];
 
