@@ -16,7 +16,7 @@ const expectations = { requireAssertions: true };
 
 export default defineConfig({
   test: {
-    // One kind after the other, quickest first: a whole fleet wants the machine for itself.
+    // One kind after the other, quickest first: fleets want the machine for themselves.
     projects: [
       {
         test: {
@@ -50,9 +50,10 @@ export default defineConfig({
           expect: expectations,
           sequence: { groupOrder: 2 },
           include: ["tests/e2e/**/*.e2e.test.ts"],
-          testTimeout: 120_000,
+          testTimeout: 240_000,
           hookTimeout: 180_000,
-          fileParallelism: false,
+          // Two fleets side by side: each waits for starts, leases and ends most of its time.
+          maxWorkers: 2,
         },
       },
     ],
