@@ -21,6 +21,9 @@ export type Bind = (command: Command, action: Action) => Command;
 /** What a noun's file exports: adds the noun's verbs to its command. */
 export type Register = (noun: Command, bind: Bind) => void;
 
+/** What it may export besides: help that has to be looked up, asked for only when help is shown. */
+export type AddHelp = (noun: Command) => Promise<void>;
+
 export const text = (options: Options, name: string): string | undefined => {
   const value = options[name];
   return typeof value === "string" ? value : undefined;

@@ -26,6 +26,11 @@ export async function runRouterProcess(session: Session, flags: RawFlags): Promi
   return inOrder(() => runRouter({ flags, env: session.io.env }));
 }
 
+/** For its help: what holds where nothing is said. */
+export async function routerDefaults(): Promise<ReadonlyMap<string, string>> {
+  return (await import("../router/config.ts")).routerDefaults();
+}
+
 export async function runAgentProcess(session: Session, flags: RawFlags): Promise<number> {
   const { runAgent } = await import("../cell/agent/run.ts");
   return inOrder(() => runAgent({ flags, env: session.io.env }));

@@ -4,13 +4,13 @@
  */
 import { Command, Option } from "commander";
 import { release } from "../contract/release.ts";
-import type { Bind, Register } from "./grammar.ts";
+import type { AddHelp, Bind, Register } from "./grammar.ts";
 
 type Noun = {
   readonly name: string;
   readonly summary: string;
   readonly group: string;
-  readonly load: () => Promise<{ readonly register: Register }>;
+  readonly load: () => Promise<{ readonly register: Register; readonly addHelp?: AddHelp }>;
 };
 
 const look = "Look:";
@@ -182,8 +182,9 @@ export async function buildProgram(
   for (const { name, group, summary, load } of nouns) {
     const command = program.command(name).description(summary).helpGroup(group);
     if (name === spoken) {
-      const { register } = await load();
+      const { register, addHelp } = await load();
       register(command, options.bind);
+      if (argv.includes("--help") || argv.includes("-h")) await addHelp?.(command);
       for (const verb of command.commands) prepare(verb, options);
       for (const deep of command.commands.flatMap(({ commands }) => commands))
         prepare(deep, options);

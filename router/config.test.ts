@@ -49,6 +49,15 @@ describe("settings", () => {
       /--table excludes --control-plane/,
     );
   });
+  test("that are wrong are told in plain words", () => {
+    expect(problemsOf(() => parseRouterConfig({ ...base, deadlineMs: "2s", workers: "0" }))).toBe(
+      'CONFIG_INVALID The router\'s settings are wrong: --deadline-ms must be a number, and not "2s"; ' +
+        '--workers must be at least 1, and not "0".',
+    );
+    expect(
+      problemsOf(() => parseStaticTable("t.json", '{"cells":{"a":{"endpoints":[]}},"x":1}', 1)),
+    ).toMatch(/; there is no "x" here\.$/);
+  });
   test("are all judged at once", () => {
     const text = problemsOf(() =>
       parseRouterConfig({

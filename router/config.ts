@@ -7,6 +7,7 @@ import { availableParallelism } from "node:os";
 import { z } from "zod";
 import { CellError } from "../contract/errors.ts";
 import { routerIdSchema } from "../contract/ids.ts";
+import { plainIssue } from "../contract/plain-issue.ts";
 import { logLevels } from "../runtime/log.ts";
 import { parseSecretRef, secretRefRule } from "../runtime/secret-ref.ts";
 import { type AccessLogPolicy, accessLogModes } from "./observe/access-log.ts";
@@ -192,10 +193,22 @@ export type RouterConfig = Omit<
   readonly tracing: TracingSettings | undefined;
 };
 
+/** Of the settings that have one, as it would be written: for help and for the page of settings. */
+export function routerDefaults(): ReadonlyMap<string, string> {
+  const settings = settingsSchema.parse({ listen: "127.0.0.1:0", admin: "127.0.0.1:0" });
+  return new Map(
+    Object.entries(settings).flatMap(([name, value]) =>
+      typeof value === "string" || typeof value === "number" ? [[flagName(name), `${value}`]] : [],
+    ),
+  );
+}
+
 /** Throws CONFIG_INVALID with everything that is wrong. */
 export function parseRouterConfig(flags: unknown): RouterConfig {
   const parsed = settingsSchema.safeParse(flags);
-  const problems = parsed.success ? [] : parsed.error.issues.map(issueText);
+  const problems = parsed.success
+    ? []
+    : parsed.error.issues.map((issue) => issueText(issue, flags));
   const settings = parsed.success ? parsed.data : undefined;
   const source = tableSource(isRecord(flags) ? flags : {}, problems);
   if (settings !== undefined) problems.push(...relationProblems(settings));
@@ -240,13 +253,12 @@ const isRecord = (value: unknown): value is Record<string, unknown> =>
 const flagName = (name: string): string =>
   `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
 
-function issueText(issue: z.core.$ZodIssue): string {
+function issueText(issue: z.core.$ZodIssue, flags: unknown): string {
   if (issue.code === "unrecognized_keys") {
     return `there is no setting ${issue.keys.map(flagName).join(", ")}`;
   }
   const [name] = issue.path;
-  const missing = issue.code === "invalid_type" && issue.message.includes("undefined");
-  return `${flagName(String(name))} ${missing ? "is missing" : issue.message}`;
+  return `${flagName(String(name))} ${plainIssue(issue, flags).text}`;
 }
 
 const remote = ["controlPlane", "token", "trustKeys", "stateDir"] as const;

@@ -3,7 +3,7 @@ import { Option } from "commander";
 import { routerSchema } from "../../contract/control-api.ts";
 import { CellError } from "../../contract/errors.ts";
 import { usage } from "../failures.ts";
-import type { Register } from "../grammar.ts";
+import type { AddHelp, Register } from "../grammar.ts";
 import { rawFlags } from "../process-flags.ts";
 import { routerView } from "../render/views.ts";
 
@@ -15,7 +15,7 @@ export const settings: readonly (readonly [string, string])[] = [
   ["--access-log-sample <share>", "of requests below 400, 0 to 1; what failed always has a line"],
   ["--otlp <url>", "an OpenTelemetry collector (OTLP over HTTP) for traces"],
   ["--trace-sample <share>", "of requests without a parent that are traced, 0 to 1"],
-  ["--trace-tenants <on|off>", "the tenant on spans (default: off)"],
+  ["--trace-tenants <on|off>", "the tenant on spans"],
   ["--explain-requests-max <count>", "requests that cellctl explain request knows"],
   ["--explain-bytes-max <bytes>", "memory that they may take"],
   ["--log-level <level>", "debug, info, warn or error"],
@@ -72,15 +72,25 @@ export const settings: readonly (readonly [string, string])[] = [
 ];
 
 const settingsWidth = Math.max(...settings.map(([flags]) => flags.length));
+
+/** The router's own settings know their defaults: nothing is said twice. */
+export const addHelp: AddHelp = async (noun) => {
+  const { routerDefaults } = await import("../processes.ts");
+  const defaults = await routerDefaults();
+  const lines = settings.map(([flags, summary]) => {
+    const value = defaults.get(flags.split(" ")[0] ?? "");
+    const told = value === undefined || summary.includes("default:") ? "" : ` (default: ${value})`;
+    return `  ${flags.padEnd(settingsWidth)}  ${summary}${told}`;
+  });
+  noun.addHelpText("after", ["", "Limits and times:", ...lines, ...settingsHelp].join("\n"));
+};
+
 const settingsHelp = [
-  "",
-  "Limits and times:",
-  ...settings.map(([flags, summary]) => `  ${flags.padEnd(settingsWidth)}  ${summary}`),
   "",
   "Every setting may also stand in the environment: --listen as CELLFLEET_LISTEN.",
   "SIGTERM finishes what is in flight, SIGHUP reads a static table and certificates again,",
   "SIGUSR2 (or POST /workers/restart on the admin port) replaces the workers without a failed request.",
-].join("\n");
+];
 
 export const register: Register = (noun, bind) => {
   noun
@@ -95,8 +105,7 @@ export const register: Register = (noun, bind) => {
     .option("--token <ref>", "its token: env:NAME, file:PATH or exec:COMMAND")
     .option("--trust-keys <path>", "public keys that may sign routing tables")
     .option("--state-dir <folder>", "where the last good table is kept")
-    .option("--id <name>", "its name in the fleet")
-    .addHelpText("after", settingsHelp);
+    .option("--id <name>", "its name in the fleet");
   for (const [flags, summary] of settings) noun.addOption(new Option(flags, summary).hideHelp());
   bind(noun, async (session, _args, options) => {
     const flags = rawFlags(noun, options, session.io.env);

@@ -14,6 +14,7 @@ import {
   revisionSchema,
   tenantIdSchema,
 } from "../../contract/ids.ts";
+import { placedIssue } from "../../contract/plain-issue.ts";
 import {
   type AliasGroup,
   type Aliasing,
@@ -34,7 +35,7 @@ export async function readStaticTable(file: string, revision: number): Promise<R
   try {
     text = await readFile(file, "utf8");
   } catch (error) {
-    throw invalid(file, [`it cannot be read (${error instanceof Error ? error.message : error})`]);
+    throw unreadable(file, error);
   }
   return parseStaticTable(file, text, revision);
 }
@@ -46,7 +47,7 @@ export function parseStaticTable(file: string, text: string, revision: number): 
   if (!parsed.success) {
     throw invalid(
       file,
-      parsed.error.issues.map((issue) => `${issue.path.join(".")}: ${issue.message}`),
+      parsed.error.issues.map((issue) => placedIssue(issue, json)),
     );
   }
   const problems: string[] = [];
@@ -153,9 +154,22 @@ const reasonOf = (error: z.ZodError): string => error.issues[0]?.message ?? "is 
 /** The first of many: a generated file may have a million lines. */
 const problemsMax = 20;
 
+/** The system's own text names the file once more. */
+function unreadable(file: string, cause: unknown): CellError {
+  const code = cause instanceof Error && "code" in cause ? String(cause.code) : "";
+  const why = code === "ENOENT" ? "there is no such file" : code || String(cause);
+  return new CellError("CONFIG_INVALID", `The table ${file} cannot be read: ${why}.`, {
+    cause,
+    nextSteps: ["cellctl router --table FILE ...   (a JSON file: docs/router.md)"],
+  });
+}
+
 const invalid = (file: string, problems: readonly string[]): CellError =>
   new CellError(
     "CONFIG_INVALID",
     `The table ${file} is wrong: ${problems.slice(0, problemsMax).join("; ")}.`,
-    { details: { problems: problems.slice(0, problemsMax), count: problems.length } },
+    {
+      details: { problems: problems.slice(0, problemsMax), count: problems.length },
+      nextSteps: [`mend ${file}, and start again or send SIGHUP; what it may say: docs/router.md`],
+    },
   );
