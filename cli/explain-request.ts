@@ -56,7 +56,7 @@ function storyOf(item: RememberedRequest): (readonly [string, string | readonly 
   return [
     ["request", `${item.id} (${item.method}, ${item.protocol})`],
     ["when", `${item.at}, router ${item.router}`],
-    ["outcome", `${item.status}${item.code === null ? "" : ` ${item.code}`} (${item.flag})`],
+    ["outcome", outcomeOf(item)],
     ["tenant", item.tenant ?? ""],
     ["cell", item.cell ?? ""],
     ["epoch", item.epoch === null ? "" : `${item.epoch}, table revision ${item.revision}`],
@@ -67,6 +67,13 @@ function storyOf(item: RememberedRequest): (readonly [string, string | readonly 
     ],
     ["trace id", item.traceId],
   ];
+}
+
+/** A fallback is a good answer, and the code is why it was not the cell's own. */
+function outcomeOf({ status, code, flag }: RememberedRequest): string {
+  const isInstead = flag === "stale" || flag === "static";
+  const why = code === null ? "" : ` ${isInstead ? "in place of " : ""}${code}`;
+  return `${status}${why} (${flag})`;
 }
 
 /** Says how far back each router knows: "not found" must not be read as "did not happen". */

@@ -55,6 +55,22 @@ describe("a request that", () => {
     expect(story({ attempt: 1, upstream: "u", ...change }).trace.join("\n")).toContain(text);
   });
 
+  test.each([
+    ["stale", 200, "gave an older answer of the same cell to the same tenant (200) in place of"],
+    ["static", 503, "gave the fixed answer of the route (503) in place of"],
+  ])("a route's fallback answered tells what was given instead: %s", (flag, status, text) => {
+    const refusal = new CellError("CELL_UNREACHABLE", "Nobody is there.");
+    const { trace } = story({
+      ...{ status, flag, refusal, errorCode: "CELL_UNREACHABLE", attempt: 1, upstream: "u" },
+    });
+    expect(trace).toContain(`after 50 ms the router ${text} CELL_UNREACHABLE: Nobody is there.`);
+  });
+
+  test("was one too many of its tenant leads to the limits", () => {
+    const { nextSteps } = story({ status: 429, errorCode: "TENANT_LIMITED" });
+    expect(nextSteps[0]).toMatch(/^cellctl routing get -o yaml/);
+  });
+
   test("names what somebody else wrote only to a limit", () => {
     const note = story({
       method: "X".repeat(10_000),

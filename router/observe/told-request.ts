@@ -98,6 +98,9 @@ const said = ({ cellSaid, cell }: Note): string | undefined =>
 function ended({ status, code, message, flag, timings }: Note): string {
   const after = `after ${timings.totalMs} ms`;
   if (status === 0) return `the client got no answer (${flag}) ${after}`;
+  if (code !== null && isInstead(flag)) {
+    return `${after} the router gave ${instead[flag]} (${status}) in place of ${code}: ${message ?? meaningOf(code)}`;
+  }
   if (code !== null) {
     return `${after} the router answered ${status} ${code}: ${message ?? meaningOf(code)}`;
   }
@@ -105,6 +108,13 @@ function ended({ status, code, message, flag, timings }: Note): string {
   const how = flag === "ok" ? "" : ` and was cut off (${flag})`;
   return `the answer of the cell, ${status}, went to the client${how} ${after}`;
 }
+
+/** What a route's `fallback` gives, by the flag of the request. */
+const instead = {
+  stale: "an older answer of the same cell to the same tenant",
+  static: "the fixed answer of the route",
+} as const;
+const isInstead = (flag: string): flag is keyof typeof instead => Object.hasOwn(instead, flag);
 
 const meaningOf = (code: string): string => (isErrorCode(code) ? errorTable[code].meaning : "");
 
@@ -115,6 +125,7 @@ const steps: Readonly<Partial<Record<ErrorCode, readonly string[]>>> = {
   TENANT_MISSING: ["cellctl routing get"],
   TENANT_CONFLICT: ["cellctl routing get"],
   TENANT_INVALID: ["cellctl routing get"],
+  TENANT_LIMITED: ["cellctl routing get -o yaml   (policy: tenantLimits)", "cellctl top"],
   PLACEMENT_HELD: ["cellctl tenant get TENANT", "cellctl op ls"],
   PLACEMENT_UNAVAILABLE: ["cellctl tenant get TENANT", "cellctl router ls"],
   OUTCOME_UNKNOWN: ["cellctl cell get CELL", "cellctl events"],
