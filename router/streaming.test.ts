@@ -370,12 +370,16 @@ test("frames of gRPC-web, trailers among them, pass byte for byte, both ways", a
 });
 
 describe("HTTP/2 before a cell of HTTP/1", () => {
-  async function openStream(flags: Record<string, unknown> = {}) {
+  async function openStream(
+    flags: Record<string, unknown> = {},
+    first: Record<string, string> = {},
+  ) {
     const cell = await startCell({ h2c: "127.0.0.1:0", ...flags });
     const session = connectHttp2(`http://127.0.0.1:${cell.router.h2cPort}`);
     session.on("error", () => {});
     bench.closers.push(async () => session.destroy());
-    const stream = session.request({ ":method": "POST", ":path": "/p", "x-tenant-id": "acme" });
+    const post = { ":method": "POST", ":path": "/p", "x-tenant-id": "acme" };
+    const stream = session.request({ ...post, ...first });
     stream.on("error", () => {});
     const heads: IncomingHttpHeaders[] = [];
     let text = "";
@@ -398,6 +402,16 @@ describe("HTTP/2 before a cell of HTTP/1", () => {
     stream.end("three");
     await new Promise((resolve) => stream.once("end", resolve));
     expect([text(), stream.rstCode]).toEqual(["one two three", http2.NGHTTP2_NO_ERROR]);
+  });
+
+  test("a body that its length denies is not carried as a request without one", async () => {
+    const { router, stream, next } = await openStream({}, { "content-length": "0" });
+    const closed = new Promise((resolve) => stream.once("close", resolve));
+    stream.write("more");
+    await closed;
+    open(router.port, head());
+    // The first that the cell sees is the next request.
+    expect((await next()).req.method).toBe("GET");
   });
 
   // A request's head goes to its cell with the first byte of its body: who waits for the answer's head

@@ -51,17 +51,23 @@ export function asHttp1(
 function http1Headers(req: Http2ServerRequest): string[] {
   const raw = req.rawHeaders;
   const headers: string[] = [];
-  for (const authority of headerValues(raw, ":authority")) headers.push("Host", authority);
+  // A length of nothing is believed when the stream ends: bytes may come that make the request malformed.
+  const isOpen = !req.stream.endAfterHeaders;
+  const authorities = headerValues(raw, ":authority");
+  for (const authority of authorities) headers.push("Host", authority);
   for (let at = 0; at + 1 < raw.length; at += 2) {
     const name = raw[at] ?? "";
     const value = raw[at + 1] ?? "";
-    const isEcho = name === "host" && value === req.authority;
-    if (!name.startsWith(":") && name !== "cookie" && !isEcho) headers.push(name, value);
+    // Without an authority it is Host that says it (RFC 9113 section 8.3.1).
+    const isEcho = name === "host" && value === authorities[0];
+    const isUnproved = isOpen && name === "content-length" && /^0+$/.test(value);
+    const isLeftOut = name.startsWith(":") || name === "cookie" || isEcho || isUnproved;
+    if (!isLeftOut) headers.push(name, value);
   }
   // Crumbs of one header (RFC 9113 section 8.2.3).
   const cookies = headerValues(raw, "cookie");
   if (cookies.length > 0) headers.push("cookie", cookies.join("; "));
-  const unframed = !req.stream.endAfterHeaders && headerValues(raw, "content-length").length === 0;
+  const unframed = isOpen && headerValues(headers, "content-length").length === 0;
   // Of this hop, as in HTTP/1.1: it says that there is a body, and goes no further.
   if (unframed) headers.push("transfer-encoding", "chunked");
   return headers;
