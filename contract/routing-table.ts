@@ -200,7 +200,9 @@ export const staticTableSchema = z.strictObject({
     .min(1)
     .default([{ header: "x-tenant-id" }]),
   serviceRoutes: z.array(serviceRouteSchema).default([]),
-  cells: z.record(z.string(), staticCellSchema),
+  cells: z
+    .record(z.string(), staticCellSchema)
+    .refine((cells) => Object.keys(cells).length > 0, "needs at least one cell"),
   tenants: z.record(z.string(), z.string()).default({}),
   /** Pass-through of day one: whatever no listed tenant is named in goes to this cell, by name. */
   passThrough: cellIdSchema.optional(),

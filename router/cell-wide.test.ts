@@ -67,6 +67,27 @@ test("a route of class any-cell is answered by each cell in turn, one of class p
   }
 });
 
+test("no dot segment leads out of a route that asks for no tenant", async () => {
+  const router = await startFleet();
+  for (const path of [
+    "../orders",
+    "..%2forders",
+    "%2e%2E/orders",
+    "./x",
+    "..",
+    "..;/orders",
+    "..\\x",
+  ]) {
+    const answer = await ask(router.port, undefined, { path: `/assets/${path}` });
+    expect([path, codeOf(answer)]).toEqual([path, "400 REQUEST_INVALID"]);
+  }
+  for (const path of ["a..b", "x?../y", "...", "v1.2/app.js"]) {
+    const answer = await ask(router.port, undefined, { path: `/assets/${path}` });
+    expect([path, answer.status]).toEqual([path, 200]);
+  }
+  expect((await ask(router.port, "acme", { path: "/orders/../x" })).status).toBe(200);
+});
+
 test("a cell that may not serve now is passed over by any-cell; a public route to it says so", async () => {
   const router = await startFleet(["a"]);
   for (const _ of [1, 2, 3, 4, 5, 6, 7, 8]) {
@@ -103,6 +124,10 @@ describe("in a static table", () => {
     }
     const told = JSON.parse((await ask(router.port, "acme")).text).headers;
     expect(told["x-cellfleet-flags"]).toBe("editor");
+  });
+
+  test("a table without a cell is a slip, and refused", async () => {
+    await expect(startStatic({ cells: {} })).rejects.toThrow(/at least one cell/);
   });
 
   test("a public route that names no cell, or one that is not there, is refused", async () => {

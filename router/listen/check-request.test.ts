@@ -65,6 +65,8 @@ describe("refused", () => {
       "REQUEST_INVALID",
     ],
     ["CONNECT", { method: "CONNECT" }, "METHOD_NOT_ALLOWED"],
+    ["a method of nobody", { method: "FOO", version: "2" }, "REQUEST_INVALID"],
+    ["a method in lower case", { method: "get", version: "2" }, "REQUEST_INVALID"],
     ["TRACE", { method: "TRACE" }, "METHOD_NOT_ALLOWED"],
     [
       "no hops left",

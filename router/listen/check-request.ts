@@ -6,6 +6,7 @@
  * in other forms (RFC 9110 section 7, RFC 9112 sections 3 and 6). Routing looks at the same bytes that are
  * forwarded; nothing is normalised.
  */
+import { METHODS } from "node:http";
 import { isIPv6 } from "node:net";
 import type { ErrorCode } from "../../contract/errors.ts";
 import { headerValues, type RawHeaders } from "../../contract/raw-headers.ts";
@@ -80,11 +81,15 @@ function sizeProblem({ headers, target }: RequestHead, limits: HeadLimits) {
   return undefined;
 }
 
+const knownMethods: ReadonlySet<string> = new Set(METHODS);
+
 function methodProblem({ method, headers }: RequestHead): CheckedRequest | undefined {
   // Node's parser takes SOURCE from the protocol ICE, which nobody here speaks.
   if (method === "CONNECT" || method === "TRACE" || method === "SOURCE") {
     return refused("METHOD_NOT_ALLOWED", `${method} is not carried`);
   }
+  // What HTTP/1's parser knows; HTTP/2 takes any text for a method.
+  if (!knownMethods.has(method)) return invalid("the method is not known");
   if (
     method === "OPTIONS" &&
     headerValues(headers, "max-forwards").some((hops) => /^0+$/.test(hops))

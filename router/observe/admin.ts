@@ -43,6 +43,11 @@ export type Admin = { readonly address: AddressInfo; readonly close: () => Promi
 export async function startAdmin(options: AdminOptions): Promise<Admin> {
   const server = createServer((req, res) => {
     res.on("error", () => {});
+    // Only a browser says where a page came from: no page may act here.
+    if (req.headers.origin !== undefined && req.method !== "GET") {
+      sendError(res, new CellError("METHOD_NOT_ALLOWED", "Pages of a browser may not act here."));
+      return;
+    }
     answer(options, req.method ?? "", req.url ?? "/", res).catch(() => res.destroy());
   });
   const address = await listenOn(server, options.address);

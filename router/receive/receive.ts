@@ -73,6 +73,12 @@ export function receive(
   // The lists of this moment: the table may move on while a token is verified.
   const { lists } = view.table;
   const route = chooseRoute(lists.serviceRoutes, checked.hostname, checked.path);
+  if (!isOfTenant(route) && climbs(checked.path)) {
+    throw new CellError(
+      "REQUEST_INVALID",
+      "A path with dot segments has no place on a route that asks for no tenant.",
+    );
+  }
   const found = isOfTenant(route)
     ? context.tokens.read(lists.tenantSources, req.rawHeaders)
     : undefined;
@@ -165,6 +171,13 @@ function addressee(
   const ofTenant = serviceRoutes.filter(isOfTenant);
   return { route: chooseRoute(ofTenant, hostname, identified.path), identified };
 }
+
+/**
+ * A segment of one or two dots, in any spelling: what an application makes of it may lie outside of the
+ * prefix by which the route was chosen.
+ */
+const dotSegment = /(?:^|[/\\]|%2f|%5c)(?:\.|%2e){1,2}(?:$|[/\\;]|%2f|%5c|%3b)/i;
+const climbs = (path: string): boolean => dotSegment.test(path.split("?", 1)[0] ?? "");
 
 export const wantsTrailers = (req: IncomingMessage): boolean =>
   listElements(headerValues(req.rawHeaders, "te")).includes("trailers");
