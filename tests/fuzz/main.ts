@@ -9,7 +9,7 @@ import { fuzz } from "./run.ts";
 const { values } = parseArgs({
   options: {
     requests: { type: "string", default: "200000" },
-    http2: { type: "string", default: "20000" },
+    http2: { type: "string", default: "5000" },
     seed: { type: "string", default: "20261122" },
   },
 });
