@@ -74,6 +74,8 @@ async function answer(
     return sendError(res, new CellError("METHOD_NOT_ALLOWED", "Only GET is served here."));
   }
   switch (url.pathname) {
+    case "/":
+      return sendText(res, 200, addresses);
     case "/livez":
       return sendText(res, 200, "ok\n");
     case "/readyz":
@@ -89,6 +91,17 @@ async function answer(
       return sendError(res, new CellError("NOT_FOUND", "There is nothing at this address."));
   }
 }
+
+const addresses = `The admin port of a Cellfleet router.
+
+/livez                     it runs
+/readyz                    it may get traffic; ?verbose says each check
+/metrics                   for Prometheus
+/table                     the routing table it serves by; ?full=1 with every placement
+/explain?tenant=ID         where a request would go; or ?host=HOST&path=PATH, ?alias=NAMESPACE:NAME
+/explain?request=ID        what became of a request, by the x-request-id of its answer
+/workers                   its worker threads; POST /workers/restart replaces them, one after the other
+`;
 
 const noWorkers = (): CellError =>
   new CellError("NOT_FOUND", "This router serves in one thread.", {

@@ -178,6 +178,17 @@ describe("metrics", () => {
   });
 });
 
+test("the admin port lists its addresses, and each of them is there", async () => {
+  const { router } = await startRouter({ workers: 1 });
+  const { status, text } = await admin(router, "/");
+  expect(status).toBe(200);
+  const listed = [...text.matchAll(/^\/\w+/gm)].map(([path]) => path);
+  expect(new Set(listed).size).toBeGreaterThan(5);
+  for (const path of listed.filter((one) => one !== "/workers" && one !== "/explain")) {
+    expect((await admin(router, path)).status).toBe(200);
+  }
+});
+
 describe("readiness", () => {
   test("says each check when it is asked to; probes read the status", async () => {
     const { router } = await startRouter();
