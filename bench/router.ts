@@ -7,9 +7,8 @@
  * the kernel's count over all threads of the process, garbage collection and compilation included.
  */
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { availableParallelism, loadavg, tmpdir } from "node:os";
 import { join, resolve } from "node:path";
-import { parseArgs } from "node:util";
 import {
   type Answer,
   createLoad,
@@ -18,6 +17,7 @@ import {
   startOrigin,
 } from "./router/load.ts";
 import { commit, describeMachine } from "./router/machine.ts";
+import { busyText, type Plan, readPlan, type Usage } from "./router/plan.ts";
 import {
   canKeepAwake,
   canPin,
@@ -27,13 +27,7 @@ import {
   loadCore,
   stopAll,
 } from "./router/processes.ts";
-import {
-  type ProxyName,
-  proxyNames,
-  type Running,
-  startProxy,
-  writeTenants,
-} from "./router/proxies.ts";
+import { type ProxyName, type Running, startProxy, writeTenants } from "./router/proxies.ts";
 import { calm, median, type ProxyResult, type RouterResult, reportText } from "./router/report.ts";
 
 const connections = 64;
@@ -43,48 +37,17 @@ const mebibyte = 2 ** 20;
 const warmRequests = 60_000;
 const warmSecondsMax = 6;
 
-type Plan = {
-  readonly names: readonly ProxyName[];
-  readonly rounds: number;
-  readonly seconds: number;
-  readonly bodies: readonly Answer[];
-  readonly latency: boolean;
-  readonly save: boolean;
-};
-
-const usage =
-  "usage: router [--rounds N] [--seconds S] [--only NAME,NAME] [--no-bodies] [--no-latency] [--no-save]";
-
-function readPlan(args: readonly string[]): Plan {
-  const { values } = parseArgs({
-    args: [...args],
-    allowNegative: true,
-    options: {
-      rounds: { type: "string", default: "3" },
-      seconds: { type: "string", default: "1" },
-      only: { type: "string" },
-      bodies: { type: "boolean", default: true },
-      latency: { type: "boolean", default: true },
-      save: { type: "boolean", default: true },
-    },
-  });
-  const rounds = Number(values.rounds);
-  const seconds = Number(values.seconds);
-  const wanted = values.only?.split(",");
-  const names = proxyNames.filter((name) => wanted?.includes(name) ?? true);
-  const whole = [rounds, seconds].every((one) => Number.isSafeInteger(one) && one > 0);
-  if (!whole || names.length !== (wanted?.length ?? names.length)) throw new Error(usage);
-  const bodies: readonly Answer[] = values.bodies ? ["64KiB", "1MiB"] : [];
-  return { names, rounds, seconds, bodies, latency: values.latency, save: values.save };
-}
-
 export async function run(args: readonly string[]): Promise<void> {
   const plan = readPlan(args);
+  if (plan.kind === "usage") return tell(plan);
   for (const needed of ["wrk", "nginx"]) {
     if (!hasCommand(needed, ["-v"])) {
       throw new Error(`${needed} is not installed; it makes the load or is the origin`);
     }
   }
+  // Before the load of its own: afterwards it would be the bench that is seen.
+  const busy = busyText(loadavg()[0] ?? 0, availableParallelism());
+  if (busy !== undefined) process.stderr.write(`${busy}\n`);
   const folder = mkdtempSync(join(tmpdir(), "cellfleet-bench-"));
   const interrupted = () => void stopAll().then(() => process.exit(130));
   process.once("SIGINT", interrupted);
@@ -92,6 +55,7 @@ export async function run(args: readonly string[]): Promise<void> {
   try {
     const result = await measure(plan, folder);
     process.stdout.write(`${reportText(result)}\n`);
+    if (busy !== undefined) process.stderr.write(`${busy}\n`);
     if (plan.save) save(result);
   } finally {
     await stopAll();
@@ -99,6 +63,17 @@ export async function run(args: readonly string[]): Promise<void> {
     process.off("SIGINT", interrupted);
     process.off("SIGTERM", interrupted);
   }
+}
+
+const exitUsage = 64;
+
+function tell({ text, wrong }: Usage): void {
+  if (wrong === undefined) {
+    process.stdout.write(text);
+    return;
+  }
+  process.stderr.write(`${wrong}\n${text}`);
+  process.exitCode = exitUsage;
 }
 
 function save(result: RouterResult): void {
