@@ -14,6 +14,7 @@ import {
   isTrialDue,
   breakerLimits as limits,
   noteAttempt,
+  noteReached,
 } from "./breaker.ts";
 
 const failed = (reason: EjectionReason): Evidence => ({ kind: "failed", reason });
@@ -41,6 +42,7 @@ test("the table of states", () => {
     "closed -tripped-> open",
     "open -trial-began-> half-open",
     "open -answered-> closed",
+    "open -reached-> closed",
     "half-open -trial-began-> half-open",
     "half-open -answered-> closed",
     "half-open -failed-> open",
@@ -82,6 +84,22 @@ test("after a calm minute the next time out is a first one again", () => {
   note(breaker, answered, 40_000);
   times(limits.failuresInRow, () => note(breaker, failed("reset"), 100_001));
   expect(breaker.untilMs - 100_001).toBe(10_000);
+});
+
+test("what the background reached is back if nothing listened there, or if its time is over", () => {
+  const dead = opened("connect");
+  noteReached(dead, 1, limits);
+  expect([dead.state, isDead(dead, limits)]).toEqual(["closed", false]);
+  expect(note(dead, failed("connect"), 2)).toBeUndefined();
+  const silent = opened("timeout");
+  noteReached(silent, silent.untilMs - 1, limits);
+  expect(silent.state).toBe("open");
+  noteReached(silent, silent.untilMs, limits);
+  expect(silent.state).toBe("closed");
+  const tried = opened("connect");
+  beginTrial(tried, 10_000);
+  noteReached(tried, 10_001, limits);
+  expect(tried.state).toBe("half-open");
 });
 
 test("half open there is one trial, and what comes of it decides", () => {

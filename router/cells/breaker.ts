@@ -13,7 +13,14 @@
 
 export const breakerStates = ["closed", "open", "half-open"] as const;
 export type BreakerState = (typeof breakerStates)[number];
-export const breakerEvents = ["tripped", "trial-began", "answered", "failed", "abandoned"] as const;
+export const breakerEvents = [
+  "tripped",
+  "trial-began",
+  "answered",
+  "failed",
+  "abandoned",
+  "reached",
+] as const;
 export type BreakerEvent = (typeof breakerEvents)[number];
 
 /** What is missing changes nothing. */
@@ -22,7 +29,8 @@ export const breakerTransitions: Readonly<
 > = {
   closed: { tripped: "open" },
   // `answered`: it was used in spite of it, because too few others were left.
-  open: { "trial-began": "half-open", answered: "closed" },
+  // `reached`: no request showed it, but a connection or a probe from the background.
+  open: { "trial-began": "half-open", answered: "closed", reached: "closed" },
   // A trial of which nothing is heard for long makes room for another.
   "half-open": {
     answered: "closed",
@@ -111,6 +119,16 @@ export function isTrialDue(
   if (breaker.state !== "open") return false;
   if (nowMs >= breaker.untilMs) return true;
   return lastResort && nowMs >= breaker.changedMs + limits.lastResortMs;
+}
+
+/**
+ * In the background it took a connection, or was well when probed. That counts where nothing was known to listen,
+ * and from a probe also when its time is over.
+ */
+export function noteReached(breaker: Breaker, nowMs: number, limits: BreakerLimits): void {
+  if (!isDead(breaker, limits) && nowMs < breaker.untilMs) return;
+  if (breaker.state === "open") breaker.refusals = 0;
+  step(breaker, "reached", nowMs);
 }
 
 export function beginTrial(breaker: Breaker, nowMs: number): void {

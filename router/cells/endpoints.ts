@@ -23,7 +23,9 @@ import {
   isDead,
   isTrialDue,
   noteAttempt,
+  noteReached,
 } from "./breaker.ts";
+import { Comebacks } from "./comebacks.ts";
 import { type Health, healthLimits, observeHealth, unknownHealth } from "./health-state.ts";
 
 /** What connections are made to: a URL, or one of the addresses behind its host's name. */
@@ -74,6 +76,7 @@ export class Endpoints {
   /** By the table's own lists of URLs, until an address changes. */
   #targets = new WeakMap<readonly string[], readonly Target[]>();
   readonly #leaving = new Set<Endpoint>();
+  readonly #comebacks: Comebacks;
   readonly #watchers: Array<() => Promise<void>> = [];
   #lists: TableState["lists"] | undefined;
 
@@ -95,6 +98,7 @@ export class Endpoints {
     this.#breakerLimits = options.breakerLimits ?? breakerLimits;
     this.#addressesOf = options.addressesOf ?? (() => []);
     this.#onEjection = options.onEjection ?? (() => {});
+    this.#comebacks = new Comebacks(options.clock, options.random);
   }
 
   /** Endpoints that stand behind these URLs. */
@@ -165,6 +169,20 @@ export class Endpoints {
     const attempted = { evidence, turn, who };
     const reason = noteAttempt(known.breaker, attempted, nowMs, this.#breakerLimits);
     if (reason !== undefined) this.#onEjection(known.url, reason);
+    const isRefused = evidence.kind === "failed" && evidence.reason === "connect";
+    if (isRefused && this.#isMissing(known)) this.#awaitComeback(known);
+  }
+
+  #isMissing(known: Known): boolean {
+    return this.#known.get(known.name) === known && isDead(known.breaker, this.#breakerLimits);
+  }
+
+  #awaitComeback(known: Known): void {
+    this.#comebacks.watch({
+      endpoint: known.endpoint,
+      isMissing: () => this.#isMissing(known),
+      onBack: () => noteReached(known.breaker, this.#clock.monotonicMs(), this.#breakerLimits),
+    });
   }
 
   /** For a probe. */
@@ -175,7 +193,9 @@ export class Endpoints {
   /** What a probe saw. */
   observe({ name }: Pick<Endpoint, "name">, isGood: boolean): void {
     const known = this.#known.get(name);
-    if (known !== undefined) known.health = observeHealth(known.health, isGood, healthLimits);
+    if (known === undefined) return;
+    known.health = observeHealth(known.health, isGood, healthLimits);
+    if (isGood) noteReached(known.breaker, this.#clock.monotonicMs(), this.#breakerLimits);
   }
 
   /** Nobody probes it any more, so what was seen last says nothing. */
@@ -237,13 +257,12 @@ export class Endpoints {
     const views = new Map<string, EndpointView>();
     for (const known of this.#known.values()) {
       const { inFlight, pending } = known.endpoint.slots;
-      const { url, breaker } = known;
+      const { url } = known;
       const view = {
         url,
         inFlight,
         pending,
-        standing: this.#standingOf(known, nowMs),
-        breaker: breaker.state,
+        ...this.#seen(known, nowMs),
       };
       const before = views.get(url);
       views.set(url, before === undefined ? view : together(before, view));
@@ -258,10 +277,22 @@ export class Endpoints {
 
   async close(): Promise<void> {
     for (const stop of this.#watchers.splice(0)) await stop();
+    await this.#comebacks.close();
     const all = [...this.#leaving, ...[...this.#known.values()].map(({ endpoint }) => endpoint)];
     this.#leaving.clear();
     this.#known.clear();
     await Promise.all(all.map((endpoint) => endpoint.close()));
+  }
+
+  /** Out until the next request: with its time over nobody passes it by any more. */
+  #seen(known: Known, nowMs: number): Pick<EndpointView, "standing" | "breaker"> {
+    const { breaker, health } = known;
+    const standing = this.#standingOf(known, nowMs);
+    const isDue =
+      breaker.state === "open" && isTrialDue(breaker, nowMs, false, this.#breakerLimits);
+    if (!isDue || standing === "dead" || health.state === "down")
+      return { standing, breaker: breaker.state };
+    return { standing: "suspect", breaker: "half-open" };
   }
 
   #standingOf({ breaker, health, suspectUntilMs }: Known, nowMs: number): Standing {
