@@ -1,7 +1,7 @@
 /** One row of the error table: what a code means to whoever reads it. */
 
-/** Who is at fault: what a reader of the answer looks at first. */
-export type ErrorSource = "client" | "router" | "cell" | "control";
+/** Who is at fault: what a reader of the answer looks at first. `depends`: its message says. */
+export type ErrorSource = "client" | "router" | "cell" | "control" | "depends";
 
 /**
  * May the same request be sent again?

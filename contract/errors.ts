@@ -127,10 +127,10 @@ export const errorTable = {
   ),
   DEADLINE_EXCEEDED: entry(
     504,
-    "router",
+    "depends",
     "idempotent-only",
     1,
-    "The deadline that the request, its route or the router set was over before an answer came.",
+    "The deadline that the request, its route or the router set was over before an answer came, or the client's own was over on arrival.",
   ),
   ROUTER_DRAINING: entry(503, "router", "safe", 1, "The router is shutting down."),
   CELL_UNREACHABLE: entry(

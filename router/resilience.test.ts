@@ -220,6 +220,29 @@ test("a trial that streams without end opens the endpoint to others when its ans
   streaming.abort();
 });
 
+test("a cell that comes back is up again before anybody asks for it, and is sent nothing for that", async () => {
+  const asked: string[] = [];
+  const dying = await startMortal((req, res) => {
+    asked.push(String(req.url));
+    res.end("ok");
+  });
+  const { router } = await bench.startStatic({
+    cells: { a: { endpoints: [dying.url] } },
+    tenants: { acme: "a" },
+  });
+  await dying.kill();
+  for (let nth = 0; nth < 8; nth += 1) await ask(router.port, "acme");
+  const series = `{cell="a",endpoint="${dying.url}"}`;
+  const seen = async () => [
+    await metric(router, name(`endpoint_up${series}`)),
+    await metric(router, name(`breaker_state${series}`)),
+  ];
+  expect(await seen()).toEqual([0, 2]);
+  await dying.revive();
+  await until(async () => expect(await seen()).toEqual([1, 0]));
+  expect(asked).toEqual([]);
+}, 30_000);
+
 test("an endpoint that fails its probes is passed over until it passes them again", async () => {
   const hits = [0, 0];
   let isSick = true;
@@ -266,10 +289,21 @@ test("a deadline of the route, of the client or of the router is a 504 with its 
   expect(await asking("/slow", { "x-request-deadline": String(Date.now() + 50) })).toBe(over);
   expect(await asking("/slow", { "grpc-timeout": "50m" })).toBe(over);
   const before = told.length;
+  const failed = () =>
+    metric(router, name('requests_total{cell="a",method="GET",code_class="5xx"}'));
+  const blamed = await failed();
   expect(await asking("/slow", { "x-request-deadline": String(Date.now() - 1) })).toBe(over);
+  const late = await ask(router.port, "acme", { headers: { "grpc-timeout": "0S" } });
+  expect(codeOf(late)).toBe(over);
+  expect(JSON.parse(late.text).error.message).toMatch(/client's own deadline was over when/);
   expect(told.length).toBe(before);
+  // Neither the cell nor its error budget had a part in it.
+  expect(await failed()).toBe(blamed);
+  expect(
+    await metric(router, name('requests_total{cell="_none",method="GET",code_class="5xx"}')),
+  ).toBe(2);
   expect(await asking("/", { "grpc-timeout": "soon" })).toBe("400 REQUEST_INVALID");
-  expect(await metric(router, name("deadline_exceeded_total"))).toBe(6);
+  expect(await metric(router, name("deadline_exceeded_total"))).toBe(7);
   // No endpoint is blamed for the haste of a client.
   expect(await metric(router, name(`breaker_state{cell="a",endpoint="${url}"}`))).toBe(0);
 
@@ -293,6 +327,10 @@ test("a deadline ends a wait for a seat, at the endpoint and at the cell", async
     const first = ask(router.port, "acme");
     await until(() => expect(hanging.waiting.length).toBe(1));
     expect(codeOf(await ask(router.port, "acme", over))).toBe("504 DEADLINE_EXCEEDED");
+    // It was the client's own, and nothing was sent.
+    const failed = (cell: string) =>
+      metric(router, name(`requests_total{cell="${cell}",method="GET",code_class="5xx"}`));
+    expect(await Promise.all([failed("a"), failed("_none")])).toEqual([0, 1]);
     hanging.letGo();
     expect((await first).status).toBe(200);
     expect(codeOf(await ask(router.port, "acme", { path: "/quick" }))).toBe("200 undefined");

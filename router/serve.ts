@@ -72,13 +72,14 @@ export async function serve(
   try {
     const received = receive(context, client.req, record);
     // Waiting costs a turn of the loop: only for a token that nobody has verified yet.
-    arrival = received instanceof Promise ? await received : received;
+    const here = received instanceof Promise ? await received : received;
+    // Who has no time left takes no place, and is not answered instead.
+    stay.begin(here.route, client.req.rawHeaders, record.startedMs, () => gone.leave(deadlineOver));
+    arrival = here;
     stay.enterRouter(arrival.route);
-    stay.begin(arrival.route, client.req.rawHeaders, record.startedMs, () =>
-      gone.leave(deadlineOver),
-    );
     if (arrival.route.class === "fan-out") {
       const leftMs = stay.leftMs();
+      record.asked = true;
       await fanOut(context, { client, record, arrival, signal: gone.signal, leftMs });
       return;
     }
@@ -87,6 +88,7 @@ export async function serve(
     stay.enterTenant(arrival.subject, placed);
     await carry(context, { client, record, body, arrival, gone, stay }, placed);
   } catch (error) {
+    record.hasty = !record.asked && stay.isClients && gone.reason === deadlineOver;
     rescue(context, client, record, inTime(error, gone), arrival);
   } finally {
     stay.leave();

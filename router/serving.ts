@@ -73,7 +73,7 @@ export function createServing(options: ServingOptions) {
     onRefused: () => listenerMetrics.certificatesRefused.inc({ for: "cells" }),
   });
   const { endpoints, cells, ...protection } = createProtection({
-    ...{ config, clock, random, metrics, tls: cellTls },
+    ...{ config, clock, random, metrics, log, tls: cellTls },
   });
   const hold = new Hold({
     clock,

@@ -11,6 +11,7 @@ const sources: Readonly<Record<ErrorSource, string>> = {
   router: "The router answered; no application saw the request, unless the retry column says so.",
   cell: "The cell, its agent or its application.",
   control: "The control plane or a rule of the fleet.",
+  depends: "Whoever the message names: one side asked for what another could not do in time.",
 };
 
 export function errorsPage(): string {
@@ -59,6 +60,7 @@ function sqlSection(): string {
 }
 
 const title = (source: ErrorSource): string =>
-  ({ client: "The caller", router: "The router", cell: "The cell", control: "The control plane" })[
-    source
-  ];
+  ({
+    ...{ client: "The caller", router: "The router", cell: "The cell" },
+    ...{ control: "The control plane", depends: "It depends" },
+  })[source];

@@ -89,12 +89,17 @@ export async function tryOnce(context: AttemptContext, attempt: Attempt): Promis
     const waitedMs = typeof taking === "string" ? 0 : hop.clock.monotonicMs() - startedMs;
     const seen: Seen = { notAdmitted: false, gateCode: undefined };
     const outcome = await send(context, attempt, picked, waitedMs, seen);
+    attempt.record.asked ||= wasAsked(outcome, hop.clock.monotonicMs() - startedMs);
     tell(context, attempt, picked, outcome, seen);
     return { outcome, notAdmitted: seen.notAdmitted };
   } finally {
     slots.give();
   }
 }
+
+/** More than a wait for a seat: to wait in vain for a connection is also the endpoint's doing. */
+const wasAsked = (outcome: HopOutcome, tookMs: number): boolean =>
+  outcome.kind !== "failed" || outcome.sent !== "nothing" || outcome.times.queueMs < tookMs / 2;
 
 /** What the answer's head said. */
 type Seen = { notAdmitted: boolean; gateCode: string | undefined };

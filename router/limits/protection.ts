@@ -6,12 +6,14 @@ import { lookup } from "node:dns/promises";
 import type { TableState } from "../../contract/table-state.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import type { EndpointTlsSource } from "../../runtime/http/endpoint-tls.ts";
+import type { Log } from "../../runtime/log.ts";
 import type { Random } from "../../runtime/random.ts";
 import { CellGuards } from "../cells/cell-guards.ts";
 import { Endpoints } from "../cells/endpoints.ts";
 import { type Lookup, Names } from "../cells/names.ts";
 import { Probes } from "../cells/probes.ts";
 import type { RouterConfig } from "../config.ts";
+import type { RouterEvents } from "../observe/events.ts";
 import { globalTarget, type RouterMetrics } from "../observe/metrics.ts";
 import { Overload } from "./overload.ts";
 import type { LimitsContext } from "./stay.ts";
@@ -22,6 +24,7 @@ export type ProtectionOptions = {
   readonly clock: Clock;
   readonly random: Random;
   readonly metrics: RouterMetrics;
+  readonly log: Log<RouterEvents>;
   /** For endpoints that are `https:`. */
   readonly tls: EndpointTlsSource;
   /** Default: as the system does, also from its file of hosts. */
@@ -83,11 +86,12 @@ export function createProtection(options: ProtectionOptions) {
   };
 }
 
-function createLimits({ config, clock, random, metrics }: ProtectionOptions): LimitsContext {
+function createLimits({ config, clock, random, metrics, log }: ProtectionOptions): LimitsContext {
   const tenants = new TenantLimits(clock.monotonicMs, config.tenantInflightMax, config.workers);
-  const overload = new Overload(clock, {
-    inFlightMax: config.inflightMax,
-    lateMs: config.shedLateMs,
-  });
+  const overload = new Overload(
+    clock,
+    { inFlightMax: config.inflightMax, lateMs: config.shedLateMs },
+    ({ kind, ...seen }) => log.event(`shedding.${kind}`, seen, kind === "began" ? "warn" : "info"),
+  );
   return { clock, random, metrics, tenants, overload, deadlineMs: config.deadlineMs };
 }

@@ -37,6 +37,7 @@ export class Stay {
   #timer: Timer | undefined;
   #endMs: number | undefined;
   #grpc: boolean = false;
+  #isClients: boolean = false;
 
   constructor(limits: LimitsContext) {
     this.#limits = limits;
@@ -49,7 +50,10 @@ export class Stay {
     this.#entered = true;
   }
 
-  /** Throws REQUEST_INVALID for a deadline that is none. `onOver` comes once, when it is over. */
+  /**
+   * Throws REQUEST_INVALID for a deadline that is none, DEADLINE_EXCEEDED for one of the client's own that was
+   * over before the request came. `onOver` comes once, when it is over.
+   */
   begin(
     { deadlineMs: routeMs }: Pick<ChosenRoute, "deadlineMs">,
     raw: RawHeaders,
@@ -59,8 +63,10 @@ export class Stay {
     const { clock, deadlineMs } = this.#limits;
     const asked = readClientDeadline(raw, clock.nowMs());
     if (asked.kind === "refused") throw new CellError("REQUEST_INVALID", asked.message);
+    if (asked.leftMs === 0) throw overOnArrival();
     const wholeMs = leastDeadline(asked.leftMs, routeMs, deadlineMs);
     if (wholeMs === undefined) return;
+    this.#isClients = wholeMs === asked.leftMs;
     this.#grpc = asked.grpc;
     this.#endMs = startedMs + wholeMs;
     const leftMs = this.leftMs() ?? 0;
@@ -79,6 +85,11 @@ export class Stay {
   /** Its tenant has so much under way that others go first. */
   get greedy(): boolean {
     return this.#share !== undefined && this.#share.inFlight > greedyFrom;
+  }
+
+  /** Of all deadlines the client's own is the one that counts. */
+  get isClients(): boolean {
+    return this.#isClients;
   }
 
   get hasDeadline(): boolean {
@@ -132,6 +143,18 @@ export function checkTunnelShed(
   if (limits.overload.isShedding(priority)) throw shed(limits, priority);
 }
 
+const overOnArrival = (): CellError =>
+  new CellError(
+    "DEADLINE_EXCEEDED",
+    "The client's own deadline was over when the request arrived; no cell was asked.",
+    {
+      details: { deadline: "client" },
+      nextSteps: [
+        "Send the request with time left, and compare the client's clock with the router's.",
+      ],
+    },
+  );
+
 /** Up to so many seconds more than one, by chance: those who come back do not come back together. */
 const retrySpreadSeconds = 3;
 
@@ -150,16 +173,19 @@ function shed({ metrics, random }: LimitsContext, priority: ChosenRoute["priorit
 
 const limitTexts = {
   "in-flight": (limit: number) =>
-    `${limit} requests of this tenant are under way, as many as may be.`,
-  rate: (limit: number) => `The tenant sends more than its ${limit} requests a second.`,
+    `The tenant has as many requests under way as it may: ${limit} at once`,
+  rate: (limit: number) => `The tenant sends more than its ${limit} requests a second`,
 } as const;
 
-function limited({ metrics }: LimitsContext, refusal: TenantRefusal): CellError {
+function limited({ metrics, tenants }: LimitsContext, refusal: TenantRefusal): CellError {
   const { reason, limit, waitMs } = refusal;
+  const { workers } = tenants;
+  // One connection is served by one worker, so that it can meet a limit that the tenant as a whole does not.
+  const among = workers > 1 ? `, divided among the ${workers} workers of this router` : "";
   metrics.tenantLimited.inc({ reason });
   const retryAfterSeconds = Math.max(1, Math.ceil((waitMs ?? 0) / 1000));
-  return new CellError("TENANT_LIMITED", limitTexts[reason](limit), {
-    details: { reason, limit, retryAfterSeconds },
+  return new CellError("TENANT_LIMITED", `${limitTexts[reason](limit)}${among}.`, {
+    details: { reason, limit, retryAfterSeconds, ...(workers > 1 ? { workers } : {}) },
     nextSteps: ["Send the request again after the time in Retry-After."],
   });
 }

@@ -69,6 +69,24 @@ test("without a burst it is a second's worth, at least one", () => {
   expect(enter("acme")).toBe("rate 2000");
 });
 
+test("of many workers each gives its part, and who is refused is told the number of the whole", () => {
+  const limits = new TenantLimits(() => 0, 9, 4);
+  limits.follow({
+    tenantLimits: {
+      default: { perSecond: 2, burst: 4 },
+      tenants: { acme: { inFlightMax: 5 }, free: {} },
+    },
+  });
+  const refusals = (name: string, count: number) =>
+    Array.from({ length: count }, () => limits.enter(home, tenant(name))).filter(
+      (one) => "reason" in one,
+    );
+  expect(limits.workers).toBe(4);
+  expect(refusals("globex", 2)).toEqual([{ reason: "rate", limit: 2, waitMs: 2000 }]);
+  expect(refusals("acme", 3)).toEqual([{ reason: "in-flight", limit: 5, waitMs: undefined }]);
+  expect(refusals("free", 4)).toEqual([{ reason: "in-flight", limit: 9, waitMs: undefined }]);
+});
+
 test("who is named has its own rule alone, in its own keyspace", () => {
   const { enter } = limitsOf({
     default: { inFlightMax: 1 },

@@ -13,13 +13,21 @@ import { shareOfLimit } from "../workers/share.ts";
 export const tenantLimitReasons = ["in-flight", "rate"] as const;
 export type TenantLimitReason = (typeof tenantLimitReasons)[number];
 
+type Ceiling = { readonly whole: number; readonly share: number };
+
 /** With more than so many under way, a tenant gets no reserved seat and waits behind others. */
 export const greedyFrom = 16;
 /** Tenants without anything under way that are remembered all the same. */
 const idleKept = 10_000;
 
-type Rule = { readonly inFlightMax: number; readonly perMs: number; readonly burst: number };
-const noRule: Rule = { inFlightMax: Infinity, perMs: Infinity, burst: Infinity };
+type Rule = {
+  readonly inFlightMax: number;
+  readonly perMs: number;
+  readonly burst: number;
+  /** As the policy says it, for all workers together: what who is refused is told. */
+  readonly whole: TenantLimit;
+};
+const noRule: Rule = { inFlightMax: Infinity, perMs: Infinity, burst: Infinity, whole: {} };
 
 export type TenantShare = {
   inFlight: number;
@@ -31,6 +39,7 @@ export type TenantShare = {
 };
 export type TenantRefusal = {
   readonly reason: TenantLimitReason;
+  /** Of the whole router. */
   readonly limit: number;
   /** Until the bucket has a token again; undefined where that depends on requests that end. */
   readonly waitMs: number | undefined;
@@ -38,7 +47,7 @@ export type TenantRefusal = {
 
 export class TenantLimits {
   readonly #monotonicMs: () => number;
-  readonly #inFlightMax: number;
+  readonly #ceiling: Ceiling;
   readonly #workers: number;
   readonly #shares = new Map<KeyspaceName, Map<TenantId, TenantShare>>();
   #size = 0;
@@ -50,12 +59,18 @@ export class TenantLimits {
 
   /**
    * `inFlightMax`: ceiling of requests under way, not of tunnels, which cost little; 0: none.
-   * The policy speaks of a whole router: of it, one in `workers` parts is used here.
+   * Both it and the policy speak of a whole router: of it, one in `workers` parts is used here.
    */
   constructor(monotonicMs: () => number, inFlightMax: number, workers: number = 1) {
     this.#workers = workers;
     this.#monotonicMs = monotonicMs;
-    this.#inFlightMax = inFlightMax === 0 ? Infinity : inFlightMax;
+    const whole = inFlightMax === 0 ? Infinity : inFlightMax;
+    this.#ceiling = { whole, share: Math.ceil(whole / workers) };
+  }
+
+  /** Among so many the limits are divided. */
+  get workers(): number {
+    return this.#workers;
   }
 
   /** Tenants in memory. */
@@ -77,10 +92,11 @@ export class TenantLimits {
   enter(keyspace: KeyspaceName, tenant: TenantId): TenantShare | TenantRefusal {
     const share = this.#share(keyspace, tenant);
     const { rule } = share;
-    if (share.inFlight >= this.#inFlightMax) return tooMany(this.#inFlightMax);
-    if (share.inFlight + share.tunnels >= rule.inFlightMax) return tooMany(rule.inFlightMax);
+    if (share.inFlight >= this.#ceiling.share) return tooMany(this.#ceiling.whole);
+    if (share.inFlight + share.tunnels >= rule.inFlightMax)
+      return tooMany(rule.whole.inFlightMax ?? rule.inFlightMax);
     const waitMs = this.#takeToken(share);
-    if (waitMs > 0) return { reason: "rate", limit: rule.perMs * 1000, waitMs };
+    if (waitMs > 0) return tooFast(rule, waitMs);
     share.inFlight += 1;
     return share;
   }
@@ -93,9 +109,10 @@ export class TenantLimits {
   enterTunnel(keyspace: KeyspaceName, tenant: TenantId): TenantShare | TenantRefusal {
     const share = this.#share(keyspace, tenant);
     const { rule } = share;
-    if (share.inFlight + share.tunnels >= rule.inFlightMax) return tooMany(rule.inFlightMax);
+    if (share.inFlight + share.tunnels >= rule.inFlightMax)
+      return tooMany(rule.whole.inFlightMax ?? rule.inFlightMax);
     const waitMs = this.#takeToken(share);
-    if (waitMs > 0) return { reason: "rate", limit: rule.perMs * 1000, waitMs };
+    if (waitMs > 0) return tooFast(rule, waitMs);
     share.tunnels += 1;
     return share;
   }
@@ -175,15 +192,21 @@ const tooMany = (limit: number): TenantRefusal => ({
   waitMs: undefined,
 });
 
+const tooFast = ({ whole, perMs }: Rule, waitMs: number): TenantRefusal => ({
+  reason: "rate",
+  limit: whole.perSecond ?? perMs * 1000,
+  waitMs,
+});
+
 const filled = ({ tokens, atMs, rule: { perMs, burst } }: TenantShare, nowMs: number): number =>
   burst === Infinity ? Infinity : Math.min(burst, tokens + (nowMs - atMs) * perMs);
 
 function ruleOf(whole: TenantLimit | undefined, workers: number): Rule {
   if (whole === undefined) return noRule;
   const { inFlightMax = Infinity, perSecond, burst } = shareOfLimit(whole, workers);
-  if (perSecond === undefined) return { ...noRule, inFlightMax };
+  if (perSecond === undefined) return { ...noRule, inFlightMax, whole };
   return {
-    inFlightMax,
+    ...{ inFlightMax, whole },
     perMs: perSecond / 1000,
     burst: burst ?? Math.max(1, Math.ceil(perSecond)),
   };

@@ -2,6 +2,14 @@
 import type { ErrorCode } from "../../contract/errors.ts";
 import type { LogFields } from "../../runtime/log.ts";
 
+type Shedding = {
+  readonly level: number;
+  /** Of the event loop. */
+  readonly lateMs: number;
+  /** Requests. */
+  readonly underWay: number;
+};
+
 export type RouterEvents = {
   "router.started": {
     readonly id: string;
@@ -21,6 +29,9 @@ export type RouterEvents = {
   /** An endpoint that is not whom its certificate should name, or does not take ours. */
   "tls.failed": { readonly endpoint: string; readonly reason: string };
   "router.draining": { readonly graceMs: number };
+  /** The least important requests are refused from now on, or no more. `level`: as in the metric `shed_level`. */
+  "shedding.began": Shedding;
+  "shedding.ended": Shedding;
   "router.stopped": { readonly id: string };
   /** The address is shared, and this setting of the host is not 1: an end may reset who waits to connect. */
   "router.queue-not-migrated": { readonly setting: string };

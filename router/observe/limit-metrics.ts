@@ -54,7 +54,7 @@ export type LimitGauged = {
   readonly registry: Metrics;
   readonly endpoints: Pick<Endpoints, "load">;
   readonly cells: Pick<CellGuards, "load">;
-  readonly overload: Pick<Overload, "inFlight" | "level">;
+  readonly overload: Pick<Overload, "inFlight" | "level" | "lateMs">;
   readonly tenants: Pick<TenantLimits, "size">;
   readonly table: () => TableState | undefined;
 };
@@ -101,6 +101,12 @@ export function addLimitGauges({
     name("shed_level"),
     "0: nobody is refused; 1: low; 2: also normal; 3: also high priority.",
     () => overload.level,
+    "max",
+  );
+  registry.gaugeFrom(
+    name("event_loop_late_seconds"),
+    "How late the event loop was a moment ago; 0 without requests, or where nobody looks.",
+    () => overload.lateMs / 1000,
     "max",
   );
   registry.gaugeFrom(

@@ -31,6 +31,10 @@ export class RequestRecord {
   revision: number | undefined;
   upstream: string | undefined;
   attempt = 0;
+  /** An endpoint was given more than a wait for a seat: what it ends with is the cell's. */
+  asked: boolean = false;
+  /** Its client's own deadline was over before any endpoint was asked: no cell's failure. */
+  hasty: boolean = false;
   status = 0;
   bytesIn = 0;
   bytesOut = 0;
@@ -120,7 +124,7 @@ export class RequestRecord {
   }
 
   count(metrics: RouterMetrics, endedMs: number): void {
-    const cell = this.cell ?? this.target;
+    const cell = this.hasty ? noCell : (this.cell ?? this.target);
     const code_class = classLabel(this.status);
     metrics.requests.inc({ cell, method: methodLabel(this.method), code_class });
     metrics.duration.observe((endedMs - this.startedMs) / 1000, { cell, code_class });
