@@ -1,6 +1,6 @@
 /**
  * The one door from the CLI to the other rooms: each process of the fleet is started by its room's
- * `run.ts`, which ends in its own order when it is told to.
+ * `run.ts`, which ends in its own order when it is told to. Of the router's settings it knows the defaults.
  */
 import { systemClock } from "../runtime/clock.ts";
 import type { RawFlags } from "./process-flags.ts";

@@ -106,11 +106,18 @@ describe("settings", () => {
 test.each([
   ["{", /t.json is wrong/],
   ['{"cells":{"A!":{"endpoints":["http://x"]}}}', /cells.A!: must be/],
-  ['{"cells":{},"tenants":{"acme":"a"}}', /tenants.acme: there is no cell a/],
+  [
+    '{"cells":{"b":{"endpoints":["http://x"]}},"tenants":{"acme":"a"}}',
+    /tenants.acme: there is no cell a/,
+  ],
   ['{"cells":{"a":{"endpoints":["http://x"]}},"tenants":{"a/b":"a"}}', /tenants.a\/b: must be/],
-  ['{"cells":{},"passThrough":"a"}', /passThrough: there is no cell a/],
+  [
+    '{"cells":{"b":{"endpoints":["http://x"]}},"passThrough":"a"}',
+    /passThrough: there is no cell a/,
+  ],
   ['{"cells":{"a":{"endpoints":[]}}}', /cells.a/],
   ['{"cells":{"a":{"endpoints":["file:///x"]}}}', /cells.a/],
+  ['{"cells":{}}', /cells: needs at least one cell/],
   ['{"cells":{},"surprise":1}', /surprise/],
 ])("the static table %s is refused", (text, reason) => {
   expect(problemsOf(() => parseStaticTable("t.json", text, 1))).toMatch(reason);
