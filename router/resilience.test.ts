@@ -340,7 +340,7 @@ test("a deadline ends a wait for a seat, at the endpoint and at the cell", async
 test("too much to do: the least important are refused first, critical ones at the ceiling alone", async () => {
   const hanging = await startHanging();
   const priority = (one: string) => ({ pathPrefix: `/${one}`, service: "default", priority: one });
-  const { router } = await bench.startStatic(
+  const { router, lines } = await bench.startStatic(
     {
       cells: { a: { endpoints: [hanging.url] } },
       tenants: { acme: "a" },
@@ -373,6 +373,12 @@ test("too much to do: the least important are refused first, critical ones at th
     metric(router, name(`shed_total{priority="${one}"}`)),
   );
   expect(await Promise.all(shed)).toEqual([1, 1, 1, 1]);
+  expect(await metric(router, name("event_loop_late_seconds"))).toBe(0);
+  const told = lines.filter(({ event }) => event.startsWith("shedding."));
+  expect(told).toMatchObject([
+    { event: "shedding.began", level: 1, underWay: 14 },
+    { event: "shedding.ended", level: 0, underWay: 11 },
+  ]);
 });
 
 test("an endpoint that closes idle connections costs no GET, and no POST is sent twice", async () => {

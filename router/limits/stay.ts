@@ -75,7 +75,7 @@ export class Stay {
   }
 
   /** Throws TENANT_LIMITED. Only for tenants that the table knows: others would fill the memory. */
-  enterTenant(subject: Subject, placed: Placed): void {
+  enterTenant(subject: Subject, placed: Pick<Placed, "route">): void {
     if (subject.kind !== "tenant" || placed.route === undefined) return;
     const entered = this.#limits.tenants.enter(subject.keyspace, subject.tenant);
     if ("reason" in entered) throw limited(this.#limits, entered);
