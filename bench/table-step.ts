@@ -119,7 +119,7 @@ async function read(): Promise<void> {
   const { table, ms } = await restore(file);
   print("read from the signed snapshot", seconds(ms), peak());
   const start = performance.now();
-  await file.keepImage(table);
+  await file.keepCopies(table);
   print("image written", seconds(performance.now() - start));
   await file.close();
 }

@@ -10,6 +10,8 @@ export const tableRefusalReasons = [
   "older",
   "corrupt",
   "unsigned",
+  "unreadable",
+  "missing",
 ] as const;
 export type TableRefusalReason = (typeof tableRefusalReasons)[number];
 

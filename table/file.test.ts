@@ -1,23 +1,12 @@
 /** The table on disk: back after a restart, and refused when it is not what was written. */
-import {
-  appendFile,
-  mkdir,
-  mkdtemp,
-  readdir,
-  readFile,
-  rm,
-  rmdir,
-  writeFile,
-} from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { appendFile, mkdir, readdir, readFile, rm, rmdir, writeFile } from "node:fs/promises";
+import { describe, expect, test, vi } from "vitest";
 import { hashAlias } from "../contract/alias.ts";
 import { defaultKeyspace, parseTenantId } from "../contract/ids.ts";
 import type { AliasGroup } from "../contract/routing-table.ts";
-import type { TableState } from "../contract/table-state.ts";
 import { must } from "../runtime/assert.ts";
 import { createVerifier } from "../runtime/signing.ts";
+import { createTableFolder } from "./file.fixture.ts";
 import { TableFile } from "./file.ts";
 import { readSnapshot } from "./read.ts";
 import { deltaOf, keys, otherSigner, snapshotOf, tableOf } from "./table.fixture.ts";
@@ -26,40 +15,11 @@ import { deltaOf, keys, otherSigner, snapshotOf, tableOf } from "./table.fixture
 vi.setConfig({ testTimeout: 30_000, hookTimeout: 30_000 });
 
 const verifier = createVerifier(keys.publicKeys);
-let dir = "";
-const path = (name: string) => join(dir, name);
-beforeEach(async () => {
-  dir = await mkdtemp(join(tmpdir(), "cellfleet-table-"));
-});
-afterEach(() => rm(dir, { recursive: true, force: true }));
-
-async function write(table: TableState): Promise<TableFile> {
-  const file = new TableFile(dir, verifier, [1, 2]);
-  await file.restore();
-  const writer = await file.beginSnapshot();
-  await writer.write(snapshotOf(table));
-  await writer.commit(table);
-  return file;
-}
-
-/** A snapshot at revision 5 and two deltas, written as a running router writes them. */
-async function writeSeven(): Promise<TableState> {
-  const table = tableOf(5, { acme: "a 1", globex: "b 1" });
-  const file = await write(table);
-  for (const upserts of [{ acme: "b 2" }, { initech: "a 1" }]) {
-    const delta = deltaOf(table, upserts);
-    expect(table.apply(JSON.parse(delta.body))).toBeUndefined();
-    await file.append(delta, table);
-  }
-  await file.close();
-  return table;
-}
+const { dir, path, write, writeSeven, restore } = createTableFolder();
 
 async function* from(bytes: Buffer) {
   yield bytes;
 }
-
-const restore = () => new TableFile(dir, verifier, [1, 2]).restore();
 
 describe("after a restart", () => {
   test("snapshot and journal together are the table that was served", async () => {
@@ -123,7 +83,7 @@ describe("after a restart", () => {
     const table = await writeSeven();
     const next = deltaOf(table, { hooli: "a 1" });
     await appendFile(path("journal.ndjson"), JSON.stringify(next).slice(0, 40));
-    const file = new TableFile(dir, verifier, [1, 2]);
+    const file = new TableFile(dir(), verifier, [1, 2]);
     const restored = await file.restore();
     if (restored.kind !== "restored") throw new Error("refused");
     restored.table.apply(JSON.parse(next.body));
@@ -136,7 +96,7 @@ describe("after a restart", () => {
     const table = await writeSeven();
     const file = await write(table);
     await file.close();
-    expect(await readdir(dir)).not.toContain("journal.ndjson");
+    expect(await readdir(dir())).not.toContain("journal.ndjson");
     expect(await restore()).toMatchObject({ kind: "restored", table: { revision: 7 } });
   });
 
@@ -193,7 +153,7 @@ describe("after a restart", () => {
     await file.append(delta, table);
     expect(await written()).toBe(start - 3_599_000);
     await file.close();
-    const again = new TableFile(dir, verifier, [1, 2]);
+    const again = new TableFile(dir(), verifier, [1, 2]);
     await again.restore();
     expect(again.heardAtMs).toBe(start - 3_599_000);
   });
@@ -222,43 +182,60 @@ describe("a file is refused that", () => {
     [
       "has one changed tenant",
       "corrupt",
+      7,
       () => edit("table.ndjson", (text) => text.replace("globex", "globez")),
     ],
     [
       "has one changed digit in its head",
       "corrupt",
+      7,
       () => edit("table.ndjson", (text) => text.replace('"revision":5', '"revision":9')),
     ],
-    ["is cut off in a line", "corrupt", () => edit("table.ndjson", (text) => text.slice(0, -10))],
+    [
+      "is cut off in a line",
+      "corrupt",
+      7,
+      () => edit("table.ndjson", (text) => text.slice(0, -10)),
+    ],
     [
       "is cut off between lines",
       "corrupt",
+      7,
       () =>
         edit("table.ndjson", (text) => text.slice(0, text.lastIndexOf("\n", text.length - 2) + 1)),
     ],
-    ["is empty", "corrupt", () => edit("table.ndjson", () => "")],
-    ["goes on behind its end", "corrupt", () => edit("table.ndjson", (text) => `${text}{}\n`)],
-    ["is noise", "corrupt", () => edit("table.ndjson", () => "\u0000\u0001\n")],
+    ["is empty", "corrupt", 7, () => edit("table.ndjson", () => "")],
+    ["goes on behind its end", "corrupt", 7, () => edit("table.ndjson", (text) => `${text}{}\n`)],
+    ["is noise", "corrupt", 7, () => edit("table.ndjson", () => "\u0000\u0001\n")],
     [
       "has a changed journal",
       "unsigned",
+      6,
       () => edit("journal.ndjson", (text) => text.replace("initech", "initecj")),
     ],
     [
       "has a journal with a gap",
       "corrupt",
+      5,
       () => edit("journal.ndjson", (text) => text.slice(text.indexOf("\n") + 1)),
     ],
-    ["has noise in its journal", "corrupt", () => edit("journal.ndjson", (text) => `x\n${text}`)],
+    [
+      "has noise in its journal",
+      "corrupt",
+      7,
+      () => edit("journal.ndjson", (text) => `x\n${text}`),
+    ],
     [
       "lost the end of its journal",
       "older",
+      null,
       () => edit("journal.ndjson", (text) => text.slice(0, text.indexOf("\n") + 1)),
     ],
-    ["lost its journal", "older", () => rm(path("journal.ndjson"))],
+    ["lost its journal", "older", null, () => rm(path("journal.ndjson"))],
     [
       "was replaced by an older one",
       "older",
+      null,
       () =>
         writeFile(path("table.ndjson"), snapshotOf(tableOf(3, { acme: "a 1" }))).then(() =>
           rm(path("journal.ndjson")),
@@ -267,19 +244,47 @@ describe("a file is refused that", () => {
     [
       "is signed by somebody else",
       "unsigned",
+      7,
       () => writeFile(path("table.ndjson"), snapshotOf(tableOf(9, { acme: "a 1" }), otherSigner)),
     ],
     [
       "is of another fleet",
       "other-fleet",
+      null,
       () => writeFile(path("table.ndjson"), snapshotOf(tableOf(9, {}, {}, "fleet-2"))),
     ],
-  ])("%s", async (_name, reason, damage) => {
+    ["is gone", "missing", 7, () => rm(path("table.ndjson"))],
+    [
+      "is a folder",
+      "unreadable",
+      7,
+      () => rm(path("table.ndjson")).then(() => mkdir(path("table.ndjson"))),
+    ],
+    [
+      "has a folder in its journal's place",
+      "unreadable",
+      5,
+      () => rm(path("journal.ndjson")).then(() => mkdir(path("journal.ndjson"))),
+    ],
+  ])("%s", async (name, reason, serves, damage) => {
     await writeSeven();
     await damage();
-    const before = await readdir(dir);
+    const before = await readdir(dir());
+    const restored = await restore();
+    if (serves === null) expect(restored).toMatchObject({ kind: "refused", reason });
+    else {
+      const damaged = { reason, text: expect.stringContaining(`revision ${serves} serves on`) };
+      expect(restored).toMatchObject({ kind: "restored", damaged, table: { revision: serves } });
+      expect(restored).toMatchObject({
+        damaged: { text: expect.stringContaining("revision 7 was served before") },
+      });
+    }
+    expect(await readdir(dir())).toEqual(before);
+    const isOfJournal = name.includes("journal");
+    if (serves === null || isOfJournal) return;
+    // A snapshot that stands alone is refused as before.
+    await rm(path("table.previous.ndjson"));
     expect(await restore()).toMatchObject({ kind: "refused", reason });
-    expect(await readdir(dir)).toEqual(before);
   });
 
   test("stands in the way of nothing: it is kept aside when a good table comes", async () => {
@@ -291,8 +296,9 @@ describe("a file is refused that", () => {
       await file.close();
     }
     expect(await readFile(path("table.ndjson.refused-1"), "utf8")).toBe(bad);
-    expect((await readdir(dir)).sort()).toEqual([
+    expect((await readdir(dir())).sort()).toEqual([
       ...["journal.ndjson.refused-1", "seen.json", "table.ndjson", "table.ndjson.refused-1"],
+      "table.previous.ndjson",
     ]);
     expect(await restore()).toMatchObject({ kind: "restored", table: { revision: 9 } });
   });

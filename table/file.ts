@@ -3,51 +3,27 @@
  * appended and synced one by one, so that a small change of a large table costs a small write. When
  * the journal has grown large, the follower asks for a new snapshot and the journal starts again.
  *
- * What must always be true: what is read back was signed by the control plane, is whole, and is not
- * older than what was served from here before (`seen.json` remembers). A file that fails this is
- * refused with a reason and never overwritten: it is kept aside before a good one takes its place.
+ * What must always be true: what is read back was signed by the control plane (`restore.ts`). A file that
+ * fails this is refused with a reason and never overwritten: it is kept aside before a good one takes
+ * its place. There are always two: the snapshot that is replaced is kept with its journal, and of the
+ * first one there is a copy, so that one flipped bit cannot take the last good table away.
  *
  * Of a large table there is an image, too (`image-file.ts`), made of the signed files and read in their
  * place because it is there in a moment. It is gone before a snapshot takes the place of what it was
  * made from; when it is refused, the signed files are read.
  */
-import { createReadStream } from "node:fs";
-import {
-  type FileHandle,
-  mkdir,
-  open,
-  readFile,
-  rename,
-  rm,
-  stat,
-  truncate,
-} from "node:fs/promises";
+import { copyFile, type FileHandle, mkdir, open, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { z } from "zod";
 import type { HashKey } from "../contract/half-sip-hash.ts";
-import {
-  deltaBodySchema,
-  type SignedDelta,
-  signedDeltaSchema,
-  snapshotHeadSchema,
-} from "../contract/routing-table.ts";
-import { TableState } from "../contract/table-state.ts";
-import { signaturePurposes, type Verifier } from "../runtime/signing.ts";
+import type { SignedDelta } from "../contract/routing-table.ts";
+import type { TableState } from "../contract/table-state.ts";
+import type { Verifier } from "../runtime/signing.ts";
 import { exists, syncFolder } from "./durable.ts";
-import { readImage, writeImage } from "./image-file.ts";
+import { writeImage } from "./image-file.ts";
 import type { ImageKey } from "./image-key.ts";
-import { parseJson } from "./parse-json.ts";
-import { lineBytesMax, readSnapshot } from "./read.ts";
-
-export type FileProblem = {
-  readonly kind: "refused";
-  readonly reason: "corrupt" | "unsigned" | "invalid" | "other-fleet" | "older";
-  readonly text: string;
-};
-export type Restored =
-  | { readonly kind: "restored"; readonly table: TableState }
-  | FileProblem
-  | { readonly kind: "absent" };
+import type { FileProblem } from "./problem.ts";
+import { findTable, type Restored, snapshotBytes } from "./restore.ts";
+import { readSeen, writeSeen, writtenAtMs } from "./seen.ts";
 
 export type ImageOptions = {
   readonly key: ImageKey;
@@ -58,13 +34,6 @@ const imageTenantsMin = 10_000;
 /** The journal may go on beyond an image by this, or by its share of the snapshot if that is more. */
 const imageLagBytesMin = 1024 * 1024;
 const imageLagShare = 1 / 64;
-
-const seenSchema = z.object({
-  fleet: z.string(),
-  revision: z.number().int().min(0),
-  /** By this machine's clock; absent in what an earlier release wrote. */
-  heardAtMs: z.number().min(0).optional(),
-});
 
 /** So often the time of an answer is written down: by so much the age after a restart may be too high. */
 const heardEveryMs = 10_000;
@@ -90,6 +59,10 @@ export class TableFile {
   #broken: boolean = false;
   /** What lies there was refused: it is kept aside before anything is written. */
   #refused: boolean = false;
+  #previousRefused: boolean = false;
+  #storedRevision = 0;
+  #copyJob: Promise<void> | undefined;
+  #copyTried: boolean = false;
 
   constructor(dir: string, verifier: Verifier, hashKey: HashKey, image?: ImageOptions) {
     this.#dir = dir;
@@ -106,6 +79,11 @@ export class TableFile {
   /** The fleet that this folder belongs to, once a table of it has been written. */
   get fleet(): string | undefined {
     return this.#fleet;
+  }
+
+  /** What the next process would find here; 0: nothing. */
+  get storedRevision(): number {
+    return this.#storedRevision;
   }
 
   /** When the control plane last answered, as far as is written; undefined when nothing ever was. */
@@ -125,22 +103,48 @@ export class TableFile {
     await this.#remember(table);
   }
 
-  /** `image`: why it was not read, when it was there. */
-  async restore(): Promise<Restored & { readonly image?: FileProblem }> {
+  /** `image` and `memory`: why they were not read, when they were there. Throws only for a new folder. */
+  async restore(): Promise<
+    Restored & { readonly image?: FileProblem; readonly memory?: FileProblem }
+  > {
     await mkdir(this.#dir, { recursive: true, mode: 0o700 });
-    const seen = await this.#seen();
+    const read = await readSeen(this.#dir);
+    const memory = read !== undefined && "kind" in read ? read : undefined;
+    const seen = read === undefined || "kind" in read ? undefined : read;
     this.#fleet = seen?.fleet;
-    this.#heardAtMs = seen?.heardAtMs ?? (await this.#writtenAtMs());
-    const image = await this.#restoreImage();
-    if (image.kind === "restored") return image;
-    this.#imagedBytes = undefined;
-    const restored = await this.#read();
-    this.#refused = restored.kind === "refused";
-    return image.kind === "refused" ? { ...restored, image } : restored;
+    this.#heardAtMs = seen?.heardAtMs ?? (await writtenAtMs(this.#dir));
+    const [dir, verifier, hashKey] = [this.#dir, this.#verifier, this.#hashKey];
+    const found = await findTable({ dir, verifier, hashKey, imageKey: this.#image?.key }, seen);
+    const { restored, image } = found;
+    this.#snapshotBytes = (await snapshotBytes(dir)) ?? 0;
+    this.#journalBytes = found.journalBytes;
+    this.#imagedBytes = found.imagedBytes;
+    this.#refused = found.isRefused;
+    this.#previousRefused = found.isPreviousRefused;
+    // What is damaged is followed by a snapshot, never by another change.
+    this.#broken = restored.kind !== "restored" || restored.damaged !== undefined;
+    this.#storedRevision = restored.kind === "restored" ? restored.table.revision : 0;
+    return {
+      ...restored,
+      ...(image === undefined ? {} : { image }),
+      ...(memory === undefined ? {} : { memory }),
+    };
   }
 
-  /** If it is time for a new one. One at a time; the table may move on meanwhile. */
-  async keepImage(table: TableState): Promise<void> {
+  /**
+   * The second copy, if there is none, and the image, if it is time for a new one. One at a time; the
+   * table may move on meanwhile.
+   */
+  async keepCopies(table: TableState): Promise<void> {
+    if (!this.#copyTried && !this.#broken && !this.#refused) {
+      this.#copyTried = true;
+      this.#copyJob = this.#keepSecond();
+      await this.#copyJob;
+    }
+    await this.#keepImage(table);
+  }
+
+  async #keepImage(table: TableState): Promise<void> {
     const image = this.#image;
     if (image === undefined || !this.#isImageDue()) return;
     if (table.size < (image.tenantsMin ?? imageTenantsMin)) return;
@@ -191,38 +195,84 @@ export class TableFile {
       throw error;
     }
     this.#journalBytes += line.length;
+    this.#storedRevision = table.revision;
     await this.#remember(table);
   }
 
   async close(): Promise<void> {
+    await this.#copyJob?.catch(() => {});
     await this.#imageJob?.catch(() => {});
     const journal = this.#journal;
     this.#journal = undefined;
     await journal?.close();
   }
 
-  /** A crash before the journal is gone leaves deltas that the snapshot contains; they are passed over. */
+  /**
+   * A crash between any two steps leaves files that lead to the old table or to the new one: the journal
+   * is the last to move, and what it has and the new snapshot contains is passed over.
+   */
   async #replace(path: string, table: TableState, bytes: number): Promise<void> {
     await this.close();
-    if (this.#refused) await this.#keepAside();
+    this.#broken = true;
+    const current = this.#path("table.ndjson");
     // First: of the same revision it could be the very table that had drifted.
     await rm(this.#path("table.image"), { force: true });
-    await rename(path, this.#path("table.ndjson"));
-    await rm(this.#path("journal.ndjson"), { force: true });
+    if (this.#previousRefused) {
+      await this.#keepAside("table.previous.ndjson");
+      await this.#keepAside("journal.previous.ndjson");
+    }
+    if (this.#refused) {
+      await this.#keepAside("table.ndjson");
+      await rename(path, current);
+      await this.#keepAside("journal.ndjson");
+    } else {
+      await this.#turnOver(path);
+    }
     await syncFolder(this.#dir);
     this.#imagedBytes = undefined;
     this.#refused = false;
+    this.#previousRefused = false;
     this.#broken = false;
     this.#snapshotBytes = bytes;
     this.#journalBytes = 0;
+    this.#storedRevision = table.revision;
     await this.#remember(table);
+    this.#copyTried = true;
+    await this.#keepSecond();
   }
 
-  async #keepAside(): Promise<void> {
-    for (const name of ["table.ndjson", "journal.ndjson"]) {
-      const path = this.#path(name);
-      if (await exists(path)) await rename(path, await this.#freeName(`${name}.refused`));
+  /** The snapshot that was served from becomes the one before, its journal goes with it. */
+  async #turnOver(fresh: string): Promise<void> {
+    const current = this.#path("table.ndjson");
+    if (await exists(current)) {
+      await rm(this.#path("journal.previous.ndjson"), { force: true });
+      await rename(current, this.#path("table.previous.ndjson"));
     }
+    await rename(fresh, current);
+    const journal = this.#path("journal.ndjson");
+    if (await exists(journal)) await rename(journal, this.#path("journal.previous.ndjson"));
+  }
+
+  /** Of a first snapshot, or one that an earlier release wrote. A link would share each flipped bit. */
+  async #keepSecond(): Promise<void> {
+    const previous = this.#path("table.previous.ndjson");
+    if (await exists(previous)) return;
+    const fresh = `${previous}.new`;
+    try {
+      await copyFile(this.#path("table.ndjson"), fresh);
+      const file = await open(fresh, "r+");
+      await file.sync().finally(() => file.close());
+    } catch (error) {
+      await rm(fresh, { force: true });
+      throw error;
+    }
+    await rename(fresh, previous);
+    await syncFolder(this.#dir);
+  }
+
+  async #keepAside(name: string): Promise<void> {
+    const path = this.#path(name);
+    if (await exists(path)) await rename(path, await this.#freeName(`${name}.refused`));
   }
 
   async #freeName(wanted: string): Promise<string> {
@@ -239,131 +289,12 @@ export class TableFile {
     return this.#journalBytes - this.#imagedBytes > lagMax;
   }
 
-  async #restoreImage(): Promise<Restored> {
-    if (this.#image === undefined) return { kind: "absent" };
-    const read = await readImage(this.#path("table.image"), this.#image.key);
-    if (read.kind !== "image") return read;
-    const table = TableState.fromShared(read.shared, true);
-    const imaged = table.revision;
-    const snapshot = await this.#snapshotRevision();
-    if (snapshot !== undefined && snapshot > imaged) {
-      return refused("older", `the image is at revision ${imaged}, the snapshot at ${snapshot}`);
-    }
-    this.#imagedBytes = 0;
-    const problem = (await this.#replay(table)) ?? (await this.#compareSeen(table));
-    if (problem !== undefined) return problem;
-    // Without a good snapshot beside it the image is all there is: another one is asked for.
-    this.#broken = snapshot === undefined;
-    this.#refused = snapshot === undefined;
-    return { kind: "restored", table };
-  }
-
-  /** As its head says, which nobody has verified: good for a comparison. Undefined: there is no such head. */
-  async #snapshotRevision(): Promise<number | undefined> {
-    const path = this.#path("table.ndjson");
-    if (!(await exists(path))) return undefined;
-    this.#snapshotBytes = (await stat(path)).size;
-    const chunks: Buffer[] = [];
-    for await (const chunk of createReadStream(path, { end: lineBytesMax })) {
-      chunks.push(Buffer.from(chunk));
-      if (chunk.includes(10)) break;
-    }
-    const [line = ""] = Buffer.concat(chunks).toString("utf8").split("\n", 1);
-    return snapshotHeadSchema.safeParse(parseJson(line)).data?.revision;
-  }
-
-  async #read(): Promise<Restored> {
-    const path = this.#path("table.ndjson");
-    if (!(await exists(path))) return { kind: "absent" };
-    this.#snapshotBytes = (await stat(path)).size;
-    const table = await readSnapshot(createReadStream(path), this.#verifier, this.#hashKey);
-    if ("kind" in table) return table;
-    const problem = (await this.#replay(table)) ?? (await this.#compareSeen(table));
-    return problem ?? { kind: "restored", table };
-  }
-
-  /** Deltas that the snapshot contains already are passed over: a crash may leave them. */
-  async #replay(table: TableState): Promise<FileProblem | undefined> {
-    const path = this.#path("journal.ndjson");
-    if (!(await exists(path))) return undefined;
-    const text = await readFile(path, "utf8");
-    const whole = text.lastIndexOf("\n") + 1;
-    for (const line of text.slice(0, whole).split("\n")) {
-      const said = line === "" ? undefined : this.#applyLine(line, table);
-      if (said === "passed" && this.#imagedBytes !== undefined) {
-        this.#imagedBytes += Buffer.byteLength(line) + 1;
-      } else if (said !== undefined && said !== "passed") return said;
-    }
-    this.#journalBytes = Buffer.byteLength(text.slice(0, whole));
-    // A line without its end was being written at a crash, and was never acknowledged.
-    if (whole < text.length) await truncate(path, this.#journalBytes);
-    return undefined;
-  }
-
-  /** What is passed over is not believed either, so its signature does not matter. */
-  #applyLine(line: string, table: TableState): FileProblem | "passed" | undefined {
-    const delta = signedDeltaSchema.safeParse(parseJson(line));
-    if (!delta.success) return refused("corrupt", "a line of the journal is no signed delta");
-    const { body, keyId, signature } = delta.data;
-    const parsed = deltaBodySchema.safeParse(parseJson(body));
-    if (parsed.success && parsed.data.to <= table.revision) return "passed";
-    if (!this.#verifier.verify(signaturePurposes.delta, body, keyId, signature)) {
-      return refused("unsigned", `no trusted key ${keyId} has signed a line of the journal`);
-    }
-    if (!parsed.success) return refused("invalid", "a signed delta does not fit the contract");
-    const problem = table.apply(parsed.data);
-    return (
-      problem && refused("corrupt", `the journal does not follow the snapshot: ${problem.text}`)
-    );
-  }
-
-  async #compareSeen(table: TableState): Promise<FileProblem | undefined> {
-    const seen = await this.#seen();
-    if (seen === undefined) return undefined;
-    const { fleet, revision } = seen;
-    if (fleet !== table.fleet) {
-      return refused(
-        "other-fleet",
-        `the file is of fleet ${table.fleet}, this process serves ${fleet}`,
-      );
-    }
-    return table.revision < revision
-      ? refused("older", `the file is at revision ${table.revision}, ${revision} was served before`)
-      : undefined;
-  }
-
-  /** Nothing is written here before an answer: without a note of its time, this is the best that is known. */
-  async #writtenAtMs(): Promise<number | undefined> {
-    for (const name of ["seen.json", "table.ndjson", "table.image"]) {
-      if (await exists(this.#path(name))) return (await stat(this.#path(name))).mtimeMs;
-    }
-    return undefined;
-  }
-
-  /** Without a readable memory there is nothing to compare with; signatures still hold. */
-  async #seen(): Promise<z.infer<typeof seenSchema> | undefined> {
-    const path = this.#path("seen.json");
-    if (!(await exists(path))) return undefined;
-    return seenSchema.safeParse(parseJson(await readFile(path, "utf8"))).data;
-  }
-
-  /**
-   * Not synced: an older memory after a power cut only weakens the comparison, and the file that it
-   * is compared with is synced itself.
-   */
   async #remember({ fleet, revision }: TableState): Promise<void> {
     this.#fleet = fleet;
     const heardAtMs = this.#heardAtMs;
     // Before the write: a disk that takes nothing is not asked with each answer.
     this.#heardWrittenAtMs = heardAtMs ?? 0;
-    const path = this.#path("seen.json");
-    const file = await open(`${path}.new`, "w", 0o600);
-    try {
-      await file.writeFile(`${JSON.stringify({ fleet, revision, heardAtMs })}\n`);
-    } finally {
-      await file.close();
-    }
-    await rename(`${path}.new`, path);
+    await writeSeen(this.#dir, { fleet, revision, heardAtMs });
   }
 
   #path(name: string): string {
@@ -376,9 +307,3 @@ export type SnapshotWriter = {
   readonly commit: (table: TableState) => Promise<void>;
   readonly discard: () => Promise<void>;
 };
-
-const refused = (reason: FileProblem["reason"], text: string): FileProblem => ({
-  kind: "refused",
-  reason,
-  text,
-});

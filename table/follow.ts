@@ -60,10 +60,15 @@ export type FollowedTable = {
    * disk; undefined before `start` when nobody ever heard from it.
    */
   readonly ageMs: () => number | undefined;
+  /** What the next process would find on the disk; 0: nothing. */
+  readonly storedRevision: () => number;
   readonly close: () => Promise<void>;
 };
 
-/** Resolves when what the disk had is read, be it nothing. Throws what the disk says to a new folder. */
+/**
+ * Resolves when what the disk had is read, be it nothing: what it does not give is refused, like what is
+ * damaged. Throws what the disk says to a new folder.
+ */
 export async function followTable(options: FollowTableOptions): Promise<FollowedTable> {
   const { clock, random, verifier, stateDir } = options;
   const onEvent = options.onEvent ?? (() => {});
@@ -93,6 +98,7 @@ export async function followTable(options: FollowTableOptions): Promise<Followed
       sync.start();
     },
     ageMs: () => sync?.ageMs ?? (heardMs === undefined ? undefined : clock.monotonicMs() - heardMs),
+    storedRevision: () => file.storedRevision,
     close: async () => {
       await sync?.close();
       await file.close();
@@ -129,15 +135,19 @@ async function restore(parts: {
   if (restored.image !== undefined) {
     onEvent({ ...restored.image, where: join(stateDir, "table.image") });
   }
+  if (restored.memory !== undefined) {
+    onEvent({ ...restored.memory, where: join(stateDir, "seen.json") });
+  }
   if (restored.kind === "absent") return;
   if (restored.kind === "refused") {
     onEvent({ ...restored, where: stateDir });
     return;
   }
-  const { table } = restored;
+  const { table, damaged } = restored;
+  if (damaged !== undefined) onEvent({ ...damaged, where: stateDir });
   store.replace(table, file.fleet);
   const ms = clock.monotonicMs() - startedMs;
   onEvent({ kind: "applied", by: "file", from: null, table, ms });
   // For the next start; this one need not wait for it.
-  file.keepImage(table).catch((error: unknown) => onEvent({ kind: "not-written", error }));
+  file.keepCopies(table).catch((error: unknown) => onEvent({ kind: "not-written", error }));
 }

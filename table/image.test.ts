@@ -65,7 +65,7 @@ async function writeSeven(): Promise<TableState> {
   await file.restore();
   await writeSnapshot(file, table);
   await move(file, table, { t1: "b 2" }, ["t2"]);
-  await file.keepImage(table);
+  await file.keepCopies(table);
   await move(file, table, { fresh: "c 1" }, ["t3"]);
   await file.close();
   return table;
@@ -108,7 +108,7 @@ test("what came from an image moves on, is shared, and is written again", async 
   expect(second.table.checksum).toBe(found.table.checksum);
   const again = open();
   await again.restore();
-  await again.keepImage(second.table);
+  await again.keepCopies(second.table);
   await again.close();
   await rm(path("journal.ndjson"));
   expect((await restored()).table.checksum).toBe(found.table.checksum);
@@ -248,7 +248,7 @@ describe("a process that ends at any moment leaves", () => {
     const file = open();
     await file.restore();
     await writeSnapshot(file, next);
-    await file.keepImage(next);
+    await file.keepCopies(next);
     await file.close();
     await keep("new");
     for (const name of Object.values(names)) await rm(path(name), { force: true });
@@ -271,21 +271,21 @@ test("a small table has no image, and a large one a new one only when its journa
   const small = new TableFile(dir, verifier, [1, 2], { key });
   await small.restore();
   await writeSnapshot(small, table);
-  await small.keepImage(table);
+  await small.keepCopies(table);
   expect(await readdir(dir)).not.toContain("table.image");
   await small.close();
   const file = open();
   await file.restore();
-  await file.keepImage(table);
+  await file.keepCopies(table);
   const written = await readFile(path("table.image"));
   await move(file, table, { t1: "b 2" });
-  await file.keepImage(table);
+  await file.keepCopies(table);
   expect(await readFile(path("table.image"))).toEqual(written);
   const all = Object.keys(many("a"));
   for (let nth = 0; nth < 30; nth += 1) {
     await move(file, table, Object.fromEntries(all.map((id) => [id, `c${nth} 3`])));
   }
-  await file.keepImage(table);
+  await file.keepCopies(table);
   expect((await readFile(path("table.image"))).equals(written)).toBe(false);
   await file.close();
   expect((await restored()).table.checksum).toBe(table.checksum);

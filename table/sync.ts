@@ -173,7 +173,7 @@ export class TableSync {
     onEvent({ kind: "applied", by: "delta", from, table, ms });
     // The next call acknowledges; what it acknowledges is on the disk, or the disk's trouble is told.
     await this.#toDisk(() => file.append(delta, table));
-    void this.#toDisk(() => file.keepImage(table));
+    void this.#toDisk(() => file.keepCopies(table));
     return "again";
   }
 
@@ -213,7 +213,7 @@ export class TableSync {
     onEvent({ kind: "applied", by: "snapshot", from, table, ms });
     if (copy === undefined) return;
     await this.#toDisk(() => copy.commit(table));
-    void this.#toDisk(() => file.keepImage(table));
+    void this.#toDisk(() => file.keepCopies(table));
   }
 
   /** Undefined when the disk does not take it: then the table is served without a copy. */
