@@ -114,15 +114,18 @@ function boundSession(session: ServerHttp2Session, { clock, limits }: Http2Optio
   const silent = clock.after(limits.headersMs, () => session.destroy(), { background: true });
   session.once("remoteSettings", () => silent.cancel());
   session.once("close", () => silent.cancel());
+  // Our own timer: that of a session (`setTimeout`) is not cleared at its end, and keeps it alive meanwhile.
   let streams = 0;
+  const idle = () => clock.after(limits.keepAliveMs, () => session.close(), { background: true });
+  let closing = idle();
   session.on("stream", (stream) => {
     streams += 1;
+    // A stream in flight has timers of its own.
+    closing.cancel();
     stream.once("close", () => {
       streams -= 1;
+      if (streams === 0 && !session.closed) closing = idle();
     });
   });
-  // A stream in flight has timers of its own.
-  session.setTimeout(limits.keepAliveMs, () => {
-    if (streams === 0) session.close();
-  });
+  session.once("close", () => closing.cancel());
 }
