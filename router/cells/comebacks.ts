@@ -17,7 +17,7 @@ export type Missing = {
 };
 
 /** Between two tries at one endpoint, and how far they are spread, so that routers do not fall into step. */
-export const comebackMs = 2000;
+const comebackMs = 2000;
 const spread = 0.25;
 
 export class Comebacks {
