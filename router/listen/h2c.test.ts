@@ -130,12 +130,22 @@ test("bodies stream in both directions, many streams at once", async () => {
 
 test.each([
   ["an unknown tenant", { "x-tenant-id": "nobody" }, 404, "TENANT_UNKNOWN"],
-  ["a host that contradicts the authority", { host: "globex.test" }, 400, "REQUEST_INVALID"],
+  [
+    "a host that contradicts the authority",
+    { ":authority": "acme.test", host: "globex.test" },
+    ...([400, "REQUEST_INVALID"] as const),
+  ],
   ["a tenant named twice", { "x-tenant-id": ["acme", "acme"] }, 400, "TENANT_CONFLICT"],
 ])("%s is refused", async (_name, wrong, status, code) => {
   const { session } = await start("http://127.0.0.1:1");
   const { headers } = await ask(session, wrong);
   expect(headers).toMatchObject({ ":status": status, "x-cellfleet-error": code });
+});
+
+test("a host without an authority is the authority", async () => {
+  const { session } = await start(await startApp((req, res) => void res.end(req.headers.host)));
+  const { headers, text } = await ask(session, { host: "globex.test" });
+  expect([headers[":status"], text]).toEqual([200, "globex.test"]);
 });
 
 test("an answer that the cell cuts off is a reset stream, and the session lives", async () => {
