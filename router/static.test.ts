@@ -215,7 +215,7 @@ describe("bad bytes", () => {
       "EXPECTATION_FAILED",
     ],
   ])("%s: the answer", async (_name, bytes, status, code) => {
-    const { router } = await start({ cells: {} });
+    const { router } = await start({ cells: { a: { endpoints: ["http://127.0.0.1:9"] } } });
     const { text } = await rawExchange(router.port, bytes);
     expect(text.startsWith(`HTTP/1.1 ${status} `)).toBe(true);
     expect(text).toMatch(new RegExp(`x-cellfleet-error: ${code}`));
