@@ -60,7 +60,8 @@ export function createThreadPlane(options: PlaneOptions): Plane {
       lifecycle.onClose("trust", () => trust.close());
       await trust.open();
     },
-    addGauges: ({ ageMs }) => addGauges({ ...serving, table: () => served.view()?.table, ageMs }),
+    addGauges: ({ ageMs, storedRevision }) =>
+      addGauges({ ...serving, table: () => served.view()?.table, ageMs, storedRevision }),
     open: async (lifecycle) => {
       const doors = await openDoors(serving, lifecycle);
       return { ...doors, restart: undefined, failed: new Promise<never>(() => {}) };

@@ -171,8 +171,7 @@ export class TableFile {
         await file.writeFile(chunk);
       },
       commit: async (table) => {
-        await file.sync();
-        await file.close();
+        await file.sync().finally(() => file.close());
         await this.#replace(path, table, bytes);
       },
       discard: async () => {
@@ -197,6 +196,11 @@ export class TableFile {
     this.#journalBytes += line.length;
     this.#storedRevision = table.revision;
     await this.#remember(table);
+  }
+
+  /** What is served now has no copy here: no change may be appended to what it does not follow. */
+  missed(): void {
+    this.#broken = true;
   }
 
   async close(): Promise<void> {

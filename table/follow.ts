@@ -11,7 +11,7 @@
  * What must always be true: nothing is believed that the control plane did not sign, nothing goes back
  * to an older revision, and no failure here ends the process: it serves what it has.
  */
-import { readFile } from "node:fs/promises";
+import { mkdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { CellError } from "../contract/errors.ts";
 import type { TableState } from "../contract/table-state.ts";
@@ -67,7 +67,7 @@ export type FollowedTable = {
 
 /**
  * Resolves when what the disk had is read, be it nothing: what it does not give is refused, like what is
- * damaged. Throws what the disk says to a new folder.
+ * damaged. Throws CONFIG_INVALID when there can be no such folder.
  */
 export async function followTable(options: FollowTableOptions): Promise<FollowedTable> {
   const { clock, random, verifier, stateDir } = options;
@@ -131,6 +131,11 @@ async function restore(parts: {
 }): Promise<void> {
   const { file, store, onEvent, clock, stateDir } = parts;
   const startedMs = clock.monotonicMs();
+  await mkdir(stateDir, { recursive: true, mode: 0o700 }).catch((cause: unknown) => {
+    throw new CellError("CONFIG_INVALID", `--state-dir ${stateDir} cannot be made a folder.`, {
+      cause,
+    });
+  });
   const restored = await file.restore();
   if (restored.image !== undefined) {
     onEvent({ ...restored.image, where: join(stateDir, "table.image") });

@@ -195,7 +195,12 @@ export class TableSync {
       );
     }
     const copy = await this.#openCopy();
-    const table = await readSnapshot(copied(response.body, copy), verifier, hashKey);
+    const table = await readSnapshot(copied(response.body, copy), verifier, hashKey).catch(
+      async (error: unknown) => {
+        await copy?.discard();
+        throw error;
+      },
+    );
     if ("kind" in table) {
       await copy?.discard();
       this.#refuse(table, "snapshot");
@@ -211,8 +216,8 @@ export class TableSync {
     this.#wantsSnapshot = false;
     const ms = clock.monotonicMs() - startedMs;
     onEvent({ kind: "applied", by: "snapshot", from, table, ms });
-    if (copy === undefined) return;
-    await this.#toDisk(() => copy.commit(table));
+    const isKept = copy !== undefined && (await this.#toDisk(() => copy.commit(table)));
+    if (!isKept) return file.missed();
     void this.#toDisk(() => file.keepCopies(table));
   }
 
@@ -222,15 +227,17 @@ export class TableSync {
     await this.#toDisk(async () => {
       copy = await this.#options.file.beginSnapshot();
     });
-    return copy;
+    return copy && untilFull(copy);
   }
 
-  async #toDisk(write: () => Promise<void>): Promise<void> {
+  async #toDisk(write: () => Promise<void>): Promise<boolean> {
     try {
       await write();
+      return true;
     } catch (error) {
       // A full disk must not stop changes: the table in memory is newer and is served.
       this.#options.onEvent({ kind: "not-written", error });
+      return false;
     }
   }
 
@@ -258,6 +265,25 @@ export class TableSync {
 }
 
 type Copy = Awaited<ReturnType<TableFile["beginSnapshot"]>>;
+
+/** A disk that is full in the middle must not keep the table from being read: it is told at the end. */
+function untilFull(copy: Copy): Copy {
+  let problem: unknown;
+  return {
+    write: async (chunk) => {
+      if (problem !== undefined) return;
+      await copy.write(chunk).catch((error: unknown) => {
+        problem = error;
+      });
+    },
+    commit: async (table) => {
+      if (problem === undefined) return copy.commit(table);
+      await copy.discard();
+      throw problem;
+    },
+    discard: copy.discard,
+  };
+}
 
 /** Each chunk goes to the copy before it is read. */
 async function* copied(

@@ -16,6 +16,8 @@ export type Gauged = {
   readonly table: () => TableState | undefined;
   /** Since the control plane last answered; undefined in static mode. */
   readonly ageMs: () => number | undefined;
+  /** What the next process would find; in static mode what is served, in a worker 0. */
+  readonly storedRevision: () => number;
 };
 
 type Row = readonly [Labels, number];
@@ -33,10 +35,11 @@ export function addGauges(parts: Gauged): void {
 }
 
 /** Workers serve from one table, so that each says the same of it. */
-function tableGauges({ registry, table, ageMs }: Gauged): void {
+function tableGauges({ registry, table, ageMs, storedRevision }: Gauged): void {
   const gauge = (rest: string, help: string, read: () => number) =>
     registry.gaugeFrom(name(rest), help, read, "max");
   gauge("table_revision", "Revision served.", () => table()?.revision ?? 0);
+  gauge("table_stored_revision", "Revision that a restart would find on the disk.", storedRevision);
   gauge("table_placements", "Placements in the table.", () => table()?.size ?? 0);
   gauge("table_aliases", "Names of tenants in the table.", () => table()?.aliasCount ?? 0);
   gauge("table_epoch_max", "Highest epoch seen.", () => table()?.epochMax ?? 0);

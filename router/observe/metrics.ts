@@ -72,6 +72,7 @@ export type RouterMetrics = LimitMetrics & {
   readonly tenantRequests: Counter;
   readonly tableApplied: Counter;
   readonly tableRefused: Counter;
+  readonly tableNotWritten: Counter;
   readonly syncs: Counter;
   readonly connected: Gauge;
 };
@@ -90,7 +91,7 @@ export const createRouterMetrics = (metrics: Metrics): RouterMetrics => ({
 
 type TableMetrics = Pick<
   RouterMetrics,
-  "tableApplied" | "tableRefused" | "syncs" | "connected" | "resolves"
+  "tableApplied" | "tableRefused" | "tableNotWritten" | "syncs" | "connected" | "resolves"
 >;
 
 function trafficMetrics(metrics: Metrics) {
@@ -200,6 +201,11 @@ function tableMetrics(metrics: Metrics): TableMetrics {
       name("table_refused_total"),
       "Tables, deltas and files refused, by reason.",
       presets("reason", tableRefusalReasons),
+    ),
+    tableNotWritten: metrics.counter(
+      name("table_not_written_total"),
+      "Tables, deltas and copies that the disk did not take; they are served from memory.",
+      [{}],
     ),
     syncs: metrics.counter(
       name("syncs_total"),

@@ -19,6 +19,8 @@ export type OpenedTable = {
   readonly follow: (adminUrl: string) => void;
   /** Since the control plane last answered; undefined in static mode. */
   readonly ageMs: () => number | undefined;
+  /** What a restart would find on the disk; in static mode what is served. */
+  readonly storedRevision: () => number;
   /** Static mode: reads the file again. A bad one is refused and logged. */
   readonly reload: () => Promise<void>;
   readonly close: () => Promise<void>;
@@ -58,6 +60,7 @@ async function openStatic(parts: TableParts, file: string): Promise<OpenedTable>
   return {
     follow: () => {},
     ageMs: () => undefined,
+    storedRevision: () => served.view()?.table.revision ?? 0,
     reload: async () => {
       try {
         await read();
@@ -97,6 +100,7 @@ async function openRemote(
       followed.start();
     },
     ageMs: followed.ageMs,
+    storedRevision: followed.storedRevision,
     reload: async () => {},
     close: followed.close,
   };
@@ -119,6 +123,7 @@ function onTableEvent({ log, metrics, served }: TableParts, event: TableEvent): 
       return;
     }
     case "not-written":
+      metrics.tableNotWritten.inc({});
       log.event("table.not-written", errorFields(event.error), "error");
       return;
     case "not-compacted":

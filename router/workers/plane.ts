@@ -65,8 +65,9 @@ export function createWorkersPlane(options: WorkersPlaneOptions): Plane {
       lifecycle.onClose("trust", () => trust.close());
       await trust.open();
     },
-    addGauges: ({ ageMs }) => {
-      addGauges({ ...carriesNothing, registry, table: () => served.view()?.table, ageMs });
+    addGauges: ({ ageMs, storedRevision }) => {
+      const table = () => served.view()?.table;
+      addGauges({ ...carriesNothing, registry, table, ageMs, storedRevision });
       addWorkerGauges(registry, conductor);
     },
     open: async (lifecycle) => {

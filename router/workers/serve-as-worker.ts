@@ -85,7 +85,7 @@ class ServingWorker {
   async open(): Promise<void> {
     const { endpoints, trust, served } = this.#serving;
     const table = () => served.view()?.table;
-    addGauges({ ...this.#serving, table, ageMs: () => undefined });
+    addGauges({ ...this.#serving, table, ageMs: () => undefined, storedRevision: () => 0 });
     this.#lifecycle.onClose("endpoints", () => endpoints.close());
     this.#lifecycle.onClose("trust", () => trust.close());
     await trust.open();
