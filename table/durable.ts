@@ -11,6 +11,9 @@ export async function exists(path: string): Promise<boolean> {
   }
 }
 
+export const isFolder = async (path: string): Promise<boolean> =>
+  (await exists(path)) && (await stat(path)).isDirectory();
+
 /** A file that was renamed is under its new name after a power cut only when this is done. */
 export async function syncFolder(path: string): Promise<void> {
   const folder = await open(path, "r");

@@ -18,7 +18,7 @@ import type { HashKey } from "../contract/half-sip-hash.ts";
 import type { SignedDelta } from "../contract/routing-table.ts";
 import type { TableState } from "../contract/table-state.ts";
 import type { Verifier } from "../runtime/signing.ts";
-import { exists, syncFolder } from "./durable.ts";
+import { exists, isFolder, syncFolder } from "./durable.ts";
 import { writeImage } from "./image-file.ts";
 import type { ImageKey } from "./image-key.ts";
 import type { FileProblem } from "./problem.ts";
@@ -249,6 +249,9 @@ export class TableFile {
   async #turnOver(fresh: string): Promise<void> {
     const current = this.#path("table.ndjson");
     if (await exists(current)) {
+      for (const name of ["table.previous.ndjson", "journal.previous.ndjson"]) {
+        if (await isFolder(this.#path(name))) await this.#keepAside(name);
+      }
       await rm(this.#path("journal.previous.ndjson"), { force: true });
       await rename(current, this.#path("table.previous.ndjson"));
     }

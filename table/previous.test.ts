@@ -1,5 +1,5 @@
 /** The second copy of the table on disk: what serves when the newest one is damaged or gone. */
-import { readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { describe, expect, test, vi } from "vitest";
 import { must } from "../runtime/assert.ts";
 import { createVerifier } from "../runtime/signing.ts";
@@ -67,6 +67,18 @@ describe("the one before", () => {
     await flip("table.ndjson");
     expect(await restore()).toMatchObject({ kind: "restored", table: { revision: 9 } });
   });
+
+  test.each([["table.previous.ndjson"], ["journal.previous.ndjson"]])(
+    "a folder in place of %s keeps no snapshot from being written",
+    async (name) => {
+      const table = await writeSeven();
+      await rm(path(name), { force: true });
+      await mkdir(path(name));
+      await (await write(table)).close();
+      await flip("table.ndjson");
+      expect(await restore()).toMatchObject({ kind: "restored", table: { revision: 7 } });
+    },
+  );
 
   test("what an earlier release wrote is copied once it serves", async () => {
     const table = await writeSeven();
