@@ -196,6 +196,27 @@ describe("an image is refused, and the signed files serve, when it", () => {
     expect(await open().restore()).toMatchObject({ kind: "refused", reason: "older" });
   });
 
+  test("stands alone serves, and the missing snapshot is told of", async () => {
+    await writeSeven();
+    await rm(path("table.ndjson"));
+    expect(await open().restore()).toMatchObject({
+      ...{ kind: "restored", table: { revision: 7 } },
+      damaged: { reason: "missing" },
+    });
+  });
+
+  test("leads to less than was served, when every signed file is damaged, serves all the same", async () => {
+    await writeSeven();
+    await rm(path("journal.ndjson"));
+    for (const name of ["table.ndjson", "table.previous.ndjson"]) {
+      const text = await readFile(path(name), "utf8");
+      await writeFile(path(name), text.slice(0, -10));
+    }
+    const found = await open().restore();
+    expect(found).toMatchObject({ kind: "restored", damaged: { reason: "corrupt" } });
+    expect(found.image).toMatchObject({ reason: "older" });
+  });
+
   test("is of another fleet", async () => {
     await writeSeven();
     await writeFile(path("seen.json"), JSON.stringify({ fleet: "fleet-2", revision: 1 }));
