@@ -138,7 +138,9 @@ describe("in observe", () => {
     });
     const stranger = JSON.parse((await ask(router.port, undefined)).text).headers;
     const internal = Object.keys(stranger).filter((name) => name.startsWith("x-cellfleet-"));
-    expect(new Set(internal)).toEqual(new Set(["x-cellfleet-cell", "x-cellfleet-nonce", "x-cellfleet-signature"]));
+    expect(new Set(internal)).toEqual(
+      new Set(["x-cellfleet-cell", "x-cellfleet-nonce", "x-cellfleet-signature"]),
+    );
     expect(await metric(router, 'cellfleet_router_confirmations_total{verdict="confirmed"}')).toBe(
       1,
     );

@@ -42,7 +42,7 @@ export function flagsOf(
   for (const name of (who && index.byTenant.get(`${who.keyspace}/${who.tenant}`)) ?? []) {
     names.add(name);
   }
-  return [...names].sort().join(",");
+  return [...names].sort((a, b) => (a < b ? -1 : 1)).join(",");
 }
 
 function buildIndex({ flags = {}, rings = {} }: TrafficPolicy): FlagIndex {
