@@ -216,3 +216,13 @@ describe("readiness", () => {
     await closed;
   });
 });
+
+test("a page in a browser cannot act on the admin port", async () => {
+  const { router } = await bench.startStatic({
+    cells: { a: { endpoints: ["http://127.0.0.1:9"] } },
+  });
+  const restart = (headers: Record<string, string>) =>
+    ask(router.adminPort, undefined, { method: "POST", path: "/workers/restart", headers });
+  expect((await restart({ origin: "http://evil.test" })).text).toMatch(/Pages of a browser/);
+  expect((await restart({})).text).toMatch(/serves in one thread/);
+});
