@@ -74,7 +74,7 @@ const cellNow = (id: string) => plane.get(`/v1/cells/${id}`, cellSchema);
 const healthy = (id: string) =>
   eventually(
     () => cellNow(id),
-    (cell) => cell.health === "healthy",
+    (cell) => cell.health === "healthy" && cell.state === "active",
   );
 
 async function run(path: string, body: object): Promise<void> {
