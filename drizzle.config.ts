@@ -3,6 +3,10 @@ import { defineConfig } from "drizzle-kit";
 
 export default defineConfig({
   dialect: "postgresql",
-  schema: ["./control-plane/store/schema.ts", "./control-plane/store/schema-adoption.ts"],
+  schema: [
+    "./control-plane/store/schema.ts",
+    "./control-plane/store/schema-adoption.ts",
+    "./control-plane/store/schema-moves.ts",
+  ],
   out: "./control-plane/store/migrations",
 });

@@ -48,10 +48,34 @@ export const serviceSchema = z.object({
   owner: z.string().max(100).optional(),
 });
 
-/** An application's data in a cell. `database` is a reference (`env:`, `file:`), never a secret. */
+/**
+ * What is told of a move, for data that PostgreSQL does not hold: `url` gets a POST, `command` is run by the
+ * control plane (only where its operator allows commands), both with the same JSON.
+ */
+export const storeHookSchema = z.union([
+  z.strictObject({
+    url: z.url({ protocol: /^https?$/ }).max(500),
+    timeoutMs: z.number().int().min(10).max(600_000).default(10_000),
+  }),
+  z.strictObject({
+    command: z.string().min(1).max(500),
+    timeoutMs: z.number().int().min(10).max(600_000).default(10_000),
+  }),
+]);
+export type StoreHook = z.infer<typeof storeHookSchema>;
+
+/**
+ * An application's data in a cell. `database` and `mover` are references (`env:`, `file:`, `exec:`), never
+ * secrets; `mover` logs in as the role that moves tenants (absent: nothing of this store can move).
+ * A store of kind `external` (Redis, object storage, search) moves by its `hook`, or says `ignore`.
+ */
 export const storeSchema = z.object({
+  kind: z.enum(["postgres", "external"]).optional(),
   database: z.string().min(1).max(200),
   keyColumn: z.string().min(1).max(63).default("tenant_id"),
+  mover: z.string().min(1).max(200).optional(),
+  hook: storeHookSchema.optional(),
+  ignore: z.boolean().optional(),
 });
 
 /**

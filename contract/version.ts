@@ -4,11 +4,12 @@
  * Raise `contractVersion` whenever a schema in this room changes; `tests/contract.golden.test.ts`
  * pins a hash of all of them, so that the wire cannot change by accident.
  */
-export const contractVersion = 3;
+export const contractVersion = 4;
 
 /** One line per version, newest last. */
 export const contractHistory = [
   "1: ids, errors, headers, routing table, cell protocol, control API, provider API",
   "2: stages of adopted cells, names of tenants, classes of routes, services behind agents, suspension, deletion, questions; absent fields mean what they meant in 1",
   "3: what routes ask for (any-cell, public, priority, deadline, fallback), limits of tenants, feature flags, tenants named by tokens, requests signed by routers; absent fields mean what they meant in 2",
+  "4: moves of placements between cells; stores with a login that moves, and hooks; absent fields mean what they meant in 3",
 ] as const;

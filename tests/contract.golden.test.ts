@@ -29,8 +29,8 @@ test("a change of the wire shows in its version's hash", () => {
   const hash = createHash("sha256").update(pinned).digest("hex").slice(0, 16);
   expect({ contractVersion, hash }).toMatchInlineSnapshot(`
     {
-      "contractVersion": 3,
-      "hash": "cd80b636e4c2debf",
+      "contractVersion": 4,
+      "hash": "a60e8990cbfec0ca",
     }
   `);
 });

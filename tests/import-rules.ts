@@ -95,9 +95,19 @@ export const importRules: readonly ImportRule[] = [
     why: "the API records intent; only the loops in work/ act",
   },
   {
+    from: /^control-plane\/work\/moving\//,
+    may: [/^control-plane\//, /^moving\//, contract, runtime],
+    why: "only the executor of moves touches cells' databases, through moving/",
+  },
+  {
     from: /^control-plane\//,
     may: [/^control-plane\//, contract, runtime],
     why: "it meets cells and routers over the wire only",
+  },
+  {
+    from: /^moving\//,
+    may: [/^moving\//, /^cell\/store\//, contract, runtime],
+    why: "what happens in cells' databases during a move knows no fleet, only its task",
   },
   {
     from: /^local\//,

@@ -5,6 +5,7 @@ import { generateDrizzleJson, generateMigration } from "drizzle-kit/api";
 import { expect, test } from "vitest";
 import * as schema from "./schema.ts";
 import * as adoption from "./schema-adoption.ts";
+import * as moves from "./schema-moves.ts";
 
 const folder = join(import.meta.dirname, "migrations");
 
@@ -14,9 +15,9 @@ test("no migration is missing: npx drizzle-kit generate would write nothing", as
     .toSorted()
     .at(-1);
   const before = JSON.parse(readFileSync(join(folder, "meta", last ?? ""), "utf8"));
-  expect(await generateMigration(before, generateDrizzleJson({ ...schema, ...adoption }))).toEqual(
-    [],
-  );
+  expect(
+    await generateMigration(before, generateDrizzleJson({ ...schema, ...adoption, ...moves })),
+  ).toEqual([]);
 });
 
 test("migrations are applied in the order of their names, each exactly once in the journal", () => {

@@ -21,7 +21,8 @@ export type OpRow = typeof op.$inferSelect;
 
 export type NewOp = {
   readonly id: string;
-  readonly kind: OpKind;
+  /** A move is driven by work/moving, not by a machine of core/ops. */
+  readonly kind: OpKind | "tenant.move";
   readonly object: string;
   readonly step: string;
   readonly state: OpState;
