@@ -12,6 +12,7 @@ import pg from "pg";
 import { readStoreCatalog } from "../cell/store/catalog.ts";
 import { type Finding, type FindingCode, findGaps } from "../cell/store/coverage.ts";
 import { installPack, type PackRoles, packContent } from "../cell/store/install.ts";
+import { letMove } from "../cell/store/let-move.ts";
 import { protectTable } from "../cell/store/protect.ts";
 import { recordManifest } from "../cell/store/table-classes.ts";
 import { CellError } from "../contract/errors.ts";
@@ -33,15 +34,19 @@ export type CellLogins = {
   readonly readerFile: string;
 };
 
+/** File in a cell's folder for secrets: the URL of the role that moves tenants, by store. */
+export const moverFile = (store: string): string => `mover-${store}-database-url`;
+
 const roles = {
   appRole: "app",
   appOwnerRole: "app_owner",
   agentRole: "cellfleet_agent",
   readerRole: "cellfleet_reader",
-} as const satisfies PackRoles & { readonly readerRole: string };
+  moverRole: "cellfleet_mover",
+} as const satisfies PackRoles & { readonly readerRole: string; readonly moverRole: string };
 
 /** Grows when `fill` below changes. */
-const fillVersion = 3;
+const fillVersion = 4;
 
 export type CellTemplate = Template & {
   /** Brings the databases of a cell that older code made up to date; the application must not run. */
@@ -151,6 +156,9 @@ export async function writeLogins(
   }
   const agent = await write(roles.agentRole, first, "agent-database-url");
   const reader = await write(roles.readerRole, first, "reader-database-url");
+  for (const store of application.stores) {
+    await write(roles.moverRole, store, moverFile(store.name));
+  }
   return { app: app.url, stores, agentFile: agent.file, readerFile: reader.file };
 }
 
@@ -192,6 +200,7 @@ async function fill(
   if (guarded) await guard(client, store);
   await grantAccess(client, guarded);
   if (guarded) {
+    await letMove(client, roles.moverRole, store.database);
     const gaps = await gapsOf(client, store);
     refuse(
       store,

@@ -18,6 +18,7 @@ import {
   type CellLogins,
   type CellTemplate,
   cellTemplate,
+  moverFile,
   personalise,
   referenceFile,
   writeLogins,
@@ -315,7 +316,11 @@ function describeCell(
       stores.map(({ name, keyColumn }, index) => [
         // The one that the agent looks after bears the name that everybody knows.
         index === 0 ? defaultService : name,
-        { database: `file:${join(secretsOf(cell), referenceFile(application, name))}`, keyColumn },
+        {
+          database: `file:${join(secretsOf(cell), referenceFile(application, name))}`,
+          mover: `file:${join(secretsOf(cell), moverFile(name))}`,
+          keyColumn,
+        },
       ]),
     ),
   };

@@ -113,7 +113,11 @@ describe("a cell of an application with a cellfleet.yaml", () => {
     expect(services?.["web"]).toEqual(services?.["api"]); // The agent, in front of both.
     // The owner's, for commands that change tables or read all rows; the application's is told to programs.
     const owner = join(root, "cells", id, "secrets", "owner-database-url");
-    expect(stores?.["default"]).toEqual({ database: `file:${owner}`, keyColumn: "account_id" });
+    const mover = join(root, "cells", id, "secrets", "mover-main-database-url");
+    expect(stores?.["default"]).toEqual({
+      ...{ database: `file:${owner}`, keyColumn: "account_id" },
+      mover: `file:${mover}`,
+    });
     expect(cells?.logins(id)?.app).toContain("//app:");
   });
 

@@ -9,6 +9,7 @@ import pg from "pg";
 import { readFacts, setStage } from "../cell/store/facts.ts";
 import { installPack } from "../cell/store/install.ts";
 import { setLease } from "../cell/store/lease.ts";
+import { letMove } from "../cell/store/let-move.ts";
 import { protectTable } from "../cell/store/protect.ts";
 import type { Queryable } from "../cell/store/queryable.ts";
 import type { OwnershipState } from "../contract/cell-protocol.ts";
@@ -19,6 +20,7 @@ export const storeRoles = {
   appRole: "shop_app",
   appOwnerRole: "shop_owner",
   agentRole: "shop_agent",
+  moverRole: "shop_mover",
 } as const;
 
 export const isolationLevels = ["read committed", "repeatable read", "serializable"] as const;
@@ -26,6 +28,8 @@ export type IsolationLevel = (typeof isolationLevels)[number];
 
 export type CellStore = {
   readonly name: string;
+  /** As the role that moves tenants. */
+  readonly moverUrl: string;
   readonly admin: pg.Client;
   readonly agent: pg.Client;
   readonly app: pg.Client;
@@ -59,9 +63,10 @@ export async function createCellStore(
 ): Promise<CellStore> {
   const admin = await openClient(await server.createDatabase(name));
   await installPack(admin, { ...storeRoles, cellId: name });
-  for (const role of [storeRoles.appRole, storeRoles.agentRole]) {
+  for (const role of [storeRoles.appRole, storeRoles.agentRole, storeRoles.moverRole]) {
     await admin.query(`alter role ${role} login password '${server.password}'`);
   }
+  await letMove(admin, storeRoles.moverRole, name);
   await admin.query(`grant create on schema public to ${storeRoles.appOwnerRole}`);
   const opened: pg.Client[] = [admin];
   const connect = async (role: string = storeRoles.appRole) => {
@@ -91,6 +96,7 @@ export async function createCellStore(
   let attempt = 0;
   return {
     name,
+    moverUrl: server.url(name, storeRoles.moverRole),
     admin,
     agent,
     app: await connect(),

@@ -120,6 +120,7 @@ export function packScript(roles: PackRoles, cell: string, stage: InstallStage):
     app_owner_role: roles.appOwnerRole,
     agent_role: roles.agentRole,
     reader_role: roles.readerRole ?? "",
+    mover_role: roles.moverRole ?? "",
     stage,
   }).map(
     ([name, value]) =>

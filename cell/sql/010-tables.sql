@@ -157,9 +157,17 @@ create table if not exists cellfleet.store_version (
 
 -- Roles that the installation named and that tables are opened to when they are protected.
 create table if not exists cellfleet.pack_role (
-  purpose   text primary key check (purpose in ('app', 'app_owner', 'agent', 'reader')),
+  purpose   text primary key,
   role_name text not null
 );
+-- Of an earlier pack: what a role is for is the installation's matter.
+do $$ begin
+  perform from pg_constraint c
+    where c.conrelid = 'cellfleet.pack_role'::regclass and c.conname = 'pack_role_purpose_check';
+  if found then
+    alter table cellfleet.pack_role drop constraint pack_role_purpose_check;
+  end if;
+end $$;
 
 -- One sequence whose ids are leased. `register` holds the last id of the range in use (see 070).
 create table if not exists cellfleet.id_sequence (

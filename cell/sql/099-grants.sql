@@ -6,11 +6,14 @@ declare
   v_owner text := current_setting('cellfleet_install.app_owner_role');
   v_agent text := current_setting('cellfleet_install.agent_role');
   v_reader text := nullif(current_setting('cellfleet_install.reader_role', true), '');
+  -- A member of this schema's owner: it needs no grant of its own.
+  v_mover text := nullif(current_setting('cellfleet_install.mover_role', true), '');
   v_column text;
 begin
   insert into cellfleet.pack_role (purpose, role_name)
   select r.purpose, r.name
-    from (values ('app', v_app), ('app_owner', v_owner), ('agent', v_agent), ('reader', v_reader)) r(purpose, name)
+    from (values ('app', v_app), ('app_owner', v_owner), ('agent', v_agent), ('reader', v_reader),
+                 ('mover', v_mover)) r(purpose, name)
    where r.name is not null
   on conflict (purpose) do update set role_name = excluded.role_name;
   revoke all on all functions in schema cellfleet from public;

@@ -16,7 +16,7 @@ import type { Queryable } from "./queryable.ts";
 export type { PackRoles } from "./pack-roles.ts";
 
 /** Grows when a file of the pack changes in a way that an older agent must not undo. */
-export const packVersion = 2;
+export const packVersion = 3;
 
 export type PackOptions = PackRoles & {
   /** Absent in a template. A database that is another cell's is refused. */
@@ -144,7 +144,8 @@ async function isCurrent(client: Queryable, digest: string, roles: PackRoles): P
     there["app"] === roles.appRole &&
     there["app_owner"] === roles.appOwnerRole &&
     there["agent"] === roles.agentRole &&
-    (roles.readerRole === undefined || there["reader"] === roles.readerRole)
+    (roles.readerRole === undefined || there["reader"] === roles.readerRole) &&
+    (roles.moverRole === undefined || there["mover"] === roles.moverRole)
   );
 }
 
@@ -158,6 +159,7 @@ async function runFiles(
     app_owner_role: options.appOwnerRole,
     agent_role: options.agentRole,
     reader_role: options.readerRole ?? "",
+    mover_role: options.moverRole ?? "",
     stage: options.stage ?? "enforce",
   };
   for (const [name, value] of Object.entries(variables)) {

@@ -17,6 +17,11 @@ export type PackRoles = {
   readonly agentRole: string;
   /** Logs in for operators' questions: may read guarded tables, and sees what the application sees. */
   readonly readerRole?: string;
+  /**
+   * Logs in to move tenants: acts as the owner of the tables and of the pack. Replication, BYPASSRLS,
+   * pg_create_subscription and session_replication_role are given by somebody who may (`check --role mover`).
+   */
+  readonly moverRole?: string;
 };
 
 const insufficientPrivilege = "42501";
@@ -29,7 +34,12 @@ export async function createRoles(client: Queryable, roles: PackRoles): Promise<
     await actFor(client, roles.appOwnerRole);
   await createRole(client, roles.appRole, "login");
   await createRole(client, roles.agentRole, "login");
-  const { readerRole } = roles;
+  const { readerRole, moverRole } = roles;
+  if (moverRole !== undefined) {
+    await createRole(client, moverRole, "login");
+    for (const role of [packOwnerRole, roles.appOwnerRole])
+      await letActFor(client, moverRole, role);
+  }
   if (readerRole === undefined || !(await createRole(client, readerRole, "login"))) return;
   const alter = `alter role ${pg.escapeIdentifier(readerRole)} set default_transaction_read_only = on`;
   await allowed(client, alter, alter);
@@ -57,6 +67,17 @@ async function actFor(client: Queryable, role: string): Promise<void> {
   );
   if (rows[0]?.may === true) return;
   const grant = `grant ${pg.escapeIdentifier(role)} to ${pg.escapeIdentifier(String(rows[0]?.name))} with inherit true, set true`;
+  await allowed(client, grant, grant);
+}
+
+/** Rights of the other role by inheritance, and leave to become it: replication applies rows as their owner. */
+async function letActFor(client: Queryable, member: string, role: string): Promise<void> {
+  const { rows } = await client.query(
+    "select where pg_has_role($1, $2, 'SET') and pg_has_role($1, $2, 'USAGE')",
+    [member, role],
+  );
+  if (rows.length > 0) return;
+  const grant = `grant ${pg.escapeIdentifier(role)} to ${pg.escapeIdentifier(member)} with inherit true, set true`;
   await allowed(client, grant, grant);
 }
 
