@@ -9,7 +9,7 @@
 import type { CellId, Epoch, OpId, TenantId } from "../contract/ids.ts";
 import type { MoveCheck, MovePlan, MoveProgress, MoveVerification } from "../contract/move-api.ts";
 import type { PlacementKey } from "../contract/placement-key.ts";
-import type { RoutedKeyspace } from "../contract/routing-table.ts";
+import type { RoutedKeyspace, StoreHook } from "../contract/routing-table.ts";
 
 /** One database of one cell, opened as the role that moves (`cellfleet_mover`). */
 export type StoreLogin = {
@@ -28,6 +28,9 @@ export type MovingKey = {
   readonly overrides: readonly TenantId[];
 };
 
+/** A cell's side of a store of kind `external`. Neither hook nor `ignore`: the move is refused. */
+export type ExternalSide = { readonly hook: StoreHook | undefined; readonly ignore: boolean };
+
 /** All that a call needs to know. */
 export type MoveTask = {
   readonly op: OpId;
@@ -41,6 +44,12 @@ export type MoveTask = {
     readonly name: string;
     readonly source: StoreLogin;
     readonly target: StoreLogin;
+  }>;
+  /** Stores that are no PostgreSQL, of either cell; a side that has none of this name is null. */
+  readonly external: ReadonlyArray<{
+    readonly name: string;
+    readonly source: ExternalSide | null;
+    readonly target: ExternalSide | null;
   }>;
   /** The move whose reverse stream carries this one (`move reverse`). */
   readonly reverses: OpId | null;
@@ -117,7 +126,10 @@ export type SwitchPort = {
   readonly fence: (task: MoveTask, lockTimeoutMs: number) => Promise<void>;
   /** Keys `active` again at the same epoch, in every store that has them fenced. */
   readonly unfence: (task: MoveTask) => Promise<void>;
-  /** Until the marker of every store is seen on the target; opens the snapshot for `compareAfter`. */
+  /**
+   * Until the marker of every store is seen on the target; opens the snapshots of both sides for
+   * `compareAfter` (moving/frozen-snapshots.ts): the source's too, for the way back writes into it later.
+   */
   readonly drain: (task: MoveTask, signal: AbortSignal) => Promise<void>;
   /** Target: `active` at the next epoch in every store, committed durably and read back. */
   readonly activate: (task: MoveTask) => Promise<void>;
@@ -130,8 +142,9 @@ export type VerifyPort = {
   /** Both sides at one point of the stream, then compared at leisure. */
   readonly compareBefore: (task: MoveTask, signal: AbortSignal) => Promise<MoveVerification>;
   /**
-   * The frozen source against the target as of `drain`; where that snapshot is gone (another process), by
-   * a point of the reverse stream.
+   * The frozen source against the target as of `drain`. Call `turnAround` first: the snapshots that `drain`
+   * opened do not see the way back, and where they are gone (another process) both sides are taken at one
+   * point of the way back, which must be on for that. Never throws for a difference: `equal` is false.
    */
   readonly compareAfter: (task: MoveTask, signal: AbortSignal) => Promise<MoveVerification>;
   /** Definitions of all tables of the keys, one text per store: unequal texts are drift. */
