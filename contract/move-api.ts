@@ -158,7 +158,11 @@ export const moveSchema = z.object({
   state: opSchema.shape.state,
   headline: z.string(),
   attempt: z.number(),
+  /** Grows with every change of the operation; not with progress alone. */
+  version: z.number(),
   paused: z.boolean(),
+  /** What was asked of it and not taken up yet: `switch`, `cancel` and the like. */
+  asked: z.string().nullable(),
   keyspace: z.string(),
   keys: z.array(z.string()),
   source: z.string(),
@@ -183,12 +187,15 @@ export const moveSchema = z.object({
 export type Move = z.infer<typeof moveSchema>;
 
 const selection = {
-  /** Tenants by id, keys of any kind, or all tenants with these labels (`tier=gold,team=a`). */
+  /**
+   * Tenants by id, keys of any kind, or all tenants with these labels (`tier=gold,team=a`; `tier` and
+   * `region` are the tenant's own). One of the three at least.
+   */
   tenants: z.array(tenantIdSchema).max(10_000).optional(),
   keys: z.array(placementKeySchema).max(10_000).optional(),
   selector: z.string().max(1000).optional(),
   keyspace: keyspaceNameSchema.optional(),
-  /** With a selector: only what this cell has. */
+  /** Only what this cell has; the rest is skipped. */
   from: cellIdSchema.optional(),
   to: cellIdSchema,
   /** Keys that share one move, one stream and one pause; they switch or stay together. */
@@ -200,7 +207,14 @@ export const planMovesSchema = z.strictObject({
   ...selection,
   options: moveOptionsSchema.partial().optional(),
 });
-export const movePlansSchema = z.object({ items: z.array(movePlanSchema), next: z.null() });
+/** What was asked for and is not moved: `there-already`, `not-from-there`. */
+const skippedSchema = z.object({ object: z.string(), reason: z.string(), text: z.string() });
+export const movePlansSchema = z.object({
+  items: z.array(movePlanSchema),
+  next: z.null(),
+  skipped: z.array(skippedSchema),
+});
+export type MovePlans = z.infer<typeof movePlansSchema>;
 
 /** `POST /v1/moves`: one operation per group of keys. `dryRun`: the plans alone. */
 export const startMovesSchema = z.strictObject({
@@ -212,10 +226,12 @@ export const startMovesSchema = z.strictObject({
 export type StartMoves = z.output<typeof startMovesSchema>;
 export const startedMovesSchema = z.object({
   items: z.array(moveSchema),
+  skipped: z.array(skippedSchema),
   next_steps: z.array(z.string()),
 });
+export type StartedMoves = z.infer<typeof startedMovesSchema>;
 
-/** `POST /v1/moves/{id}/{action}`. */
+/** `POST /v1/moves/{id}/{action}`; `reverse` answers with the move that it began. */
 export const moveActions = [
   "verify",
   "switch",
@@ -227,6 +243,8 @@ export const moveActions = [
 ] as const;
 export type MoveAction = (typeof moveActions)[number];
 export const moveActionSchema = z.strictObject({
+  /** Of `reverse`: options of the way back; those of the move itself where nothing is said, switched `auto`. */
+  options: moveOptionsSchema.partial().optional(),
   reason: z.string().max(500).optional(),
   dryRun: z.boolean().optional(),
 });
@@ -234,3 +252,4 @@ export const moveActedSchema = z.object({
   move: moveSchema,
   next_steps: acceptedSchema.shape.next_steps,
 });
+export type MoveActed = z.infer<typeof moveActedSchema>;

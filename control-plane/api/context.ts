@@ -1,4 +1,5 @@
 /** What the endpoints are given: the store, time and chance, and the settings they quote. */
+import type { MovePlan } from "../../contract/move-api.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import type { Log } from "../../runtime/log.ts";
 import type { Metrics } from "../../runtime/metrics.ts";
@@ -28,6 +29,20 @@ export type ApiSettings = {
   readonly providers?: readonly string[];
 };
 
+/** Keys of one keyspace and one source cell that would move together. */
+export type MoveQuestion = {
+  readonly keyspace: string;
+  readonly keys: readonly string[];
+  readonly source: string;
+  readonly target: string;
+};
+export type MoveLook = Pick<MovePlan, "stores" | "tables" | "checks" | "estimate">;
+/**
+ * The preflight: looks into the databases of both cells and changes nothing. A database that cannot be
+ * asked is a refused check, not an error.
+ */
+export type LookAtMove = (question: MoveQuestion, signal: AbortSignal) => Promise<MoveLook>;
+
 export type ApiContext = {
   readonly database: Database;
   readonly hub: WakeHub;
@@ -36,6 +51,8 @@ export type ApiContext = {
   readonly log: Log<ApiEvents>;
   readonly metrics: Metrics;
   readonly settings: ApiSettings;
+  /** Absent where no control plane runs moves: then none is planned or begun. */
+  readonly lookAtMove?: LookAtMove;
   /** Told of every revision that a router says it serves. */
   readonly onAcknowledged?: (router: string, revision: number) => void;
 };
