@@ -12,10 +12,8 @@ import {
   text,
   uniqueIndex,
 } from "drizzle-orm/pg-core";
+import { moveWishes } from "../core/move/move-view.ts";
 import { big, control, createdAt, when } from "./schema.ts";
-
-/** What somebody asked of a move that runs; the executor takes it up at the next step that allows it. */
-export const moveWishes = ["none", "verify", "switch", "complete", "cancel"] as const;
 
 export const move = control.table(
   "move",
