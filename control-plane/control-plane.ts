@@ -56,6 +56,12 @@ export type ControlPlaneOptions = {
   readonly clock: Clock;
   readonly random: Random;
   readonly logTo: LogOptions;
+  /** Awaited before and after the effect of each step of a move; crash tests stand still there. */
+  readonly onMoveBoundary?: (at: {
+    readonly op: string;
+    readonly step: string;
+    readonly when: "before" | "after";
+  }) => Promise<void>;
 };
 
 export type ControlPlane = {
