@@ -110,8 +110,16 @@ export type StreamPort = {
   readonly undo: (task: MoveTask, signal: AbortSignal) => Promise<void>;
 };
 
-/** Who may write (moving/switch/*.ts over cell/sql/110-move.sql). */
+/**
+ * Who may write (moving/switch/*.ts over cell/sql/110-move.sql). STATE_CONFLICT: a greater attempt, or a
+ * later operation, has spoken; nothing was changed, and nothing more is to be tried under this attempt.
+ */
 export type SwitchPort = {
+  /**
+   * Before the pause begins: opens the connections that the switch needs, which would cost some 10 ms in
+   * it. Changes nothing, may be left out, and never rejects.
+   */
+  readonly warm: (task: MoveTask) => Promise<void>;
   /**
    * Every agent instance of the source lets no request of the keys in and has none in flight. Rejects with
    * GATE_CLOSED and the instances that are not done when `signal` aborts.
@@ -124,7 +132,10 @@ export type SwitchPort = {
    * writes. FENCE_BLOCKED with the sessions in the way: nothing is changed in that store.
    */
   readonly fence: (task: MoveTask, lockTimeoutMs: number) => Promise<void>;
-  /** Keys `active` again at the same epoch, in every store that has them fenced. */
+  /**
+   * Keys `active` again at the same epoch, in every store. Its attempt must be greater than that of the
+   * fence which it takes back; call it before `openGates`.
+   */
   readonly unfence: (task: MoveTask) => Promise<void>;
   /**
    * Until the marker of every store is seen on the target; opens the snapshots of both sides for
