@@ -207,6 +207,7 @@ function taskOf(
     source: cellIdSchema.parse(source.name),
     target: cellIdSchema.parse(target.name),
     stores: [{ name: "main", source: login(source), target: login(target) }],
+    external: [],
     reverses: options.reverses === undefined ? null : opOf(options.reverses),
   };
 }
