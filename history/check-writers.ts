@@ -17,8 +17,14 @@ export type Writers = {
   readonly committed: (entry: EntryOf<"commit">) => void;
   /** Entries come in order of revision. */
   readonly owner: (entry: EntryOf<"owner">) => Violation[];
-  /** The highest epoch acknowledged for the tenant so far; 0 before the first. */
-  readonly acknowledgedEpoch: (tenant: string) => number;
+  /** A client was answered, whatever it had asked. */
+  readonly answered: (by: {
+    readonly tenant: string;
+    readonly cell: string;
+    readonly epoch: number;
+  }) => void;
+  /** The highest epoch that a client was answered under for the tenant so far; 0 before the first. */
+  readonly answeredEpoch: (tenant: string) => number;
   /** Cells whose log holds the value. */
   readonly committers: (value: string) => readonly string[];
   readonly faults: (isSalvaged: (cell: string, value: string) => boolean) => Violation[];
@@ -37,6 +43,8 @@ export function createWriters(): Writers {
   const owners = new Map<string, EntryOf<"owner">>();
   const newest = new Map<string, EntryOf<"owner">>();
   const highest = new Map<string, number>();
+  /** One per tenant, epoch and cell. */
+  const answers = new Map<string, { tenant: string; cell: string; epoch: number }>();
   const cellsOfValue = new Map<string, string[]>();
 
   function evidence(tenant: string, epoch: number, cell: string): Evidence {
@@ -51,7 +59,6 @@ export function createWriters(): Writers {
   return {
     acknowledged: ({ tenant, cell, epoch, value }) => {
       evidence(tenant, epoch, cell).acknowledged.add(value);
-      highest.set(tenant, Math.max(highest.get(tenant) ?? 0, epoch));
     },
     committed: ({ tenant, cell, epoch, value }) => {
       evidence(tenant, epoch, cell).committed.add(value);
@@ -63,12 +70,25 @@ export function createWriters(): Writers {
       owners.set(`${entry.tenant} ${entry.epoch}`, entry);
       return ownershipFaults(before, entry);
     },
-    acknowledgedEpoch: (tenant) => highest.get(tenant) ?? 0,
+    answered: (by) => {
+      highest.set(by.tenant, Math.max(highest.get(by.tenant) ?? 0, by.epoch));
+      answers.set(`${by.tenant} ${by.epoch} ${by.cell}`, by);
+    },
+    answeredEpoch: (tenant) => highest.get(tenant) ?? 0,
     committers: (value) => cellsOfValue.get(value) ?? [],
-    faults: (isSalvaged) =>
-      [...terms.values()].flatMap((term) =>
+    faults: (isSalvaged) => [
+      ...[...terms.values()].flatMap((term) =>
         termFaults(term, owners.get(`${term.tenant} ${term.epoch}`)?.cell, isSalvaged),
       ),
+      // Whoever wrote is judged above; this is about cells that only answered reads.
+      ...[...answers.values()].flatMap(({ tenant, epoch, cell }): Violation[] => {
+        const owner = owners.get(`${tenant} ${epoch}`)?.cell;
+        const wrote = terms.get(`${tenant} ${epoch}`)?.cells.has(cell) === true;
+        if (owner === undefined || owner === cell || wrote) return [];
+        const text = `${cell} answered under epoch ${epoch}, which belongs to ${owner}`;
+        return [{ kind: "not-the-owner", tenant, value: "", text }];
+      }),
+    ],
   };
 }
 

@@ -8,13 +8,18 @@
  *    acknowledgement of an older epoch follows one of a newer epoch. A commit that vanished was never
  *    acknowledged and is in a salvage file.
  *
+ * 4. Reads of a tenant's list are prefixes of one order in which it grew (check-lists.ts).
+ * 5. A tenant's registers are linearizable (check-registers.ts).
+ * And effects outside of all cells happen once (check-effects.ts).
+ *
  * It shares no code with what it checks, does no I/O, and is not green when it saw nothing to check: a
  * history without acknowledgements, or with a tenant that was not read in the end, is a violation.
- * Rules and names follow Jepsen's checkers; the rules are rules 1 to 3 of the design's history checker.
+ * Rules and names follow Jepsen's checkers; the rules are those of the design's history checker.
  */
 import { unreachable } from "../runtime/assert.ts";
-import { createWriters, type Writers } from "./check-writers.ts";
-import type { Entry, EntryOf, Verdict, Violation, ViolationKind } from "./model.ts";
+import { createState, type Open, report, type State, type Write } from "./check-state.ts";
+import { judge } from "./check-verdict.ts";
+import type { Entry, EntryOf, Verdict } from "./model.ts";
 
 export type Checker = {
   readonly feed: (entry: Entry) => void;
@@ -22,45 +27,9 @@ export type Checker = {
   readonly verdict: () => Verdict;
 };
 
-type Outcome = "open" | "ok" | "fail" | "info";
-type Write = {
-  readonly tenant: string;
-  readonly value: string;
-  /** The highest epoch acknowledged for the tenant when this was sent. */
-  readonly floor: number;
-  outcome: Outcome;
-  presentCount: number;
-  commitCount: number;
-};
-
-type State = {
-  readonly writes: Map<string, Write>;
-  readonly open: Map<string, Write>;
-  readonly refs: Map<string, string>;
-  readonly readTenants: Set<string>;
-  readonly reportedLost: Set<string>;
-  readonly salvaged: Set<string>;
-  readonly writers: Writers;
-  readonly found: Violation[];
-  present: number;
-  commits: number;
-  lastAt: number;
-};
-
-export function createChecker(): Checker {
-  const state: State = {
-    writes: new Map(),
-    open: new Map(),
-    refs: new Map(),
-    readTenants: new Set(),
-    reportedLost: new Set(),
-    salvaged: new Set(),
-    writers: createWriters(),
-    found: [],
-    present: 0,
-    commits: 0,
-    lastAt: Number.NEGATIVE_INFINITY,
-  };
+/** `registerStepsMax`: bound of the search per register. */
+export function createChecker(options: { readonly registerStepsMax?: number } = {}): Checker {
+  const state = createState(options.registerStepsMax);
   return {
     feed: (entry) => feed(state, entry),
     verdict: () => judge(state),
@@ -80,7 +49,17 @@ function feed(state: State, entry: Entry): void {
     case "invoke":
       feedInvoke(state, entry);
       break;
+    case "list":
+      begin(state, entry, { kind: "list" });
+      state.lists.begun(entry);
+      break;
+    case "swap":
+    case "look":
+      feedRegister(state, entry);
+      break;
     case "ok":
+    case "listed":
+    case "found":
     case "fail":
     case "info":
       feedOutcome(state, entry);
@@ -88,11 +67,30 @@ function feed(state: State, entry: Entry): void {
     case "present":
       feedPresent(state, entry);
       break;
-    case "read":
-      state.readTenants.add(entry.tenant);
-      break;
     case "commit":
       feedCommit(state, entry);
+      break;
+    case "effect":
+      state.effects.happened(entry);
+      break;
+    case "read":
+    case "owner":
+    case "reported-lost":
+    case "salvaged":
+    case "settled":
+      feedFact(state, entry);
+      break;
+    default:
+      unreachable(entry);
+  }
+}
+
+type Fact = "read" | "owner" | "reported-lost" | "salvaged" | "settled";
+
+function feedFact(state: State, entry: EntryOf<Fact>): void {
+  switch (entry.kind) {
+    case "read":
+      state.readTenants.add(entry.tenant);
       break;
     case "owner":
       state.found.push(...state.writers.owner(entry));
@@ -103,23 +101,28 @@ function feed(state: State, entry: Entry): void {
     case "salvaged":
       state.salvaged.add(`${entry.cell} ${entry.value}`);
       break;
+    case "settled":
+      state.effects.settled(entry.tenant);
+      break;
     default:
       unreachable(entry);
   }
 }
 
-function feedInvoke(state: State, { at, process, tenant, value }: EntryOf<"invoke">): void {
+type Begin = { readonly at: number; readonly process: string; readonly tenant: string };
+
+function begin(state: State, { at, process, tenant }: Begin, what: Open["what"]): void {
+  const value = what.kind === "write" ? what.write.value : "";
   checkTime(state, at, tenant, value);
-  const running = state.open.get(process);
-  if (running !== undefined) {
-    report(
-      state,
-      "malformed",
-      tenant,
-      value,
-      `${process} sent before ${running.value} was answered`,
-    );
+  if (state.open.has(process)) {
+    const text = `${process} sent again before it was answered`;
+    report(state, "malformed", tenant, value, text);
   }
+  state.open.set(process, { tenant, floor: state.writers.answeredEpoch(tenant), what });
+}
+
+function feedInvoke(state: State, entry: EntryOf<"invoke">): void {
+  const { at, tenant, value } = entry;
   if (state.writes.has(value)) {
     report(state, "malformed", tenant, value, "the value was sent before: values are unique");
     return;
@@ -127,48 +130,151 @@ function feedInvoke(state: State, { at, process, tenant, value }: EntryOf<"invok
   const write: Write = {
     tenant,
     value,
-    floor: state.writers.acknowledgedEpoch(tenant),
+    sentAt: at,
     outcome: "open",
     presentCount: 0,
     commitCount: 0,
+    shown: false,
   };
+  begin(state, entry, { kind: "write", write });
   state.writes.set(value, write);
-  state.open.set(process, write);
 }
 
-function feedOutcome(state: State, entry: EntryOf<"ok"> | EntryOf<"fail"> | EntryOf<"info">): void {
-  const write = state.open.get(entry.process);
-  checkTime(state, entry.at, write?.tenant ?? "", write?.value ?? "");
-  if (write === undefined) {
+function feedRegister(state: State, entry: EntryOf<"swap"> | EntryOf<"look">): void {
+  const { at, process, tenant, register: name } = entry;
+  const key = JSON.stringify([tenant, name]);
+  const register = state.registers.get(key) ?? { tenant, name, ops: [] };
+  state.registers.set(key, register);
+  const { ops } = register;
+  begin(state, entry, { kind: "register", index: ops.length, ops });
+  ops.push({
+    beganAt: at,
+    endedAt: Infinity,
+    swap: entry.kind === "swap" ? { expected: entry.expected, value: entry.value } : undefined,
+    found: undefined,
+    process,
+  });
+}
+
+type End = "ok" | "listed" | "found" | "fail" | "info";
+const answerOf: Readonly<Record<Open["what"]["kind"], End>> = {
+  write: "ok",
+  list: "listed",
+  register: "found",
+};
+
+function feedOutcome(state: State, entry: EntryOf<End>): void {
+  const open = state.open.get(entry.process);
+  checkTime(state, entry.at, open?.tenant ?? "", "");
+  if (open === undefined) {
     report(state, "malformed", "", "", `${entry.process} was answered without having sent`);
     return;
   }
   state.open.delete(entry.process);
-  write.outcome = entry.kind;
-  if (entry.kind !== "ok") return;
-
-  const { tenant, value, floor } = write;
-  const { cell, epoch, ref } = entry;
-  if (epoch < floor) {
-    const text = `sent after epoch ${floor} was acknowledged, yet ${cell} acknowledged it under epoch ${epoch}`;
-    report(state, "ack-order", tenant, value, text);
+  if (entry.kind === "fail" || entry.kind === "info") {
+    endWithout(state, open, entry);
+    return;
   }
-  state.writers.acknowledged({ tenant, cell, epoch, value });
-  claimRef(state, tenant, value, ref);
+  if (entry.kind !== answerOf[open.what.kind]) {
+    const text = `${entry.process} asked for ${open.what.kind} and was answered ${entry.kind}`;
+    report(state, "malformed", open.tenant, "", text);
+    return;
+  }
+  const { cell, epoch } = entry;
+  if (epoch < open.floor) {
+    const value = open.what.kind === "write" ? open.what.write.value : "";
+    const text = `sent after epoch ${open.floor} was acknowledged, yet ${cell} answered it under epoch ${epoch}`;
+    report(state, "ack-order", open.tenant, value, text);
+  }
+  state.writers.answered({ tenant: open.tenant, cell, epoch });
+  endWith(state, open, entry);
+}
+
+function endWithout(state: State, { what }: Open, entry: EntryOf<"fail"> | EntryOf<"info">): void {
+  switch (what.kind) {
+    case "write":
+      what.write.outcome = entry.kind;
+      break;
+    case "list":
+      state.lists.given(entry.process);
+      break;
+    case "register": {
+      // Certainly not done: it never was. What it keeps in place of itself explains nothing.
+      const op = what.ops[what.index];
+      if (entry.kind === "fail" && op !== undefined)
+        what.ops[what.index] = { ...op, swap: undefined };
+      break;
+    }
+    default:
+      unreachable(what);
+  }
+}
+
+function endWith(
+  state: State,
+  { tenant, what }: Open,
+  entry: EntryOf<"ok"> | EntryOf<"listed"> | EntryOf<"found">,
+): void {
+  if (entry.kind === "ok" && what.kind === "write") {
+    const { value } = what.write;
+    const { cell, epoch, ref, at } = entry;
+    what.write.outcome = "ok";
+    state.writers.acknowledged({ tenant, cell, epoch, value });
+    claimRef(state, tenant, value, ref);
+    state.lists.told({ tenant, value, ref, at });
+  } else if (entry.kind === "listed") {
+    feedListed(state, tenant, entry);
+  } else if (entry.kind === "found" && what.kind === "register") {
+    const op = what.ops[what.index];
+    if (op !== undefined) {
+      what.ops[what.index] = { ...op, endedAt: entry.at, found: entry.value };
+    }
+  }
+}
+
+function feedListed(state: State, tenant: string, entry: EntryOf<"listed">): void {
+  state.listCount += 1;
+  const shown = new Set<string>();
+  const mine = entry.seen.filter(({ value, ref }) => {
+    if (shown.has(value)) {
+      report(state, "duplicate", tenant, value, `is in one read of ${entry.process} twice`);
+      return false;
+    }
+    shown.add(value);
+    const write = findWrite(state, { tenant, value, cell: entry.cell });
+    if (write === undefined) return false;
+    write.shown = true;
+    claimRef(state, tenant, value, ref);
+    return true;
+  });
+  state.findings.push(
+    ...state.lists.listed(
+      { ...entry, seen: mine },
+      (value) => state.writes.get(value)?.sentAt ?? 0,
+    ),
+  );
+}
+
+/** The write of a value that was found, or a violation. */
+function findWrite(
+  state: State,
+  { tenant, value, cell }: { tenant: string; value: string; cell: string },
+): Write | undefined {
+  const write = state.writes.get(value);
+  if (write === undefined) {
+    report(state, "phantom", tenant, value, `found in ${cell}, but nobody wrote it`);
+  } else if (write.tenant !== tenant) {
+    const text = `written for ${write.tenant}, found in the data of ${tenant} in ${cell}`;
+    report(state, "foreign", tenant, value, text);
+    return undefined;
+  }
+  return write;
 }
 
 function feedPresent(state: State, { tenant, value, cell, ref }: EntryOf<"present">): void {
   state.present += 1;
-  const write = state.writes.get(value);
-  if (write === undefined) {
-    report(state, "phantom", tenant, value, `found in ${cell}, but nobody wrote it`);
-    return;
-  }
-  if (write.tenant !== tenant) {
-    const text = `written for ${write.tenant}, found in the data of ${tenant} in ${cell}`;
-    report(state, "foreign", tenant, value, text);
-    return;
-  }
+  const write = findWrite(state, { tenant, value, cell });
+  if (write === undefined) return;
   write.presentCount += 1;
   claimRef(state, tenant, value, ref);
 }
@@ -199,85 +305,4 @@ function checkTime(state: State, at: number, tenant: string, value: string): voi
     report(state, "malformed", tenant, value, `time runs back, from ${state.lastAt} to ${at}`);
   }
   state.lastAt = Math.max(state.lastAt, at);
-}
-
-function report(
-  state: State,
-  kind: ViolationKind,
-  tenant: string,
-  value: string,
-  text: string,
-): void {
-  state.found.push({ kind, tenant, value, text });
-}
-
-function judge(state: State): Verdict {
-  const writes = [...state.writes.values()];
-  const withOutcome = (outcome: Outcome) => writes.filter((write) => write.outcome === outcome);
-  const acknowledged = withOutcome("ok");
-  const isRead = (write: Write) => state.readTenants.has(write.tenant);
-  const missing = acknowledged.filter((write) => isRead(write) && write.presentCount === 0);
-  const violations = [
-    ...state.found,
-    ...unreadTenants(state, writes),
-    ...writes.flatMap((write) => faultsOfWrite(state, write)),
-    ...state.writers.faults((cell, value) => state.salvaged.has(`${cell} ${value}`)),
-    ...(acknowledged.length === 0 ? [nothingChecked] : []),
-  ];
-  return {
-    ok: violations.length === 0,
-    violations,
-    counts: {
-      invoked: writes.length,
-      acknowledged: acknowledged.length,
-      failed: withOutcome("fail").length,
-      unknown: withOutcome("info").length + withOutcome("open").length,
-      present: state.present,
-      commits: state.commits,
-      reportedLost: missing.filter(({ value }) => state.reportedLost.has(value)).length,
-      falseAlarms: [...state.reportedLost].filter(
-        (value) => (state.writes.get(value)?.presentCount ?? 0) > 0,
-      ).length,
-    },
-  };
-}
-
-const nothingChecked: Violation = {
-  kind: "vacuous",
-  tenant: "",
-  value: "",
-  text: "no write was acknowledged, so there is nothing that could have been lost",
-};
-
-function unreadTenants(state: State, writes: readonly Write[]): Violation[] {
-  const tenants = new Set(writes.map(({ tenant }) => tenant));
-  return [...tenants]
-    .filter((tenant) => !state.readTenants.has(tenant))
-    .map((tenant) => ({ kind: "unread", tenant, value: "", text: "was not read in the end" }));
-}
-
-function faultsOfWrite(state: State, write: Write): Violation[] {
-  const { tenant, value, outcome, presentCount, commitCount } = write;
-  const fault = (kind: ViolationKind, text: string): Violation => ({ kind, tenant, value, text });
-  const isRead = state.readTenants.has(tenant);
-  const isGone = isRead && presentCount === 0;
-  const salvaged = state.writers
-    .committers(value)
-    .some((cell) => state.salvaged.has(`${cell} ${value}`));
-  const faults: Violation[] = [];
-  if (outcome === "ok" && isGone && !state.reportedLost.has(value)) {
-    faults.push(fault("lost", "was acknowledged, is not there, and no report names it"));
-  }
-  if (outcome === "fail" && presentCount + commitCount > 0) {
-    const where = presentCount > 0 ? "is there" : "was committed";
-    faults.push(fault("resurrected", `was refused as certainly not done, yet ${where}`));
-  }
-  if (presentCount > 1) faults.push(fault("duplicate", `is there ${presentCount} times`));
-  if (commitCount > 1 && !salvaged) {
-    faults.push(fault("duplicate", `was committed ${commitCount} times`));
-  }
-  if (outcome !== "ok" && isGone && commitCount > 0 && !salvaged) {
-    faults.push(fault("phantom", "was committed, is not there, and no salvage file holds it"));
-  }
-  return faults;
 }

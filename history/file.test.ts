@@ -58,6 +58,18 @@ test("a line that is no entry is named by its number", async () => {
   await expect(readAll(`${head}not json\n`)).rejects.toThrow("line 2: not an entry");
 });
 
+test("a file of version 1 is read, and holds what that version knows", async () => {
+  const head = entryLine({ kind: "head", format: "cellfleet.history", version: 1, run: "old" });
+  const old = [head, ...recorded().slice(1).map(entryLine)].join("");
+  const verdict = await checkFile(chunksOf(old, 50));
+  expect(verdict.violations).toEqual([]);
+  const list = entryLine({ kind: "list", at: 0, process: "p", tenant: "acme" });
+  await expect(readAll(`${head}${list}`)).rejects.toThrow(
+    "line 2: version 1 of the format knows no list",
+  );
+  expect(await readAll(`${entryLine(historyHead("new"))}${list}`)).toHaveLength(2);
+});
+
 test("a file that breaks off, or is empty, or is another file is not a history", async () => {
   const text = recorded().map(entryLine).join("");
   await expect(readAll(text.slice(0, -5))).rejects.toThrow("line 9: the file breaks off");

@@ -10,20 +10,40 @@ export const entryLine = (entry: Entry): string => `${JSON.stringify(entry)}\n`;
 export const historyHead = (run: string): Entry => ({
   kind: "head",
   format: "cellfleet.history",
-  version: 1,
+  version: 2,
   run,
 });
+
+const kindsOfVersion1: ReadonlySet<Entry["kind"]> = new Set([
+  "head",
+  "invoke",
+  "ok",
+  "fail",
+  "info",
+  "present",
+  "read",
+  "commit",
+  "owner",
+  "reported-lost",
+  "salvaged",
+]);
 
 /** Entries of a stream of text in chunks of any size. Throws with the number of a line that is not one. */
 export async function* readEntries(chunks: AsyncIterable<string>): AsyncGenerator<Entry> {
   let rest = "";
   let line = 0;
+  let version = 0;
   for await (const chunk of chunks) {
     const lines = `${rest}${chunk}`.split("\n");
     rest = lines.pop() ?? "";
     for (const text of lines) {
       line += 1;
-      yield parseLine(text, line);
+      const entry = parseLine(text, line);
+      if (entry.kind === "head") version = entry.version;
+      if (version === 1 && !kindsOfVersion1.has(entry.kind)) {
+        throw new Error(`line ${line}: version 1 of the format knows no ${entry.kind}`);
+      }
+      yield entry;
     }
   }
   if (rest !== "") throw new Error(`line ${line + 1}: the file breaks off: ${rest.slice(0, 80)}`);

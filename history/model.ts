@@ -3,7 +3,8 @@
  * committed, and what is there in the end. One entry per line of a history file, in order of time.
  *
  * Operations follow Jepsen's words: `invoke`, then exactly one of `ok` (acknowledged), `fail` (certainly not
- * done) or `info` (unknown: it may take effect at any time after the invoke, or never).
+ * done) or `info` (unknown: it may take effect at any time after the invoke, or never). Reads of lists and
+ * operations on registers have a beginning and an answer of their own, and share `fail` and `info`.
  */
 import { z } from "zod";
 
@@ -16,7 +17,8 @@ export const entrySchema = z.discriminatedUnion("kind", [
   z.strictObject({
     kind: z.literal("head"),
     format: z.literal("cellfleet.history"),
-    version: z.literal(1),
+    /** 1 knows writes alone; 2 also `list`, `swap`, `look` with their answers, `effect` and `settled`. */
+    version: z.union([z.literal(1), z.literal(2)]),
     run: id,
   }),
   /** A write is sent. `value` is unique in the whole history: it is what is looked for later. */
@@ -33,6 +35,42 @@ export const entrySchema = z.discriminatedUnion("kind", [
   }),
   z.strictObject({ kind: z.literal("fail"), at, process: id, reason: z.string().max(200) }),
   z.strictObject({ kind: z.literal("info"), at, process: id, reason: z.string().max(200) }),
+  /** The tenant's list is asked for, or its newest part. */
+  z.strictObject({ kind: z.literal("list"), at, process: id, tenant: id }),
+  z.strictObject({
+    kind: z.literal("listed"),
+    at,
+    process: id,
+    cell: id,
+    epoch,
+    /** The answer shows every item whose ref, a whole number, is at least this; null: the whole list. */
+    from: z.number().int().min(0).nullable(),
+    seen: z.array(z.strictObject({ value: id, ref: id })),
+  }),
+  /** Compare and set: `register` of the tenant becomes `value` if it is `expected` (null: never set). */
+  z.strictObject({
+    kind: z.literal("swap"),
+    at,
+    process: id,
+    tenant: id,
+    register: id,
+    expected: id.nullable(),
+    value: id,
+  }),
+  z.strictObject({ kind: z.literal("look"), at, process: id, tenant: id, register: id }),
+  /** What a `swap` or `look` found there. A swap took effect exactly when it found what it expected. */
+  z.strictObject({
+    kind: z.literal("found"),
+    at,
+    process: id,
+    cell: id,
+    epoch,
+    value: id.nullable(),
+  }),
+  /** A receiver outside of all cells did what message `id` about the write `value` asks for. */
+  z.strictObject({ kind: z.literal("effect"), at, tenant: id, id, value: id }),
+  /** In the end: no message of the tenant waits any more, so every write has had its effect. */
+  z.strictObject({ kind: z.literal("settled"), tenant: id }),
   /** In the end: a value found when the tenant was read through a router. */
   z.strictObject({ kind: z.literal("present"), tenant: id, value: id, cell: id, ref: id }),
   /** In the end: the tenant was read to its last page. */
@@ -76,6 +114,14 @@ export const violationKinds = [
   "not-the-owner",
   "ack-order",
   "epoch-fell",
+  "stale-read",
+  "went-back",
+  "forked-read",
+  "not-linearizable",
+  "effect-twice",
+  "effect-missing",
+  /** Too large to judge within the checker's bounds: nobody knows, so it is not green. */
+  "undecided",
   "unread",
   "malformed",
   "vacuous",
@@ -98,7 +144,7 @@ export type Verdict = {
     readonly invoked: number;
     readonly acknowledged: number;
     readonly failed: number;
-    /** `info`, and writes that never got an answer. */
+    /** `info`, and writes that never got an answer. Counts up to here are of writes alone. */
     readonly unknown: number;
     readonly present: number;
     readonly commits: number;
@@ -106,5 +152,10 @@ export type Verdict = {
     readonly reportedLost: number;
     /** Named by an RPO report although they are there. */
     readonly falseAlarms: number;
+    /** Answered reads of lists. */
+    readonly lists: number;
+    /** Answered operations on registers. */
+    readonly registers: number;
+    readonly effects: number;
   };
 };
