@@ -1,0 +1,98 @@
+/**
+ * One connection to a store's database for one piece of work: looking, comparing, holding still.
+ *
+ * Always true: who asked may stop it. When the signal aborts, the connection is closed, and the server stops
+ * what it was doing for it, so that no comparison goes on that nobody waits for. Failures to reach the
+ * database, at the start or on the way, are CELL_DATABASE_UNREACHABLE.
+ */
+import pg from "pg";
+import { type Queryable, sqlStateOf } from "../cell/store/queryable.ts";
+import { CellError } from "../contract/errors.ts";
+import type { StoreLogin } from "./ports.ts";
+
+export type StoreSession = Queryable & {
+  readonly login: StoreLogin;
+  readonly close: () => Promise<void>;
+};
+
+const connectMsMax = 5000;
+/**
+ * Else the server goes on with a statement whose client is gone, until it has something to say. There are
+ * systems on which it cannot know: then the statement ends by its own limits.
+ */
+export const noticeGoneClients = `do $$ begin
+    perform set_config('client_connection_check_interval', '1s', false);
+  exception when others then null;
+  end $$`;
+/** Classes: connection, authorization, too many connections and the like, operator intervention. */
+const unreachableClasses = ["08", "28", "53", "57"];
+/** A statement that was cancelled or ran out of time says nothing of the database. */
+const queryCanceled = "57014";
+
+export async function openStoreSession(
+  login: StoreLogin,
+  purpose: string,
+  signal?: AbortSignal,
+): Promise<StoreSession> {
+  signal?.throwIfAborted();
+  const client = newClient(login, purpose);
+  const stop = () => void client.end().catch(() => {}); // It is being thrown away.
+  try {
+    await client.connect();
+    await client.query(noticeGoneClients);
+  } catch (error) {
+    await client.end().catch(() => {}); // Never opened.
+    throw unreachable(login, error);
+  }
+  signal?.addEventListener("abort", stop, { once: true });
+  if (signal?.aborted === true) stop();
+  return {
+    login,
+    query: async <Row extends pg.QueryResultRow>(text: string, values?: unknown[]) => {
+      try {
+        return await client.query<Row>(text, values);
+      } catch (error) {
+        signal?.throwIfAborted();
+        throw isUnreachable(error) ? unreachable(login, error) : error;
+      }
+    },
+    close: async () => {
+      signal?.removeEventListener("abort", stop);
+      await client.end().catch(() => {}); // The server may have closed it.
+    },
+  };
+}
+
+function newClient(login: StoreLogin, purpose: string): pg.Client {
+  const client = new pg.Client({
+    connectionString: login.url,
+    application_name: `cellfleet ${purpose}`,
+    connectionTimeoutMillis: connectMsMax,
+  });
+  client.on("error", () => {}); // Reported by the query that fails.
+  return client;
+}
+
+function isUnreachable(error: unknown): boolean {
+  const state = sqlStateOf(error);
+  if (state === queryCanceled) return false;
+  // Without a code of PostgreSQL's it is the connection that failed.
+  return (
+    state === undefined ||
+    !/^[0-9A-Z]{5}$/.test(state) ||
+    unreachableClasses.includes(state.slice(0, 2))
+  );
+}
+
+const unreachable = (login: StoreLogin, cause: unknown): CellError =>
+  new CellError(
+    "CELL_DATABASE_UNREACHABLE",
+    `The database of store ${login.store} in cell ${login.cell} does not answer the mover: ${cause instanceof Error ? cause.message : String(cause)}`,
+    {
+      cause,
+      nextSteps: [
+        `cellctl cell get ${login.cell}`,
+        `check the reference stores.${login.store}.mover of the cell`,
+      ],
+    },
+  );
