@@ -125,14 +125,14 @@ export const agentSyncRequestSchema = z.object({
   wantLease: z.boolean(),
   /** Sequences whose leased ids run low. */
   wantIdRanges: z
-    .array(z.object({ sequence: z.string().max(128), floor: z.number().int().min(0) }))
+    .array(z.object({ sequence: z.string().max(200), floor: z.number().int().min(0) }))
     .max(500),
   /**
    * The highest id of all ranges this cell holds, per sequence: a control plane that was restored
    * from an older state must not hand them out again.
    */
   idRangesHeld: z
-    .array(z.object({ sequence: z.string().max(128), max: z.number().int().min(0) }))
+    .array(z.object({ sequence: z.string().max(200), max: z.number().int().min(0) }))
     .max(500)
     .optional(),
   stats: z.array(tenantStatSchema).max(10_000),

@@ -54,6 +54,7 @@ async function startCell(cell: (typeof cells)[number]): Promise<void> {
         ...{ listen: any, admin: any, controlPlane: plane.url, endpoint: undefined },
         services: [{ name: "default", health: undefined, upstreams: [plane.url], replicas: [] }],
         ...{ queryDatabaseUrl: undefined, replicaLagMs: 1000, table: undefined },
+        stores: [],
         routerSignatures: "off",
         ...{ databaseUrl: "env:UNUSED", token: "env:UNUSED" },
       },

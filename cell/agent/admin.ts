@@ -12,15 +12,12 @@ import type { CellStage } from "../../contract/routing-table.ts";
 import { defaultService } from "../../contract/service-route.ts";
 import { type Counter, createMetrics, type Metrics } from "../../runtime/metrics.ts";
 import type { AppProbe } from "./app-probe.ts";
-import type { DatabaseSession } from "./database-session.ts";
 import type { Gate } from "./gate.ts";
-import type { LeaseKeeper } from "./lease-keeper.ts";
-import type { OwnershipCache } from "./ownership-cache.ts";
 import { passageCodes } from "./passage.ts";
 import { readChoices } from "./read-choice.ts";
 import { buildAnswer, sendAnswer } from "./refusal.ts";
 import { signatureVerdicts } from "./router-signatures.ts";
-import type { StageKeeper } from "./stage-keeper.ts";
+import type { Stores } from "./stores/stores.ts";
 import type { Sync } from "./sync.ts";
 import type { WorkerPages } from "./worker-pages.ts";
 
@@ -29,12 +26,9 @@ export type AgentParts = {
   readonly cell: CellId;
   readonly instance: string;
   readonly gate: Gate;
-  readonly cache: OwnershipCache;
-  readonly lease: LeaseKeeper;
-  readonly session: DatabaseSession;
+  readonly stores: Stores;
   readonly sync: Sync;
   readonly probe: AppProbe;
-  readonly stage: StageKeeper;
   readonly isFresh: () => boolean;
   readonly isStopping: () => boolean;
 };
@@ -79,7 +73,7 @@ function sendReady(parts: AgentParts, res: ServerResponse, verbose: boolean): vo
   const checks: ReadonlyArray<readonly [string, boolean]> = [
     ["running", !parts.isStopping()],
     ["database", parts.isFresh()],
-    ["lease", parts.lease.remainingMs() > 0],
+    ["lease", parts.stores.lease.remainingMs() > 0],
     ["application", parts.probe.silentServices().length === 0],
     ["control-plane", parts.sync.connected()],
   ];
@@ -98,16 +92,16 @@ function answerWorker(res: ServerResponse, ask: () => unknown): void {
 }
 
 export function buildStatus(parts: AgentParts): AgentStatus {
-  const remainingMs = Math.floor(parts.lease.remainingMs());
+  const remainingMs = Math.floor(parts.stores.lease.remainingMs());
   return {
     cell: parts.cell,
     instance: parts.instance,
-    primary: parts.session.primary(),
-    lease: { live: remainingMs > 0, remainingMs, grant: parts.lease.grant },
-    appliedRevision: revisionSchema.parse(parts.session.facts()?.appliedRevision ?? 0),
-    keys: parts.cache.countByState(),
+    primary: parts.stores.primary(),
+    lease: { live: remainingMs > 0, remainingMs, grant: parts.stores.lease.grant },
+    appliedRevision: revisionSchema.parse(parts.stores.facts()?.cell.appliedRevision ?? 0),
+    keys: parts.stores.ownership.countByState(),
     inFlight: parts.gate.inFlight,
-    reason: findTrouble(parts) ?? servingWords[parts.stage.now],
+    reason: findTrouble(parts) ?? servingWords[parts.stores.stage.now],
   };
 }
 
@@ -120,7 +114,7 @@ const servingWords: Readonly<Record<CellStage, string>> = {
 /** Why this agent passes nothing on, in one sentence; undefined while it serves. */
 function findTrouble(parts: AgentParts): string | undefined {
   if (parts.isStopping()) return "not serving: the agent is stopping";
-  const closed = parts.stage.now === "enforce" ? findClosure(parts) : undefined;
+  const closed = parts.stores.stage.now === "enforce" ? findClosure(parts) : undefined;
   if (closed !== undefined) return closed;
   const [silent] = parts.probe.silentServices();
   if (silent === undefined) return undefined;
@@ -131,7 +125,7 @@ function findTrouble(parts: AgentParts): string | undefined {
 
 function findClosure(parts: AgentParts): string | undefined {
   if (!parts.isFresh()) return "not serving: the cell's database is out of sight";
-  if (parts.lease.remainingMs() <= 0) {
+  if (parts.stores.lease.remainingMs() <= 0) {
     return parts.sync.connected()
       ? "not serving: the control plane has granted no lease that is still valid"
       : "not serving: the lease is over and the control plane does not answer";
@@ -199,17 +193,17 @@ export function addGauges(metrics: Metrics, parts: AgentParts): void {
   metrics.gaugeFrom(
     "cellfleet_agent_lease_remaining_seconds",
     "Time for which this cell may still serve; 0 when it may not.",
-    () => ofCell(Math.max(0, parts.lease.remainingMs()) / 1000),
+    () => ofCell(Math.max(0, parts.stores.lease.remainingMs()) / 1000),
   );
   metrics.gaugeFrom(
     "cellfleet_agent_lease_grant",
     "Number of the last grant of a lease; 0: there never was one.",
-    () => ofCell(parts.lease.grantMax),
+    () => ofCell(parts.stores.lease.grantMax),
   );
   const gauges: ReadonlyArray<readonly [string, string, () => number]> = [
     ["in_flight", "Requests between admission and their end.", () => parts.gate.inFlight],
-    ["primary", "1 on the agent that renews the lease.", () => flag(parts.session.primary())],
-    ["database_connected", "1 while connected.", () => flag(parts.session.connected())],
+    ["primary", "1 on the agent that renews the lease.", () => flag(parts.stores.primary())],
+    ["database_connected", "1 while connected.", () => flag(parts.stores.connected())],
     [
       "control_plane_connected",
       "1 while the last call was answered.",
@@ -224,14 +218,14 @@ export function addGauges(metrics: Metrics, parts: AgentParts): void {
     [
       "applied_revision",
       "Revision up to which ownership is applied.",
-      () => parts.session.facts()?.appliedRevision ?? 0,
+      () => parts.stores.facts()?.cell.appliedRevision ?? 0,
     ],
   ];
   for (const [name, help, read] of gauges) {
     metrics.gaugeFrom(`cellfleet_agent_${name}`, help, read);
   }
   metrics.gaugeFrom("cellfleet_agent_keys", "Placement keys by state.", () => {
-    const counts = parts.cache.countByState();
+    const counts = parts.stores.ownership.countByState();
     return ownershipStates.map((state) => [{ state }, counts[state]] as const);
   });
 }

@@ -75,7 +75,9 @@ export async function startFakeApp(): Promise<FakeApp> {
   };
 }
 
-export type Secrets = Partial<Pick<AgentOptions, "queryDatabaseUrl" | "replicaDatabaseUrls">>;
+export type Secrets = Partial<
+  Pick<AgentOptions, "queryDatabaseUrl" | "replicaDatabaseUrls" | "storeDatabaseUrls">
+>;
 export type LogLine = { readonly event: string } & Readonly<Record<string, unknown>>;
 
 export async function startTestAgent(options: {
@@ -102,6 +104,7 @@ export async function startTestAgent(options: {
       routerSignatures: "off",
       controlPlane: options.control.url,
       databaseUrl: "env:UNUSED",
+      stores: [],
       token: "env:UNUSED",
       endpoint: undefined,
       ...options.config,

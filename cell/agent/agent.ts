@@ -1,8 +1,9 @@
 /**
- * One agent, put together: the gate in front of the application, the connection to the cell's
- * database, the conversation with the control plane. Several may stand in front of one cell.
+ * One agent, put together: the gate in front of the application, the cell's
+ * stores, the conversation with the control plane. Several may stand in front of one cell.
  */
 import type { Server } from "node:net";
+import { must } from "../../runtime/assert.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import { createLifecycle, type Lifecycle } from "../../runtime/lifecycle.ts";
 import { listenOn } from "../../runtime/listen.ts";
@@ -16,7 +17,6 @@ import {
 } from "./admin.ts";
 import {
   type AgentOptions,
-  createPool,
   followConfigured,
   type Stats,
   startStats,
@@ -25,16 +25,13 @@ import {
 } from "./agent-parts.ts";
 import { startAppProbe } from "./app-probe.ts";
 import type { Address, AgentConfig } from "./config.ts";
-import { DatabaseSession } from "./database-session.ts";
 import { Gate } from "./gate.ts";
 import type { GateView } from "./gate-decision.ts";
 import { openGateTls } from "./gate-tls.ts";
 import { createIngress, type IngressOptions } from "./ingress.ts";
-import { LeaseKeeper } from "./lease-keeper.ts";
-import { OwnershipCache } from "./ownership-cache.ts";
 import { RequestMeter } from "./request-meter.ts";
 import { createSignatureCheck } from "./router-signatures.ts";
-import { StageKeeper } from "./stage-keeper.ts";
+import { openStores, type Stores } from "./stores/stores.ts";
 import type { Sync } from "./sync.ts";
 import { createTunnels, isWebSocketUpgrade } from "./tunnel.ts";
 import { Upstreams } from "./upstreams.ts";
@@ -75,11 +72,7 @@ async function assemble(options: AgentOptions, lifecycle: Lifecycle): Promise<Ag
   const { config, clock, random, log } = options;
   const { cell } = config;
   const instance = `${cell}-${random.hex(4)}`;
-  const pool = createPool(options, lifecycle);
-  const cache = new OwnershipCache();
-  const lease = new LeaseKeeper(clock, log);
   const gate = new Gate();
-  const stage = new StageKeeper((from, to) => log.event("stage.changed", { from, to }));
   const meter = new RequestMeter(clock.monotonicMs());
   let sync: Sync | undefined;
   let stats: Stats | undefined;
@@ -90,50 +83,46 @@ async function assemble(options: AgentOptions, lifecycle: Lifecycle): Promise<Ag
 
   const counters = createAgentMetrics();
   const wouldRefuse = new WouldRefuse(instance, counters.passedOver);
-  const session = new DatabaseSession({
-    ...{ clock, random, log, instance, cell, cache, lease, stage, wouldRefuse },
-    databaseUrl: options.databaseUrl,
-    onNews: () => {
-      sync?.interrupt();
-      stats?.wake();
-    },
-  });
-  lifecycle.onClose("database session", () => session.close());
-  stats = startStats({ options, pool, session, meter, lifecycle });
-  const isFresh = () => cache.isFresh(clock.monotonicMs());
+  const onNews = () => {
+    sync?.interrupt();
+    stats?.wake();
+  };
+  const known = { clock, random, log, instance, cell, wouldRefuse, onNews };
+  const stores = openStores({ ...known, ...databasesOf(options) }, lifecycle);
+  stats = startStats({ options, stores, meter, lifecycle });
+  const isFresh = () => stores.ownership.isFresh(clock.monotonicMs());
   const upstreams = new Upstreams(clock, config.services);
   lifecycle.onClose("upstreams", () => upstreams.close());
   const probe = startAppProbe({ clock, random, log, upstreams });
   lifecycle.onClose("probe", probe.close);
 
-  const watch = watchReplicas(options, session, lifecycle);
+  const watch = watchReplicas(options, stores, lifecycle);
   const signatures = createSignatureCheck({ clock, counter: counters.signatures });
   const ingress: IngressOptions = {
     signatures: { mode: config.routerSignatures, check: signatures.check },
     ...{ cell, clock, gate, upstreams, watch, reads: counters.reads },
-    view: () => viewOf({ config, cache, lease, gate, stage, isFresh }),
-    look: () => session.look(),
+    view: () => viewOf({ config, stores, gate, isFresh }),
+    look: stores.look,
     onAdmitted: (keyspace, tenant) => meter.count(keyspace, tenant),
     onWouldRefuse: wouldRefuse.note,
     onDone: (status, code) => noteDone(counters, status, code),
   };
   const table = await followConfigured(options, lifecycle, signatures.follow);
-  const endpoint = await openGate(ingress, options, lifecycle, () => lease.tick());
-  const known = { instance, endpoint, pool, session, lease, stage, wouldRefuse };
+  const endpoint = await openGate(ingress, options, lifecycle, stores.lease.tick);
   sync = startSync(
     options,
     {
-      ...{ ...known, stats: stats.numbers },
+      ...{ instance, endpoint, stores, wouldRefuse, stats: stats.numbers },
       ...{ appReachable: probe.reachable, services: upstreams.services },
     },
     lifecycle,
   );
   const parts: AgentParts = {
-    ...{ cell, instance, gate, cache, lease, session, sync, probe, stage, isFresh },
+    ...{ cell, instance, gate, stores, sync, probe, isFresh },
     isStopping: () => stopping,
   };
   addGauges(counters.metrics, parts);
-  const pages = createWorkerPages({ view: ingress.view, cache, table });
+  const pages = createWorkerPages({ view: ingress.view, cache: stores.ownership, table });
   const adminServer = createAdmin(parts, counters.metrics, pages);
   const admin = await listen(adminServer, config.admin);
   closeAdmin = () => closeServer(adminServer, clock);
@@ -155,20 +144,28 @@ function noteDone(counters: AgentMetrics, status: number, code: string | undefin
 
 function viewOf(known: {
   readonly config: AgentConfig;
-  readonly cache: OwnershipCache;
-  readonly lease: LeaseKeeper;
+  readonly stores: Stores;
   readonly gate: Gate;
-  readonly stage: StageKeeper;
   readonly isFresh: () => boolean;
 }): GateView {
+  const { stage, lease, ownership } = known.stores;
   return {
     cell: known.config.cell,
-    stage: known.stage.now,
-    leaseRemainingMs: known.lease.remainingMs(),
+    stage: stage.now,
+    leaseRemainingMs: lease.remainingMs(),
     fresh: known.isFresh(),
-    placement: (key) => known.cache.get(key),
+    placement: ownership.get,
     closed: (key) => known.gate.isClosed(key),
   };
+}
+
+/** The first store's connection string, and those of the others. */
+function databasesOf({ config, databaseUrl, storeDatabaseUrls }: AgentOptions) {
+  const others = config.stores.map(({ name }) => ({
+    name,
+    databaseUrl: must(storeDatabaseUrls?.get(name), `the database of store ${name}`),
+  }));
+  return { databaseUrl, others };
 }
 
 /** Returns the address for routers. */

@@ -6,6 +6,7 @@ import { parseSecretRef, secretRefRule } from "../../runtime/secret-ref.ts";
 import type { TlsFiles } from "../../runtime/tls/followed.ts";
 import { type SignatureMode, signatureModes } from "./router-signatures.ts";
 import { parseServices, type ServiceConfig } from "./service-flags.ts";
+import { parseStores, type StoreConfig } from "./stores/store-flags.ts";
 
 export type Address = { readonly host: string; readonly port: number };
 export type AgentConfig = {
@@ -16,6 +17,8 @@ export type AgentConfig = {
   readonly services: readonly ServiceConfig[];
   /** References, not secrets. */
   readonly databaseUrl: string;
+  /** Further databases of this cell, under its guard like the first. */
+  readonly stores: readonly StoreConfig[];
   readonly token: string;
   readonly controlPlane: string;
   /** As routers reach this agent; absent means as it listens. */
@@ -63,6 +66,7 @@ const flagsSchema = z.strictObject({
   replica: repeated,
   replicaLagMs: milliseconds,
   databaseUrl: reference,
+  store: repeated,
   queryDatabaseUrl: reference.optional(),
   token: reference,
   controlPlane: origin,
@@ -83,11 +87,16 @@ export function parseAgentConfig(flags: unknown): AgentConfig {
     .object({ upstream: repeated, health: repeated, replica: repeated })
     .safeParse(flags).data;
   const services = lists === undefined ? { problems: [] } : parseServices(lists);
+  const stores = parseStores(
+    z.object({ store: repeated }).safeParse(flags).data?.store ?? [],
+    parsed.data?.databaseUrl,
+  );
   const problems = [
     ...(parsed.error?.issues ?? []).map(
       (issue) => `--${dashed(issue.path.join("."))}: ${issue.message}`,
     ),
     ...("problems" in services ? services.problems : []),
+    ...stores.problems,
     ...relationProblems(parsed.data),
     ...tlsProblems(parsed.data),
   ];
@@ -100,12 +109,13 @@ export function parseAgentConfig(flags: unknown): AgentConfig {
       },
     );
   }
-  const { upstream: _u, health: _h, replica: _r, trustKeys, stateDir, ...others } = parsed.data;
-  const { tlsCert: cert, tlsKey: key, tlsClientCa: ca, ...rest } = others;
+  const { upstream: _u, health: _h, replica: _r, store: _s, ...others } = parsed.data;
+  const { tlsCert: cert, tlsKey: key, tlsClientCa: ca, trustKeys, stateDir, ...rest } = others;
   return {
     ...rest,
     tls: cert === undefined ? undefined : { cert, key, ca },
     services: services.services,
+    stores: stores.stores,
     endpoint: rest.endpoint,
     queryDatabaseUrl: rest.queryDatabaseUrl,
     routerSignatures: rest.routerSignatures ?? (trustKeys === undefined ? "off" : "require"),

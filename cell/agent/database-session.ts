@@ -1,5 +1,5 @@
 /**
- * The agent's one lasting connection to the cell's database: it hears of changes of ownership, reads
+ * The agent's one lasting connection to a store of the cell: it hears of changes of ownership, reads
  * the lease, keeps the memory of keys in step, and, where it gets it, holds the lock that makes this
  * agent the primary.
  *
@@ -17,7 +17,7 @@ import type { Random } from "../../runtime/random.ts";
 import { type DatabaseFacts, readFacts } from "../store/facts.ts";
 import { expireLease } from "../store/lease.ts";
 import { listOwnership, type OwnedKey, ownershipSince } from "../store/ownership.ts";
-import { tryBecomePrimary } from "../store/primary-lock.ts";
+import { stepDown, tryBecomePrimary } from "../store/primary-lock.ts";
 import { subscribeOwnership } from "../store/subscription.ts";
 import type { AgentLog } from "./events.ts";
 import type { LeaseKeeper } from "./lease-keeper.ts";
@@ -35,7 +35,12 @@ export type SessionOptions = {
   readonly cache: OwnershipCache;
   readonly lease: LeaseKeeper;
   readonly stage: StageKeeper;
-  readonly wouldRefuse: WouldRefuse;
+  /** Undefined: the agents of the cell tell each other their counts in another store. */
+  readonly wouldRefuse: WouldRefuse | undefined;
+  /** The flag that named this database. */
+  readonly flag: string;
+  /** False: the lock is left to other agents, and given up if it is held. */
+  readonly mayLead: () => boolean;
   /** Became primary, or the database was started anew, or the lease is over: ask the control plane now. */
   readonly onNews: () => void;
 };
@@ -87,6 +92,11 @@ export class DatabaseSession {
     return this.#looks.wait(() => this.#loop.wake());
   }
 
+  /** Read again soon. */
+  wake(): void {
+    this.#loop.wake();
+  }
+
   async close(): Promise<void> {
     this.#expiry?.cancel();
     await this.#loop.close();
@@ -114,7 +124,7 @@ export class DatabaseSession {
   }
 
   async #connect(): Promise<Link> {
-    const { databaseUrl, instance, cell, cache, clock } = this.#options;
+    const { databaseUrl, instance, cell, cache, clock, flag, wouldRefuse } = this.#options;
     const client = new pg.Client({
       connectionString: databaseUrl,
       connectionTimeoutMillis: connectMs,
@@ -132,12 +142,14 @@ export class DatabaseSession {
     this.#link = link;
     await client.connect();
     await subscribeOwnership(client, () => this.#loop.wake());
-    client.on("notification", ({ channel, payload = "" }) => {
-      if (channel === gateChannel) this.#options.wouldRefuse.hear(payload);
-    });
-    await client.query(`listen ${gateChannel}`);
+    if (wouldRefuse !== undefined) {
+      client.on("notification", ({ channel, payload = "" }) => {
+        if (channel === gateChannel) wouldRefuse.hear(payload);
+      });
+      await client.query(`listen ${gateChannel}`);
+    }
     // Before anything else of it is believed.
-    checkCell(await readFacts(client), cell);
+    checkCell(await readFacts(client), cell, flag);
     const askedMonoMs = clock.monotonicMs();
     cache.replace(await readAllKeys(client));
     cache.markRead(askedMonoMs);
@@ -146,29 +158,42 @@ export class DatabaseSession {
 
   /** Whether the control plane should hear of what was found. */
   async #read(link: Link): Promise<boolean> {
-    const { clock, cache, cell, lease, log, instance } = this.#options;
+    const { clock, cache, cell, lease, flag } = this.#options;
     const askedMonoMs = clock.monotonicMs();
     const facts = await readFacts(link.client);
-    checkCell(facts, cell);
-    let news = this.#facts !== undefined && this.#facts.boot !== facts.boot;
+    checkCell(facts, cell, flag);
+    const restarted = this.#facts !== undefined && this.#facts.boot !== facts.boot;
     this.#facts = facts;
     lease.observe(facts, askedMonoMs, clock.monotonicMs());
     this.#options.stage.observe(facts.stage, facts.stageNumber);
     cache.put(await ownershipSince(link.client, cache.change));
     cache.markRead(askedMonoMs);
     await this.#tellGates(link, askedMonoMs);
-    if (!link.primary && (await tryBecomePrimary(link.client))) {
+    const led = await this.#lead(link);
+    return (await this.#endLease(link)) || led || restarted;
+  }
+
+  /** True: it changed. */
+  async #lead(link: Link): Promise<boolean> {
+    const { log, instance, mayLead } = this.#options;
+    const may = mayLead();
+    if (may === link.primary) return false;
+    if (may) {
+      if (!(await tryBecomePrimary(link.client))) return false;
       link.primary = true;
       log.event("primary.gained", { instance });
-      news = true;
+      return true;
     }
-    return (await this.#endLease(link)) || news;
+    link.primary = false;
+    await stepDown(link.client);
+    log.event("primary.lost", { instance }, "warn");
+    return true;
   }
 
   /** What this gate would have refused, for the agent that reports it. */
   async #tellGates(link: Link, nowMonoMs: number): Promise<void> {
     const { stage, wouldRefuse } = this.#options;
-    const told = stage.now === "enforce" ? undefined : wouldRefuse.tell(nowMonoMs);
+    const told = stage.now === "enforce" ? undefined : wouldRefuse?.tell(nowMonoMs);
     if (told === undefined) return;
     await link.client.query("select pg_notify($1, $2)", [gateChannel, told]);
   }
@@ -217,14 +242,14 @@ export class DatabaseSession {
   }
 }
 
-function checkCell(facts: DatabaseFacts, cell: CellId): void {
+function checkCell(facts: DatabaseFacts, cell: CellId, flag: string): void {
   if (facts.cell === cell) return;
   throw new CellError(
     "CONFIG_INVALID",
     facts.cell === null
       ? "The database was never given to a cell."
       : `The database belongs to ${facts.cell}, not to ${cell}.`,
-    { nextSteps: ["point --database-url at this cell's own database"] },
+    { nextSteps: [`point ${flag} at this cell's own database`] },
   );
 }
 

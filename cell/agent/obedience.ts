@@ -1,5 +1,5 @@
 /**
- * What the primary agent does with an answer of the control plane, in this order: the lease, because
+ * What the primary agent does in one store with an answer of the control plane, in this order: the lease, because
  * it runs; the keyspaces, because keys are resolved by them; the changes; the ids; the stage.
  *
  * Every step is conditional in the database itself, so a late or repeated answer, or a second agent
@@ -42,11 +42,16 @@ export type ObedienceOptions = {
   readonly onStageSet: () => Promise<void>;
 };
 
+/** `facts`: of this store, from before the call. `sentMonoMs`: from before they were read. */
+export type Obey = (
+  answer: AgentSyncResponse,
+  facts: DatabaseFacts,
+  sentMonoMs: number,
+) => Promise<Obeyed>;
+
 const lockNotAvailable = "55P03";
 
-export function createObedience(
-  options: ObedienceOptions,
-): (answer: AgentSyncResponse, facts: DatabaseFacts, sentMonoMs: number) => Promise<Obeyed> {
+export function createObedience(options: ObedienceOptions): Obey {
   const { pool, log, purger } = options;
   let keyspacesApplied = "";
   let leaseRefused = "";

@@ -10,6 +10,9 @@
 import { parsePlacementKey } from "../../contract/placement-key.ts";
 import type { OwnershipCache } from "./ownership-cache.ts";
 
+/** Of one store, or of all stores of the cell together. */
+export type OwnedKeys = Pick<OwnershipCache, "get" | "order" | "generation">;
+
 export type OwnedPage = {
   readonly items: readonly {
     readonly key: string;
@@ -28,7 +31,7 @@ const scanMax = 100_000;
 
 /** Undefined: `cursor` is none of ours. */
 export function listOwned(
-  cache: OwnershipCache,
+  cache: OwnedKeys,
   asked: { readonly keyspace: string | undefined; readonly cursor: string; readonly limit: number },
 ): OwnedPage | undefined {
   const from = parseCursor(asked.cursor, cache);
@@ -55,7 +58,7 @@ export function listOwned(
 }
 
 /** Where to go on; the start for a cursor of an earlier connection. */
-function parseCursor(cursor: string, cache: OwnershipCache): number | undefined {
+function parseCursor(cursor: string, cache: OwnedKeys): number | undefined {
   if (cursor === "") return 0;
   const [, generation, at] = /^(\d{1,12})\.(\d{1,12})$/.exec(cursor) ?? [];
   if (generation === undefined || at === undefined) return undefined;

@@ -22,12 +22,16 @@ export async function runAgent(options: RunAgentOptions): Promise<number> {
   const replicaRefs = config.services.flatMap(({ replicas }) =>
     replicas.map((one) => one.database),
   );
-  const [databaseUrl, token, queryDatabaseUrl, replicaDatabaseUrls] = await Promise.all([
-    secret(config.databaseUrl),
-    secret(config.token),
-    config.queryDatabaseUrl === undefined ? undefined : secret(config.queryDatabaseUrl),
-    Promise.all(replicaRefs.map(async (ref) => [ref, await secret(ref)] as const)),
-  ]);
+  const [databaseUrl, storeDatabaseUrls, token, queryDatabaseUrl, replicaDatabaseUrls] =
+    await Promise.all([
+      secret(config.databaseUrl),
+      Promise.all(
+        config.stores.map(async (one) => [one.name, await secret(one.databaseUrl)] as const),
+      ),
+      secret(config.token),
+      config.queryDatabaseUrl === undefined ? undefined : secret(config.queryDatabaseUrl),
+      Promise.all(replicaRefs.map(async (ref) => [ref, await secret(ref)] as const)),
+    ]);
   const log = createLog<AgentEvents>({
     clock: systemClock,
     part: "agent",
@@ -41,6 +45,7 @@ export async function runAgent(options: RunAgentOptions): Promise<number> {
   const agent = await startAgent({
     ...{ config, databaseUrl, token, log },
     ...(queryDatabaseUrl === undefined ? {} : { queryDatabaseUrl }),
+    storeDatabaseUrls: new Map(storeDatabaseUrls),
     replicaDatabaseUrls: new Map(replicaDatabaseUrls),
     clock: systemClock,
     random: systemRandom,

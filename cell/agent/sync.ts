@@ -5,7 +5,6 @@
  * applied in order and acknowledged by the very next call; only the primary applies anything. A
  * control plane that is gone changes nothing here: the cell serves for as long as its lease lasts.
  */
-import type pg from "pg";
 import {
   type AgentSyncRequest,
   type AgentSyncResponse,
@@ -19,19 +18,13 @@ import type { JsonClient } from "../../runtime/http-client.ts";
 import { errorFields } from "../../runtime/log.ts";
 import { type Loop, startLoop } from "../../runtime/loop.ts";
 import type { Random } from "../../runtime/random.ts";
-import { type DatabaseFacts, readFacts } from "../store/facts.ts";
-import { type LowRange, readHeldRanges, readLowRanges } from "../store/id-ranges.ts";
-import { listOwnership } from "../store/ownership.ts";
+import type { DatabaseFacts } from "../store/facts.ts";
 import type { Unclassed } from "../store/table-classes.ts";
-import { CoverageLook } from "./coverage-look.ts";
-import type { DatabaseSession } from "./database-session.ts";
 import type { AgentLog } from "./events.ts";
-import type { LeaseKeeper } from "./lease-keeper.ts";
-import { createObedience, type Refused } from "./obedience.ts";
+import type { Refused } from "./obedience.ts";
 import { OwnershipReport, type ReportPage } from "./ownership-report.ts";
-import type { Purger } from "./purger.ts";
 import type { Questions } from "./questions.ts";
-import type { StageKeeper } from "./stage-keeper.ts";
+import type { Facts, IdNeeds, Stores } from "./stores/stores.ts";
 import type { TenantStats } from "./tenant-stats.ts";
 import type { WouldRefuse } from "./would-refuse.ts";
 
@@ -44,16 +37,12 @@ export type SyncOptions = {
   readonly endpoint: string;
   readonly controlPlane: string;
   readonly client: JsonClient;
-  readonly pool: pg.Pool;
-  readonly session: DatabaseSession;
-  readonly lease: LeaseKeeper;
+  readonly stores: Stores;
   readonly stats: TenantStats;
   readonly appReachable: () => boolean;
   /** Of the application, behind this agent. */
   readonly services: readonly string[];
-  readonly stage: StageKeeper;
   readonly wouldRefuse: WouldRefuse;
-  readonly purger: Purger;
   readonly questions: Questions;
 };
 
@@ -67,17 +56,15 @@ const refusedMax = 1000;
 
 type Prepared = {
   readonly request: AgentSyncRequest;
-  readonly facts: DatabaseFacts;
+  readonly facts: Facts;
   /** From before the facts were read. */
   readonly sentMonoMs: number;
 };
 
 export class Sync {
   readonly #options: SyncOptions;
-  readonly #obey: ReturnType<typeof createObedience>;
   readonly #loop: Loop;
   readonly #report: OwnershipReport;
-  readonly #coverage: CoverageLook;
   #refused: Refused[] = [];
   #fleet: string | undefined;
   #call: AbortController | undefined;
@@ -88,13 +75,7 @@ export class Sync {
 
   constructor(options: SyncOptions) {
     this.#options = options;
-    this.#obey = createObedience({
-      ...options,
-      isPrimary: () => options.session.primary(),
-      onStageSet: () => options.session.look(),
-    });
-    this.#report = new OwnershipReport((after, limit) => listOwnership(options.pool, after, limit));
-    this.#coverage = new CoverageLook(options);
+    this.#report = new OwnershipReport(options.stores.readKeys);
     this.#loop = startLoop({
       clock: options.clock,
       random: options.random,
@@ -121,7 +102,7 @@ export class Sync {
   }
 
   async #turn(stop: AbortSignal): Promise<"again" | "idle"> {
-    const { client, session, stats, stage, purger, questions } = this.#options;
+    const { client, stores, stats, questions } = this.#options;
     const call = new AbortController();
     this.#call = call;
     const prepared = await this.#prepare();
@@ -148,14 +129,14 @@ export class Sync {
     // Every agent opens its gate at once; only the primary tells the database.
     const { stage: goal, stageNumber: number = 0 } = answer;
     // The answer may have lain for long: it is compared with what the database says by now.
-    if (stage.wouldLeave(goal, number)) await session.look();
-    stage.hear(goal, number);
+    if (stores.stage.wouldLeave(goal, number)) await stores.look();
+    stores.stage.hear(goal, number);
     stats.reported(request.stats);
-    purger.reported(request.purged ?? []);
+    stores.purges.reported(request.purged ?? []);
     if (request.ownership !== undefined) this.#report.sent();
     // What was refused has been told; the lock may have passed to another agent meanwhile.
     this.#refused = this.#refused.slice(request.refused.length);
-    if (!wasPrimary || !session.primary()) return "idle";
+    if (!wasPrimary || !stores.primary()) return "idle";
     questions.hear(answer.queries ?? []);
     return this.#follow(answer, prepared).catch((error: unknown) => {
       this.#noteUnapplied(error);
@@ -164,13 +145,14 @@ export class Sync {
   }
 
   async #follow(answer: AgentSyncResponse, prepared: Prepared): Promise<"again" | "idle"> {
-    const { refused, busy } = await this.#obey(answer, prepared.facts, prepared.sentMonoMs);
+    const { stores } = this.#options;
+    const { refused, busy } = await stores.obey(answer, prepared.facts, prepared.sentMonoMs);
     this.#unapplied = "";
     this.#refused = [...this.#refused, ...refused].slice(-refusedMax);
     if (answer.report === "ownership") this.#report.begin();
     else this.#report.end();
     // A writer in the way is asked again at the loop's pace, and so is a call that answered at once.
-    const { facts } = prepared;
+    const facts = prepared.facts.cell;
     const isNew = answer.revision > facts.appliedRevision || isStageNews(answer, facts);
     const worthAnswering = answer.more || isNew || answer.idRanges.length > 0 || this.#report.open;
     // A whole report that did not satisfy is sent again, but not at once.
@@ -182,14 +164,15 @@ export class Sync {
   }
 
   async #prepare(): Promise<Prepared | undefined> {
-    const { clock, session, lease } = this.#options;
+    const { clock, stores } = this.#options;
+    const { lease } = stores;
     const sentMonoMs = clock.monotonicMs();
     const seen = await this.#look();
     // Nothing is known of the database yet, and nothing must be claimed about it.
     if (seen === undefined) return undefined;
-    const primary = session.primary() && seen.reachable;
+    const primary = stores.primary() && seen.reachable;
     const wantLease = primary && lease.isRenewalDue();
-    const atOnce = wantLease || seen.lowRanges.length > 0 || this.#report.open || !seen.reachable;
+    const atOnce = wantLease || seen.ids.low.length > 0 || this.#report.open || !seen.reachable;
     const renewalMs = primary ? Math.floor(lease.msUntilRenewal()) : waitMsMax;
     const waitMs = atOnce ? 0 : Math.min(waitMsMax, renewalMs);
     return {
@@ -201,21 +184,20 @@ export class Sync {
 
   /** Facts of this very moment: an older grant than was presented before would look like a clone. */
   async #look(): Promise<Seen | undefined> {
-    const { session, pool } = this.#options;
-    if (session.connected()) {
+    const { stores } = this.#options;
+    if (stores.connected()) {
       try {
-        const facts = await readFacts(pool);
-        const primary = session.primary();
-        const lowRanges = primary ? await readLowRanges(pool) : [];
-        const held = primary ? await readHeldRanges(pool) : [];
+        const facts = await stores.readFacts();
+        const primary = stores.primary();
+        const ids = primary ? await stores.readIdNeeds() : noIds;
         const page = primary ? await this.#report.page() : undefined;
-        const unclassed = primary ? await this.#coverage.look() : undefined;
-        return { facts, reachable: true, lowRanges, held, page, unclassed };
+        const unclassed = primary ? await stores.readUnclassed() : undefined;
+        return { facts, reachable: true, ids, page, unclassed };
       } catch {
-        // The session notices the same and says it; the control plane is told that it is so.
+        // The sessions notice the same and say it; the control plane is told that it is so.
       }
     }
-    const facts = session.facts();
+    const facts = stores.facts();
     return facts === undefined ? undefined : withoutSight(facts);
   }
 
@@ -225,8 +207,8 @@ export class Sync {
     wantLease: boolean,
     waitMs: number,
   ): AgentSyncRequest {
-    const { cell, instance, endpoint, stats, appReachable, purger, wouldRefuse } = this.#options;
-    const { facts } = seen;
+    const { cell, instance, endpoint, stats, appReachable, stores, wouldRefuse } = this.#options;
+    const facts = seen.facts.cell;
     return {
       cell,
       ...(this.#fleet === undefined ? {} : { fleet: this.#fleet }),
@@ -254,10 +236,10 @@ export class Sync {
         guardedTables: facts.guardedTables,
         ...(seen.unclassed === undefined ? {} : { unclassed: seen.unclassed }),
       },
-      purged: primary ? purger.due() : [],
+      purged: primary ? stores.purges.due() : [],
       wantLease,
-      wantIdRanges: seen.lowRanges.map(({ sequence, floor }) => ({ sequence, floor })),
-      idRangesHeld: [...seen.held],
+      wantIdRanges: seen.ids.low.map(({ sequence, floor }) => ({ sequence, floor })),
+      idRangesHeld: [...seen.ids.held],
       stats: primary ? stats.due() : [],
       waitMs,
       ...(primary && seen.page !== undefined ? { ownership: seen.page } : {}),
@@ -299,16 +281,16 @@ export class Sync {
 }
 
 type Seen = {
-  readonly facts: DatabaseFacts;
+  readonly facts: Facts;
   readonly reachable: boolean;
-  readonly lowRanges: readonly LowRange[];
-  readonly held: readonly { readonly sequence: string; readonly max: number }[];
+  readonly ids: IdNeeds;
   readonly page: ReportPage | undefined;
   readonly unclassed: Unclassed | undefined;
 };
 
-const withoutSight = (facts: DatabaseFacts): Seen => ({
-  ...{ facts, reachable: false, lowRanges: [], held: [], page: undefined, unclassed: undefined },
+const noIds: IdNeeds = { low: [], held: [] };
+const withoutSight = (facts: Facts): Seen => ({
+  ...{ facts, reachable: false, ids: noIds, page: undefined, unclassed: undefined },
 });
 
 const isStageNews = (answer: AgentSyncResponse, facts: DatabaseFacts): boolean =>

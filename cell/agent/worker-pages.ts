@@ -5,13 +5,12 @@
 import { CellError } from "../../contract/errors.ts";
 import { parseKeyspaceName } from "../../contract/ids.ts";
 import type { GateView } from "./gate-decision.ts";
-import { listOwned, type OwnedPage, pageDefault, pageMax } from "./owned-list.ts";
-import type { OwnershipCache } from "./ownership-cache.ts";
+import { listOwned, type OwnedKeys, type OwnedPage, pageDefault, pageMax } from "./owned-list.ts";
 import { type Resolved, type ResolveView, resolve } from "./resolve.ts";
 
 export type WorkerParts = {
   readonly view: () => GateView;
-  readonly cache: OwnershipCache;
+  readonly cache: OwnedKeys;
   readonly table: () => ResolveView["table"];
 };
 

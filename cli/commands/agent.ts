@@ -14,6 +14,11 @@ export const register: Register = (noun, bind) => {
     )
     .option("--health <[name=]path>", "what is asked of its instances (default: /livez)", collect)
     .option("--database-url <ref>", "the cell's PostgreSQL: env:NAME, file:PATH or exec:COMMAND")
+    .option(
+      "--store <name=ref>",
+      "a further database of the cell with tables of tenants; repeat for more",
+      collect,
+    )
     .option("--control-plane <url>", "where to ask for the lease")
     .option("--token <ref>", "its token for the control plane")
     .option("--endpoint <url>", "as routers reach it (default: as it listens)")
