@@ -94,9 +94,14 @@ const settingsSchema = z.strictObject({
   explainRequestsMax: whole(100, 1_000_000).default(10_000),
   explainBytesMax: whole(100_000, 1e10).default(32 * 1024 * 1024),
   logLevel: z.enum(logLevels).default("info"),
-  holdMs: whole(0, 60_000).default(5000),
+  holdMs: whole(0, 60_000).default(10_000),
   heldPerKeyMax: whole(1, 100_000).default(512),
   heldMax: whole(1, 1_000_000).default(4096),
+  /** Memory that they may take, by their declared sizes; a body is not read while it waits. */
+  heldBytesPerKeyMax: whole(10_000, 1e10).default(32 * 1024 * 1024),
+  heldBytesMax: whole(10_000, 1e10).default(128 * 1024 * 1024),
+  /** A request that a cell's gate did not admit waits so long for news of its placement. */
+  staleMs: whole(0, 60_000).default(1000),
   fanOutsMax: whole(1, 10_000).default(16),
   connectMs: whole(10, 60_000).default(2000),
   headMs: whole(10, 3_600_000).default(30_000),
@@ -288,8 +293,11 @@ function tableSource(flags: Record<string, unknown>, problems: string[]): TableS
 
 function relationProblems(settings: Settings): string[] {
   const problems: string[] = [];
-  const { heldPerKeyMax, heldMax } = settings;
+  const { heldPerKeyMax, heldMax, heldBytesPerKeyMax, heldBytesMax } = settings;
   if (heldPerKeyMax > heldMax) problems.push("--held-per-key-max is above --held-max");
+  if (heldBytesPerKeyMax > heldBytesMax) {
+    problems.push("--held-bytes-per-key-max is above --held-bytes-max");
+  }
   return [...problems, ...publicAdmin(settings), ...tlsProblems(settings)];
 }
 

@@ -33,7 +33,7 @@ import { globalTarget } from "./observe/metrics.ts";
 import { RequestRecord } from "./observe/record.ts";
 import { type PlacingCellWide, placeCellWide } from "./place/cell-wide.ts";
 import { isOfTenant, type Placed, type Subject } from "./place/decide.ts";
-import { ClientGone, type Leaving, type Placing, place, placeAnew } from "./place/place.ts";
+import { ClientGone, type Placeable, type Placing, place, placeAnew } from "./place/place.ts";
 import { type Arrival, type Receiving, receive, wantsTrailers } from "./receive/receive.ts";
 import { traceOf } from "./receive/rewrite-headers.ts";
 
@@ -49,8 +49,6 @@ export type ServeContext = AttemptContext &
     readonly limits: LimitsContext;
     readonly forwardLimits: ForwardLimits;
     readonly body: Pick<RequestBodyOptions, "bytesMax" | "keepBytesMax" | "idleMs" | "pace">;
-    /** So long a refused request waits for a table that explains the refusal. */
-    readonly staleMs: number;
   };
 
 export type Client = { readonly req: IncomingMessage; readonly res: ServerResponse };
@@ -83,10 +81,11 @@ export async function serve(
       await fanOut(context, { client, record, arrival, signal: gone.signal, leftMs });
       return;
     }
-    const placing = placeArrival(context, arrival, record, gone);
+    const weigh = () => weightOf(client.req, body);
+    const placing = placeArrival(context, arrival, { record, gone, weigh });
     const placed = placing instanceof Promise ? await placing : placing;
     stay.enterTenant(arrival.subject, placed);
-    await carry(context, { client, record, body, arrival, gone, stay }, placed);
+    await carry(context, { client, record, body, arrival, gone, weigh, stay }, placed);
   } catch (error) {
     record.hasty = !record.asked && stay.isClients && gone.reason === deadlineOver;
     rescue(context, client, record, inTime(error, gone), arrival);
@@ -110,14 +109,18 @@ const inTime = (error: unknown, { reason }: Departure): unknown =>
 export function placeArrival(
   context: ServeContext,
   { route, subject }: Arrival,
-  record: RequestRecord,
-  gone: Leaving,
+  waiting: Omit<Placeable, "wanted">,
 ): Placed | Promise<Placed> {
-  if (!isOfTenant(route)) return placeCellWide(context, route, record);
-  const placing = place(context, { subject, service: route.service }, record, gone);
+  if (!isOfTenant(route)) return placeCellWide(context, route, waiting.record);
+  const placing = place(context, { ...waiting, wanted: { subject, service: route.service } });
   return placing instanceof Promise
     ? placing.then((placed) => noted(context, subject, placed))
     : noted(context, subject, placing);
+}
+
+/** While it waits: its head, and what comes of the body without being asked for. */
+function weightOf({ rawHeaders, url = "" }: IncomingMessage, body: RequestBody): number {
+  return rawHeaders.reduce((sum, { length }) => sum + length, url.length) + body.restingBytesMax;
 }
 
 function noted({ wouldRefuse }: ServeContext, subject: Subject, placed: Placed): Placed {
@@ -133,32 +136,48 @@ type Request = {
   readonly body: RequestBody;
   readonly arrival: Arrival;
   readonly gone: Departure;
+  readonly weigh: () => number;
   readonly stay: Stay;
 };
 
-/** Up to two attempts; throws what the client is told if both fail. */
+/** One attempt, and others as long as `decideRetry` allows; throws what the client is told if all fail. */
 async function carry(context: ServeContext, request: Request, first: Placed): Promise<void> {
   let placed = first;
   let again: RetryReason | undefined;
+  let refused = 0;
   for (;;) {
     const result = await attempt(context, request, placed, again);
     const { budget } = context.cells.of(placed);
     // Answered at once on another connection: it was the connection, and no load on a sick cell.
     if (again === "reset-idempotent" && result.outcome.kind === "answered") budget.giveBack();
     if (result.outcome.kind !== "failed") return;
-    const verdict = withinBudget(context, placed, judge(context, request, placed, result));
+    const verdict = withinBudget(context, placed, judge(context, request, placed, result, refused));
     if (verdict.kind === "keep") throw failureError(placed, result.outcome) ?? new ClientGone();
     again = verdict.reason;
-    const { record, arrival, gone } = request;
-    // Only a gate that was told of a placement can say that it was not admitted.
-    if (verdict.kind === "decide" && placed.route !== undefined) {
-      const wanted = { subject: arrival.subject, service: placed.service };
-      placed = await placeAnew(context, wanted, placed.route, context.staleMs, record, gone);
-    } else if (arrival.route.class === "any-cell") {
-      placed = placeCellWide(besides(context, placed), arrival.route, record);
-    }
+    if (result.notAdmitted && placed.route !== undefined) refused += 1;
+    placed = await placeNext(context, request, placed, verdict);
     context.metrics.retries.inc({ reason: verdict.reason });
   }
+}
+
+/** Where the next attempt goes. */
+function placeNext(
+  context: ServeContext,
+  request: Request,
+  placed: Placed,
+  { kind }: RetryVerdict,
+): Placed | Promise<Placed> {
+  const { record, arrival } = request;
+  const { route, service } = placed;
+  // Only a gate that was told of a placement can say that it was not admitted.
+  if (kind === "decide" && route !== undefined) {
+    const wanted = { subject: arrival.subject, service };
+    const refused = { route, revision: record.revision ?? 0 };
+    return placeAnew(context, { ...request, wanted }, refused);
+  }
+  return arrival.route.class === "any-cell"
+    ? placeCellWide(besides(context, placed), arrival.route, record)
+    : placed;
 }
 
 /** What a gate did not admit cost the cell nothing; every other repetition is paid for. */
@@ -208,12 +227,14 @@ function judge(
   request: Request,
   placed: Placed,
   result: AttemptResult,
+  refused: number,
 ): RetryVerdict {
   const { outcome, notAdmitted } = result;
   if (outcome.kind !== "failed") return { kind: "keep", reason: "not-repeatable" };
   const { reason } = outcome;
   return decideRetry({
     attempt: request.record.attempt,
+    refused,
     method: request.client.req.method ?? "",
     failure: reason === "connect" || reason === "reset" ? reason : "other",
     sent: outcome.sent,

@@ -33,7 +33,8 @@ import { createRouterMetrics } from "./observe/metrics.ts";
 import { Remembered } from "./observe/remembered.ts";
 import { rankMs, TopTenants } from "./observe/top-tenants.ts";
 import { startTracing, type Tracing } from "./observe/tracing.ts";
-import { Hold } from "./place/hold.ts";
+import { Hold, type HoldLimits } from "./place/hold.ts";
+import { News } from "./place/news.ts";
 import { WouldRefuse } from "./place/would-refuse.ts";
 import { type ServeContext, serve } from "./serve.ts";
 import { createServedView } from "./table/served-view.ts";
@@ -45,7 +46,6 @@ const keepBytesMax = 64 * 1024;
 const bodyRateAfterMs = 10_000;
 const fieldsMax = 100;
 const targetBytesMax = 8192;
-const staleMs = 1000;
 const passesMax = 2;
 const releaseBatchMax = 64;
 
@@ -76,15 +76,10 @@ export function createServing(options: ServingOptions) {
     ...{ config, clock, random, metrics, log, tls: cellTls },
   });
   const hold = new Hold({
-    clock,
-    limits: {
-      holdMs: config.holdMs,
-      perKeyMax: config.heldPerKeyMax,
-      totalMax: config.heldMax,
-      batchMax: releaseBatchMax,
-    },
+    ...{ clock, limits: holdLimits(config) },
     onVerdict: (result) => metrics.holds.inc({ result }),
   });
+  const news = new News();
   const cellSeries = createCellSeries(metrics);
   const tenants = new TopTenants(metrics.tenantRequests);
   const kept = new KeptAnswers({ ...keptLimits, totalBytesMax: config.staleBytesMax });
@@ -92,7 +87,8 @@ export function createServing(options: ServingOptions) {
     ...{ config, clock, random, log, registry },
     ownsKeys: options.ownsKeys ?? true,
   });
-  const served = createServedView(({ table }) => {
+  const served = createServedView(({ table }, delta) => {
+    news.note(table.revision, delta);
     trust.follow(table);
     cellSeries(table);
     protection.follow(table);
@@ -128,6 +124,7 @@ export function createServing(options: ServingOptions) {
     cells,
     limits: protection.limits,
     hold,
+    news,
     served,
     status,
     tally,
@@ -139,6 +136,15 @@ export function createServing(options: ServingOptions) {
     fanOuts,
   };
 }
+
+const holdLimits = (config: RouterConfig): HoldLimits => ({
+  holdMs: config.holdMs,
+  perKeyMax: config.heldPerKeyMax,
+  totalMax: config.heldMax,
+  perKeyBytesMax: config.heldBytesPerKeyMax,
+  totalBytesMax: config.heldBytesMax,
+  batchMax: releaseBatchMax,
+});
 
 export type Doors = {
   readonly port: number;
@@ -254,7 +260,7 @@ function serveContext(
   const { config, clock, random, log, metrics, endpoints, hold, served } = parts;
   const { tally, wouldRefuse, fanOuts, trust } = parts;
   return {
-    ...{ clock, random, log, metrics, endpoints, cells: parts.cells, hold },
+    ...{ clock, random, log, metrics, endpoints, cells: parts.cells, hold, news: parts.news },
     limits: parts.limits,
     view: served.view,
     isUsable: endpoints.isUsable,
@@ -274,7 +280,7 @@ function serveContext(
     headLimits: { fieldsMax, targetBytesMax },
     forwardLimits: { ...forwardLimits, headMs: config.headMs },
     body: bodyLimits(config),
-    staleMs,
+    staleMs: config.staleMs,
     passesMax,
   };
 }

@@ -1,10 +1,11 @@
 /** The whole verdict on second attempts; promise 7 as a table and as a property. */
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { decideRetry, type FailedAttempt } from "./retry.ts";
+import { decideRetry, type FailedAttempt, refusedMax } from "./retry.ts";
 
 const failed: FailedAttempt = {
   attempt: 1,
+  refused: 0,
   method: "POST",
   failure: "other",
   sent: "maybe",
@@ -27,7 +28,26 @@ test.each([
     "decide not-admitted",
   ],
   ["refused by the gate, body gone", { notAdmitted: true, bodyIntact: false }, "keep body-gone"],
-  ["refused by the gate a second time", { notAdmitted: true, attempt: 2 }, "keep second-attempt"],
+  [
+    "refused by the gate a second time",
+    { notAdmitted: true, attempt: 2, refused: 1 },
+    "decide not-admitted",
+  ],
+  [
+    "refused by the gate more often than any switch is tried",
+    { notAdmitted: true, attempt: refusedMax + 1, refused: refusedMax },
+    "keep refused-often",
+  ],
+  [
+    "refused by the gate after one that may have acted",
+    { notAdmitted: true, attempt: 2 },
+    "keep second-attempt",
+  ],
+  [
+    "no connection after a refusal of the gate",
+    { failure: "connect", sent: "nothing", attempt: 2, refused: 1 },
+    "again connect",
+  ],
   ["a GET reset", { failure: "reset", method: "GET" }, "again reset-idempotent"],
   ["a DELETE reset", { failure: "reset", method: "DELETE" }, "again reset-idempotent"],
   ["a PUT reset, its body at hand", { failure: "reset", method: "PUT" }, "again reset-idempotent"],
@@ -51,7 +71,8 @@ test.each([
 
 test("nothing is sent twice unless the first provably did nothing", () => {
   const any: fc.Arbitrary<FailedAttempt> = fc.record({
-    attempt: fc.integer({ min: 1, max: 3 }),
+    attempt: fc.integer({ min: 1, max: 12 }),
+    refused: fc.nat({ max: 11 }),
     method: fc.constantFrom("GET", "POST", "PUT", "PATCH", "DELETE", "X"),
     failure: fc.constantFrom("connect", "reset", "other"),
     sent: fc.constantFrom("nothing", "maybe"),
@@ -62,9 +83,12 @@ test("nothing is sent twice unless the first provably did nothing", () => {
   });
   fc.assert(
     fc.property(any, (one) => {
+      fc.pre(one.refused < one.attempt);
       const verdict = decideRetry(one);
       if (verdict.kind === "keep") return;
-      expect(one.attempt).toBe(1);
+      // Nobody but gates that admitted nothing has seen it before.
+      expect(one.attempt - one.refused).toBe(1);
+      expect(one.refused).toBeLessThan(one.notAdmitted ? refusedMax : one.attempt);
       expect(one.bodyIntact).toBe(true);
       const harmless =
         ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"].includes(one.method) && !one.answered;

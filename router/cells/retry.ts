@@ -1,12 +1,18 @@
 /**
- * Pure: may a failed attempt be followed by another? At most one, only to a cell that owns the tenant
- * by the table, and only if the first provably did nothing (promise 7): nothing was sent, or the gate
- * said with the attempt's own nonce that it was not admitted, or repeating it changes nothing.
+ * Pure: may a failed attempt be followed by another? Only to a cell that owns the tenant by the table, and
+ * only if the first provably did nothing (promise 7): nothing was sent, or the gate said with the
+ * attempt's own nonce that it was not admitted, or repeating it changes nothing.
+ *
+ * At most one attempt follows one that an application may have seen. What a gate did not admit nobody has
+ * seen, so it counts for nothing here; each such repetition needs news of the table instead
+ * (decision 0053), and there are at most `refusedMax` of them.
  */
 
 export type FailedAttempt = {
   /** 1 for the first. */
   readonly attempt: number;
+  /** So many of those before it were not admitted, each of them by a gate that was told of a placement. */
+  readonly refused: number;
   readonly method: string;
   /** `connect`: no connection came about. `reset`: it ended before an answer. */
   readonly failure: "connect" | "reset" | "other";
@@ -25,6 +31,7 @@ export const retryReasons = ["connect", "not-admitted", "reset-idempotent"] as c
 export type RetryReason = (typeof retryReasons)[number];
 export const keepReasons = [
   "second-attempt",
+  "refused-often",
   "body-gone",
   "no-other-endpoint",
   "may-have-acted",
@@ -41,12 +48,19 @@ export type RetryVerdict =
 /** RFC 9110 section 9.2.2. */
 const idempotentMethods: ReadonlySet<string> = new Set(["GET", "HEAD", "OPTIONS", "PUT", "DELETE"]);
 
+/** More switches in a row than a move tries. */
+export const refusedMax = 8;
+
 const keep = (reason: KeepReason): RetryVerdict => ({ kind: "keep", reason });
 
 export function decideRetry(failed: FailedAttempt): RetryVerdict {
-  if (failed.attempt > 1) return keep("second-attempt");
+  if (failed.attempt - failed.refused > 1) return keep("second-attempt");
   if (!failed.bodyIntact) return keep("body-gone");
-  if (failed.notAdmitted) return { kind: "decide", reason: "not-admitted" };
+  if (failed.notAdmitted) {
+    return failed.refused < refusedMax
+      ? { kind: "decide", reason: "not-admitted" }
+      : keep("refused-often");
+  }
   if (failed.failure === "connect" && failed.sent === "nothing") {
     return failed.endpoints > 1 ? { kind: "again", reason: "connect" } : keep("no-other-endpoint");
   }

@@ -129,7 +129,7 @@ function takeTenantSeat({ counts, limits, socket }: Opening, { subject }: Arriva
 }
 
 async function openTunnel(opening: Opening): Promise<void> {
-  const { context, req, socket, record } = opening;
+  const { context, req, socket, head, record } = opening;
   const arrival = await receive(context, req, record);
   if (arrival.route.class === "fan-out") {
     throw new CellError("METHOD_NOT_ALLOWED", "A tunnel cannot go to all cells at once.");
@@ -137,7 +137,8 @@ async function openTunnel(opening: Opening): Promise<void> {
   checkTunnelShed(context.limits, arrival.route);
   const gone = new AbortController();
   socket.once("close", () => gone.abort(clientGone));
-  const placed = await placeArrival(context, arrival, record, gone);
+  const weigh = () => req.rawHeaders.reduce((sum, { length }) => sum + length, head.length);
+  const placed = await placeArrival(context, arrival, { record, gone, weigh });
   if (socket.destroyed) throw new ClientGone();
   takeTenantSeat(opening, arrival);
   socket.once("close", enterTunnel(context.limits, arrival.subject, placed));

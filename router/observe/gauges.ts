@@ -9,7 +9,7 @@ import type { Remembered } from "./remembered.ts";
 
 export type Gauged = {
   readonly registry: Metrics;
-  readonly hold: Pick<Hold, "heldByKey">;
+  readonly hold: Pick<Hold, "heldByKey" | "heldBytes">;
   readonly endpoints: Pick<Endpoints, "load">;
   readonly remembered: Pick<Remembered, "kept">;
   readonly fanOuts: { readonly running: number };
@@ -55,6 +55,11 @@ function trafficGauges({ registry, hold, endpoints, fanOuts, remembered, table }
     name("held_requests"),
     "Requests waiting for a placement, by the cell that owned it.",
     () => heldRows(hold.heldByKey(), table()),
+  );
+  registry.gaugeFrom(
+    name("held_bytes"),
+    "Memory that waiting requests may take.",
+    () => hold.heldBytes,
   );
   registry.gaugeFrom(name("inflight_requests"), "Requests at cells, by endpoint.", () =>
     loadRows(endpoints.load(), table(), ({ inFlight }) => inFlight),

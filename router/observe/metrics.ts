@@ -61,6 +61,8 @@ export type RouterMetrics = LimitMetrics & {
   readonly refusals: Counter;
   readonly confirmations: Counter;
   readonly holds: Counter;
+  /** Every wait, however it ended. */
+  readonly held: Histogram;
   readonly overflow: Counter;
   readonly brokenBodies: Counter;
   readonly ws: Counter;
@@ -142,6 +144,11 @@ function trafficMetrics(metrics: Metrics) {
       name("holds_total"),
       "Requests that waited for a placement, by how it ended.",
       presets("result", holdVerdicts),
+    ),
+    held: metrics.histogram(
+      name("hold_seconds"),
+      "Waits of requests for a placement.",
+      durationBuckets,
     ),
     overflow: metrics.counter(
       name("overflow_total"),

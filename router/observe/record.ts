@@ -5,6 +5,7 @@ import type { FoundRoute } from "../../contract/keyspace-routes.ts";
 import type { RouteClass } from "../../contract/service-route.ts";
 import type { HopTimes } from "../../runtime/http/forward.ts";
 import { jsonText } from "../../runtime/log.ts";
+import type { Ticket } from "../place/hold.ts";
 import type { Identity } from "../receive/identify.ts";
 import type { Trace } from "../receive/rewrite-headers.ts";
 import type { RouterEvents } from "./events.ts";
@@ -39,6 +40,8 @@ export class RequestRecord {
   bytesIn = 0;
   bytesOut = 0;
   holdMs = 0;
+  /** Of all waits for its placement; undefined: it never waited. */
+  ticket: Ticket | undefined;
   forwardedMs: number | undefined;
   times: HopTimes = { queueMs: 0, connectMs: 0, firstByteMs: 0 };
   errorCode: ErrorCode | undefined;

@@ -1,7 +1,6 @@
 /** Where a request goes: the decision by the table in memory, repeated while its placement is held. */
 import { CellError } from "../../contract/errors.ts";
 import type { FoundRoute } from "../../contract/keyspace-routes.ts";
-import type { PlacementKey } from "../../contract/placement-key.ts";
 import type { RouterMetrics } from "../observe/metrics.ts";
 import type { RequestRecord } from "../observe/record.ts";
 import {
@@ -11,48 +10,72 @@ import {
   type RoutingView,
   type Wanted,
 } from "./decide.ts";
-import type { Hold, HoldVerdict } from "./hold.ts";
+import type { Hold, HoldFull, HoldVerdict, Ticket } from "./hold.ts";
+import type { News } from "./news.ts";
 
 export type Placing = {
   readonly view: () => RoutingView | undefined;
   readonly hold: Hold;
+  readonly news: Pick<News, "isAfter">;
   readonly metrics: RouterMetrics;
   readonly monotonicMs: () => number;
+  /** So long a refused request waits for a table that explains the refusal. */
+  readonly staleMs: number;
 };
 
 /** Aborted when nobody waits any more. Asked for only where something waits, because a signal has its price. */
 export type Leaving = { readonly signal: AbortSignal };
 
+export type Placeable = {
+  readonly wanted: Wanted;
+  readonly record: RequestRecord;
+  readonly gone: Leaving;
+  /** The memory that it may take while it waits. */
+  readonly weigh: () => number;
+};
+
 /** Throws, or rejects with, what the table refuses, PLACEMENT_HELD, or `ClientGone`. A promise only where it waits. */
-export function place(
-  placing: Placing,
-  wanted: Wanted,
-  record: RequestRecord,
-  gone: Leaving,
-): Placed | Promise<Placed> {
-  const decision = decideNow(placing, wanted, record);
-  return decision.kind === "proxy" ? decision : held(placing, wanted, record, gone, decision);
+export function place(placing: Placing, request: Placeable): Placed | Promise<Placed> {
+  const decision = decideNow(placing, request);
+  if (decision.kind === "hold") return held(placing, request, decision.route);
+  const { route } = decision;
+  return route !== undefined && placing.hold.stateOf(route.key) === "draining"
+    ? behindOthers(placing, request, route)
+    : decision;
 }
 
-async function held(
-  placing: Placing,
-  wanted: Wanted,
-  record: RequestRecord,
-  gone: Leaving,
-  first: Held,
-): Promise<Placed> {
-  const deadlineMs = placing.hold.deadline();
-  let decision: Placed | Held = first;
-  while (decision.kind === "hold") {
-    await wait(placing, decision.route.key, deadlineMs, record, gone.signal);
-    decision = decideNow(placing, wanted, record);
+async function held(placing: Placing, request: Placeable, first: FoundRoute): Promise<Placed> {
+  for (let route = first; ; ) {
+    const verdict = await waited(request, placing, () =>
+      placing.hold.wait(route.key, ticketOf(placing, request), request.gone.signal),
+    );
+    if (verdict !== "released") {
+      throw new CellError("PLACEMENT_HELD", heldMessages[verdict], {
+        nextSteps: ["Send the request again after the time in Retry-After."],
+      });
+    }
+    const decision = decideNow(placing, request);
+    if (decision.kind !== "hold") return decision;
+    route = decision.route;
   }
-  return decision;
+}
+
+/** Those who came before are on their way: not in front of them, and not refused for their sake. */
+async function behindOthers(
+  placing: Placing,
+  request: Placeable,
+  { key }: FoundRoute,
+): Promise<Placed> {
+  await waited(request, placing, () =>
+    placing.hold.follow(key, ticketOf(placing, request), request.gone.signal),
+  );
+  const decision = decideNow(placing, request);
+  return decision.kind === "hold" ? held(placing, request, decision.route) : decision;
 }
 
 type Held = RouteDecision & { readonly kind: "hold" };
 
-function decideNow(placing: Placing, wanted: Wanted, record: RequestRecord): Placed | Held {
+function decideNow(placing: Placing, { wanted, record }: Placeable): Placed | Held {
   const view = placing.view();
   const decision = decide(view, wanted);
   record.revision = view?.table.revision;
@@ -63,28 +86,26 @@ function decideNow(placing: Placing, wanted: Wanted, record: RequestRecord): Pla
   return decision;
 }
 
+/** What a gate refused, and the revision by which it was sent there. */
+export type RefusedRoute = { readonly route: FoundRoute; readonly revision: number };
+
 /**
- * The gate refused a request that the table allowed: the table is old. Waits a little for a newer one
- * that says something else of this placement; otherwise PLACEMENT_UNAVAILABLE.
+ * The gate refused a request that the table allowed: the table is old. Waits a little for news of this
+ * placement, and through a hold if that is the news; otherwise PLACEMENT_UNAVAILABLE.
  */
 export async function placeAnew(
   placing: Placing,
-  wanted: Wanted,
-  before: FoundRoute,
-  staleMs: number,
-  record: RequestRecord,
-  gone: Leaving,
+  request: Placeable,
+  refused: RefusedRoute,
 ): Promise<Placed> {
-  const deadlineMs = placing.monotonicMs() + staleMs;
-  for (;;) {
-    const next = await place(placing, wanted, record, gone);
-    const { route } = next;
-    if (route === undefined) return next;
-    if (route.cell !== before.cell || route.epoch !== before.epoch) return next;
-    const startedMs = placing.monotonicMs();
-    const verdict = await placing.hold.wait(route.key, deadlineMs, gone.signal);
-    record.holdMs += placing.monotonicMs() - startedMs;
-    if (verdict === "client-gone") throw new ClientGone();
+  const { route } = refused;
+  const isOver = () => isNews(placing, request.wanted, refused);
+  if (!isOver()) {
+    const deadlineMs = placing.monotonicMs() + placing.staleMs;
+    const { signal } = request.gone;
+    const verdict = await waited(request, placing, () =>
+      placing.hold.listen(route.key, ticketOf(placing, request), deadlineMs, signal, isOver),
+    );
     if (verdict !== "released") {
       throw new CellError(
         "PLACEMENT_UNAVAILABLE",
@@ -93,6 +114,19 @@ export async function placeAnew(
       );
     }
   }
+  return place(placing, request);
+}
+
+/** Does the table say something else, or has it said the same again? */
+function isNews(
+  { view, news }: Placing,
+  wanted: Wanted,
+  { route: { key, cell, epoch }, revision }: RefusedRoute,
+): boolean {
+  if (news.isAfter(key, revision)) return true;
+  const decision = decide(view(), wanted);
+  const now = decision.route;
+  return now?.key !== key || now.cell !== cell || now.epoch !== epoch;
 }
 
 /** There is nobody left to answer. */
@@ -100,25 +134,31 @@ export class ClientGone extends Error {
   override readonly name = "ClientGone";
 }
 
-async function wait(
-  placing: Placing,
-  key: PlacementKey,
-  deadlineMs: number,
-  record: RequestRecord,
-  signal: AbortSignal,
-): Promise<void> {
-  const startedMs = placing.monotonicMs();
-  const verdict = await placing.hold.wait(key, deadlineMs, signal);
-  record.holdMs += placing.monotonicMs() - startedMs;
-  if (verdict === "released") return;
-  if (verdict === "client-gone") throw new ClientGone();
-  throw new CellError("PLACEMENT_HELD", heldMessages[verdict], {
-    nextSteps: ["Send the request again after the time in Retry-After."],
-  });
+/** One request keeps its place in line, and its end, through all waits. */
+function ticketOf({ hold }: Placing, { record, weigh }: Placeable): Ticket {
+  record.ticket ??= hold.ticket(weigh());
+  return record.ticket;
 }
 
-const heldMessages: Readonly<Record<Exclude<HoldVerdict, "released" | "client-gone">, string>> = {
+async function waited(
+  { record }: Placeable,
+  { monotonicMs, metrics }: Placing,
+  wait: () => Promise<HoldVerdict>,
+): Promise<Exclude<HoldVerdict, "client-gone">> {
+  const startedMs = monotonicMs();
+  const verdict = await wait();
+  const tookMs = monotonicMs() - startedMs;
+  record.holdMs += tookMs;
+  metrics.held.observe(tookMs / 1000);
+  if (verdict === "client-gone") throw new ClientGone();
+  return verdict;
+}
+
+const roomless = "The placement is switching its owner, and too many requests wait";
+const heldMessages: Readonly<Record<HoldFull | "timeout", string>> = {
   timeout: "The placement is switching its owner; the wait for it took too long.",
-  "key-full": "The placement is switching its owner, and too many requests wait for it already.",
-  "router-full": "The placement is switching its owner, and too many requests wait in this router.",
+  "key-full": `${roomless} for it already.`,
+  "key-bytes-full": `${roomless} for it already, by their size.`,
+  "router-full": `${roomless} in this router.`,
+  "router-bytes-full": `${roomless} in this router, by their size.`,
 };

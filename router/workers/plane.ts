@@ -100,7 +100,7 @@ export function createWorkersPlane(options: WorkersPlaneOptions): Plane {
 
 /** The gauges of requests are the workers'. */
 const carriesNothing = {
-  hold: { heldByKey: () => new Map() },
+  hold: { heldByKey: () => new Map(), heldBytes: 0 },
   endpoints: { load: () => [] },
   remembered: { kept: () => [] },
   fanOuts: { running: 0 },

@@ -8,7 +8,8 @@ import type { TenantLimit } from "../../contract/traffic-policy.ts";
 import type { RouterConfig } from "../config.ts";
 
 const totals = [
-  ...(["heldMax", "heldPerKeyMax", "fanOutsMax", "inflightMax"] as const),
+  ...(["heldMax", "heldPerKeyMax", "heldBytesMax", "heldBytesPerKeyMax"] as const),
+  ...(["fanOutsMax", "inflightMax"] as const),
   ...(["pendingMax", "connectionsMax", "cellInflightMax", "cellPendingMax"] as const),
   ...(["clientsMax", "clientsPerIpMax", "wsMax", "wsPerTenantMax"] as const),
   ...(["explainRequestsMax", "explainBytesMax", "staleBytesMax"] as const),

@@ -75,6 +75,14 @@ export class RequestBody {
   get empty(): boolean {
     return this.#options.framing.kind === "none";
   }
+  /** It takes at most so many bytes of memory while nobody reads it: what is kept, and what comes unasked. */
+  get restingBytesMax(): number {
+    const { framing, bytesMax, keepBytesMax, source } = this.#options;
+    if (framing.kind === "none") return 0;
+    const whole = framing.kind === "length" ? framing.bytes : bytesMax;
+    // A stream is full when it has a chunk too much.
+    return Math.min(whole, bytesMax, keepBytesMax + 2 * source.readableHighWaterMark);
+  }
   /** True while everything that was read is still at hand. */
   get replayable(): boolean {
     return this.#error === undefined && this.#keeping && this.#base === 0;
