@@ -78,7 +78,7 @@ export const movePlanSchema = z.object({
   source: cellIdSchema,
   target: cellIdSchema,
   /** Databases of the application in each cell, by name; both cells have the same. */
-  stores: z.array(z.string()).min(1),
+  stores: z.array(z.string()),
   tables: z.array(
     z.object({ store: z.string(), table: z.string(), rows: z.number(), bytes: z.number() }),
   ),
@@ -108,6 +108,15 @@ export const moveOptionsSchema = z.object({
   copyRateMax: z.number().int().min(1024).optional(),
 });
 export type MoveOptions = z.infer<typeof moveOptionsSchema>;
+/** The same without defaults: what is not said stays as it is. */
+const { shape } = moveOptionsSchema;
+const moveOptionChangesSchema = z.strictObject({
+  switch: shape.switch.unwrap().optional(),
+  pauseBudgetMs: shape.pauseBudgetMs.unwrap().optional(),
+  switchTriesMax: shape.switchTriesMax.unwrap().optional(),
+  soakMs: shape.soakMs.unwrap().optional(),
+  copyRateMax: shape.copyRateMax,
+});
 
 /** What one step of the switch took, in milliseconds, by the executor's monotonic clock. */
 export const pausePartsSchema = z.object({
@@ -205,8 +214,9 @@ const selection = {
 /** `POST /v1/moves/plan`: looks at both cells and changes nothing. */
 export const planMovesSchema = z.strictObject({
   ...selection,
-  options: moveOptionsSchema.partial().optional(),
+  options: moveOptionsSchema.prefault({}),
 });
+export type PlanMoves = z.output<typeof planMovesSchema>;
 /** What was asked for and is not moved: `there-already`, `not-from-there`. */
 const skippedSchema = z.object({ object: z.string(), reason: z.string(), text: z.string() });
 export const movePlansSchema = z.object({
@@ -244,7 +254,7 @@ export const moveActions = [
 export type MoveAction = (typeof moveActions)[number];
 export const moveActionSchema = z.strictObject({
   /** Of `reverse`: options of the way back; those of the move itself where nothing is said, switched `auto`. */
-  options: moveOptionsSchema.partial().optional(),
+  options: moveOptionChangesSchema.optional(),
   reason: z.string().max(500).optional(),
   dryRun: z.boolean().optional(),
 });

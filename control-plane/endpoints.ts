@@ -9,6 +9,7 @@ import { flagEndpoints } from "./api/flags.ts";
 import { keyspaceEndpoints } from "./api/keyspaces.ts";
 import { machineAgentEndpoints } from "./api/machine-agent.ts";
 import { machineRouterEndpoints } from "./api/machine-router.ts";
+import { moveEndpoints } from "./api/moves.ts";
 import { opEndpoints } from "./api/ops.ts";
 import { overrideEndpoints } from "./api/overrides.ts";
 import { queryEndpoints } from "./api/queries.ts";
@@ -34,6 +35,7 @@ export const controlEndpoints = (context: ApiContext, feed: RoutingFeed): readon
   ...flagEndpoints(context),
   ...claimEndpoints(context),
   ...queryEndpoints(context),
+  ...moveEndpoints(context),
   ...opEndpoints(context),
   ...auditEndpoints(context),
   ...tokenEndpoints(context),

@@ -32,7 +32,7 @@ export type Work = {
   readonly record: (before: unknown, after: unknown) => Promise<void>;
 };
 
-export type MutationSpec<P extends Shape, B extends z.ZodType> = Omit<
+export type MutationSpec<P extends Shape, B extends z.ZodType, L = undefined> = Omit<
   EndpointSpec<P, Record<never, never>, B>,
   "serve" | "audit" | "query" | "headers" | "streams" | "body"
 > & {
@@ -47,8 +47,14 @@ export type MutationSpec<P extends Shape, B extends z.ZodType> = Omit<
   readonly conceal?: (body: z.output<B>) => Promise<z.output<B>>;
   /** What the entry of a refusal shows of the body, where that is not all of it. */
   readonly recorded?: (body: z.output<B>) => unknown;
+  /** Asked once before the transaction, for what must not be waited for inside it; changes nothing. */
+  readonly look?: (asked: Asked<P, Record<never, never>, B>) => Promise<L>;
   /** Runs again when the transaction lost a race: does nothing but talk to the database. */
-  readonly apply: (work: Work, asked: Asked<P, Record<never, never>, B>) => Promise<Answer>;
+  readonly apply: (
+    work: Work,
+    asked: Asked<P, Record<never, never>, B>,
+    looked: L | undefined,
+  ) => Promise<Answer>;
   /** The answer to keep for replay, where the real one holds a secret. */
   readonly keep?: (answer: Answer) => StoredAnswer;
   /** Answers a replay from what was kept; throws where it cannot be answered again. */
@@ -67,9 +73,9 @@ export const actorOf = (caller: Caller): Actor => ({
   role: caller.role,
 });
 
-export function mutation<P extends Shape, B extends z.ZodType>(
+export function mutation<P extends Shape, B extends z.ZodType, L = undefined>(
   context: ApiContext,
-  spec: MutationSpec<P, B>,
+  spec: MutationSpec<P, B, L>,
 ): Endpoint {
   const declared = endpoint<P, Record<never, never>, B>({
     ...spec,
@@ -77,15 +83,15 @@ export function mutation<P extends Shape, B extends z.ZodType>(
     audit: { action: spec.action, object: (incoming) => Object.values(incoming.params).join("/") },
     serve: async (asked) => {
       const body = (await spec.conceal?.(asked.body)) ?? asked.body;
-      return runMutation(context, spec, { ...asked, body });
+      return runMutation<P, B, L>(context, spec, { ...asked, body });
     },
   });
   return declared;
 }
 
-async function runMutation<P extends Shape, B extends z.ZodType>(
+async function runMutation<P extends Shape, B extends z.ZodType, L>(
   context: ApiContext,
-  spec: MutationSpec<P, B>,
+  spec: MutationSpec<P, B, L>,
   asked: Asked<P, Record<never, never>, B>,
 ): Promise<Answer> {
   const intent = intentOf(asked.body);
@@ -93,6 +99,7 @@ async function runMutation<P extends Shape, B extends z.ZodType>(
   const idempotent = idempotentRequest(asked);
   const actor = actorOf(asked.caller);
   try {
+    const looked = await spec.look?.(asked);
     return await context.database.transaction(async (tx) => {
       const replay =
         idempotent === undefined || intent.dryRun
@@ -120,6 +127,7 @@ async function runMutation<P extends Shape, B extends z.ZodType>(
           },
         },
         asked,
+        looked,
       );
       if (idempotent !== undefined && !intent.dryRun) {
         await storeAnswer(tx, idempotent, spec.keep?.(answer) ?? answer);

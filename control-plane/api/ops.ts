@@ -9,9 +9,7 @@ import { findOp, listOps, type OpRow, toOp } from "../store/ops.ts";
 import { type ApiContext, waitMsMax } from "./context.ts";
 import { type Endpoint, endpoint } from "./endpoint.ts";
 import { decodeCursor, decodeNumberCursor, page, pageQuery } from "./paging.ts";
-
-/** A waiting request looks by itself this often, in case a notification was lost. */
-const lookAgainMs = 2000;
+import { waitFor } from "./wait-for.ts";
 
 const waitQuery = { waitMs: z.coerce.number().int().min(0).max(waitMsMax).default(0) };
 
@@ -101,36 +99,3 @@ async function requireOp(context: ApiContext, id: string): Promise<OpRow> {
 }
 
 const toEvent = (row: EventRow) => ({ ...row, at: row.at.toISOString() });
-
-/** Reads until it is enough, woken by notifications, for at most `waitMs`. */
-async function waitFor<T>(
-  context: ApiContext,
-  wait: {
-    readonly channel: (typeof channels)[keyof typeof channels];
-    readonly topic: string;
-    readonly waitMs: number;
-    readonly signal: AbortSignal;
-  },
-  read: () => Promise<T>,
-  isEnough: (value: T) => boolean,
-): Promise<T> {
-  const { clock, hub } = context;
-  const endMs = clock.monotonicMs() + wait.waitMs;
-  for (;;) {
-    // Asked for before reading: a change between reading and waiting must not be missed.
-    const stopWaiting = new AbortController();
-    const leftMs = Math.max(0, endMs - clock.monotonicMs());
-    const woken = hub.wait(
-      wait.channel,
-      wait.topic,
-      Math.min(leftMs, lookAgainMs),
-      AbortSignal.any([wait.signal, stopWaiting.signal]),
-    );
-    const value = await read();
-    if (isEnough(value) || leftMs === 0 || wait.signal.aborted) {
-      stopWaiting.abort();
-      return value;
-    }
-    await woken;
-  }
-}

@@ -3,12 +3,13 @@
  * executor alone changes its step. Asking changes no version: it must not make the executor lose a race
  * in the middle of a switch.
  */
-import { and, asc, eq, inArray } from "drizzle-orm";
+import { and, asc, eq, inArray, ne, sql } from "drizzle-orm";
 import type { MoveOptions, MovePlan, MoveStep } from "../../../contract/move-api.ts";
 import type { Reader, Tx } from "../database.ts";
-import { insertOp, type NewOp, wakeWatchers } from "../ops.ts";
+import { insertOp, type NewOp, type OpRow, wakeWatchers } from "../ops.ts";
 import { op } from "../schema.ts";
 import { move, moveKey } from "../schema-moves.ts";
+import { findMove, type MoveRow, moveKind } from "./read.ts";
 
 export type NewMove = {
   readonly op: Pick<
@@ -28,7 +29,7 @@ export async function insertMove(tx: Tx, fresh: NewMove): Promise<void> {
   const { plan, options, reverses } = fresh;
   await insertOp(tx, {
     ...fresh.op,
-    ...{ kind: "tenant.move", step: firstStep, state: "running" },
+    ...{ kind: moveKind, step: firstStep, state: "running" },
     ...{ revision: null, deadlineMs: undefined },
   });
   const { keyspace, source, target } = plan;
@@ -44,6 +45,13 @@ export async function insertMove(tx: Tx, fresh: NewMove): Promise<void> {
  */
 export const closeKeys = (tx: Tx, id: string): Promise<unknown> =>
   tx.update(moveKey).set({ open: false }).where(eq(moveKey.op, id));
+
+/** In the order of whoever enters a step, which either sees what is asked here, or comes before it. */
+export async function lockMove(tx: Tx, id: string): Promise<MoveRow | undefined> {
+  await tx.select({ op: move.op }).from(move).where(eq(move.op, id)).for("update");
+  await tx.select({ id: op.id }).from(op).where(eq(op.id, id)).for("update");
+  return findMove(tx, id);
+}
 
 type Asked = Partial<Pick<typeof move.$inferInsert, "wish" | "paused">>;
 
@@ -76,4 +84,26 @@ export async function inMotion(
     .innerJoin(move, eq(move.op, moveKey.op))
     .where(and(inArray(moveKey.key, [...keys]), eq(moveKey.open, true)))
     .orderBy(asc(moveKey.key));
+}
+
+/** An open operation, no move, on one of these keys or tenants: it would change the placement beneath a move. */
+export async function otherOpOn(
+  reader: Reader,
+  keys: readonly string[],
+  tenants: readonly string[],
+): Promise<OpRow | undefined> {
+  const [open] = await reader
+    .select()
+    .from(op)
+    .where(
+      and(
+        inArray(op.state, ["pending", "running"]),
+        ne(op.kind, moveKind),
+        sql`(${op.object} in (select jsonb_array_elements_text(${JSON.stringify([...keys, ...tenants])}::jsonb))
+          or ${op.input} ->> 'key' in (select jsonb_array_elements_text(${JSON.stringify(keys)}::jsonb))
+          or ${op.input} ->> 'container' in (select jsonb_array_elements_text(${JSON.stringify(keys)}::jsonb)))`,
+      ),
+    )
+    .limit(1);
+  return open;
 }

@@ -69,12 +69,13 @@ export type MoveFilter = {
   readonly step?: MoveStep | undefined;
   /** Source or target. */
   readonly cell?: string | undefined;
-  /** Moves that this key is or was part of. */
-  readonly key?: string | undefined;
+  /** Moves that this tenant is or was part of, by itself or under the container that it is in now. */
+  readonly tenant?: string | undefined;
+  readonly op?: string | undefined;
 };
 
 export async function listMoves(reader: Reader, filter: MoveFilter): Promise<MoveRow[]> {
-  const { before, limit, state, step, cell, key } = filter;
+  const { before, limit, state, step, cell, tenant } = filter;
   const rows = await reader
     .select({ op, move })
     .from(move)
@@ -85,18 +86,23 @@ export async function listMoves(reader: Reader, filter: MoveFilter): Promise<Mov
         state === undefined ? undefined : eq(op.state, state),
         step === undefined ? undefined : eq(op.step, step),
         cell === undefined ? undefined : or(eq(move.source, cell), eq(move.target, cell)),
-        key === undefined
-          ? undefined
-          : inArray(
-              move.op,
-              reader.select({ op: moveKey.op }).from(moveKey).where(eq(moveKey.key, key)),
-            ),
+        filter.op === undefined ? undefined : eq(move.op, filter.op),
+        tenant === undefined ? undefined : inArray(move.op, movesOf(reader, tenant)),
       ),
     )
     .orderBy(desc(move.op))
     .limit(limit);
   return withKeys(reader, rows);
 }
+
+const movesOf = (reader: Reader, tenant: string) =>
+  reader
+    .select({ op: moveKey.op })
+    .from(moveKey)
+    .where(
+      sql`(split_part(${moveKey.key}, '/', 2) = 'tenant' and split_part(${moveKey.key}, '/', 3) = ${tenant})
+        or ${moveKey.key} in (select placement_key from cellfleet_control.tenant where id = ${tenant})`,
+    );
 
 /** The open move that takes this one back, if there is one. */
 export async function openReverseOf(reader: Reader, id: string): Promise<string | undefined> {

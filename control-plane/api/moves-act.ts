@@ -1,0 +1,138 @@
+/**
+ * What is asked of a move that runs: a wish beside its steps, or a move back. Under the lock of the
+ * move's own row, so that a step that is being entered is seen or comes after; each refusal says what
+ * is possible now.
+ */
+
+import type { z } from "zod";
+import { CellError } from "../../contract/errors.ts";
+import {
+  type Move,
+  type MoveAction,
+  type moveActionSchema,
+  moveOptionsSchema,
+  movePlanSchema,
+} from "../../contract/move-api.ts";
+import { must } from "../../runtime/assert.ts";
+import { type MoveSituation, nextForMove, refuseAction } from "../core/move/move-actions.ts";
+import { planSteps } from "../core/move/move-plan.ts";
+import { roomOf } from "../core/move/move-target.ts";
+import type { Reader } from "../store/database.ts";
+import { askMove, closeKeys, lockMove } from "../store/moves/ask.ts";
+import { loadsUnder, placementsByKey } from "../store/moves/candidates.ts";
+import { findMove, type MoveRow, openReverseOf, toMove } from "../store/moves/read.ts";
+import { takeRoom } from "../store/moves/room.ts";
+import { changeOp } from "../store/ops.ts";
+import { lockNormalFleet } from "../store/routing-change.ts";
+import { freshOpId } from "./accept.ts";
+import { requireCell } from "./cell-lookup.ts";
+import type { ApiContext } from "./context.ts";
+import type { Answer } from "./endpoint.ts";
+import { recordMove } from "./moves-start.ts";
+import type { Work } from "./mutation.ts";
+
+type Asked = z.output<typeof moveActionSchema>;
+
+export const moveUnknown = (id: string): CellError =>
+  new CellError("MOVE_UNKNOWN", `There is no move ${id}.`, { nextSteps: ["cellctl move ls"] });
+
+export async function situationOf(reader: Reader, move: Move): Promise<MoveSituation> {
+  return { ...move, reversal: await openReverseOf(reader, move.id) };
+}
+
+/** Throws MOVE_UNKNOWN, STATE_CONFLICT, RECOVERING. */
+export async function actOnMove(
+  context: ApiContext,
+  work: Work,
+  on: { readonly id: string; readonly action: MoveAction; readonly asked: Asked },
+): Promise<Answer> {
+  const { tx } = work;
+  const { id, action } = on;
+  await lockNormalFleet(tx);
+  const row = await lockMove(tx, id);
+  if (row === undefined) throw moveUnknown(id);
+  const move = toMove(row);
+  const situation = await situationOf(tx, move);
+  const refusal = refuseAction(situation, action);
+  if (refusal !== undefined) {
+    throw new CellError("STATE_CONFLICT", refusal.text, {
+      details: { move: id, step: move.step, action },
+      nextSteps: refusal.nextSteps,
+    });
+  }
+  if (action === "reverse") return reverseMove(context, work, row, on.asked);
+  const asked =
+    action === "pause" || action === "resume" ? { paused: action === "pause" } : { wish: action };
+  if (!work.dryRun) {
+    await work.record({ step: move.step, asked: move.asked, paused: move.paused }, asked);
+    await askMove(tx, id, asked);
+  }
+  return answer(tx, id, work.dryRun);
+}
+
+async function answer(reader: Reader, id: string, dryRun: boolean): Promise<Answer> {
+  const move = toMove(must(await findMove(reader, id), `move ${id}`));
+  const next = nextForMove(await situationOf(reader, move));
+  return { status: dryRun ? 200 : 202, body: { move, next_steps: next } };
+}
+
+/**
+ * A move of its own, back on the stream that is open. Room is taken without asking for it: the rows
+ * stand there already, and the way back must not be lost to a cell that has filled up meanwhile.
+ */
+async function reverseMove(
+  context: ApiContext,
+  work: Work,
+  row: MoveRow,
+  asked: Asked,
+): Promise<Answer> {
+  const { tx } = work;
+  const move = toMove(row);
+  const { source: target, target: source, keyspace, keys } = move;
+  for (const id of [source, target]) await requireHealthy(tx, id);
+  const rows = await placementsByKey(tx, keys);
+  const changed = keys.find((key) => !rows.some((row) => row.key === key && row.cell === source));
+  if (changed !== undefined || rows.some(({ state }) => state !== "active")) {
+    const what = changed ?? rows.find(({ state }) => state !== "active")?.key;
+    throw new CellError(
+      "STATE_CONFLICT",
+      `${what} is not served by ${source} now. Nothing was changed.`,
+      {
+        nextSteps: [`cellctl move show ${move.id}`],
+      },
+    );
+  }
+  const options = moveOptionsSchema.parse({
+    ...move.options,
+    switch: "auto",
+    ...asked.options,
+  });
+  const plan = movePlanSchema.parse({
+    ...{ keyspace, keys, source, target, stores: move.plan.stores, tables: move.plan.tables },
+    checks: [],
+    estimate: { ...move.plan.estimate, copyMs: 0 },
+    steps: planSteps({ source, target, options, isReversal: true }),
+  });
+  if (work.dryRun) return answer(tx, move.id, true);
+  const id = freshOpId(context, work);
+  await work.record({ move: move.id, step: move.step }, { id, source, target, keys, options });
+  const loads = (await loadsUnder(tx, keys)).map((load) => ({ ...load, name: load.key }));
+  const room = roomOf(loads);
+  await takeRoom(tx, target, room);
+  await closeKeys(tx, move.id);
+  // Its version too: who has just decided that the soak is over must not close the way back.
+  const headline = `being taken back by ${id}`;
+  must((await changeOp(tx, row.op, { headline }, work.nowMs)) || undefined, "locked operation");
+  await recordMove(work, { id, plan, options, rows, room, reverses: move.id });
+  return answer(tx, id, false);
+}
+
+async function requireHealthy(reader: Reader, id: string): Promise<void> {
+  const cell = await requireCell(reader, id);
+  if (cell.health === "healthy" && cell.state !== "retired") return;
+  throw new CellError(
+    "STATE_CONFLICT",
+    `${id} is ${cell.state === "retired" ? "retired" : cell.health}: nothing can be moved back now. Nothing was changed.`,
+    { details: { cell: id }, nextSteps: [`cellctl cell get ${id}`] },
+  );
+}
