@@ -12,7 +12,16 @@ import { createRecorder } from "./recorder.ts";
 import { startWorkload } from "./workload.ts";
 
 type Kept = { id: number; item: string };
-type Fault = "none" | "forgets" | "doubles" | "answers late" | "refuses, yet does" | "wrong tenant";
+type Swap = { expected: string | null; value: string };
+type Fault =
+  | "none"
+  | "forgets"
+  | "doubles"
+  | "answers late"
+  | "refuses, yet does"
+  | "wrong tenant"
+  | "shows the past"
+  | "sets what was not expected";
 const closers: (() => Promise<void>)[] = [];
 afterEach(async () => {
   for (const close of closers.splice(0)) await close();
@@ -22,6 +31,7 @@ afterEach(async () => {
 async function startShop(fault: Fault): Promise<string> {
   const kept = new Map<string, Kept[]>();
   const answered = new Map<string, Kept>();
+  const registers = new Map<string, string>();
   let requests = 0;
 
   function create(tenant: string, key: string, item: string, response: ServerResponse): void {
@@ -38,16 +48,39 @@ async function startShop(fault: Fault): Promise<string> {
     reply(hit, order, response);
   }
 
+  /** Newest first, as the sample application. */
   function list(tenant: string, path: string, response: ServerResponse): void {
-    const from = Number(new URL(path, "http://shop").searchParams.get("cursor") ?? 0);
-    const all = kept.get(tenant) ?? [];
-    const next = from + 10 < all.length ? `/orders?cursor=${from + 10}` : null;
-    response.writeHead(200, { "x-cell": "cell-01" });
-    response.end(JSON.stringify({ items: all.slice(from, from + 10), next }));
+    requests += 1;
+    const before = Number(new URL(path, "http://shop").searchParams.get("cursor") ?? Infinity);
+    const shown = (kept.get(tenant) ?? [])
+      .slice(0, fault === "shows the past" && requests % 3 === 0 ? -5 : undefined)
+      .filter(({ id }) => id < before)
+      .toSorted((a, b) => b.id - a.id);
+    const items = shown.slice(0, 10);
+    const next = shown.length > 10 ? `/orders?cursor=${items.at(-1)?.id}` : null;
+    response.writeHead(200, { "x-cell": "cell-01", "x-cell-epoch": "1" });
+    response.end(JSON.stringify({ items, next }));
+  }
+
+  function register(name: string, swap: Swap | undefined, response: ServerResponse): void {
+    requests += 1;
+    const found = registers.get(name) ?? null;
+    const mistaken = fault === "sets what was not expected" && requests % 3 === 0;
+    if (swap !== undefined && (mistaken || swap.expected === found))
+      registers.set(name, swap.value);
+    response.writeHead(200, { "x-cell": "cell-01", "x-cell-epoch": "1" });
+    response.end(JSON.stringify({ found }));
   }
 
   const server = createServer((incoming, response) => {
     const tenant = String(incoming.headers["x-tenant-id"]);
+    if (incoming.url?.startsWith("/registers/") === true) {
+      const name = `${tenant}${incoming.url}`;
+      readBody(incoming, (text) =>
+        register(name, text === "" ? undefined : (JSON.parse(text) as Swap), response),
+      );
+      return;
+    }
     if (incoming.method === "GET") {
       list(tenant, incoming.url ?? "/", response);
       return;
@@ -107,9 +140,14 @@ async function runAgainst(fault: Fault, attemptsMax: number): Promise<Verdict> {
     }),
     clock: systemClock,
     run: "run-1",
+    more: [
+      { kind: "lists", tenants: ["acme"], processesPerTenant: 2, perSecondMax: 500 },
+      { kind: "registers", tenants: ["acme"], processesPerTenant: 3, perSecondMax: 1000 },
+    ],
   });
   closers.push(workload.close);
-  const enough = () => workload.counts().ok + workload.counts().fail > 40;
+  const enough = () =>
+    workload.counts().ok + workload.counts().fail > 40 && workload.otherCounts().ok > 60;
   while (!enough()) await systemClock.sleep(5);
   await workload.stop();
   await workload.readBack(5000);
@@ -122,6 +160,8 @@ describe("the workload", () => {
     expect(verdict.violations).toEqual([]);
     expect(verdict.counts.acknowledged).toBeGreaterThan(40);
     expect(verdict.counts.present).toBe(verdict.counts.acknowledged);
+    expect(verdict.counts.lists).toBeGreaterThan(5);
+    expect(verdict.counts.registers).toBeGreaterThan(20);
   });
 
   test("answers that never came are unknown, and repeating under the key settles them", async () => {
@@ -138,6 +178,8 @@ describe("the workload", () => {
     ["doubles", "duplicate"],
     ["refuses, yet does", "resurrected"],
     ["wrong tenant", "foreign"],
+    ["shows the past", "stale-read"],
+    ["sets what was not expected", "not-linearizable"],
   ] as const) {
     test(`against a shop that ${fault}: ${kind}`, async () => {
       const verdict = await runAgainst(fault, 1);

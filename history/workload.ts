@@ -4,13 +4,29 @@
  *
  * The order of things for a test: start, do harm to the fleet, `stop`, `readBack`, then let the checker judge.
  */
-import { Agent, request } from "undici";
+import { Agent } from "undici";
 import { z } from "zod";
-import { cellEpochHeader, cellHeader, headers } from "../contract/headers.ts";
+import { cellHeader } from "../contract/headers.ts";
+import { unreachable } from "../runtime/assert.ts";
 import type { Clock } from "../runtime/clock.ts";
-import { combine, type Outcome, outcomeOf, outcomeOfTrouble } from "./outcome.ts";
+import { type Asking, ask, attempt } from "./ask.ts";
+import { combine, type Outcome } from "./outcome.ts";
+import { createReader, createRegisterUser } from "./read-load.ts";
 import type { Recorder } from "./recorder.ts";
 
+/**
+ * `orders`: POST /orders. `lists`: the newest page of GET /orders. `registers`: compare and set, and looks,
+ * at the registers of an application that has them (tests/register-app).
+ */
+export type Load = {
+  readonly kind: "orders" | "lists" | "registers";
+  readonly tenants: readonly string[];
+  readonly processesPerTenant: number;
+  /** Of all its processes together. */
+  readonly perSecondMax: number;
+};
+
+/** The load of orders that stands in the options themselves, and `more` beside it. */
 export type WorkloadOptions = {
   /** Origin of a router, asked for at every attempt: a restart may move it. */
   readonly router: () => Promise<string> | string;
@@ -26,12 +42,19 @@ export type WorkloadOptions = {
   readonly clock: Clock;
   /** Makes values unique between runs. */
   readonly run: string;
+  readonly more?: readonly Load[];
 };
 
 export type WorkloadCounts = Readonly<Record<Outcome, number>>;
 
+/** One turn of one process; it records what it asked and was told. */
+export type Turn = (n: number) => Promise<Outcome>;
+
 export type Workload = {
+  /** Of orders. */
   readonly counts: () => WorkloadCounts;
+  /** Of lists and registers. */
+  readonly otherCounts: () => WorkloadCounts;
   /** Waits for orders under way; sends no more. */
   readonly stop: () => Promise<void>;
   /**
@@ -47,41 +70,42 @@ const pageSize = 100;
 
 const orderSchema = z.object({ id: z.union([z.number(), z.string()]), item: z.string() });
 const pageSchema = z.object({ items: z.array(orderSchema), next: z.string().nullable() });
-const refusalSchema = z.object({ error: z.object({ code: z.string() }) });
 
 export function startWorkload(options: WorkloadOptions): Workload {
   const { clock } = options;
-  const agent = new Agent({ connections: 64, allowH2: false });
+  const loads = [{ ...options, kind: "orders", perSecondMax: options.ordersPerSecondMax } as const];
+  const processes = [...loads, ...(options.more ?? [])].flatMap(processesOf);
+  const agent = new Agent({ connections: Math.max(64, processes.length), allowH2: false });
+  const asking = { router: options.router, dispatcher: agent, timeoutMs: options.requestTimeoutMs };
   const over = new AbortController();
   const counts = { ok: 0, fail: 0, unknown: 0 };
-  const processes = options.tenants.flatMap((tenant) =>
-    Array.from({ length: options.processesPerTenant }, (_, index) => ({
-      tenant,
-      process: `${tenant}#${index}`,
-    })),
-  );
-  const intervalMs = (1000 * processes.length) / options.ordersPerSecondMax;
+  const otherCounts = { ...counts };
 
-  async function runProcess({ tenant, process }: (typeof processes)[number]): Promise<void> {
+  async function runProcess(one: Process): Promise<void> {
+    const turn = createTurn(options, asking, over.signal, one);
+    const counted = one.kind === "orders" ? counts : otherCounts;
     for (let n = 0; !over.signal.aborted; n += 1) {
       const startedMs = clock.monotonicMs();
-      const value = `${options.run}/${process}/${n}`;
-      counts[await placeOrder(options, { agent, over: over.signal, tenant, process, value })] += 1;
-      const restMs = startedMs + intervalMs - clock.monotonicMs();
+      counted[await turn(n)] += 1;
+      const restMs = startedMs + one.intervalMs - clock.monotonicMs();
       await clock.sleep(Math.max(0, restMs), over.signal);
     }
   }
 
   const running = Promise.all(processes.map(runProcess));
+  const ordering = processes.filter(({ kind }) => kind === "orders").map(({ tenant }) => tenant);
   return {
     counts: () => ({ ...counts }),
+    otherCounts: () => ({ ...otherCounts }),
     stop: async () => {
       over.abort();
       await running;
     },
     readBack: async (withinMs) => {
       const deadlineMs = clock.monotonicMs() + withinMs;
-      for (const tenant of options.tenants) await readTenant(options, agent, tenant, deadlineMs);
+      for (const tenant of new Set(ordering)) {
+        await readTenant(options, asking, tenant, deadlineMs);
+      }
     },
     close: async () => {
       over.abort();
@@ -91,8 +115,48 @@ export function startWorkload(options: WorkloadOptions): Workload {
   };
 }
 
+type Process = Pick<Load, "kind"> & {
+  readonly tenant: string;
+  readonly process: string;
+  readonly intervalMs: number;
+};
+
+function processesOf(load: Load): Process[] {
+  const { kind, tenants, processesPerTenant } = load;
+  const intervalMs = (1000 * tenants.length * processesPerTenant) / load.perSecondMax;
+  const suffix = { orders: "", lists: "list", registers: "register" }[kind];
+  return tenants.flatMap((tenant) =>
+    Array.from({ length: processesPerTenant }, (_, index) => ({
+      kind,
+      tenant,
+      process: `${tenant}#${suffix}${index}`,
+      intervalMs,
+    })),
+  );
+}
+
+function createTurn(
+  options: WorkloadOptions,
+  asking: Asking,
+  over: AbortSignal,
+  { kind, tenant, process }: Process,
+): Turn {
+  const { recorder, run } = options;
+  switch (kind) {
+    case "orders":
+      return (n) =>
+        placeOrder(options, { asking, over, tenant, process, value: `${run}/${process}/${n}` });
+    case "lists":
+      return createReader({ asking, recorder, run, tenant, process });
+    case "registers":
+      return createRegisterUser({ asking, recorder, run, tenant, process });
+    default:
+      return unreachable(kind);
+  }
+}
+
 type Order = {
-  readonly agent: Agent;
+  readonly asking: Asking;
   readonly over: AbortSignal;
   readonly tenant: string;
   readonly process: string;
@@ -104,11 +168,12 @@ async function placeOrder(options: WorkloadOptions, order: Order): Promise<Outco
   const recorded = options.recorder.invoke({ process, tenant, value });
   let outcome: Outcome | undefined;
   let reason = "";
-  for (let attempt = 1; attempt <= options.attemptsMax; attempt += 1) {
-    const answer = await attemptOrder(options, order);
+  for (let tries = 1; tries <= options.attemptsMax; tries += 1) {
+    const answer = await attemptOrder(order);
     outcome = combine(outcome, answer.outcome);
     if (answer.outcome === "ok") {
-      recorded.ok(answer.by);
+      const { cell, epoch, result } = answer;
+      recorded.ok({ cell, epoch, ref: String(result.id) });
       return "ok";
     }
     reason = answer.reason;
@@ -120,47 +185,28 @@ async function placeOrder(options: WorkloadOptions, order: Order): Promise<Outco
   return outcome ?? "unknown";
 }
 
-type Attempt =
-  | { readonly outcome: "ok"; readonly by: { cell: string; epoch: number; ref: string } }
-  | { readonly outcome: "fail" | "unknown"; readonly reason: string };
-
-async function attemptOrder(options: WorkloadOptions, order: Order): Promise<Attempt> {
-  const { agent, tenant, value } = order;
-  try {
-    const answer = await send(options, agent, tenant, {
+const attemptOrder = ({ asking, tenant, value }: Order) =>
+  attempt(
+    asking,
+    {
+      tenant,
       method: "POST",
       path: "/orders",
-      headers: { "content-type": "application/json", "idempotency-key": value },
-      body: JSON.stringify({ item: value, quantity: 1 }),
-    });
-    const code =
-      answer.header(headers.error) ?? refusalSchema.safeParse(answer.json).data?.error.code;
-    const outcome = outcomeOf(answer.status, code);
-    if (outcome !== "ok") return { outcome, reason: code ?? `status ${answer.status}` };
-    const made = orderSchema.safeParse(answer.json);
-    const cell = answer.header(cellHeader);
-    const epoch = Number(answer.header(cellEpochHeader));
-    if (!made.success || cell === undefined || !Number.isSafeInteger(epoch) || epoch < 1) {
-      return { outcome: "unknown", reason: `${answer.status} without order, cell or epoch` };
-    }
-    return { outcome: "ok", by: { cell, epoch, ref: String(made.data.id) } };
-  } catch (error) {
-    return {
-      outcome: outcomeOfTrouble(error) === "fail" ? "fail" : "unknown",
-      reason: String(error),
-    };
-  }
-}
+      headers: { "idempotency-key": value },
+      body: { item: value, quantity: 1 },
+    },
+    orderSchema,
+  );
 
 async function readTenant(
   options: WorkloadOptions,
-  agent: Agent,
+  asking: Asking,
   tenant: string,
   deadlineMs: number,
 ): Promise<void> {
   let next: string | null = `/orders?limit=${pageSize}`;
   while (next !== null) {
-    const page: Page | string = await readPage(options, agent, tenant, next);
+    const page: Page | string = await readPage(asking, tenant, next);
     if (typeof page === "string") {
       if (options.clock.monotonicMs() > deadlineMs) {
         throw new Error(`${tenant} could not be read in the end: ${page}`);
@@ -187,57 +233,13 @@ async function readTenant(
 type Page = z.infer<typeof pageSchema> & { readonly cell: string };
 
 /** The page, or why there is none. */
-async function readPage(
-  options: WorkloadOptions,
-  agent: Agent,
-  tenant: string,
-  path: string,
-): Promise<Page | string> {
+async function readPage(asking: Asking, tenant: string, path: string): Promise<Page | string> {
   try {
-    const answer = await send(options, agent, tenant, { method: "GET", path, headers: {} });
+    const answer = await ask(asking, { tenant, method: "GET", path });
     const page = pageSchema.safeParse(answer.json);
     if (answer.status !== 200 || !page.success) return `${answer.status} ${answer.text}`;
     return { ...page.data, cell: answer.header(cellHeader) ?? "unnamed" };
   } catch (error) {
     return String(error);
-  }
-}
-
-async function send(
-  options: WorkloadOptions,
-  agent: Agent,
-  tenant: string,
-  ask: {
-    readonly method: "GET" | "POST";
-    readonly path: string;
-    readonly headers: Readonly<Record<string, string>>;
-    readonly body?: string;
-  },
-) {
-  const answer = await request(`${await options.router()}${ask.path}`, {
-    method: ask.method,
-    dispatcher: agent,
-    headersTimeout: options.requestTimeoutMs,
-    bodyTimeout: options.requestTimeoutMs,
-    headers: { ...ask.headers, "x-tenant-id": tenant },
-    ...(ask.body === undefined ? {} : { body: ask.body }),
-  });
-  const text = await answer.body.text();
-  return {
-    status: answer.statusCode,
-    text,
-    json: parseJson(text),
-    header: (name: string): string | undefined => {
-      const value = answer.headers[name];
-      return Array.isArray(value) ? value[0] : value;
-    },
-  };
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined; // Not JSON: the schemas refuse it, and the status is what counts.
   }
 }
