@@ -170,7 +170,8 @@ $$;
 -- p_changes as in apply_ownership(), all `fenced`. One transaction: writers of the keys are waited for,
 -- p_lock_timeout_ms in all and not for each; then the keys are fenced, and the marker stands behind all
 -- they wrote. 55P03: a writer was not done; 55000: a greater attempt stands. Nothing was changed then.
--- Again under the same attempt it changes nothing: the first marker stands.
+-- Again under the same attempt it changes nothing: the first marker stands. It says nothing of keys that
+-- it did not find fenced, so then there must be none.
 create or replace function cellfleet.fence_for_move(
     p_changes jsonb, p_lock_timeout_ms integer, p_name text, p_op text, p_attempt integer, p_nonce text)
   returns void
@@ -179,6 +180,7 @@ declare
   v_until timestamptz := clock_timestamp() + p_lock_timeout_ms * interval '1 ms';
   v_left integer;
   v_key text;
+  v_fenced integer;
 begin
   perform set_config('lock_timeout', p_lock_timeout_ms::text, true);
   -- In the order of everybody who changes ownership: this row first, then keys.
@@ -194,25 +196,32 @@ begin
     perform set_config('lock_timeout', v_left::text, true);
     perform cellfleet.lock_keys(array[v_key]);
   end loop;
-  perform cellfleet.apply_for_move(p_changes, p_lock_timeout_ms);
+  v_fenced := cellfleet.apply_for_move(p_changes, p_lock_timeout_ms);
   delete from cellfleet.move_marker m where m.at < clock_timestamp() - interval '7 days';
   insert into cellfleet.move_marker (op, name, attempt, nonce) values (p_op, p_name, p_attempt, p_nonce)
   on conflict do nothing;
+  if not found and v_fenced > 0 then
+    raise exception 'attempt % of % has fenced before', p_attempt, p_op using errcode = '55000';
+  end if;
 end $$;
 
--- All of the changes, or 55000: who commands is not the last word on one of the keys.
-create or replace function cellfleet.apply_for_move(p_changes jsonb, p_lock_timeout_ms integer) returns void
+-- All of the changes, or 55000: who commands is not the last word on one of the keys. How many were not
+-- there already.
+create or replace function cellfleet.apply_for_move(p_changes jsonb, p_lock_timeout_ms integer) returns integer
   language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 declare
-  v_refused record;
+  v_change record;
+  v_applied integer := 0;
 begin
-  select a.key, a.state, a.epoch, a.op, a.attempt into v_refused
-    from cellfleet.apply_ownership(p_changes, null, p_lock_timeout_ms) a
-   where a.outcome = 'refused' limit 1;
-  if found then
-    raise exception '% is % at epoch % here, by attempt % of %', v_refused.key, v_refused.state,
-      v_refused.epoch, v_refused.attempt, v_refused.op using errcode = '55000';
-  end if;
+  for v_change in select * from cellfleet.apply_ownership(p_changes, null, p_lock_timeout_ms) loop
+    if v_change.outcome = 'refused' then
+      raise exception '% is % at epoch % here, by attempt % of %', v_change.key, v_change.state,
+        v_change.epoch, v_change.attempt, v_change.op using errcode = '55000';
+    elsif v_change.outcome = 'applied' then
+      v_applied := v_applied + 1;
+    end if;
+  end loop;
+  return v_applied;
 end $$;
 
 -- p_changes, all `active`, at an attempt above that of the fence. A key that was not fenced is written

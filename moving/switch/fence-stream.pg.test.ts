@@ -17,6 +17,8 @@ let cells: TwoCells;
 let bench: Switching;
 let pool: pg.Pool;
 let stopStream: () => Promise<void>;
+/** Each race is a try of its own. */
+let attempt = 0;
 
 beforeAll(async () => {
   cells = await startTwoCells();
@@ -25,6 +27,12 @@ beforeAll(async () => {
     connectionString: cells.serverOf(cells.a).url(cells.a.name, storeRoles.appRole),
     max: writerCount,
   });
+  // A target that is slow to apply: what is not behind the marker has not arrived by chance either.
+  await cells.b.admin.query(`
+    create function slowly() returns trigger language plpgsql as $$
+      begin perform pg_sleep(0.001); return new; end $$;
+    create trigger slowly before insert on orders for each row execute function slowly();
+    alter table orders enable always trigger slowly`);
   stopStream = await startStream(cells, { from: cells.a, to: cells.b, op: cells.task().op });
 });
 afterAll(async () => {
@@ -67,7 +75,8 @@ async function countIn(client: pg.Client, tenant: string): Promise<number> {
 async function race(tenant: string, isolation: IsolationLevel) {
   const { a, b } = cells;
   const { switching, snapshots } = bench;
-  const task = cells.task({ tenants: [tenant] });
+  attempt += 1;
+  const task = cells.task({ tenants: [tenant], attempt });
   await cells.own(a, `default/tenant/${tenant}`, "active");
   const writing = Promise.all(
     Array.from({ length: writerCount }, () => writeUntilRefused(tenant, isolation)),
@@ -75,8 +84,10 @@ async function race(tenant: string, isolation: IsolationLevel) {
   // Until work is in flight: a fence in front of everybody proves nothing.
   while ((await countIn(a.admin, tenant)) < 3) await a.admin.query("select pg_sleep(0.001)");
   await switching.fence(task, 5000);
-  const atFence = await countIn(a.admin, tenant);
-  await switching.drain(task, patience());
+  const [atFence] = await Promise.all([
+    countIn(a.admin, tenant),
+    switching.drain(task, patience()),
+  ]);
   const atDrain = await countIn(b.admin, tenant);
   const [pair] = snapshots.take(task.op) ?? [];
   const frozen = await Promise.all(
