@@ -40,6 +40,17 @@ test("an aborted move opens the gate, and who waited is told so", async () => {
   expect(await closing).toBe("reopened");
 });
 
+test("an exchange that turns out to have no end of its own is cut, too: now, if it is late", async () => {
+  const gate = new Gate();
+  const [early, late] = [gate.enter(key), gate.enter(key)];
+  early.endBy(() => early.leave());
+  const closing = gate.close(key);
+  expect(gate.inFlightOf(key)).toBe(1);
+  late.endBy(() => late.leave());
+  expect(await closing).toBe("drained");
+  expect(gate.tunnelKeys()).toEqual([]);
+});
+
 test("upgraded connections are cut when their key closes, so that closing can end", async () => {
   const gate = new Gate();
   const ticket = gate.enter(key, () => ticket.leave());

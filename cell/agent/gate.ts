@@ -11,6 +11,8 @@ export type DrainEnd = "drained" | "reopened";
 export type Ticket = {
   /** Exactly once is enough; more often changes nothing. */
   readonly leave: () => void;
+  /** It would not end by itself: `cut` ends it when its key closes; at once, if it is closed. */
+  readonly endBy: (cut: () => void) => void;
 };
 
 type Entry = {
@@ -39,13 +41,21 @@ export class Gate {
     const entry = this.#entry(key);
     entry.inFlight += 1;
     this.#inFlight += 1;
-    if (cut !== undefined) entry.tunnels.add(cut);
+    const cuts: Array<() => void> = [];
     let inside = true;
+    const endBy = (one: () => void): void => {
+      if (inside && entry.closed) one();
+      if (!inside || entry.closed) return;
+      cuts.push(one);
+      entry.tunnels.add(one);
+    };
+    if (cut !== undefined) endBy(cut);
     return {
+      endBy,
       leave: () => {
         if (!inside) return;
         inside = false;
-        if (cut !== undefined) entry.tunnels.delete(cut);
+        for (const one of cuts) entry.tunnels.delete(one);
         entry.inFlight -= 1;
         this.#inFlight -= 1;
         if (entry.inFlight === 0) this.#settle(key, entry, "drained");

@@ -130,6 +130,7 @@ async function exchange(
       body,
       client,
       limits,
+      onEventStream: entry.ticket.endBy,
       trailers: listElements(headerValues(req.rawHeaders, "te")).includes("trailers"),
       onResponseHead: (_status, raw) =>
         plan.givesPosition

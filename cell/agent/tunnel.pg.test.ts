@@ -1,4 +1,5 @@
 /** WebSocket upgrades through the gate, byte by byte on real sockets. */
+import { createServer } from "node:http";
 import { connect, type Socket } from "node:net";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { headers } from "../../contract/headers.ts";
@@ -6,7 +7,7 @@ import { type CellStore, createCellStore } from "../../tests/cell-store.ts";
 import { startTestPostgres, type TestPostgres } from "../../tests/postgres.ts";
 import { askGate, type FakeApp, startFakeApp, startTestAgent, until } from "./agent.fixture.ts";
 import type { Agent } from "./agent.ts";
-import { type FakeControl, startFakeControl } from "./fake-control.fixture.ts";
+import { closeNow, type FakeControl, listenUrl, startFakeControl } from "./fake-control.fixture.ts";
 
 const acme = "default/tenant/acme";
 let server: TestPostgres;
@@ -53,7 +54,15 @@ afterAll(async () => {
   await server.stop();
 });
 
-function open(path: string, epoch = 1, endpoint = agent.endpoint, router = true) {
+const asked = ["connection: Upgrade", "upgrade: websocket", "sec-websocket-key: abc"];
+
+function open(
+  path: string,
+  epoch: number = 1,
+  endpoint: string = agent.endpoint,
+  router: boolean = true,
+  more: readonly string[] = asked,
+) {
   const url = new URL(endpoint);
   const socket = connect(Number(url.port), url.hostname);
   let text = "";
@@ -68,9 +77,7 @@ function open(path: string, epoch = 1, endpoint = agent.endpoint, router = true)
   const head = [
     `GET ${path} HTTP/1.1`,
     "host: acme.test",
-    "connection: Upgrade",
-    "upgrade: websocket",
-    "sec-websocket-key: abc",
+    ...more,
     ...(router
       ? [
           ...[`${headers.tenant}: acme`, `${headers.keyspace}: default`, `${headers.key}: ${acme}`],
@@ -79,7 +86,7 @@ function open(path: string, epoch = 1, endpoint = agent.endpoint, router = true)
         ]
       : []),
   ];
-  socket.write(`${head.join("\r\n")}\r\n\r\nearly `);
+  socket.write(`${head.join("\r\n")}\r\n\r\n${more === asked ? "early " : ""}`);
   return { socket, text: () => text, closed: () => closed };
 }
 
@@ -127,6 +134,40 @@ test("is cut when its key closes, and when its key is fenced", async () => {
   control.own(acme, "fenced");
   await until("it is cut", () => fenced.closed());
   await until("the application's end is closed too", () => appSockets.size === 0);
+});
+
+test("an event stream is not upgraded, and ends whole when its key closes, so that its reader comes back", async () => {
+  let gone = false;
+  const events = createServer((req, res) => {
+    if (req.url !== "/events") return void res.writeHead(201).end();
+    res.on("close", () => {
+      gone = true;
+    });
+    res.writeHead(200, { "content-type": "text/event-stream" });
+    res.write("data: one\n\n");
+  });
+  const other = await startTestAgent({
+    server,
+    store,
+    control,
+    app: { url: await listenUrl(events) },
+  });
+  try {
+    await until("it serves", async () => {
+      control.own(acme, "active");
+      return (await askGate(other.endpoint, { cell: store.name })).status === 201;
+    });
+    const reader = open("/events", 1, other.endpoint, true, []);
+    await until("it reads", () => reader.text().includes("data: one"));
+    expect(other.gate.inFlightOf(acme)).toBe(1);
+    expect(await other.gate.close(acme)).toBe("drained");
+    await until("the stream is whole", () => reader.text().endsWith("\r\n0\r\n\r\n"));
+    await until("the application hears of it", () => gone);
+    reader.socket.destroy();
+  } finally {
+    await other.close();
+    await closeNow(events);
+  }
 });
 
 test("goes to another instance when one refuses connections, and to none that does not exist", async () => {

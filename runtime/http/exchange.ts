@@ -189,6 +189,17 @@ export class Exchange implements Dispatcher.DispatchHandler {
       type.toLowerCase().startsWith("text/event-stream"),
     );
     this.#timer.watch(events ? eventStreamIdleMs : bodyIdleMs, "body-timeout", nowMs);
+    if (events) this.#options.onEventStream?.(() => this.#endStream());
+  }
+
+  /** What was written so far leaves; an event that is not whole is thrown away by whoever reads it. */
+  #endStream(): void {
+    if (this.#phase !== "answering" || this.#ending) return;
+    this.sendHead();
+    this.#ending = true;
+    this.#timer.watch(this.#options.limits.clientStallMs, "client-stalled");
+    this.#options.client.res.end(this.#onFinished);
+    this.#controller?.abort(new Error("the stream was ended"));
   }
 
   /**
@@ -222,7 +233,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
       if (this.#discarded > discardBytesMax) this.#fail("replaced", undefined);
       return;
     }
-    if (this.#phase !== "answering") return;
+    if (this.#phase !== "answering" || this.#ending) return;
     this.#bytesOut += chunk.length;
     this.#tap?.data(chunk);
     if (this.#headWaits && this.#whole === undefined && chunk.length <= wholeBytesMax) {
@@ -260,7 +271,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
       this.#fail("replaced", undefined);
       return;
     }
-    if (this.#phase !== "answering") return;
+    if (this.#phase !== "answering" || this.#ending) return;
     const { req, res } = this.#options.client;
     this.#ending = true;
     this.#tap?.end();
@@ -285,7 +296,8 @@ export class Exchange implements Dispatcher.DispatchHandler {
   }
 
   onResponseError(_controller: Dispatcher.DispatchController, error: Error): void {
-    if (this.#phase === "over") return;
+    // Of a stream that was ended here the endpoint hears by a reset.
+    if (this.#phase === "over" || this.#ending) return;
     if (this.#phase === "discarding") this.#fail("replaced", error);
     else this.#fail(this.#reasonOf(error), error);
   }

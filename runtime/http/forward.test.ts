@@ -14,6 +14,7 @@ import { systemClock } from "../clock.ts";
 import { createEndpoint, type Endpoint, type EndpointLimits } from "./endpoint.ts";
 import {
   type ForwardLimits,
+  type ForwardOptions,
   forward,
   forwardLimits,
   type HeadVerdict,
@@ -38,6 +39,7 @@ type HopOptions = {
   readonly keepBytesMax?: number;
   readonly idleMs?: number;
   readonly attempts?: number;
+  readonly more?: Pick<ForwardOptions, "onEventStream">;
   readonly onHead?: (status: number, headers: string[]) => HeadVerdict | Promise<HeadVerdict>;
 };
 type Hop = {
@@ -80,6 +82,7 @@ async function serveOne(
       client: { req, res },
       limits: { ...forwardLimits, ...options.limits },
       trailers: String(req.headers["te"]).includes("trailers"),
+      ...options.more,
       onResponseHead: options.onHead ?? ((_status, headers) => ({ kind: "pass", headers })),
     });
     outcomes.push(outcome);
@@ -381,6 +384,39 @@ describe("an answer", () => {
     expect((await rawExchange(hop.port, get())).text).toMatch(
       /599[\s\S]*x-reason: protocol\r\nx-sent: maybe/,
     );
+  });
+
+  test("that is an event stream can be ended whole, and the endpoint hears of it", async () => {
+    const ends: Array<() => void> = [];
+    let gone = false;
+    const url = await startApp((req, res) => {
+      res.on("close", () => {
+        gone = true;
+      });
+      res.writeHead(200, {
+        "content-type": req.url === "/events" ? "text/event-stream; x" : "a/b",
+      });
+      res.write("data: one\n\n");
+    });
+    const hop = await startHop(url, { more: { onEventStream: (end) => ends.push(end) } });
+    const plain = request({ port: hop.port, path: "/" });
+    plain.on("error", () => {});
+    plain.end();
+    const head = "GET /events HTTP/1.1\r\nhost: x\r\n\r\n";
+    const socket = connect(hop.port, "127.0.0.1", () => socket.write(head));
+    let text = "";
+    socket.on("data", (chunk) => {
+      text += chunk.toString();
+    });
+    await vi.waitFor(() => expect(text).toContain("data: one"));
+    expect(ends).toHaveLength(1);
+    ends[0]?.();
+    ends[0]?.();
+    await vi.waitFor(() => expect(text).toMatch(/data: one\n\n\r\n0\r\n\r\n$/));
+    await vi.waitFor(() => expect(gone).toBe(true));
+    await vi.waitFor(() => expect(hop.outcomes).toMatchObject([{ kind: "answered" }]));
+    plain.destroy();
+    socket.destroy();
   });
 
   test("can be replaced by the caller before the client sees a byte, and the connection is kept", async () => {

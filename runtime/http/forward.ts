@@ -91,6 +91,8 @@ export type ForwardOptions = {
   readonly trailers: boolean;
   /** The endpoint's links of a 103 go to the client at once, before anybody judges its answer. */
   readonly earlyHints?: boolean;
+  /** An event stream has begun, which would not end by itself: `end` ends it whole, so its reader comes back. */
+  readonly onEventStream?: (end: () => void) => void;
   /**
    * `headers` are those of the endpoint without the ones of its connection. Called once, synchronously;
    * a promise of the verdict, which must not reject, holds the answer back until it is there.
