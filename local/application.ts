@@ -51,7 +51,7 @@ export type ProcessPlace = {
 
 export type LocalApplication = {
   readonly name: string;
-  /** At least one; the first is the one that the agent looks after. */
+  /** At least one; the first is the one that everybody knows as `default`. */
   readonly stores: readonly [LocalStore, ...LocalStore[]];
   readonly processes: readonly AppProcess[];
   /** Path asked by the agent, per service that listens; undefined: the agent's default. */
@@ -59,3 +59,13 @@ export type LocalApplication = {
   /** The tables' owner logs in, as a team's own migration tool does. */
   readonly ownerLogsIn: boolean;
 };
+
+/**
+ * The stores that the cell's agent looks after, under guard, lease and ownership: the first, which a cell
+ * cannot be without, and every other one that has tables of tenants.
+ */
+export const guardedStores = ({ stores }: LocalApplication): readonly LocalStore[] =>
+  stores.filter((store, index) => index === 0 || hasTenants(store));
+
+export const hasTenants = ({ manifest }: LocalStore): boolean =>
+  manifest.tables.some((table) => table.class === "tenant");

@@ -18,19 +18,21 @@ import { recordManifest } from "../cell/store/table-classes.ts";
 import { CellError } from "../contract/errors.ts";
 import type { CellId } from "../contract/ids.ts";
 import type { Random } from "../runtime/random.ts";
-import type { LocalApplication, LocalStore } from "./application.ts";
+import { guardedStores, type LocalApplication, type LocalStore } from "./application.ts";
 import { keepSecret } from "./data-folder.ts";
 import { type PostgresServer, urlFor } from "./postgres/server.ts";
 import type { Template } from "./postgres/template.ts";
 
 /** PostgreSQL URLs of one cell. */
 export type CellLogins = {
-  /** As the application, in the store that the agent looks after. */
+  /** As the application, in the first store. */
   readonly app: string;
   /** As the application, by store. */
   readonly stores: ReadonlyMap<string, { readonly url: string; readonly file: string }>;
   /** Files that hold the URL: what others are given is the reference. */
   readonly agentFile: string;
+  /** The same of the other stores that the agent looks after. */
+  readonly agentStores: readonly { readonly store: string; readonly file: string }[];
   readonly readerFile: string;
 };
 
@@ -46,7 +48,7 @@ const roles = {
 } as const satisfies PackRoles & { readonly readerRole: string; readonly moverRole: string };
 
 /** Grows when `fill` below changes. */
-const fillVersion = 4;
+const fillVersion = 5;
 
 export type CellTemplate = Template & {
   /** Brings the databases of a cell that older code made up to date; the application must not run. */
@@ -95,7 +97,7 @@ export function cellTemplate(context: Context & { readonly say: Say }): CellTemp
       const older = stores.some(({ database }) => current.get(database) !== mark);
       if (!older && stores.every(({ everyStart }) => !everyStart)) return;
       const ownerPassword = await passwordOf(secrets, roles.appOwnerRole, random);
-      await fillAll(server.url, { ownerPassword, label: cell });
+      await fillAll(server.url, { ownerPassword, label: cell, cellId: cell });
     },
   };
 }
@@ -125,8 +127,12 @@ export async function personalise(
       const password = await passwordOf(secrets, role, random);
       await client.query(`alter role ${role} password '${password}'`);
     }
-    await installPack(client, { ...roles, cellId: cell });
   });
+  for (const { database } of guardedStores(application)) {
+    await withClient(server.url(database), (client) =>
+      installPack(client, { ...roles, cellId: cell }),
+    );
+  }
 }
 
 /** At every start: the port may have changed. Older cells get what they have no password for. */
@@ -156,10 +162,14 @@ export async function writeLogins(
   }
   const agent = await write(roles.agentRole, first, "agent-database-url");
   const reader = await write(roles.readerRole, first, "reader-database-url");
-  for (const store of application.stores) {
+  const agentStores: Array<CellLogins["agentStores"][number]> = [];
+  for (const store of guardedStores(application)) {
     await write(roles.moverRole, store, moverFile(store.name));
+    if (store === first) continue;
+    const { file } = await write(roles.agentRole, store, `agent-${store.name}-database-url`);
+    agentStores.push({ store: store.name, file });
   }
-  return { app: app.url, stores, agentFile: agent.file, readerFile: reader.file };
+  return { app: app.url, stores, agentFile: agent.file, agentStores, readerFile: reader.file };
 }
 
 /** Where the application's URL of a store stands, in the cell's folder for secrets. */
@@ -177,14 +187,19 @@ export function referenceFile(application: LocalApplication, store: string): str
     : `owner-${store}-database-url`;
 }
 
-type Owner = { readonly ownerPassword: string; readonly label: string };
+type Owner = {
+  readonly ownerPassword: string;
+  readonly label: string;
+  /** Absent in a template. */
+  readonly cellId?: CellId;
+};
 
 /** Tables first, as the team's own migrations make them; then what is ours, around them. */
 async function fill(
   options: Context &
     Owner & { readonly client: pg.Client; readonly store: LocalStore; readonly say: Say },
 ): Promise<void> {
-  const { application, client, store, ownerPassword, label, say } = options;
+  const { application, client, store, ownerPassword, label, cellId, say } = options;
   const owner = roles.appOwnerRole;
   const database = pg.escapeIdentifier(store.database);
   for (const role of Object.values(roles)) await ensureRole(client, role);
@@ -196,8 +211,8 @@ async function fill(
   const { port, host } = client;
   const ownerUrl = `postgres://${owner}:${ownerPassword}@${host}:${port}/${encodeURIComponent(store.database)}`;
   await store.migrate({ client, ownerUrl, label });
-  const guarded = store === application.stores[0];
-  if (guarded) await guard(client, store);
+  const guarded = guardedStores(application).includes(store);
+  if (guarded) await guard(client, store, cellId);
   await grantAccess(client, guarded);
   if (guarded) {
     await letMove(client, roles.moverRole, store.database);
@@ -214,8 +229,12 @@ async function fill(
 
 const unguardable: readonly FindingCode[] = ["TABLE_MISSING", "KEY_COLUMN_MISSING"];
 
-async function guard(client: pg.Client, store: LocalStore): Promise<void> {
-  await installPack(client, roles);
+async function guard(
+  client: pg.Client,
+  store: LocalStore,
+  cellId: CellId | undefined,
+): Promise<void> {
+  await installPack(client, { ...roles, ...(cellId === undefined ? {} : { cellId }) });
   // The guard cannot be put on these at all; the team's migrations are where they are mended.
   const before = await gapsOf(client, store);
   refuse(

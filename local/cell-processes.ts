@@ -13,7 +13,7 @@ import { CellError } from "../contract/errors.ts";
 import { type CellId, cellIdSchema, parseCellId } from "../contract/ids.ts";
 import type { ProvidedCell, ProviderAction } from "../contract/provider-api.ts";
 import { defaultService } from "../contract/service-route.ts";
-import type { AppProcess, LocalApplication } from "./application.ts";
+import { type AppProcess, guardedStores, type LocalApplication } from "./application.ts";
 import {
   type CellLogins,
   type CellTemplate,
@@ -269,6 +269,7 @@ function agentOf(cell: Cell, { application, folder, controlPlaneUrl }: CellsOpti
     ),
     health: named.map(([service, health]) => `${service}=${health}`),
     databaseUrlFile: logins.agentFile,
+    stores: logins.agentStores.map(({ store, file }) => `${store}=file:${file}`),
     queryDatabaseUrlFile: logins.readerFile,
     controlPlaneUrl,
     tokenFile: tokenFile(cell),
@@ -306,6 +307,7 @@ function describeCell(
   }
   const endpoints = [urlOf(ports.gate)];
   const { stores } = application;
+  const guarded = guardedStores(application);
   return {
     id,
     ...stateOfParts(cell),
@@ -314,12 +316,15 @@ function describeCell(
     ),
     stores: Object.fromEntries(
       stores.map(({ name, keyColumn }, index) => [
-        // The one that the agent looks after bears the name that everybody knows.
+        // The first bears the name that everybody knows.
         index === 0 ? defaultService : name,
         {
           database: `file:${join(secretsOf(cell), referenceFile(application, name))}`,
-          mover: `file:${join(secretsOf(cell), moverFile(name))}`,
           keyColumn,
+          // Without tables of tenants there is nothing in it that could move.
+          ...(guarded.some((store) => store.name === name)
+            ? { mover: `file:${join(secretsOf(cell), moverFile(name))}` }
+            : { ignore: true }),
         },
       ]),
     ),

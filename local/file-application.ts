@@ -12,7 +12,13 @@ import type { AppService, AppStore } from "../contract/app-file.ts";
 import { CellError } from "../contract/errors.ts";
 import { defaultService, type ServiceRoute } from "../contract/service-route.ts";
 import type { Clock } from "../runtime/clock.ts";
-import type { AppProcess, LocalApplication, LocalStore, ProcessPlace } from "./application.ts";
+import {
+  type AppProcess,
+  hasTenants,
+  type LocalApplication,
+  type LocalStore,
+  type ProcessPlace,
+} from "./application.ts";
 import type { FleetWishes } from "./bring-up.ts";
 import { statusOf } from "./http-probe.ts";
 import { type Program, urlOf } from "./programs.ts";
@@ -81,20 +87,20 @@ async function storesOf(options: FileApplicationOptions): Promise<LocalApplicati
     Object.entries(source.app.stores).map(([name, store]) => storeOf(options, name, store)),
   );
   const withTenants = stores.filter(hasTenants);
-  if (withTenants.length > 1) {
-    const names = withTenants.map(({ name }) => name).join(" and ");
+  const first = named(withTenants) ?? withTenants[0] ?? named(stores) ?? stores[0] ?? noStore;
+  const other = stores.find((store) => store !== first && store.name === defaultService);
+  if (other !== undefined) {
     throw new CellError(
       "CONFIG_INVALID",
-      `${names} both have tables of tenants; the agent of a cell fences one store. Nothing was started.`,
-      { nextSteps: ["keep the tables of tenants in one database per cell"] },
+      `The store ${defaultService} has no tables of tenants, but ${first.name} has, and ${defaultService} is what the first store with tenants is called in a cell. Nothing was started.`,
+      { nextSteps: [`give the store ${defaultService} another name in cellfleet.yaml`] },
     );
   }
-  const first = withTenants[0] ?? stores[0] ?? noStore;
   return [first, ...stores.filter((store) => store !== first)];
 }
 
-const hasTenants = ({ manifest }: LocalStore): boolean =>
-  manifest.tables.some((table) => table.class === "tenant");
+const named = (stores: readonly LocalStore[]): LocalStore | undefined =>
+  stores.find(({ name }) => name === defaultService);
 
 /** Of an application that keeps nothing: the cell's lease and ownership still lie in a database. */
 const noStore: LocalStore = {

@@ -81,6 +81,8 @@ export function agentProgram(options: {
   /** `NAME=/path`. */
   readonly health: readonly string[];
   readonly databaseUrlFile: string;
+  /** `NAME=REF`, of the further stores. */
+  readonly stores: readonly string[];
   readonly queryDatabaseUrlFile: string;
   readonly controlPlaneUrl: string;
   readonly tokenFile: string;
@@ -94,6 +96,7 @@ export function agentProgram(options: {
     "--upstream": options.upstreams,
     "--health": options.health,
     "--database-url": `file:${options.databaseUrlFile}`,
+    "--store": options.stores,
     "--query-database-url": `file:${options.queryDatabaseUrlFile}`,
     "--control-plane": options.controlPlaneUrl,
     "--token": `file:${options.tokenFile}`,
