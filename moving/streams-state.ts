@@ -1,0 +1,110 @@
+/**
+ * How far a stream is, and whether it can get there by itself: a slot that lost its log, a subscription
+ * that stopped at a row, an object that somebody removed. Reads only.
+ */
+import type pg from "pg";
+import { z } from "zod";
+import { withMover } from "./connection.ts";
+import type { StoreLogin, StreamState } from "./ports.ts";
+
+type Stream = {
+  readonly name: string;
+  readonly publisher: StoreLogin;
+  readonly subscriber: StoreLogin;
+};
+
+const application = "cellfleet move state";
+
+/** The worst of several: all have to arrive. */
+export async function readStreams(streams: readonly Stream[]): Promise<StreamState> {
+  const states = await Promise.all(streams.map(readStream));
+  const lags = states.map(({ lagBytes }) => lagBytes);
+  const broken = states.flatMap((state) => (state.broken === undefined ? [] : [state.broken]));
+  return {
+    lagBytes: lags.includes(null) ? null : Math.max(0, ...lags.map(Number)),
+    broken: broken.length === 0 ? undefined : broken.join("; "),
+  };
+}
+
+async function readStream({ name, publisher, subscriber }: Stream): Promise<StreamState> {
+  const [slot, subscription] = await Promise.all([
+    withMover(publisher, { name: application }, (client) => readSlot(client, name)),
+    withMover(subscriber, { name: application }, (client) => readSubscription(client, name)),
+  ]);
+  return {
+    lagBytes: slot?.lag ?? null,
+    broken:
+      slotTrouble(slot, name, publisher) ?? subscriptionTrouble(subscription, name, subscriber),
+  };
+}
+
+const slotSchema = z.object({
+  lag: z.number().nullable(),
+  lost: z.boolean(),
+  why: z.string().nullable(),
+});
+type Slot = z.infer<typeof slotSchema>;
+
+/** `replay_lsn` while somebody follows: what is applied there; else what was confirmed last. */
+async function readSlot(client: pg.Client, name: string): Promise<Slot | undefined> {
+  const { rows } = await client.query<{ slot: unknown }>(
+    `select jsonb_build_object(
+              'lag', greatest(0, pg_wal_lsn_diff(pg_current_wal_lsn(),
+                       coalesce(r.replay_lsn, s.confirmed_flush_lsn)))::float8,
+              'lost', s.wal_status = 'lost' or to_jsonb(s) ->> 'invalidation_reason' is not null,
+              'why', to_jsonb(s) ->> 'invalidation_reason') as slot
+       from pg_replication_slots s
+       left join pg_stat_replication r on r.pid = s.active_pid
+      where s.slot_name = $1 and s.database = current_database()`,
+    [name],
+  );
+  return rows[0] === undefined ? undefined : slotSchema.parse(rows[0].slot);
+}
+
+function slotTrouble(slot: Slot | undefined, name: string, at: StoreLogin): string | undefined {
+  if (slot === undefined) return `slot ${name} is gone from cell ${at.cell}, store ${at.store}`;
+  if (!slot.lost) return undefined;
+  return `slot ${name} in cell ${at.cell}, store ${at.store}, has lost write-ahead log that the other side still needs (${slot.why ?? "lost"}; max_slot_wal_keep_size is the limit)`;
+}
+
+const subscriptionSchema = z.object({
+  enabled: z.boolean(),
+  errors: z.number(),
+  conflicts: z.array(z.string()),
+});
+type Subscription = z.infer<typeof subscriptionSchema>;
+
+/** Kinds of conflicts are counted since PostgreSQL 18; before, only that something failed. */
+async function readSubscription(
+  client: pg.Client,
+  name: string,
+): Promise<Subscription | undefined> {
+  const { rows } = await client.query<{ subscription: unknown }>(
+    `select jsonb_build_object('enabled', s.subenabled, 'errors', coalesce(t.apply_error_count, 0),
+              'conflicts', (select coalesce(jsonb_agg(c.key order by c.key), '[]')
+                              from jsonb_each_text(to_jsonb(t)) c
+                             where c.key in ('confl_insert_exists', 'confl_update_exists', 'confl_multiple_unique_conflicts')
+                               and c.value::bigint > 0)) as subscription
+       from pg_subscription s
+       join pg_database d on d.oid = s.subdbid and d.datname = current_database()
+       left join pg_stat_subscription_stats t on t.subid = s.oid
+      where s.subname = $1`,
+    [name],
+  );
+  return rows[0] === undefined ? undefined : subscriptionSchema.parse(rows[0].subscription);
+}
+
+function subscriptionTrouble(
+  subscription: Subscription | undefined,
+  name: string,
+  at: StoreLogin,
+): string | undefined {
+  const where = `in cell ${at.cell}, store ${at.store}`;
+  if (subscription === undefined) return `subscription ${name} is gone ${where}`;
+  if (subscription.enabled) return undefined;
+  const why =
+    subscription.conflicts.length > 0
+      ? "a row of the stream has a unique value that another row there has already"
+      : "a change of the stream could not be applied: the tables of the two cells differ, or a constraint refused it";
+  return `subscription ${name} stopped ${where}: ${why}; the log of that server names the row`;
+}

@@ -1,0 +1,237 @@
+/**
+ * The streams of a move between two cells' databases: rows are copied and followed there, and after the
+ * switch followed back.
+ *
+ * What must always be true: a stream's subscription is gone before rows are removed at its publisher, or
+ * the deletes would travel; the way back begins after the copy, so it never carries what was copied in;
+ * the forward stream is off before the way back is on. Each function may be repeated from any half state.
+ */
+import type pg from "pg";
+import { CellError } from "../contract/errors.ts";
+import type { Clock } from "../runtime/clock.ts";
+import { withMover } from "./connection.ts";
+import { type CopyLimits, copyStores } from "./copy.ts";
+import { endSessions, makeSlot } from "./copy-slot.ts";
+import { backName, copierName, forwardName, objectsOf } from "./names.ts";
+import type { MoveTask, StoreLogin, StreamPort } from "./ports.ts";
+import { removeRows } from "./residue.ts";
+import { claimKeys, disownKeys, noteAttempt, readClaim } from "./residue-claim.ts";
+import {
+  admitMarkers,
+  dropPublication,
+  dropSlot,
+  dropSubscription,
+  enableSubscription,
+  hasPublication,
+  hasSubscription,
+  hasUsableSlot,
+  makePublication,
+  makeSubscription,
+  missing,
+} from "./streams-objects.ts";
+import { readStreams } from "./streams-state.ts";
+import { checkSameTables, readTables } from "./streams-tables.ts";
+
+export type StreamsOptions = {
+  readonly clock: Clock;
+  /** Default 2 minutes. */
+  readonly slotWaitMsMax?: number;
+  /** Default 10 minutes: a large table may be read for long before a row of the keys is met. */
+  readonly stallMsMax?: number;
+};
+
+export function createStreams(options: StreamsOptions): StreamPort {
+  const { clock } = options;
+  const limits: CopyLimits = {
+    clock,
+    slotWaitMsMax: options.slotWaitMsMax ?? 120_000,
+    stallMsMax: options.stallMsMax ?? 600_000,
+  };
+  return {
+    objectsOf,
+    prepare: async (task, signal) => {
+      for (const [index, part] of partsOf(task))
+        await prepareStore(task, index, part, clock, signal);
+    },
+    copy: (task, copyOptions) => copyStores(task, copyOptions, limits),
+    startStream: async (task) => {
+      for (const [index, { source, target }] of partsOf(task)) {
+        await at(task, target, async (client) => {
+          if (!(await hasSubscription(client, forwardName(task, index)))) {
+            throw missing("subscription", forwardName(task, index));
+          }
+          await enableSubscription(client, forwardName(task, index));
+        });
+        await openBack(task, index, { source, target }, limits);
+      }
+    },
+    adoptStream: async (task) => {
+      for (const [index, part] of partsOf(task)) await adoptStore(task, index, part, limits);
+    },
+    streamState: (task) =>
+      readStreams(
+        task.stores.map(({ source, target }, index) => ({
+          name: forwardName(task, index),
+          publisher: source,
+          subscriber: target,
+        })),
+      ),
+    turnAround: async (task) => {
+      for (const [index, { source, target }] of partsOf(task)) {
+        await at(task, target, (client) =>
+          dropSubscription(client, forwardName(task, index), clock),
+        );
+        await at(task, source, async (client) => {
+          await dropSlot(client, forwardName(task, index), clock);
+          await dropPublication(client, forwardName(task, index));
+          await enableSubscription(client, backName(task, index));
+        });
+      }
+    },
+    reverseState: (task) =>
+      readStreams(
+        task.stores.map(({ source, target }, index) => ({
+          name: backName(task, index),
+          publisher: target,
+          subscriber: source,
+        })),
+      ),
+    clean: async (task, signal) => {
+      for (const [index, part] of partsOf(task)) {
+        await dropStreams(task, index, part.target, clock);
+        await dropStreams(task, index, part.source, clock);
+        await removeRows({ task, login: part.source, state: "moved", signal });
+      }
+    },
+    undo: async (task, signal) => {
+      for (const [index, part] of partsOf(task)) await undoStore(task, index, part, clock, signal);
+    },
+  };
+}
+
+type Sides = { readonly source: StoreLogin; readonly target: StoreLogin };
+
+const partsOf = (task: MoveTask): ReadonlyArray<readonly [number, Sides]> => [
+  ...task.stores.entries(),
+];
+
+/** In one database, under this attempt. */
+async function at<T>(
+  task: MoveTask,
+  login: StoreLogin,
+  work: (client: pg.Client) => Promise<T>,
+): Promise<T> {
+  return withMover(login, { name: `cellfleet move ${task.op}` }, async (client) => {
+    await noteAttempt(client, task);
+    return work(client);
+  });
+}
+
+async function prepareStore(
+  task: MoveTask,
+  index: number,
+  { source, target }: Sides,
+  clock: Clock,
+  signal: AbortSignal,
+): Promise<void> {
+  const name = forwardName(task, index);
+  const there = await at(task, target, async (client) => {
+    await endSessions(client, copierName(task, index), clock);
+    await claimKeys(client, task, target, clock);
+    await dropSubscription(client, name, clock);
+    return readTables(client, task.keyspace.name);
+  });
+  const here = await at(task, source, async (client) => {
+    await dropSlot(client, name, clock);
+    return readTables(client, task.keyspace.name);
+  });
+  checkSameTables({ login: source, tables: here }, { login: target, tables: there });
+  await removeRows({ task, login: target, state: "importing", signal });
+  await at(task, source, (client) => makePublication(client, name, task, here));
+}
+
+/** Publication and slot at the target, and at the source the subscription that stays disabled until the switch. */
+async function openBack(
+  task: MoveTask,
+  index: number,
+  { source, target }: Sides,
+  { clock, slotWaitMsMax }: CopyLimits,
+): Promise<void> {
+  const name = backName(task, index);
+  const isThere = await at(task, target, async (client) => {
+    if ((await hasPublication(client, name)) && (await hasUsableSlot(client, name))) return true;
+    // A slot that is older than its publication cannot read it.
+    await dropSlot(client, name, clock);
+    await makePublication(client, name, task, await readTables(client, task.keyspace.name));
+    return false;
+  });
+  if (!isThere) await makeSlot(target, name, slotWaitMsMax);
+  await at(task, source, async (client) => {
+    if (isThere && (await hasSubscription(client, name))) return;
+    await makeSubscription(client, name, target, clock);
+  });
+}
+
+async function adoptStore(
+  task: MoveTask,
+  index: number,
+  part: Sides,
+  limits: CopyLimits,
+): Promise<void> {
+  if (task.reverses === null) {
+    throw new CellError("STATE_CONFLICT", `${task.op} takes no other move back`);
+  }
+  const { source, target } = part;
+  const name = forwardName(task, index);
+  const state = await readStreams([{ name, publisher: source, subscriber: target }]);
+  if (state.broken !== undefined) {
+    throw new CellError("MOVE_STREAM_BROKEN", `There is no way back any more: ${state.broken}`, {
+      nextSteps: [`move the tenant by a copy: cellctl move start --to ${task.target}`],
+    });
+  }
+  await at(task, target, (client) => claimKeys(client, task, target, limits.clock));
+  await at(task, source, async (client) => {
+    await admitMarkers(client, name, task, await readTables(client, task.keyspace.name));
+  });
+  await openBack(task, index, part, limits);
+}
+
+/** Both ways, of one side. Whether the other side's database lives makes no difference. */
+async function dropStreams(
+  task: MoveTask,
+  index: number,
+  login: StoreLogin,
+  clock: Clock,
+): Promise<void> {
+  const forward = forwardName(task, index);
+  const back = backName(task, index);
+  const [published, subscribed] = login.cell === task.source ? [forward, back] : [back, forward];
+  await at(task, login, async (client) => {
+    await endSessions(client, copierName(task, index), clock);
+    await dropSubscription(client, subscribed, clock);
+    await dropSlot(client, published, clock);
+    await dropPublication(client, published);
+  });
+}
+
+/** Each side by itself: a dead cell keeps nothing of the move alive in the other. */
+async function undoStore(
+  task: MoveTask,
+  index: number,
+  { source, target }: Sides,
+  clock: Clock,
+  signal: AbortSignal,
+): Promise<void> {
+  const sides = await Promise.allSettled([
+    (async () => {
+      await dropStreams(task, index, target, clock);
+      const claim = await at(task, target, (client) => readClaim(client, task));
+      if (claim !== "ours") return;
+      await at(task, target, (client) => claimKeys(client, task, target, clock));
+      await removeRows({ task, login: target, state: "importing", signal });
+      await at(task, target, (client) => disownKeys(client, task, target, clock));
+    })(),
+    dropStreams(task, index, source, clock),
+  ]);
+  for (const side of sides) if (side.status === "rejected") throw side.reason;
+}
