@@ -67,7 +67,8 @@ export type StoreHook = z.infer<typeof storeHookSchema>;
 /**
  * An application's data in a cell. `database` and `mover` are references (`env:`, `file:`, `exec:`), never
  * secrets; `mover` logs in as the role that moves tenants (absent: nothing of this store can move).
- * A store of kind `external` (Redis, object storage, search) moves by its `hook`, or says `ignore`.
+ * A store of kind `external` (Redis, object storage, search) moves by its `hook`, or says `ignore`; a
+ * database that says `ignore` holds nothing of tenants.
  */
 export const storeSchema = z.object({
   kind: z.enum(["postgres", "external"]).optional(),

@@ -69,7 +69,7 @@ const nothingSeen = { tables: [], estimate: { rows: 0, bytes: 0, copyMs: 0, paus
 
 const storesOf = async ({ database }: ApiContext, { source }: MoveGroup): Promise<string[]> =>
   Object.entries(await cellStores(database.read, source.id))
-    .filter(([, { kind }]) => kind !== "external")
+    .filter(([, { kind, ignore }]) => kind !== "external" && ignore !== true)
     .map(([name]) => name);
 
 async function unseen(context: ApiContext, group: MoveGroup): Promise<MoveLook> {
