@@ -13,7 +13,7 @@ import {
   moveOptionsSchema,
   movePlanSchema,
 } from "../../contract/move-api.ts";
-import { must } from "../../runtime/assert.ts";
+import { assert, must } from "../../runtime/assert.ts";
 import { type MoveSituation, nextForMove, refuseAction } from "../core/move/move-actions.ts";
 import { planSteps } from "../core/move/move-plan.ts";
 import { roomOf } from "../core/move/move-target.ts";
@@ -122,7 +122,7 @@ async function reverseMove(
   await closeKeys(tx, move.id);
   // Its version too: who has just decided that the soak is over must not close the way back.
   const headline = `being taken back by ${id}`;
-  must((await changeOp(tx, row.op, { headline }, work.nowMs)) || undefined, "locked operation");
+  assert(await changeOp(tx, row.op, { headline }, work.nowMs), "the operation is locked");
   await recordMove(work, { id, plan, options, rows, room, reverses: move.id });
   return answer(tx, id, false);
 }

@@ -54,9 +54,13 @@ export async function lookBefore(
     if (error instanceof CellError) return new Map();
     throw error;
   }
-  const fit = selected.groups.every(({ findings }) => findings.every((one) => !one.refusal));
-  return fit ? lookAtAll(context, selected.groups, signal) : new Map();
+  return firstRefusal(selected.groups) === undefined
+    ? lookAtAll(context, selected.groups, signal)
+    : new Map();
 }
+
+const firstRefusal = (groups: readonly MoveGroup[]): CellError | undefined =>
+  groups.flatMap(({ findings }) => findings).find(({ refusal }) => refusal !== undefined)?.refusal;
 
 /** Throws what `selectMoves` throws, CAPACITY_EXHAUSTED, SAFETY_RULE, MOVE_UNFIT. */
 export async function startMoves(
@@ -69,6 +73,8 @@ export async function startMoves(
   await lockNormalFleet(tx);
   const { groups, skipped } = await selectMoves(tx, asked);
   requireSomething(groups, skipped, asked.to);
+  const refusal = firstRefusal(groups);
+  if (refusal !== undefined) throw refusal;
   const planned = groups.map((group) => ({ group, plan: fitPlan(group, looks, asked.options) }));
   if (work.dryRun) {
     return { status: 200, body: { items: planned.map(({ plan }) => plan), next: null, skipped } };
@@ -111,8 +117,6 @@ function requireSomething(
 }
 
 function fitPlan(group: MoveGroup, looks: Looks, options: MoveOptions): MovePlan {
-  const refusal = group.findings.find((one) => one.refusal !== undefined)?.refusal;
-  if (refusal !== undefined) throw refusal;
   const look = lookOf(looks, group);
   if (look === undefined) {
     throw new CellError(
