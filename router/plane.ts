@@ -11,6 +11,7 @@ import type { RouterConfig } from "./config.ts";
 import type { AdminOptions } from "./observe/admin.ts";
 import type { RouterEvents } from "./observe/events.ts";
 import { addGauges } from "./observe/gauges.ts";
+import type { Doubt } from "./place/doubt.ts";
 import { createServing, openDoors } from "./serving.ts";
 import type { OpenedTable, TableParts } from "./table/open-table.ts";
 
@@ -24,7 +25,10 @@ export type PlaneOptions = {
 export type Plane = {
   readonly status: { draining: boolean; listening: boolean };
   readonly registry: Metrics;
-  readonly parts: Omit<TableParts, "token"> & { readonly trust: { readonly ready: () => boolean } };
+  readonly parts: Omit<TableParts, "token"> & {
+    readonly trust: { readonly ready: () => boolean };
+    readonly doubt: Pick<Doubt, "follow">;
+  };
   readonly admin: Pick<AdminOptions, "metrics" | "remembered" | "workers">;
   /** Before the table is opened. */
   readonly prepare: (lifecycle: Lifecycle) => Promise<void>;

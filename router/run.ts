@@ -82,6 +82,7 @@ async function start(
   await plane.prepare(lifecycle);
   const table = await openTable({ ...plane.parts, token });
   lifecycle.onClose("table", () => table.close());
+  plane.parts.doubt.follow(table.refresh);
   plane.addGauges(table);
   const admin = await startAdmin({
     ...plane.admin,

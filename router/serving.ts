@@ -33,6 +33,7 @@ import { createRouterMetrics } from "./observe/metrics.ts";
 import { Remembered } from "./observe/remembered.ts";
 import { rankMs, TopTenants } from "./observe/top-tenants.ts";
 import { startTracing, type Tracing } from "./observe/tracing.ts";
+import { Doubt } from "./place/doubt.ts";
 import { Hold, type HoldLimits } from "./place/hold.ts";
 import { News } from "./place/news.ts";
 import { WouldRefuse } from "./place/would-refuse.ts";
@@ -48,6 +49,8 @@ const fieldsMax = 100;
 const targetBytesMax = 8192;
 const passesMax = 2;
 const releaseBatchMax = 64;
+/** Longer than a table that is on its way takes: then it may not be. */
+const doubtMs = 200;
 
 export type ServingOptions = {
   readonly config: RouterConfig;
@@ -80,6 +83,7 @@ export function createServing(options: ServingOptions) {
     onVerdict: (result) => metrics.holds.inc({ result }),
   });
   const news = new News();
+  const doubt = new Doubt();
   const cellSeries = createCellSeries(metrics);
   const tenants = new TopTenants(metrics.tenantRequests);
   const kept = new KeptAnswers({ ...keptLimits, totalBytesMax: config.staleBytesMax });
@@ -125,6 +129,7 @@ export function createServing(options: ServingOptions) {
     limits: protection.limits,
     hold,
     news,
+    doubt,
     served,
     status,
     tally,
@@ -281,6 +286,7 @@ function serveContext(
     forwardLimits: { ...forwardLimits, headMs: config.headMs },
     body: bodyLimits(config),
     staleMs: config.staleMs,
+    doubtLater: () => clock.after(doubtMs, parts.doubt.tell),
     passesMax,
   };
 }

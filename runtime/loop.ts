@@ -9,6 +9,8 @@ import { jitter } from "./random.ts";
 export type Loop = {
   /** Run the next turn now instead of after the interval. */
   readonly wake: () => void;
+  /** The same, also while turns fail: for whoever knows that waiting would be wrong, and asks seldom. */
+  readonly hurry: () => void;
   /** Aborts the turn's signal and waits until the turn is over. */
   readonly close: () => Promise<void>;
 };
@@ -61,6 +63,10 @@ export function startLoop(options: LoopOptions): Loop {
     wake: () => {
       woken = true;
       if (failures === 0) nap.abort();
+    },
+    hurry: () => {
+      woken = true;
+      nap.abort();
     },
     close: async () => {
       stop.abort();

@@ -55,6 +55,8 @@ export type FollowedTable = {
   readonly view: () => TableState | undefined;
   /** Begins to ask the control plane; once. */
   readonly start: () => void;
+  /** The table seems to be old: asks at once, at most once a second. */
+  readonly refresh: () => void;
   /**
    * Since the control plane last said that nothing newer exists, be it to an earlier process on this
    * disk; undefined before `start` when nobody ever heard from it.
@@ -97,6 +99,7 @@ export async function followTable(options: FollowTableOptions): Promise<Followed
       });
       sync.start();
     },
+    refresh: () => sync?.refresh(),
     ageMs: () => sync?.ageMs ?? (heardMs === undefined ? undefined : clock.monotonicMs() - heardMs),
     storedRevision: () => file.storedRevision,
     close: async () => {

@@ -44,6 +44,8 @@ const snapshotMs = 120_000;
 const idleMs = 250;
 const compactEveryMs = 30_000;
 const backoffMaxMs = 2000;
+/** However many requests say that the table is old. */
+const refreshEveryMs = 1000;
 
 export class TableSync {
   readonly #options: TableSyncOptions;
@@ -55,6 +57,9 @@ export class TableSync {
   #connected: boolean | undefined;
   #answeredMs: number;
   #compactAfterMs = 0;
+  #refreshedMs = Number.NEGATIVE_INFINITY;
+  /** The call that waits; aborted when it is not trusted to bring what is new. */
+  #asking = new AbortController();
 
   constructor(options: TableSyncOptions) {
     this.#options = options;
@@ -84,6 +89,15 @@ export class TableSync {
     });
   }
 
+  /** Somebody has seen that the table is old: a call that waits may wait on a dead connection. */
+  refresh(): void {
+    const nowMs = this.#options.clock.monotonicMs();
+    if (this.#loop === undefined || nowMs - this.#refreshedMs < refreshEveryMs) return;
+    this.#refreshedMs = nowMs;
+    this.#asking.abort();
+    this.#loop.hurry();
+  }
+
   async close(): Promise<void> {
     await this.#loop?.close();
     await this.#client.close();
@@ -97,7 +111,14 @@ export class TableSync {
     const startedMs = this.#options.clock.monotonicMs();
     // The call says which revision is served here.
     await this.#options.settled();
-    const answer = await this.#ask(signal);
+    const asking = new AbortController();
+    this.#asking = asking;
+    const answer = await this.#ask(AbortSignal.any([signal, asking.signal])).catch((error) => {
+      if (asking.signal.aborted && !signal.aborted) return undefined;
+      throw error;
+    });
+    // Asked again at once, and answered at once.
+    if (answer === undefined) return this.#doubt();
     await this.#onAnswer();
     switch (answer.kind) {
       case "unchanged": {
@@ -114,6 +135,11 @@ export class TableSync {
       case "delta":
         return this.#applyDelta(answer.delta);
     }
+  }
+
+  #doubt(): "again" {
+    if (this.#connected === true) this.#connected = undefined;
+    return "again";
   }
 
   /** For the disk's sake only, so a failure must not keep changes from coming. */

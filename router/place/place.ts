@@ -1,6 +1,7 @@
 /** Where a request goes: the decision by the table in memory, repeated while its placement is held. */
 import { CellError } from "../../contract/errors.ts";
 import type { FoundRoute } from "../../contract/keyspace-routes.ts";
+import type { Timer } from "../../runtime/clock.ts";
 import type { RouterMetrics } from "../observe/metrics.ts";
 import type { RequestRecord } from "../observe/record.ts";
 import {
@@ -19,6 +20,8 @@ export type Placing = {
   readonly news: Pick<News, "isAfter">;
   readonly metrics: RouterMetrics;
   readonly monotonicMs: () => number;
+  /** Tells, a little later, that the table seems to be old. */
+  readonly doubtLater: () => Timer;
   /** So long a refused request waits for a table that explains the refusal. */
   readonly staleMs: number;
 };
@@ -103,9 +106,10 @@ export async function placeAnew(
   if (!isOver()) {
     const deadlineMs = placing.monotonicMs() + placing.staleMs;
     const { signal } = request.gone;
+    const doubting = placing.doubtLater();
     const verdict = await waited(request, placing, () =>
       placing.hold.listen(route.key, ticketOf(placing, request), deadlineMs, signal, isOver),
-    );
+    ).finally(() => doubting.cancel());
     if (verdict !== "released") {
       throw new CellError(
         "PLACEMENT_UNAVAILABLE",

@@ -21,6 +21,8 @@ export type OpenedTable = {
   readonly ageMs: () => number | undefined;
   /** What a restart would find on the disk; in static mode what is served. */
   readonly storedRevision: () => number;
+  /** It seems to be old: asks the control plane at once; nothing in static mode. */
+  readonly refresh: () => void;
   /** Static mode: reads the file again. A bad one is refused and logged. */
   readonly reload: () => Promise<void>;
   readonly close: () => Promise<void>;
@@ -59,6 +61,7 @@ async function openStatic(parts: TableParts, file: string): Promise<OpenedTable>
   await read();
   return {
     follow: () => {},
+    refresh: () => {},
     ageMs: () => undefined,
     storedRevision: () => served.view()?.table.revision ?? 0,
     reload: async () => {
@@ -99,6 +102,7 @@ async function openRemote(
       admin = adminUrl;
       followed.start();
     },
+    refresh: followed.refresh,
     ageMs: followed.ageMs,
     storedRevision: followed.storedRevision,
     reload: async () => {},

@@ -82,6 +82,7 @@ function bench(workers: number, deadFrom = Number.POSITIVE_INFINITY) {
     openDoors: async () => ({ http: createServer() }),
     onLines: () => {},
     onSeen: () => {},
+    onDoubt: () => {},
   });
   return { conductor, threads, events, metrics };
 }

@@ -33,6 +33,7 @@ export type ConductorOptions = {
   readonly openDoors: () => Promise<ListenerSockets>;
   readonly onLines: (lines: string) => void;
   readonly onSeen: (counts: Counts) => void;
+  readonly onDoubt: () => void;
 };
 
 const { windowMs } = restartLimits;
@@ -147,14 +148,14 @@ export class Conductor {
 
   /** A worker that has the table, and no doors yet. */
   async #raise(): Promise<Member> {
-    const { clock, spawn, config, onLines, onSeen } = this.#options;
+    const { clock, spawn, config, onLines, onSeen, onDoubt } = this.#options;
     this.#born += 1;
     const member = new Member({
       number: this.#born,
       port: spawn({ release, config }),
       clock,
       on: {
-        ...{ onLines, onSeen },
+        ...{ onLines, onSeen, onDoubt },
         onProgress: () => this.#onProgress(member),
         onReady: () => this.#onReady(member),
         onRefused: (_member, text) => this.#onRefused(member, text),

@@ -35,6 +35,7 @@ export type Ended =
 export type MemberEvents = {
   readonly onLines: (lines: string) => void;
   readonly onSeen: (counts: Counts) => void;
+  readonly onDoubt: () => void;
   /** It serves another revision, or none any more. */
   readonly onProgress: () => void;
   /** It runs, and wants the table there is. */
@@ -233,6 +234,9 @@ export class Member {
         return;
       case "seen":
         on.onSeen(message.counts);
+        return;
+      case "doubt":
+        on.onDoubt();
         return;
       case "log":
         on.onLines(message.lines);

@@ -69,6 +69,8 @@ export type FromWorker =
   | { readonly kind: "counted"; readonly question: number; readonly metrics: MetricsDump }
   | { readonly kind: "found"; readonly question: number; readonly answer: RememberedAnswer }
   | { readonly kind: "seen"; readonly counts: Counts }
+  /** The table seems to be old. */
+  | { readonly kind: "doubt" }
   /** Whole lines of the log. */
   | { readonly kind: "log"; readonly lines: string };
 
@@ -78,7 +80,7 @@ const toWorkerKinds: readonly ToWorker["kind"][] = [
 ];
 const fromWorkerKinds: readonly FromWorker["kind"][] = [
   ...(["ready", "failed", "serves", "refused", "opened", "handed-over", "drained"] as const),
-  ...(["counted", "found", "seen", "log"] as const),
+  ...(["counted", "found", "seen", "doubt", "log"] as const),
 ];
 
 /** Throws for what is no message. */

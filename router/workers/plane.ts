@@ -9,6 +9,7 @@ import type { AdminOptions } from "../observe/admin.ts";
 import { addGauges } from "../observe/gauges.ts";
 import { createRouterMetrics } from "../observe/metrics.ts";
 import { Remembered } from "../observe/remembered.ts";
+import { Doubt } from "../place/doubt.ts";
 import type { Plane, PlaneOptions } from "../plane.ts";
 import { createServedView } from "../table/served-view.ts";
 import { createTrust } from "../trust/trust.ts";
@@ -35,6 +36,7 @@ export function createWorkersPlane(options: WorkersPlaneOptions): Plane {
   const trust = createTrust({ config, clock, random, log, registry, ownsKeys: true });
   const status: { draining: boolean; listening: boolean } = { draining: false, listening: false };
   const counts = createCountsSum();
+  const doubt = new Doubt();
   const workerMetrics = createWorkerMetrics(registry);
   const sockets = prepareSockets(config);
   // Whoever opens the doors hears of it.
@@ -47,6 +49,7 @@ export function createWorkersPlane(options: WorkersPlaneOptions): Plane {
     openDoors: async () => (await sockets).open(),
     onLines: options.write,
     onSeen: counts.add,
+    onDoubt: doubt.tell,
   });
   const served = createServedView((view, delta) => {
     trust.follow(view.table);
@@ -57,7 +60,7 @@ export function createWorkersPlane(options: WorkersPlaneOptions): Plane {
     status,
     registry,
     parts: {
-      ...{ config, clock, random, log, metrics, served, trust, tally, wouldRefuse },
+      ...{ config, clock, random, log, metrics, served, trust, doubt, tally, wouldRefuse },
       settled: () => conductor.settled(),
     },
     admin: adminOf(options, conductor, workerMetrics),

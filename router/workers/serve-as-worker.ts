@@ -74,7 +74,8 @@ class ServingWorker {
       graceMs: config.drainMs + 5000,
       onTrouble: (where, error) => log.event("router.trouble", { where, ...errorFields(error) }),
     });
-    const { tally, wouldRefuse } = this.#serving;
+    const { tally, wouldRefuse, doubt } = this.#serving;
+    doubt.follow(() => post({ kind: "doubt" }));
     const read = createCountsReader(tally, wouldRefuse);
     this.#tell = () => {
       const counts = read();
