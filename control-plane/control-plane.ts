@@ -11,6 +11,7 @@ import { listenOn } from "../runtime/listen.ts";
 import { createLog, errorFields, type LogOptions } from "../runtime/log.ts";
 import { createMetrics } from "../runtime/metrics.ts";
 import type { Random } from "../runtime/random.ts";
+import { resolveSecret } from "../runtime/secret-ref.ts";
 import type { Signer } from "../runtime/signing.ts";
 import { type Check, createAdminServer } from "./admin.ts";
 import { hashSecret } from "./api/auth.ts";
@@ -29,6 +30,8 @@ import { createWakeHub } from "./store/wake-hub.ts";
 import { startHousekeeping } from "./work/housekeeping.ts";
 import { startJudging } from "./work/judge-health.ts";
 import { startLeading } from "./work/lead.ts";
+import { startMoving } from "./work/moving/start.ts";
+import type { MoveBoundary } from "./work/moving/world.ts";
 import { paced } from "./work/pace.ts";
 import { createProvider, noProvider } from "./work/provider.ts";
 import { type Publisher, startPublisher } from "./work/publish.ts";
@@ -57,11 +60,11 @@ export type ControlPlaneOptions = {
   readonly random: Random;
   readonly logTo: LogOptions;
   /** Awaited before and after the effect of each step of a move; crash tests stand still there. */
-  readonly onMoveBoundary?: (at: {
-    readonly op: string;
-    readonly step: string;
-    readonly when: "before" | "after";
-  }) => Promise<void>;
+  readonly onMoveBoundary?: MoveBoundary;
+  /** What a reference to a secret stands for: logins of cells' databases, for moves. Default: no `env:`. */
+  readonly resolveSecret?: (reference: string) => Promise<string>;
+  /** Hooks of stores may be commands, which run with this process's rights. Default false. */
+  readonly allowHookCommands?: boolean;
 };
 
 export type ControlPlane = {
@@ -107,7 +110,7 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
     const hub = createWakeHub(clock);
     const settings = settingsOf(options);
     const propagation = watchPropagation(metrics, clock.monotonicMs);
-    const context: ApiContext = {
+    const base: ApiContext = {
       ...{ database, hub, clock, random, metrics, settings },
       ...{ log: createLog<ApiEvents>(options.logTo), onAcknowledged: propagation.acknowledged },
     };
@@ -118,8 +121,9 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
     });
     lifecycle.onClose("publisher", publisher.close);
 
-    const loops = startLoops(options, { context, trouble });
+    const loops = startLoops(options, { context: base, trouble });
     lifecycle.onClose("loops", loops.close);
+    const context: ApiContext = { ...base, lookAtMove: loops.lookAtMove };
     const recovering = startRecovery(recovery);
     lifecycle.onClose("recovery", recovering.close);
     const published = paced(clock, publishGapMs, publisher.wake);
@@ -214,6 +218,7 @@ function startLoops(
     onChange: (term) => {
       log.event("leader.changed", { term: term ?? null });
       reconciler?.wake();
+      moving?.wake();
     },
     onError: trouble("leader's seat"),
   });
@@ -235,13 +240,27 @@ function startLoops(
     ...{ database, clock, random, lead },
     onError: trouble("housekeeping"),
   });
+  const moving: ReturnType<typeof startMoving> | undefined = startMoving({
+    ...{ database, clock, random, metrics, lead, hub: context.hub, logTo: options.logTo },
+    resolve: options.resolveSecret ?? ((reference) => resolveSecret(reference, {})),
+    allowHookCommands: options.allowHookCommands ?? false,
+    onBoundary: options.onMoveBoundary,
+    onError: trouble("moves"),
+  });
   showFleet(metrics, { fleet: () => fleet, term: lead.term });
   return {
-    wake: reconciler.wake,
+    lookAtMove: moving.look,
+    wake: () => {
+      reconciler.wake();
+      moving.wake();
+    },
     sentence: reconciler.sentence,
     leads: () => lead.term() !== undefined,
     close: async () => {
-      await Promise.all([reconciler.close(), health.close(), housekeeping.close()]);
+      await Promise.all([
+        ...[reconciler.close(), health.close(), housekeeping.close()],
+        moving.close(),
+      ]);
       await lead.close();
       await seat.close();
       await provider.close();

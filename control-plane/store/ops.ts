@@ -2,7 +2,7 @@
  * Operations as rows. Every change is a compare-and-set on `version`, appends to the history when the
  * step changes, and wakes who watches.
  */
-import { and, desc, eq, gte, inArray, lt, sql } from "drizzle-orm";
+import { and, desc, eq, gte, inArray, lt, ne, sql } from "drizzle-orm";
 import { z } from "zod";
 import type { Op, OpState, Plan } from "../../contract/control-api.ts";
 import { opSchema } from "../../contract/control-api.ts";
@@ -142,8 +142,14 @@ export async function extendDeadlines(tx: Tx, untilMs: number): Promise<void> {
 
 const openStates: OpState[] = ["pending", "running"];
 
+/** What machines of core/ops drive: not moves, of which many may wait for their turn. */
 export const openOps = (reader: Reader, limit: number): Promise<OpRow[]> =>
-  reader.select().from(op).where(inArray(op.state, openStates)).orderBy(op.id).limit(limit);
+  reader
+    .select()
+    .from(op)
+    .where(and(inArray(op.state, openStates), ne(op.kind, "tenant.move")))
+    .orderBy(op.id)
+    .limit(limit);
 
 export async function findOp(reader: Reader, id: string): Promise<OpRow | undefined> {
   const [row] = await reader.select().from(op).where(eq(op.id, id));

@@ -1,5 +1,5 @@
 /** Moves as they are read: rows of `op`, `move` and `move_key` as one value, and its wire form. */
-import { and, desc, eq, inArray, isNotNull, lt, or, sql } from "drizzle-orm";
+import { and, desc, eq, inArray, isNotNull, lt, ne, or, sql } from "drizzle-orm";
 import { z } from "zod";
 import type { OpState } from "../../../contract/control-api.ts";
 import { isErrorCode } from "../../../contract/errors.ts";
@@ -49,16 +49,29 @@ export async function findMove(reader: Reader, id: string): Promise<MoveRow | un
   return row;
 }
 
+/** Of the moves that wait for their turn the oldest; of those under way all. */
+const waitingMax = 200;
+
 /** Moves that are not over, oldest first. */
-export async function openMoves(reader: Reader, limit: number): Promise<MoveRow[]> {
-  const rows = await reader
-    .select({ op, move })
-    .from(op)
-    .innerJoin(move, eq(op.id, move.op))
-    .where(and(eq(op.kind, moveKind), inArray(op.state, ["pending", "running"])))
+export async function movesAtWork(reader: Reader): Promise<MoveRow[]> {
+  const isOpen = and(eq(op.kind, moveKind), inArray(op.state, ["pending", "running"]));
+  const select = () => reader.select({ op, move }).from(op).innerJoin(move, eq(op.id, move.op));
+  const waiting = await select()
+    .where(and(isOpen, eq(op.step, "planned")))
     .orderBy(op.id)
-    .limit(limit);
-  return withKeys(reader, rows);
+    .limit(waitingMax);
+  const underWay = await select()
+    .where(and(isOpen, ne(op.step, "planned")))
+    .orderBy(op.id);
+  const cancelled = await select()
+    .where(and(isOpen, eq(op.step, "planned"), eq(move.wish, "cancel")))
+    .orderBy(op.id)
+    .limit(waitingMax);
+  const rows = new Map([...waiting, ...cancelled, ...underWay].map((row) => [row.op.id, row]));
+  return withKeys(
+    reader,
+    [...rows.values()].sort((x, y) => (x.op.id < y.op.id ? -1 : 1)),
+  );
 }
 
 export type MoveFilter = {

@@ -1,0 +1,54 @@
+/**
+ * What a failure means at a step. Before the point of no return a move is given up when waiting does not
+ * help; inside the switch it is taken back at once, whatever it was; after it there is only trying again.
+ */
+import { type ErrorCode, errorTable } from "../../../contract/errors.ts";
+import type { MoveStep } from "../../../contract/move-api.ts";
+import type { Failure } from "../ops/machine.ts";
+import { canAbandon, switchSteps } from "./move-state.ts";
+
+export type FailureVerdict =
+  /** The same effect again, after a while. */
+  "retry" | "abandon" | "back-off";
+
+/** Failing for longer than this before the switch, a move is given up. */
+export const patienceMs = 120_000;
+/** A cell that does not answer keeps a route on hold, or a move open, for this long at most. */
+export const releasePatienceMs = 10_000;
+export const undoPatienceMs = 30_000;
+
+/** `code`: undefined for what has none, such as a fault of the control plane's own database. */
+export function judgeFailure(
+  step: MoveStep,
+  code: ErrorCode | undefined,
+  failingMs: number,
+): FailureVerdict {
+  if (switchSteps.includes(step)) return "back-off";
+  if (!canAbandon(step)) return "retry";
+  const mayPass =
+    code === undefined || code === "CONFIG_INVALID" || errorTable[code].retry === "safe";
+  return mayPass && failingMs < patienceMs ? "retry" : "abandon";
+}
+
+/** Between two tries of one effect. Where requests wait for it, hardly any. */
+export function retryDelayMs(step: MoveStep, failures: number): number {
+  const isHurry = step === "activating" || step === "routing" || step === "releasing";
+  const [least, most] = isHurry ? [20, 500] : [200, 5000];
+  return Math.min(most, least * 2 ** Math.min(failures - 1, 10));
+}
+
+/** Between two tries of the switch: who was in the way gets time to end. */
+export const betweenTriesMs = (tries: number): number => Math.min(5000, 250 * 2 ** (tries - 1));
+
+export const budgetExceeded = (at: MoveStep, tookMs: number, budgetMs: number): Failure => ({
+  code: "PAUSE_BUDGET_EXCEEDED",
+  message: `${at} was not over when requests had waited for ${Math.round(tookMs)} ms of ${budgetMs}. The switch was taken back; the source serves as before.`,
+  nextSteps: ["cellctl check", "cellctl move start … --pause-budget 2s"],
+});
+
+export const takenOver: Failure = {
+  code: "PAUSE_BUDGET_EXCEEDED",
+  message:
+    "Another control plane went on in the middle of the switch, and cannot know for how long requests had waited. The switch was taken back; the source serves as before.",
+  nextSteps: ["cellctl status"],
+};

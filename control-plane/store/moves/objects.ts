@@ -1,0 +1,56 @@
+/**
+ * What a move may have made in cells' databases: recorded in the transaction that comes before it is
+ * made, forgotten when it is certainly gone. What is left of a move that is over is swept later.
+ */
+import { and, eq, inArray, notInArray, sql } from "drizzle-orm";
+import type { OpId } from "../../../contract/ids.ts";
+import type { Reader, Tx } from "../database.ts";
+import { op } from "../schema.ts";
+import { moveObject } from "../schema-moves.ts";
+
+export type MadeObject = Omit<typeof moveObject.$inferInsert, "op" | "createdAt">;
+
+export async function recordObjects(
+  tx: Tx,
+  id: OpId,
+  objects: readonly MadeObject[],
+): Promise<void> {
+  if (objects.length === 0) return;
+  await tx
+    .insert(moveObject)
+    .values(objects.map(({ cell, store, kind, name }) => ({ op: id, cell, store, kind, name })))
+    .onConflictDoNothing();
+}
+
+export const forgetObjects = (reader: Reader, id: string): Promise<unknown> =>
+  reader.delete(moveObject).where(eq(moveObject.op, id));
+
+/** What one move made is another's to remove: the one that takes it back. */
+export async function inheritObjects(tx: Tx, from: string, to: string): Promise<void> {
+  await tx.execute(sql`
+    insert into cellfleet_control.move_object (op, cell, store, kind, name)
+    select ${to}, cell, store, kind, name from cellfleet_control.move_object where op = ${from}
+    on conflict do nothing`);
+  await forgetObjects(tx, from);
+}
+
+/** Moves that are over and may have left something. */
+export async function movesWithRemains(reader: Reader): Promise<string[]> {
+  const rows = await reader
+    .selectDistinct({ id: moveObject.op })
+    .from(moveObject)
+    .innerJoin(op, eq(op.id, moveObject.op))
+    .where(notInArray(op.state, ["pending", "running"]))
+    .orderBy(moveObject.op);
+  return rows.map(({ id }) => id);
+}
+
+/** Which of these operations are moves that are not over: their objects are not to be touched. */
+export async function openAmong(reader: Reader, ids: readonly string[]): Promise<Set<string>> {
+  if (ids.length === 0) return new Set();
+  const rows = await reader
+    .select({ id: op.id })
+    .from(op)
+    .where(and(inArray(op.id, [...ids]), inArray(op.state, ["pending", "running"])));
+  return new Set(rows.map(({ id }) => id));
+}
