@@ -5,6 +5,7 @@
 import { z } from "zod";
 import { ownershipStates } from "../../contract/cell-protocol.ts";
 import { cellStages } from "../../contract/routing-table.ts";
+import { tenantsOf } from "../key-rows.ts";
 import { backName, forwardName, streamNamePattern } from "../names.ts";
 import type { MoveTask } from "../ports.ts";
 import type { StoreSession } from "../store-session.ts";
@@ -43,7 +44,7 @@ const serverSchema = z.object({
     actsForPack: z.boolean(),
   }),
   packInstalled: z.boolean(),
-  /** Write transactions of any database of the server that are older than 30 s. */
+  /** Write transactions of any database of the server that have been open for long. */
   longTransactions: z.array(sessionSchema),
 });
 
@@ -61,7 +62,7 @@ const packSchema = z.object({
     }),
   ),
   unclassed: z.array(z.string()),
-  /** Transactions that hold the locks of the keys for longer than 5 s. */
+  /** Transactions that have held the locks of the keys for long. */
   keyTransactions: z.array(sessionSchema),
   /** Publications of other moves that name a tenant of this one. */
   otherPublications: z.array(z.string()),
@@ -133,10 +134,10 @@ const serverQuery = `
     'longTransactions', (select coalesce(jsonb_agg(jsonb_build_object('pid', a.pid, 'user', coalesce(a.usename, ''),
           'seconds', round(extract(epoch from clock_timestamp() - a.xact_start))) order by a.xact_start), '[]')
         from pg_stat_activity a where a.backend_xid is not null and a.backend_type = 'client backend'
-         and a.xact_start < clock_timestamp() - interval '30 s')
+         and a.xact_start <= clock_timestamp() - $1 * interval '1 ms')
   ) as facts`;
 
-/* $1 keys, $2 keyspace, $3 tenants among the keys, $4 names of this move's own streams, $5 pattern of such names. */
+/* $1 keys, $2 keyspace, $3 their tenants, $4 names of this move's own streams, $5 pattern of such names, $6 age. */
 const packQuery = `
   select jsonb_build_object(
     'cell', p.cell, 'stage', s.stage,
@@ -147,7 +148,7 @@ const packQuery = `
         from cellfleet.ownership o where o.key = any ($1::text[])),
     'unclassed', (select coalesce(jsonb_agg(u.schema_name || '.' || u.table_name order by 1), '[]') from cellfleet.unclassed_tables() u),
     'keyTransactions', (select coalesce(jsonb_agg(distinct jsonb_build_object('pid', w.pid, 'user', w.user_name, 'seconds', w.age_ms / 1000)), '[]')
-        from cellfleet.sessions_in_the_way($1::text[]) w where w.age_ms > 5000),
+        from cellfleet.sessions_in_the_way($1::text[]) w where w.age_ms >= $6),
     'otherPublications', (select coalesce(jsonb_agg(distinct b.pubname), '[]') from pg_publication_tables b
        where b.pubname ~ $5 and b.pubname <> all ($4::text[])
          and exists (select from unnest($3::text[]) t(tenant) where position(quote_literal(t.tenant) in b.rowfilter) > 0))
@@ -203,13 +204,23 @@ const tablesQuery = `
     'forcesRowSecurity', g.relforcerowsecurity
   ) order by g.name collate "C"), '[]') as facts from guarded g`;
 
+/** From which age on a transaction is told of. */
+export type PreflightLimits = {
+  /** Of any writer of the server: the move's slot waits for it. */
+  readonly longTransactionMs: number;
+  /** Of a writer of the keys: the fence waits for it. */
+  readonly keyTransactionMs: number;
+};
+
 /** The session is left as it was. */
 export async function readStoreFacts(
   session: StoreSession,
   task: MoveTask,
-  tenants: readonly string[],
+  limits: PreflightLimits,
 ): Promise<StoreFacts> {
-  const server = serverSchema.parse(await readJson(session, serverQuery, []));
+  const server = serverSchema.parse(
+    await readJson(session, serverQuery, [limits.longTransactionMs]),
+  );
   if (server.version < serverMin || !server.packInstalled || !server.role.actsForPack) {
     return { ...server, pack: undefined };
   }
@@ -218,9 +229,10 @@ export async function readStoreFacts(
     await readJson(session, packQuery, [
       task.keys.map(({ key }) => key),
       task.keyspace.name,
-      [...tenants],
+      tenantsOf(task),
       own,
       streamNamePattern,
+      limits.keyTransactionMs,
     ]),
   );
   const tables = z

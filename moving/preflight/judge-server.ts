@@ -127,7 +127,7 @@ const megabytes = (bytes: number): string => `${Math.ceil(bytes / 1_048_576)} MB
 function judgeLong({ place, facts }: ServerNeed): MoveCheck {
   const { longTransactions: long } = facts;
   if (long.length === 0)
-    return passed("long-transactions", place, "no transaction is older than 30 s");
+    return passed("long-transactions", place, "no transaction has been open for long");
   const who = long.map(({ pid, seconds, user }) => `${pid} (${user}, ${Math.round(seconds)} s)`);
   return warned(
     "long-transactions",
