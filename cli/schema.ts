@@ -127,6 +127,7 @@ export async function install(session: Session, options: Options): Promise<numbe
       appOwnerRole: text(options, "appOwnerRole"),
       agentRole: text(options, "agentRole"),
       readerRole: text(options, "readerRole"),
+      moverRole: text(options, "moverRole"),
     });
     const unique = texts(options, "replaceUnique");
     const replaceUnique = unique.includes("all") ? ("all" as const) : unique;
@@ -146,6 +147,11 @@ export async function install(session: Session, options: Options): Promise<numbe
     // Of a pack that was there, the stage is what its cell has come to, whatever was asked for.
     const { pack } = await room.readAppCatalog(database.client);
     await session.progress.done("ok", `installed for ${cell}, in stage ${pack.stage ?? stage}`);
+    if (roles.moverRole !== undefined) {
+      await session.note(
+        `What ${roles.moverRole} still lacks: cellctl check --database-url REF --role mover, with its own login`,
+      );
+    }
     return found;
   });
   if (advice === undefined) return 0;

@@ -57,12 +57,16 @@ const grantsSchema = z.object({
   mayCreateInDatabase: z.boolean(),
   mayCreateSubscription: z.boolean(),
   mayMonitor: z.boolean(),
+  /** Ends other roles' sessions, superusers' excepted. */
+  maySignal: z.boolean(),
   maySetReplicationRole: z.boolean(),
   /** Of the platform: what stands in for the attribute REPLICATION there. */
   platformReplication: z.boolean(),
-  packOwner: z.object({ exists: z.boolean(), maySet: z.boolean() }),
+  packOwner: z.object({ exists: z.boolean(), maySet: z.boolean(), inherits: z.boolean() }),
   /** Owners of tables that this role can not act as, with one table of each. */
   foreignOwners: z.array(z.object({ owner: z.string(), table: z.string() })),
+  /** Owners of tables that this role can not become (SET ROLE), with one table of each. */
+  closedOwners: z.array(z.object({ owner: z.string(), table: z.string() })),
   pack: z.object({ installed: z.boolean(), mayUse: z.boolean(), mayApply: z.boolean() }),
   /** Null: no role was asked about. `exists: false`: there is none of this name. */
   app: z
@@ -121,6 +125,18 @@ const ownedBy = (role: string): string => `
         and (c.relowner = ${role}.oid or (pg_has_role(${role}.oid, c.relowner, 'MEMBER') and not ${role}.rolsuper))
       order by 1 limit 10) t)`;
 
+/** Owners of the application's tables whom the asking role is not as `right` says, with one table of each. */
+const ownersWithout = (right: "USAGE" | "SET"): string => `
+    (select coalesce(jsonb_agg(jsonb_build_object('owner', o.owner, 'table', o.name) order by o.owner), '[]')
+       from (select pg_get_userbyid(c.relowner) as owner, min(c.oid::regclass::text) as name
+               from pg_class c join pg_namespace n on n.oid = c.relnamespace
+              where c.relkind in ('r', 'p') and c.relpersistence <> 't' and n.nspname not like 'pg\\_%'
+                and n.nspname not in ('information_schema', 'cellfleet')
+                and not pg_has_role(r.oid, c.relowner, '${right}')
+                and not exists (select from pg_depend d where d.classid = 'pg_class'::regclass
+                                   and d.objid = c.oid and d.deptype = 'e')
+              group by c.relowner) o)`;
+
 const grantsQuery = `
   select jsonb_build_object(
     'user', r.rolname, 'superuser', r.rolsuper, 'createRole', r.rolcreaterole,
@@ -128,23 +144,18 @@ const grantsQuery = `
     'mayCreateInDatabase', has_database_privilege(current_database(), 'CREATE'),
     'mayCreateSubscription', pg_has_role('pg_create_subscription', 'USAGE'),
     'mayMonitor', pg_has_role('pg_read_all_stats', 'USAGE'),
+    'maySignal', pg_has_role('pg_signal_backend', 'USAGE'),
     'maySetReplicationRole', has_parameter_privilege('session_replication_role', 'SET'),
     'platformReplication', exists (select from pg_roles p where p.rolname in ('rds_replication', 'rds_superuser')
                                                              and pg_has_role(r.oid, p.oid, 'USAGE')),
     'packOwner', jsonb_build_object(
        'exists', exists (select from pg_roles where rolname = 'cellfleet_owner'),
        'maySet', exists (select from pg_roles p where p.rolname = 'cellfleet_owner'
-                                                and pg_has_role(r.oid, p.oid, 'SET'))),
-    'foreignOwners', (
-       select coalesce(jsonb_agg(jsonb_build_object('owner', o.owner, 'table', o.name) order by o.owner), '[]')
-         from (select pg_get_userbyid(c.relowner) as owner, min(c.oid::regclass::text) as name
-                 from pg_class c join pg_namespace n on n.oid = c.relnamespace
-                where c.relkind in ('r', 'p') and c.relpersistence <> 't' and n.nspname not like 'pg\\_%'
-                  and n.nspname not in ('information_schema', 'cellfleet')
-                  and not pg_has_role(r.oid, c.relowner, 'USAGE')
-                  and not exists (select from pg_depend d where d.classid = 'pg_class'::regclass
-                                     and d.objid = c.oid and d.deptype = 'e')
-                group by c.relowner) o),
+                                                and pg_has_role(r.oid, p.oid, 'SET')),
+       'inherits', exists (select from pg_roles p where p.rolname = 'cellfleet_owner'
+                                                  and pg_has_role(r.oid, p.oid, 'USAGE'))),
+    'foreignOwners', ${ownersWithout("USAGE")},
+    'closedOwners', ${ownersWithout("SET")},
     'pack', jsonb_build_object(
        'installed', to_regnamespace('cellfleet') is not null,
        'mayUse', coalesce(has_schema_privilege(to_regnamespace('cellfleet'), 'USAGE'), false),

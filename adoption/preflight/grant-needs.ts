@@ -32,7 +32,12 @@ export function judgeGrants(
     case "agent":
       return [...agent(grants), monitor(grants, platform), ...app(grants)];
     case "mover":
-      return [...mover(grants, platform), ...app(grants)];
+      return [
+        ...mover(grants, platform),
+        ...actsAs(grants),
+        ...ends(grants, platform),
+        ...app(grants),
+      ];
     case "app":
       return app(grants);
   }
@@ -219,6 +224,66 @@ function mover(grants: GrantFacts, platform: Platform): PreflightItem[] {
             : grants.foreignOwners
                 .map((other) => `grant ${escapeIdentifier(other.owner)} to ${name};`)
                 .join(" "),
+      },
+    ),
+  ];
+}
+
+/** A subscription applies rows as the tables' owner, and who moves tenants writes ownership as the pack's. */
+function actsAs({ user, closedOwners, packOwner }: GrantFacts): PreflightItem[] {
+  const name = escapeIdentifier(user);
+  const mend = (owner: string) =>
+    `grant ${escapeIdentifier(owner)} to ${name} with inherit true, set true;`;
+  const pack = grant(
+    "acts-as-pack-owner",
+    "must",
+    "member of cellfleet_owner, with SET",
+    "gates, fence and activation are written in its schema",
+  );
+  const isPackOwner = packOwner.maySet && packOwner.inherits;
+  return [
+    judged(
+      grant(
+        "acts-as-table-owner",
+        "must",
+        "member of the tables' owners, with SET",
+        "replication applies a tenant's rows as their table's owner",
+      ),
+      {
+        ok: closedOwners.length === 0,
+        text:
+          closedOwners.length === 0
+            ? `${user} may become the owner of every table`
+            : closedOwners.map(({ owner, table }) => `${table} belongs to ${owner}`).join("; "),
+        fix: closedOwners.map(({ owner }) => mend(owner)).join(" "),
+      },
+    ),
+    packOwner.exists
+      ? judged(pack, {
+          ok: isPackOwner,
+          text: isPackOwner ? `${user} may act as it` : `${user} may not act as it`,
+          fix: `cellctl schema install --mover-role ${user}`,
+        })
+      : unseen(pack, "nothing of Cellfleet is installed on this server yet"),
+  ];
+}
+
+/** Who stands in a fence's way is named, and ended if the operator says so. */
+function ends(grants: GrantFacts, platform: Platform): PreflightItem[] {
+  const { user, maySignal } = grants;
+  return [
+    monitor(grants, platform),
+    judged(
+      grant(
+        "signal",
+        "should",
+        "pg_signal_backend",
+        "a session that stands in the way of a fence cannot be ended without",
+      ),
+      {
+        ok: maySignal,
+        text: maySignal ? `${user} is a member` : `${user} is not a member`,
+        fix: asAdministrator(platform, `grant pg_signal_backend to ${escapeIdentifier(user)};`),
       },
     ),
   ];

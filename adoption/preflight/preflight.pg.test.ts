@@ -217,6 +217,7 @@ describe("a mover", () => {
     "create-publication",
     "replication-role-setting",
     "sees-all-rows",
+    "acts-as-table-owner",
   ];
   const grants = `grant pg_create_subscription to shop_mover; grant create on database shop to shop_mover;
                   grant shop_owner to shop_mover`;
@@ -324,6 +325,44 @@ describe("once the schema is installed", () => {
     ]);
     await store.admin.query(`grant ${storeRoles.appOwnerRole} to ${storeRoles.appRole}`);
     expect((await as(storeRoles.appRole, "--role", "app")).failed).toContain("app-not-owner");
+  });
+
+  test("the mover may act as both owners, and see and end what stands in its way", async () => {
+    const store = await createCellStore(server, "cell_02");
+    closing.push(() => store.close());
+    const { moverRole, appOwnerRole } = storeRoles;
+    const look = () => checkUrl(store.moverUrl, "--role", "mover");
+    const fit = await look();
+    expect(fit.failed).toEqual(careless);
+    for (const id of ["acts-as-table-owner", "acts-as-pack-owner", "monitor", "signal"]) {
+      expect(fit.find(id).state, id).toBe("ok");
+    }
+    const lost: ReadonlyArray<readonly [string, string, string, string]> = [
+      [
+        `grant ${appOwnerRole} to ${moverRole} with set false`,
+        `grant ${appOwnerRole} to ${moverRole} with set true`,
+        "acts-as-table-owner",
+        `grant "${appOwnerRole}" to "${moverRole}" with inherit true, set true;`,
+      ],
+      [
+        `grant cellfleet_owner to ${moverRole} with set false`,
+        `grant cellfleet_owner to ${moverRole} with set true`,
+        "acts-as-pack-owner",
+        `cellctl schema install --mover-role ${moverRole}`,
+      ],
+      [
+        `revoke pg_signal_backend from ${moverRole}`,
+        `grant pg_signal_backend to ${moverRole}`,
+        "signal",
+        `grant pg_signal_backend to "${moverRole}";   as a superuser`,
+      ],
+    ];
+    for (const [take, give, id, fix] of lost) {
+      await store.admin.query(take);
+      const item = (await look()).find(id);
+      await store.admin.query(give);
+      expect(item, id).toMatchObject({ state: item.severity === "must" ? "failed" : "warn", fix });
+    }
   });
 });
 

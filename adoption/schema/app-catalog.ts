@@ -97,6 +97,8 @@ const packSchema = z.object({
   guarded: z.array(z.object({ name: z.string(), keyColumn: z.string(), keyspace: z.string() })),
   /** The manifest as it was recorded: `schema.table` → class; null where nothing can be recorded yet. */
   classes: z.record(z.string(), z.string()).nullable(),
+  /** The role that moves tenants; null where none was named. */
+  mover: z.string().nullable(),
 });
 
 const catalogSchema = z.object({
@@ -218,6 +220,7 @@ const absent: AppCatalog["pack"] = {
   digest: null,
   guarded: [],
   classes: null,
+  mover: null,
 };
 
 export async function readAppCatalog(client: Queryable): Promise<AppCatalog> {
@@ -235,7 +238,19 @@ async function readPack(client: Queryable): Promise<AppCatalog["pack"]> {
     ...Object(rows[0]?.pack),
     stage: await readStage(client),
     classes: await readClasses(client),
+    mover: await readMover(client),
   });
+}
+
+async function readMover(client: Queryable): Promise<string | null> {
+  const { rows: found } = await client.query<{ there: boolean }>(
+    "select to_regclass('cellfleet.pack_role') is not null as there",
+  );
+  if (found[0]?.there !== true) return null;
+  const { rows } = await client.query<{ name: string }>(
+    "select role_name as name from cellfleet.pack_role where purpose = 'mover'",
+  );
+  return rows[0]?.name ?? null;
 }
 
 async function readClasses(client: Queryable): Promise<unknown> {

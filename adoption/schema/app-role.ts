@@ -73,8 +73,8 @@ export async function otherReaders(
   manifest: Manifest,
   roles: PackRoles,
 ): Promise<readonly string[]> {
-  const { appRole, appOwnerRole, agentRole, readerRole } = roles;
-  const named = [appRole, appOwnerRole, agentRole, readerRole ?? agentRole, packOwnerRole];
+  const { appRole, appOwnerRole, agentRole, readerRole = agentRole, moverRole = agentRole } = roles;
+  const named = [appRole, appOwnerRole, agentRole, readerRole, moverRole, packOwnerRole];
   const readers = await readReaders(client, manifest, named);
   return readers
     .filter(({ owner }) => !owner)

@@ -4,8 +4,8 @@ import { readUnclassed } from "../../cell/store/table-classes.ts";
 import { startTestPostgres, type TestPostgres } from "../../tests/postgres.ts";
 import { readAppCatalog } from "./app-catalog.ts";
 import { checkSchema } from "./check.ts";
-import { planInstallation, runInstallation } from "./install.ts";
-import { createShop, installRun, type Shop, shopManifest } from "./shop.fixture.ts";
+import { packScript, planInstallation, runInstallation } from "./install.ts";
+import { createShop, installRun, type Shop, shopManifest, shopRoles } from "./shop.fixture.ts";
 import { runRemoval } from "./uninstall.ts";
 
 let server: TestPostgres;
@@ -83,6 +83,25 @@ test("the manifest is recorded with it: a table that comes later is missed, unti
   await shop.admin.query("alter table cellfleet.older rename to classed_table");
   await shop.admin.query("drop table coupons");
   await database.close();
+});
+
+test("a role that moves tenants is named later: it is made, and may act as both owners", async () => {
+  const roles = { ...shopRoles, moverRole: "shop_mover" };
+  const { run, database } = await installRun(shop.url, { pack: { roles } });
+  expect((await planInstallation(run)).steps[0]?.kind).toBe("install-pack");
+  expect(packScript(roles, "cell-01", "observe")).toContain("-- shop_mover, which may act as");
+  await runInstallation(run);
+  expect((await planInstallation(run)).steps).toEqual([]);
+  // Who does not name it again takes nothing back.
+  const { run: unnamed, database: other } = await installRun(shop.url);
+  expect((await planInstallation(unnamed)).steps).toEqual([]);
+  const { rows } = await shop.admin.query(
+    `select pg_has_role('shop_mover', 'shop_owner', 'SET') as tables,
+            pg_has_role('shop_mover', 'cellfleet_owner', 'SET') as pack`,
+  );
+  expect(rows).toEqual([{ tables: true, pack: true }]);
+  await database.close();
+  await other.close();
 });
 
 test("and taken off again: the application works as before, what was added stays and is named", async () => {

@@ -66,6 +66,7 @@ export async function planInstallation(
   const wish = {
     ...options,
     packDigest: options.pack === "keep" ? (catalog.pack.digest ?? "") : packDigest(),
+    moverRole: options.pack === "keep" ? undefined : options.pack.roles.moverRole,
   };
   const read = () => readProtectLists(client, tables);
   const { pack, cell, stage } = options;
@@ -126,9 +127,13 @@ export function packScript(roles: PackRoles, cell: string, stage: InstallStage):
     ([name, value]) =>
       `select set_config('cellfleet_install.${name}', ${escapeLiteral(value)}, true);`,
   );
+  const { moverRole } = roles;
   return [
     "-- As a role that may create roles, or with the roles there. Missing roles are made:",
     `-- ${packOwnerRole} (nologin), ${roles.appOwnerRole} (nologin), ${roles.appRole}, ${roles.agentRole}`,
+    ...(moverRole === undefined
+      ? []
+      : [`-- ${moverRole}, which may act as ${packOwnerRole} and as ${roles.appOwnerRole}`]),
     "begin;",
     `create schema if not exists cellfleet authorization ${packOwnerRole};`,
     `set local role ${packOwnerRole};`,
@@ -145,6 +150,8 @@ export type RoleWish = {
   readonly appOwnerRole: string | undefined;
   readonly agentRole: string | undefined;
   readonly readerRole: string | undefined;
+  /** Absent: none is made, and nothing of this database can move yet. */
+  readonly moverRole?: string | undefined;
 };
 
 /**
@@ -183,6 +190,7 @@ export async function chooseRoles(
     appRole: await requireAppRole(client, manifest, wish.appRole),
     agentRole: wish.agentRole ?? "cellfleet_agent",
     readerRole: wish.readerRole ?? "cellfleet_reader",
+    ...(wish.moverRole === undefined ? {} : { moverRole: wish.moverRole }),
   };
 }
 

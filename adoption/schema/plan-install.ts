@@ -24,6 +24,8 @@ export type InstallWish = {
   readonly replaceUnique: readonly string[] | "all";
   /** Of the SQL pack that this release brings. */
   readonly packDigest: string;
+  /** Undefined: as it is. */
+  readonly moverRole?: string | undefined;
 };
 
 /** The pack's own list of what is left for a table; absent where it could not be asked yet. */
@@ -90,7 +92,9 @@ function uncertain(tables: readonly TenantTable[]): Advice[] {
 
 function packSteps(catalog: AppCatalog, wish: InstallWish): Step[] {
   const { pack } = catalog;
-  const isThere = pack.digest === wish.packDigest && pack.cell === wish.cell;
+  const { moverRole = pack.mover } = wish;
+  const isThere =
+    pack.digest === wish.packDigest && pack.cell === wish.cell && pack.mover === moverRole;
   const install: Step = {
     id: "install-pack cellfleet",
     kind: "install-pack",

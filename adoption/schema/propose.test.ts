@@ -54,7 +54,7 @@ const catalogOf = (...tables: readonly AppTable[]): AppCatalog => ({
   ...{ database: "d", user: "u", version: 180_000, views: [], tables: [...tables] },
   pack: {
     ...{ schema: false, cell: null, stage: null, version: null, digest: null, guarded: [] },
-    classes: null,
+    ...{ classes: null, mover: null },
   },
 });
 const classes = (catalog: AppCatalog, wanted?: string) =>

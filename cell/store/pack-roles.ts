@@ -36,9 +36,9 @@ export async function createRoles(client: Queryable, roles: PackRoles): Promise<
   await createRole(client, roles.agentRole, "login");
   const { readerRole, moverRole } = roles;
   if (moverRole !== undefined) {
-    await createRole(client, moverRole, "login");
+    const made = await createRole(client, moverRole, "login");
     for (const role of [packOwnerRole, roles.appOwnerRole])
-      await letActFor(client, moverRole, role);
+      await letActFor(client, { member: moverRole, made }, role);
   }
   if (readerRole === undefined || !(await createRole(client, readerRole, "login"))) return;
   const alter = `alter role ${pg.escapeIdentifier(readerRole)} set default_transaction_read_only = on`;
@@ -71,14 +71,20 @@ async function actFor(client: Queryable, role: string): Promise<void> {
 }
 
 /** Rights of the other role by inheritance, and leave to become it: replication applies rows as their owner. */
-async function letActFor(client: Queryable, member: string, role: string): Promise<void> {
+async function letActFor(
+  client: Queryable,
+  { member, made }: { readonly member: string; readonly made: boolean },
+  role: string,
+): Promise<void> {
   const { rows } = await client.query(
     "select where pg_has_role($1, $2, 'SET') and pg_has_role($1, $2, 'USAGE')",
     [member, role],
   );
   if (rows.length > 0) return;
-  const grant = `grant ${pg.escapeIdentifier(role)} to ${pg.escapeIdentifier(member)} with inherit true, set true`;
-  await allowed(client, grant, grant);
+  const name = pg.escapeIdentifier(member);
+  const grant = `grant ${pg.escapeIdentifier(role)} to ${name} with inherit true, set true`;
+  // Refused, the role that was made here is undone with the rest.
+  await allowed(client, grant, made ? `create role ${name} login; ${grant}` : grant);
 }
 
 async function allowed(client: Queryable, text: string, meant: string): Promise<void> {

@@ -69,6 +69,7 @@ const installOptions = (command: Command): Command =>
     .option("--app-owner-role <role>", "owns the tables (default: their owner)")
     .option("--agent-role <role>", "for the cell's agent (default: cellfleet_agent)")
     .option("--reader-role <role>", "for cellctl query (default: cellfleet_reader)")
+    .option("--mover-role <role>", "logs in to move tenants to other cells (default: none)")
     .option(
       "--replace-unique <name>",
       "SCHEMA.TABLE.NAME, or all: make it unique per tenant; repeat for more",
