@@ -168,7 +168,16 @@ async function createStore(
       keyspace: keyspace.name,
     });
   }
-  await store.agent.query("select cellfleet.add_id_range('public.events_id_seq', 1, 1000000)");
+  // Ids of the two cells never meet, as the control plane would see to it.
+  const first = name === "cell-a" ? 2_000_001 : 4_000_001;
+  await store.admin.query("delete from cellfleet.id_range");
+  for (const sequence of ["public.orders_id_seq", "public.events_id_seq"]) {
+    await store.agent.query("select cellfleet.add_id_range($1, $2, $3)", [
+      sequence,
+      first,
+      first + 999_999,
+    ]);
+  }
   await store.grantLease();
   return store;
 }
