@@ -140,6 +140,14 @@ export type CreateCell = z.infer<typeof createCellSchema>;
 export const cellActions = ["cordon", "uncordon", "kill", "stop", "start", "destroy"] as const;
 export type CellAction = (typeof cellActions)[number];
 
+/** The move that a key is part of, while it is open. */
+export const keyMoveSchema = z.object({
+  id: opIdSchema,
+  step: z.string(),
+  source: cellIdSchema,
+  target: cellIdSchema,
+});
+
 export const tenantSchema = z.object({
   id: tenantIdSchema,
   keyspace: keyspaceNameSchema,
@@ -156,6 +164,8 @@ export const tenantSchema = z.object({
     state: z.enum(placementStates),
     revision: revisionSchema,
   }),
+  /** Told of one tenant, not in lists. */
+  move: keyMoveSchema.optional(),
   createdAt: timestamp,
 });
 export type Tenant = z.infer<typeof tenantSchema>;
@@ -279,6 +289,7 @@ export const resolutionSchema = z.object({
   epoch: z.number(),
   state: z.string(),
   revision: z.number(),
+  move: keyMoveSchema.optional(),
   /** How it was found, one sentence per step. */
   trace: z.array(z.string()),
 });

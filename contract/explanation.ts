@@ -3,6 +3,7 @@
  * yes or no. It is what the placing code itself computed, not a second opinion.
  */
 import { z } from "zod";
+import { keyMoveSchema } from "./control-api.ts";
 
 export const deciderSchema = z.object({
   name: z.string(),
@@ -23,6 +24,7 @@ export const explanationSchema = z.object({
       revision: z.number(),
     })
     .nullable(),
+  move: keyMoveSchema.optional(),
   decision: z.enum(["stay", "place", "blocked"]),
   text: z.string(),
   candidates: z.array(

@@ -68,7 +68,9 @@ describe("a plan", () => {
     await api.run(
       `update cellfleet_control.placement set cell = 'cell-03', epoch = epoch + 1 where value in ('globex', 'hooli')`,
     );
-    await api.run(`update cellfleet_control.placement set cell = 'cell-02', epoch = epoch + 1 where value = 'wonka'`);
+    await api.run(
+      `update cellfleet_control.placement set cell = 'cell-02', epoch = epoch + 1 where value = 'wonka'`,
+    );
     const { items, skipped } = await api.plan({ tenants, to: "cell-02", together: 2 });
     const names = items.map(({ source, keys }) => [
       source,
@@ -85,7 +87,9 @@ describe("a plan", () => {
   });
 
   test("by labels: tier and region are the tenant's own, and --from leaves the others out", async () => {
-    await api.run(`update cellfleet_control.placement set cell = 'cell-03', epoch = epoch + 1 where value = 'wonka'`);
+    await api.run(
+      `update cellfleet_control.placement set cell = 'cell-03', epoch = epoch + 1 where value = 'wonka'`,
+    );
     const of = async (more: object) =>
       (await api.plan({ to: "cell-02", together: 100, ...more })).items.flatMap(({ keys }) => keys);
     expect(await of({ selector: "tier=gold" })).toEqual([

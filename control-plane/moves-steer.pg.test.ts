@@ -1,6 +1,8 @@
 /** Moves that are begun, listed, steered and taken back, as the real API records it. */
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
-import { auditEntrySchema, list, tenantSchema } from "../contract/control-api.ts";
+import { z } from "zod";
+import { auditEntrySchema, list, resolutionSchema, tenantSchema } from "../contract/control-api.ts";
+import { explanationSchema } from "../contract/explanation.ts";
 import {
   type Move,
   type MoveAction,
@@ -24,6 +26,9 @@ afterAll(async () => {
   await api?.close();
 });
 beforeEach(() => resetMoves(api));
+
+const override = (cell: string) => ({ tenant: "ann", keyspace: "users", cell });
+const asDelete = { method: "DELETE", body: {}, schema: z.unknown(), timeoutMs: 20_000 } as const;
 
 describe("a move that is begun", () => {
   test("is recorded with its audit entry, its keys and its room; asked again by its key it is the same", async () => {
@@ -96,6 +101,42 @@ describe("a move that is begun", () => {
     expect(moving.code).toBe("KEY_IN_MOTION");
     expect(moving.details).toMatchObject({ move: id, key: "default/tenant/globex" });
     expect(moving.nextSteps).toContain(`cellctl move cancel ${id}`);
+  });
+
+  test("keeps its keys from everything else, and its cells from being destroyed", async () => {
+    const { placement } = await api.get("/v1/tenants/ann", tenantSchema);
+    const { id } = await api.begin("acme");
+    const container = must(
+      (await api.start({ keys: [placement.key], to: "cell-02" })).items[0],
+      "m",
+    );
+    const codes = [
+      await codeOf(api.post("/v1/tenants/acme/suspend", {}, z.unknown())),
+      await codeOf(api.client.call({ ...asDelete, path: "/v1/tenants/acme" })),
+      await codeOf(api.post("/v1/overrides", override("cell-01"), z.unknown())),
+    ];
+    expect(codes).toEqual(["KEY_IN_MOTION", "KEY_IN_MOTION", "KEY_IN_MOTION"]);
+    const destroyed = await refusal(api.post("/v1/cells/cell-02/destroy", {}, z.unknown()));
+    expect([destroyed.code, destroyed.details["rule"]]).toEqual(["SAFETY_RULE", "open-moves"]);
+    expect(await api.get("/v1/tenants/acme", tenantSchema)).toMatchObject({
+      move: { id, step: "planned", source: "cell-01", target: "cell-02" },
+    });
+    const why = await api.get("/v1/tenants/ann/placement/explain", explanationSchema);
+    expect(why.move?.id).toBe(container.id);
+    const where = await api.get("/v1/tenants/acme/placement", resolutionSchema);
+    expect(where.move?.id).toBe(id);
+    expect((await api.get("/v1/tenants/hooli", tenantSchema)).move).toBeUndefined();
+  });
+
+  test("is what an override into another cell becomes: the commands are named", async () => {
+    const elsewhere = await refusal(api.post("/v1/overrides", override("cell-02"), z.unknown()));
+    expect([elsewhere.code, elsewhere.nextSteps]).toEqual([
+      "STATE_CONFLICT",
+      [
+        "cellctl route override add ann --keyspace users --cell cell-01",
+        "cellctl move start --key users/tenant/ann --to cell-02 --wait",
+      ],
+    ]);
   });
 
   test("is refused when what was looked at is not what there is any more", async () => {

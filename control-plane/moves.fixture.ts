@@ -19,6 +19,7 @@ import { must } from "../runtime/assert.ts";
 import type { JsonClient } from "../runtime/http-client.ts";
 import { startTestPostgres } from "../tests/postgres.ts";
 import { auditEndpoints } from "./api/audit.ts";
+import { cellEndpoints } from "./api/cells.ts";
 import type { LookAtMove, MoveLook, MoveQuestion } from "./api/context.ts";
 import { keyspaceEndpoints } from "./api/keyspaces.ts";
 import { moveEndpoints } from "./api/moves.ts";
@@ -61,6 +62,7 @@ export async function startMovesApi() {
       ...tenantLifeEndpoints(mover),
       ...overrideEndpoints(mover),
       ...keyspaceEndpoints(mover),
+      ...cellEndpoints(mover),
       ...opEndpoints(mover),
       ...auditEndpoints(mover),
     ];
@@ -135,7 +137,9 @@ async function populate(api: {
     await api.post("/v1/tenants", body, z.unknown());
   }
   await api.post("/v1/keyspaces", { name: "users", strategy: "slots", slotCount: 4 }, z.unknown());
-  await api.run(`update cellfleet_control.placement set state = 'active', cell = 'cell-01', epoch = epoch + 1`);
+  await api.run(
+    `update cellfleet_control.placement set state = 'active', cell = 'cell-01', epoch = epoch + 1`,
+  );
   await api.post("/v1/tenants", { id: "ann", keyspace: "users" }, z.unknown());
 }
 
@@ -145,7 +149,9 @@ export async function resetMoves({ looks, run }: MovesApi): Promise<void> {
   looks.look = async () => seen;
   await run(`truncate cellfleet_control.move, cellfleet_control.move_key`);
   await run(`delete from cellfleet_control.op`);
-  await run(`update cellfleet_control.placement set cell = 'cell-01', state = 'active', epoch = epoch + 1`);
+  await run(
+    `update cellfleet_control.placement set cell = 'cell-01', state = 'active', epoch = epoch + 1`,
+  );
   await run(`update cellfleet_control.cell set state = 'active', health = 'healthy', stage = 'enforce',
                stage_applied = 'enforce', adopted = false, capacity_tenants = 100000,
                used_tenants = case id when 'cell-01' then 7 else 0 end, used_bytes = 0`);

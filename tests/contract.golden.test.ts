@@ -30,7 +30,7 @@ test("a change of the wire shows in its version's hash", () => {
   expect({ contractVersion, hash }).toMatchInlineSnapshot(`
     {
       "contractVersion": 4,
-      "hash": "6ab371e4b4479cca",
+      "hash": "2455a18743c8975a",
     }
   `);
 });

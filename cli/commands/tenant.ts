@@ -53,6 +53,11 @@ export const register: Register = (noun, bind) => {
     async (session, [id = ""], options) => {
       const found = await locate(await session.api(), id, text(options, "keyspace"));
       await session.out.one(found, resolutionView);
+      const { move } = found;
+      if (move !== undefined) {
+        const way = `from ${move.source} to ${move.target} (${move.step})`;
+        await session.note(`It is being moved ${way}.  Watch: cellctl move watch ${move.id}`);
+      }
       return 0;
     },
   );

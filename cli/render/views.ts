@@ -119,6 +119,7 @@ export const tenantView: View<Tenant> = {
     ["epoch", String(tenant.placement.epoch)],
     ["state", tenant.placement.state],
     ["revision", String(tenant.placement.revision)],
+    ...moving(tenant),
     ["declared", `${bytes(tenant.size.bytes)}, ${count(tenant.size.rps)} requests/s`],
     [
       "measured",
@@ -128,6 +129,17 @@ export const tenantView: View<Tenant> = {
     ["created", `${tenant.createdAt} (${age(tenant.createdAt, nowMs)} ago)`],
   ],
 };
+
+/** A line where the key is part of an open move. */
+const moving = ({ move }: Pick<Tenant, "move">): ReadonlyArray<readonly [string, string]> =>
+  move === undefined
+    ? []
+    : [
+        [
+          "move",
+          `${move.id}  ${move.step}  ${move.source} -> ${move.target}   (cellctl move show ${move.id})`,
+        ],
+      ];
 
 export const keyspaceView: View<Keyspace> = {
   id: (keyspace) => keyspace.name,
@@ -168,6 +180,7 @@ export const resolutionView: View<z.infer<typeof resolutionSchema>> = {
     { head: "STATE", cell: ({ state }) => state, state: true },
     { head: "KEY", cell: ({ key }) => key },
     { head: "REVISION", cell: ({ revision }) => String(revision), right: true },
+    { head: "MOVE", cell: ({ move }) => move?.id ?? "", wide: true },
   ],
 };
 
@@ -182,6 +195,7 @@ export const resolutionTraceView: View<z.infer<typeof resolutionSchema>> = {
     ["epoch", String(found.epoch)],
     ["state", found.state],
     ["revision", String(found.revision)],
+    ...moving(found),
     ["found by", found.trace],
   ],
 };
@@ -314,6 +328,7 @@ export const explanationView: View<Explanation> = {
     ["tenant", why.tenant],
     ["keyspace", why.keyspace],
     ["now", whereNow(why)],
+    ...moving(why),
     ["decision", why.decision],
     ["because", why.text],
     ["candidates", why.candidates.flatMap(candidateLines)],

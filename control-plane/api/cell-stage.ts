@@ -25,6 +25,7 @@ import {
 import { unmet } from "../core/stage.ts";
 import type { Tx } from "../store/database.ts";
 import { readCells, readHoldings } from "../store/fleet-store.ts";
+import { requireNoMoveAt } from "../store/moves/motion.ts";
 import { openOpOn } from "../store/ops.ts";
 import { changeRouting, lockNormalFleet } from "../store/routing-change.ts";
 import { cell as cellTable, keyspace } from "../store/schema.ts";
@@ -184,6 +185,8 @@ async function stageCell(
   const cell = await requireCell(tx, id);
   const { stage: to, acceptRefusals } = wanted;
   await requireStageable(tx, cell, to);
+  // A fence holds only where writes are refused.
+  if (to !== "enforce") await requireNoMoveAt(tx, id, `stage ${to}`);
   const from = cell.stage.now;
   const conditions = await readConditions(tx, id, { to, acceptRefusals });
   const plan = planCellStage(id, from, to, conditions);

@@ -27,6 +27,7 @@ import {
 } from "../core/safety.ts";
 import { databaseNowMs } from "../store/database.ts";
 import { listCells, openOpsMax, readCells } from "../store/fleet-store.ts";
+import { requireNoMoveAt } from "../store/moves/motion.ts";
 import { lastOpOn, openOpOn, openOps } from "../store/ops.ts";
 import { ownedBy } from "../store/placements.ts";
 import { lockNormalFleet } from "../store/routing-change.ts";
@@ -151,6 +152,7 @@ async function actOnCell(
   const adoption = action === "uncordon" ? checkAdoption(cell) : undefined;
   if (adoption !== undefined) throw adoptionGoesOn(cell, adoption);
   if (action === "destroy") {
+    await requireNoMoveAt(tx, id, "destroying it");
     await requireNothingOwed(work, cell, storageRemoved);
     await requireEmpty(work, cell, storageRemoved);
   }

@@ -1,7 +1,6 @@
 /**
  * Overrides: a tenant of slots or ranges placed on its own. In its container's cell that is a split of
- * ownership. In another cell it would be a move: until moves exist, it is refused, because nothing
- * here can prove that the container's cell holds no row of the tenant.
+ * ownership. In another cell it is refused: first the split, then a move, which brings its rows along.
  */
 import type { z } from "zod";
 import {
@@ -19,6 +18,7 @@ import { must } from "../../runtime/assert.ts";
 import { planOverride, planOverrideDelete } from "../core/ops/override.ts";
 import type { Reader } from "../store/database.ts";
 import { requireKeyspace } from "../store/keyspaces.ts";
+import { requireAtRest } from "../store/moves/motion.ts";
 import { openOpOn } from "../store/ops.ts";
 import { listOverrides } from "../store/overrides.ts";
 import {
@@ -123,6 +123,7 @@ async function createOverride(context: ApiContext, work: Work, wanted: Wanted): 
   const container = await containerOf(tx, wanted);
   await requireCell(tx, wanted.cell);
   const key = tenantKey(wanted.keyspace, wanted.tenant);
+  await requireAtRest(tx, [container.key, key]);
   const existing = await findPlacement(tx, key);
   if (existing !== undefined && !existing.deleted) {
     throw new CellError(
@@ -169,11 +170,12 @@ function requireSplittable(wanted: Wanted, container: PlacementRow): void {
   if (wanted.cell === container.cell) return;
   throw new CellError(
     "STATE_CONFLICT",
-    `${wanted.tenant} is served by ${container.cell}, which owns ${container.key}; placing it in ${wanted.cell} is a move of its data.`,
+    `${wanted.tenant} is served by ${container.cell}, which owns ${container.key}; placing it in ${wanted.cell} takes two steps: a placement of its own where it is, then a move of its data.`,
     {
       details: { container: container.key, cell: container.cell },
       nextSteps: [
         `cellctl route override add ${wanted.tenant} --keyspace ${wanted.keyspace} --cell ${container.cell}`,
+        `cellctl move start --key ${tenantKey(wanted.keyspace, wanted.tenant)} --to ${wanted.cell} --wait`,
       ],
     },
   );
@@ -190,6 +192,7 @@ async function deleteOverride(context: ApiContext, work: Work, id: string): Prom
     });
   }
   const container = await containerOf(tx, parts);
+  await requireAtRest(tx, [container.key, id]);
   const open = await openOpOn(tx, id, "override.");
   if (open !== undefined || row.state !== "active" || container.cell !== row.cell) {
     throw new CellError(
@@ -197,6 +200,15 @@ async function deleteOverride(context: ApiContext, work: Work, id: string): Prom
       open === undefined
         ? `${id} is ${row.state} in ${row.cell}, and its container is in ${container.cell}: its data would have to move.`
         : `${open.kind} of ${id} is running (${open.id}).`,
+      {
+        nextSteps:
+          open === undefined && container.cell !== row.cell
+            ? [
+                `cellctl move start --key ${id} --to ${container.cell} --wait`,
+                `cellctl route override rm ${id}`,
+              ]
+            : ["cellctl op ls"],
+      },
     );
   }
   const plan = planOverrideDelete(id, container.key);

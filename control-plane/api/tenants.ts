@@ -19,9 +19,10 @@ import {
   tenantIdSchema,
 } from "../../contract/ids.ts";
 import { explainPlacement } from "../core/explain.ts";
-import type { Tx } from "../store/database.ts";
+import type { Reader, Tx } from "../store/database.ts";
 import { readCells } from "../store/fleet-store.ts";
 import { requireKeyspace } from "../store/keyspaces.ts";
+import { inMotion } from "../store/moves/ask.ts";
 import { findContainer, toPlacementView } from "../store/placements.ts";
 import { candidateOf, findTenant, listTenants, tenantUnknown, toTenant } from "../store/tenants.ts";
 import type { ApiContext } from "./context.ts";
@@ -99,7 +100,8 @@ const getEndpoint = (context: ApiContext): Endpoint =>
     serve: async ({ path, query }) => {
       const found = await findTenant(context.database.read, path.id, query.keyspace);
       if (found === undefined) throw await tenantUnknown(context.database.read, path.id);
-      return { status: 200, body: toTenant(found) };
+      const move = await moveOf(context.database.read, found.placement.key);
+      return { status: 200, body: { ...toTenant(found), ...move } };
     },
   });
 
@@ -132,11 +134,20 @@ const placementEndpoint = (context: ApiContext): Endpoint =>
           epoch,
           state,
           revision,
+          ...(await moveOf(context.database.read, key)),
           trace,
         },
       };
     },
   });
+
+/** The open move of a key, where there is one. */
+async function moveOf(reader: Reader, key: string) {
+  const [open] = await inMotion(reader, [key]);
+  if (open === undefined) return {};
+  const { id, step, source, target } = open;
+  return { move: { id, step, source, target } };
+}
 
 /** What if: of a tenant that does not exist. */
 const whatIfQuery = {
@@ -172,7 +183,10 @@ const explainEndpoint = (context: ApiContext): Endpoint =>
                 container: found.placement.kind !== "tenant",
                 wanted: candidateOf(found.tenant),
               };
-        return { status: 200, body: explainPlacement({ tenant: path.id, cells, ...about }) };
+        const { current } = about;
+        const move = current === null ? {} : await moveOf(tx, current.key);
+        const why = explainPlacement({ tenant: path.id, cells, ...about });
+        return { status: 200, body: { ...why, ...move } };
       }),
   });
 
