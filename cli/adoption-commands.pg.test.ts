@@ -50,6 +50,7 @@ const adopt = [
     "--key-column",
     "org",
   ],
+  ...["--mover", "env:SHOP_MOVER"],
 ];
 
 test("a cell is adopted with its services and stores; an address is no reference", async () => {
@@ -76,9 +77,38 @@ test("a cell is adopted with its services and stores; an address is no reference
       search: { endpoints: ["http://127.0.0.1:9421", "http://127.0.0.1:9422"] },
     },
     stores: {
-      default: { database: "env:SHOP", keyColumn: "org" },
+      default: { database: "env:SHOP", keyColumn: "org", mover: "env:SHOP_MOVER" },
       events: { database: "file:/run/events", keyColumn: "org" },
     },
+  });
+});
+
+test("how its databases are reached is told later, store by store, and what is not said stays", async () => {
+  const set = ["cell", "set", "shop-01"];
+  const { default: first, events } = (await cell()).stores;
+  expect((await run(set)).code).toBe(64);
+  const secret = await run([...set, "--mover", "events=postgres://u:hunter2@h/d"]);
+  expect(secret.code).toBe(64);
+  expect(secret.stderr).not.toContain("hunter2");
+  const plan = dryRunSchema.parse(
+    JSON.parse(await ok([...set, "--mover", "events=env:M", "--dry-run", "-o", "json"])),
+  );
+  expect(plan.plan.steps.map(({ text }) => text)).toEqual(["set mover of the store events"]);
+  expect((await cell()).stores).toEqual({ default: first, events });
+  const done = acceptedSchema.parse(
+    JSON.parse(await ok([...set, "--mover", "events=exec:pass show mover=events", "-o", "json"])),
+  );
+  expect(done.op.state).toBe("done");
+  const withMover = { ...events, mover: "exec:pass show mover=events" };
+  expect((await cell()).stores).toEqual({ default: first, events: withMover });
+  const unknown = await run([...set, "--mover", "archive=env:M"]);
+  expect(unknown.code).toBe(64);
+  expect(unknown.stderr).toContain("the cell has no store archive yet");
+  await ok([...set, "--store", "archive=env:ARCHIVE", "--mover", "archive=env:M"]);
+  expect((await cell()).stores).toEqual({
+    default: first,
+    events: withMover,
+    archive: { database: "env:ARCHIVE", keyColumn: "tenant_id", mover: "env:M" },
   });
 });
 

@@ -16,15 +16,36 @@ import { cellStages, guardModes, serviceSchema, storeSchema } from "./routing-ta
 
 /** A reference to a secret; a URL with a password in it would stand in backups, plans and the audit log. */
 export const secretRefPattern = /^(?:env:[A-Za-z_]\w*|file:.+|exec:.+)$/s;
+const referenceSchema = z
+  .string()
+  .max(200)
+  .regex(secretRefPattern, "must be a reference, env:NAME, file:PATH or exec:COMMAND, never a URL");
 export const adoptedStoreSchema = storeSchema.extend({
-  database: z
-    .string()
-    .max(200)
-    .regex(
-      secretRefPattern,
-      "must be a reference, env:NAME, file:PATH or exec:COMMAND, never a URL",
-    ),
+  database: referenceSchema,
+  mover: referenceSchema.optional(),
 });
+
+/** How the databases of a cell are reached. What is not said of a store stays; no store is forgotten. */
+export const cellStoresSchema = z.strictObject({
+  stores: z
+    .record(
+      z.string().regex(/^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$/, {
+        error: "must be 1 to 40 characters: a lower-case letter, then letters, digits and dashes",
+      }),
+      z.strictObject({
+        /** Of a store that is new to the cell it must be said. */
+        database: referenceSchema.optional(),
+        /** Logs in as the role that moves tenants. */
+        mover: referenceSchema.optional(),
+        keyColumn: storeSchema.shape.keyColumn.unwrap().optional(),
+        /** It has no tables of tenants: moves leave it out. */
+        ignore: z.boolean().optional(),
+      }),
+    )
+    .refine((stores) => Object.keys(stores).length > 0, { error: "names no store" }),
+  ...intentSchema.shape,
+});
+export type CellStores = z.output<typeof cellStoresSchema>;
 
 /** Registers what runs already. Nothing is copied, and nothing of ours needs to run there yet. */
 export const adoptCellSchema = z.strictObject({

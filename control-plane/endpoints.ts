@@ -1,6 +1,7 @@
 /** Every endpoint of the control plane, in the order in which `/docs` lists them. */
 import { auditEndpoints } from "./api/audit.ts";
 import { cellStageEndpoints } from "./api/cell-stage.ts";
+import { cellStoreEndpoints } from "./api/cell-stores.ts";
 import { cellEndpoints } from "./api/cells.ts";
 import { claimEndpoints } from "./api/claims.ts";
 import type { ApiContext } from "./api/context.ts";
@@ -26,6 +27,7 @@ export const controlEndpoints = (context: ApiContext, feed: RoutingFeed): readon
   ...statusEndpoints(context),
   ...cellStageEndpoints(context),
   ...cellEndpoints(context),
+  ...cellStoreEndpoints(context),
   ...tenantEndpoints(context),
   ...tenantImportEndpoints(context),
   ...tenantLifeEndpoints(context),

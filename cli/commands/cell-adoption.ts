@@ -1,9 +1,10 @@
-/** `cellctl cell adopt` and `cellctl cell stage`: a running application becomes a cell, step by step. */
+/** `cellctl cell adopt`, `set` and `stage`: a running application becomes a cell, step by step. */
 import type { Command } from "commander";
 import { cellStages } from "../../contract/routing-table.ts";
-import { parseSecretRef, secretRefRule } from "../../runtime/secret-ref.ts";
+import { secretRefRule } from "../../runtime/secret-ref.ts";
 import { apiPath } from "../api.ts";
 import { capacityOf, withCapacity } from "../capacity-options.ts";
+import { storesOf } from "../cell-stores.ts";
 import { usage } from "../failures.ts";
 import {
   collect,
@@ -20,8 +21,28 @@ import type { Session } from "../session.ts";
 
 export const registerAdoption: Register = (noun, bind) => {
   bind(mutation(adoptCommand(noun)), adopt);
+  bind(mutation(setCommand(noun)), set);
   bind(destructive(stageCommand(noun)), stage);
 };
+
+const moverHelp = "the login that moves tenants, of its store NAME; repeat for more";
+
+const setCommand = (noun: Command): Command =>
+  noun
+    .command("set <cell>")
+    .description("say how its databases are reached; what is not said stays (provider none)")
+    .option("--database-url-ref <ref>", `its first database: ${secretRefRule}`)
+    .option("--store <name=ref>", "another database of it; repeat for more", collect)
+    .option("--mover <[name=]ref>", moverHelp, collect)
+    .option("--key-column <name>", "the column that names the tenant, of the stores named here");
+
+async function set(session: Session, [id = ""]: readonly string[], options: Options) {
+  const stores = storesOf(options);
+  if (Object.keys(stores).length === 0) {
+    throw usage("say what to set: --database-url-ref, --store NAME=REF or --mover [NAME=]REF");
+  }
+  return mutate(session, options, { path: apiPath`/v1/cells/${id}/stores`, body: { stores } });
+}
 
 const adoptCommand = (noun: Command): Command =>
   withCapacity(
@@ -32,6 +53,7 @@ const adoptCommand = (noun: Command): Command =>
       .option("--service <name=url>", "another service of it; repeat for more", collect)
       .option("--database-url-ref <ref>", `its database: ${secretRefRule}`)
       .option("--store <name=ref>", "another database of it; repeat for more", collect)
+      .option("--mover <[name=]ref>", moverHelp, collect)
       .option("--key-column <name>", "the column that names the tenant (default: tenant_id)")
       .option("--guard-mode <mode>", "row or strict, of the keyspace default (default: row)")
       .option("--region <name>", "where it stands (default: local)")
@@ -44,6 +66,9 @@ async function adopt(session: Session, [id = ""]: readonly string[], options: Op
   const services = servicesOf(texts(options, "service"));
   if (endpoints.length === 0 && Object.keys(services).length === 0) {
     throw usage("--endpoint is missing: where does the application listen?");
+  }
+  if (text(options, "databaseUrlRef") === undefined) {
+    throw usage(`--database-url-ref is missing: ${secretRefRule}`);
   }
   const capacity = capacityOf(options);
   const observe = flag(options, "observe");
@@ -77,32 +102,9 @@ function servicesOf(pairs: readonly string[]): Record<string, { endpoints: strin
   return services;
 }
 
-function storesOf(options: Options): Record<string, { database: string; keyColumn?: string }> {
-  const main = text(options, "databaseUrlRef");
-  if (main === undefined) {
-    throw usage(`--database-url-ref is missing: ${secretRefRule}`);
-  }
-  const keyColumn = text(options, "keyColumn");
-  const store = (database: string, option: string) => {
-    if (parseSecretRef(database) === undefined) {
-      throw usage(
-        `${option}: must be ${secretRefRule}, never the address itself: the control plane keeps it`,
-        `export SHOP_DATABASE=postgres://… and pass ${option} ${option === "--store" ? "NAME=" : ""}env:SHOP_DATABASE`,
-      );
-    }
-    return { database, ...(keyColumn === undefined ? {} : { keyColumn }) };
-  };
-  const more = texts(options, "store").map((raw) => pair("--store", raw));
-  return Object.fromEntries([
-    ["default", store(main, "--database-url-ref")],
-    ...more.map(([name, ref]) => [name, store(ref, "--store")] as const),
-  ]);
-}
-
 function pair(option: string, raw: string): [string, string] {
   const at = raw.indexOf("=");
-  if (at < 1)
-    throw usage(`${option} "${raw}": must be NAME=${option === "--store" ? "REF" : "URL"}`);
+  if (at < 1) throw usage(`${option} "${raw}": must be NAME=URL`);
   return [raw.slice(0, at), raw.slice(at + 1)];
 }
 

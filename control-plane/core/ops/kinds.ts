@@ -34,6 +34,7 @@ export const opKinds = [
   "cell.create",
   "cell.adopt",
   "cell.stage",
+  "cell.stores",
   "cell.cordon",
   "cell.uncordon",
   "cell.kill",
@@ -79,6 +80,8 @@ export const opMachines: Readonly<Record<OpKind, Entry>> = {
   "cell.create": entry(cellCreate),
   "cell.adopt": entry(cellAdopt),
   "cell.stage": entry(cellStage),
+  // Written in the transaction that records it: born done, as above.
+  "cell.stores": entry(publish),
   "cell.cordon": entry(cellCordon),
   "cell.uncordon": entry(cellUncordon),
   "cell.kill": entry(cellKill),
