@@ -68,6 +68,8 @@ function newClient(login: StoreLogin, purpose: string): pg.Client {
     connectionString: login.url,
     application_name: `cellfleet ${purpose}`,
     connectionTimeoutMillis: connectMsMax,
+    keepAlive: true,
+    keepAliveInitialDelayMillis: 10_000,
   });
   client.on("error", () => {}); // Reported by the query that fails.
   return client;

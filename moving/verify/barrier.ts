@@ -41,6 +41,8 @@ const pauseMs = { first: 5, max: 250 } as const;
 /** For a marker without any lock: the stream is asked whether it is near before anybody waits. */
 const quietMarkerMsMax = 30_000;
 const pollMs = 1;
+/** Of each statement, which should take a millisecond: somebody may have locked the list of markers. */
+const sessionLimits = "set statement_timeout = '30s'; set synchronous_commit = local";
 /** Lock timeout; statement timeout. */
 const busyStates = ["55P03", "57014"];
 
@@ -53,6 +55,7 @@ export async function openPointInStream(options: BarrierOptions): Promise<PointI
   try {
     reader = await openStoreSession(options.reader, "verify", signal);
     const line: Line = { ...options, sessions: { writer, reader } };
+    for (const session of [writer, reader]) await session.query(sessionLimits);
     let locksMissed = 0;
     let markersMissed = 0;
     for (let tried = 0; tried < triesMax; tried += 1) {
@@ -122,10 +125,9 @@ async function openSnapshot(client: Queryable): Promise<void> {
   await client.query("begin isolation level repeatable read read only; select 1");
 }
 
-/** A new row each time. Not waiting for the writer's own standbys: the stream does not. */
+/** A new row each time. It does not wait for the writer's own standbys (`local`), for the stream does not. */
 async function writeMarker({ task, stream, random, sessions }: Line): Promise<string> {
   const nonce = random.hex(16);
-  await sessions.writer.query("set synchronous_commit = local");
   await sessions.writer.query(
     "insert into cellfleet.move_marker (op, name, attempt, nonce) values ($1, $2, $3, $4)",
     [stream, `verify-${nonce}`, task.attempt, nonce],

@@ -142,6 +142,31 @@ describe("before the switch", () => {
     expect(lineOf(verification, "public.orders")).toMatchObject([{ sourceRows: 21 }]);
   });
 
+  it("is put off, and writers go on, when it stalls under its locks", async () => {
+    const { a } = cells;
+    // The second marker is the one that is written under the locks: there it stands still.
+    const gate = await a.connect("postgres");
+    await gate.query(`create sequence markers;
+      create function stall() returns trigger language plpgsql as $$ begin
+        if nextval('markers') = 2 then perform pg_advisory_xact_lock(42); end if; return new; end $$;
+      create trigger stall before insert on cellfleet.move_marker for each row execute function stall();
+      grant usage on sequence markers to public;
+      select pg_advisory_lock(42)`);
+    const comparison = verify.compareBefore(only("acme"), signal);
+    await eventually(
+      async () =>
+        (await a.admin.query("select from pg_locks where locktype = 'advisory' and not granted"))
+          .rows,
+      (waiting) => waiting.length === 1,
+    );
+    await cells.write(a.app, "acme");
+    await gate.query("select pg_advisory_unlock(42)");
+    const verification = await comparison;
+    await gate.query("drop function stall() cascade; drop sequence markers");
+    expect(verification).toMatchObject({ equal: true });
+    expect(lineOf(verification, "public.orders")).toMatchObject([{ sourceRows: 22 }]);
+  });
+
   it("stops when nobody waits for it any more", async () => {
     const abort = new AbortController();
     const slow = await cells.a.connect();
