@@ -7,7 +7,7 @@
  * shows. Of two reads at the same time one must contain the other (`forked-read`). Ids of different cells
  * say nothing of order, so none is taken from them.
  *
- * What an RPO report names may vanish. One read costs what it shows, and what else is known of that part.
+ * What an RPO report names or a salvage file holds may vanish. One read costs what it shows, and what else is known of that part.
  */
 import type { EntryOf, Violation } from "./model.ts";
 

@@ -17,12 +17,12 @@ export function judge(state: State): Verdict {
     ...unreadTenants(state, writes),
     ...writes.flatMap((write) => faultsOfWrite(state, write)),
     ...state.writers.faults((cell, value) => state.salvaged.has(`${cell} ${value}`)),
-    ...state.findings.flatMap((finding) => finding((value) => state.reportedLost.has(value)) ?? []),
+    ...state.findings.flatMap((finding) => finding((value) => mayVanish(state, value)) ?? []),
     ...[...state.registers.values()].flatMap((one) => faultsOfRegister(state, one)),
     ...state.effects.faults(
       state.writes,
       (tenant) => state.readTenants.has(tenant),
-      (value) => state.reportedLost.has(value) || isSalvaged(state, value),
+      (value) => mayVanish(state, value),
     ),
     ...(acknowledged.length + registerAnswers(state) === 0 ? [nothingChecked] : []),
   ];
@@ -91,11 +91,15 @@ function faultsOfRegister(state: State, { tenant, name, ops }: Register): Violat
 const isSalvaged = (state: State, value: string): boolean =>
   state.writers.committers(value).some((cell) => state.salvaged.has(`${cell} ${value}`));
 
+const mayVanish = (state: State, value: string): boolean =>
+  state.reportedLost.has(value) || isSalvaged(state, value);
+
 function faultsOfWrite(state: State, write: Write): Violation[] {
   const { tenant, value, outcome, presentCount, commitCount, shown } = write;
   const isGone = state.readTenants.has(tenant) && presentCount === 0;
   const salvaged = isSalvaged(state, value);
-  const promised = outcome === "ok" || shown;
+  // Who reads in a dying cell may be told of a commit that nobody acknowledged and that goes with it.
+  const promised = outcome === "ok" || (shown && !salvaged);
   const how = outcome === "ok" ? "acknowledged" : "read by somebody";
   const where = commitCount > 0 && presentCount === 0 ? "was committed" : "is there";
   const faults: readonly (readonly [boolean, ViolationKind, string])[] = [

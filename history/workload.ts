@@ -68,7 +68,7 @@ export type Workload = {
 const retryAfterMs = 100;
 const pageSize = 100;
 
-const orderSchema = z.object({ id: z.union([z.number(), z.string()]), item: z.string() });
+export const orderSchema = z.object({ id: z.union([z.number(), z.string()]), item: z.string() });
 const pageSchema = z.object({ items: z.array(orderSchema), next: z.string().nullable() });
 
 export function startWorkload(options: WorkloadOptions): Workload {
@@ -198,8 +198,9 @@ const attemptOrder = ({ asking, tenant, value }: Order) =>
     orderSchema,
   );
 
-async function readTenant(
-  options: WorkloadOptions,
+/** To its last page, tried again until `deadlineMs` of the clock is over; then it throws. */
+export async function readTenant(
+  options: Pick<WorkloadOptions, "run" | "recorder" | "clock">,
   asking: Asking,
   tenant: string,
   deadlineMs: number,
