@@ -1,13 +1,14 @@
 /** What a move's calls into databases need to know and the move itself does not say. */
-import { and, eq, sql } from "drizzle-orm";
+import { and, eq, inArray, sql } from "drizzle-orm";
 import type { z } from "zod";
 import type { Cell } from "../../../contract/control-api.ts";
-import type { KeyspaceName, TenantId } from "../../../contract/ids.ts";
-import { parseTenantId } from "../../../contract/ids.ts";
+import type { Epoch, KeyspaceName, TenantId } from "../../../contract/ids.ts";
+import { epochSchema, parseTenantId } from "../../../contract/ids.ts";
 import {
   compareBytes,
   type PlacementKey,
   parsePlacementKey,
+  placementKeySchema,
   slotOf,
 } from "../../../contract/placement-key.ts";
 import { type RoutedKeyspace, routedKeyspaceSchema } from "../../../contract/routing-table.ts";
@@ -53,6 +54,20 @@ export async function readTaskFacts(
     sourceStores: await cellStores(reader, about.source),
     targetStores: await cellStores(reader, about.target),
   };
+}
+
+/** Of keys that are placed, as they stand now: what a move of them would begin with. */
+export async function readEpochs(
+  reader: Reader,
+  keys: readonly PlacementKey[],
+): Promise<ReadonlyMap<PlacementKey, Epoch>> {
+  const rows = await reader
+    .select({ key: placement.key, epoch: placement.epoch })
+    .from(placement)
+    .where(inArray(placement.key, [...keys]));
+  return new Map(
+    rows.map(({ key, epoch }) => [placementKeySchema.parse(key), epochSchema.parse(epoch)]),
+  );
 }
 
 async function overridesOf(reader: Reader, keyspace: string): Promise<TenantId[]> {

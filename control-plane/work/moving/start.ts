@@ -12,6 +12,7 @@ import { newOpId, type Random } from "../../../runtime/random.ts";
 import type { LookAtMove } from "../../api/context.ts";
 import type { MoveLimits } from "../../core/move/admit.ts";
 import type { Database } from "../../store/database.ts";
+import { readEpochs } from "../../store/moves/task-facts.ts";
 import type { WakeHub } from "../../store/wake-hub.ts";
 import type { Leadership } from "../lead.ts";
 import { createCellMover } from "./cell-mover.ts";
@@ -80,12 +81,14 @@ export function startMoving(options: MovingOptions): Moving {
 /** For a plan: as the executor looks, with an operation that is none. */
 const lookWith =
   (mover: CellMover, { database, resolve, random, clock }: MovingOptions): LookAtMove =>
-  async ({ keyspace, keys, source, target }) => {
+  async ({ keyspace, keys: wanted, source, target }) => {
+    const keys = wanted.map((key) => placementKeySchema.parse(key));
+    const epochs = await readEpochs(database.read, keys);
     const task = await buildTask(database.read, resolve, {
       id: opIdSchema.parse(newOpId(random, clock.nowMs())),
       attempt: 0,
       keyspace: keyspaceNameSchema.parse(keyspace),
-      keys: keys.map((key) => ({ key: placementKeySchema.parse(key), epoch: epochOne })),
+      keys: keys.map((key) => ({ key, epoch: epochs.get(key) ?? epochOne })),
       source: cellIdSchema.parse(source),
       target: cellIdSchema.parse(target),
       reverses: null,
