@@ -6,20 +6,13 @@
  */
 import { escapeIdentifier } from "pg";
 import type { GrantFacts, Platform } from "./facts.ts";
-import { judged, type Need, type PreflightItem, type Severity, unseen } from "./item.ts";
-import { asAdministrator, grantReplication, grantReplicationRoleSetting } from "./remedy.ts";
+import { grantNeed as grant, judged, type Need, type PreflightItem, unseen } from "./item.ts";
+import { moverNeeds } from "./mover-needs.ts";
+import { asAdministrator } from "./remedy.ts";
 
 /** What the role of the URL is for. */
 export const preflightRoles = ["owner", "agent", "mover", "app"] as const;
 export type PreflightRole = (typeof preflightRoles)[number];
-
-const grant = (id: string, severity: Severity, wanted: string, why: string): Need => ({
-  id,
-  group: "grant",
-  severity,
-  wanted,
-  why,
-});
 
 export function judgeGrants(
   grants: GrantFacts,
@@ -32,12 +25,7 @@ export function judgeGrants(
     case "agent":
       return [...agent(grants), monitor(grants, platform), ...app(grants)];
     case "mover":
-      return [
-        ...mover(grants, platform),
-        ...actsAs(grants),
-        ...ends(grants, platform),
-        ...app(grants),
-      ];
+      return [...moverNeeds(grants, platform), monitor(grants, platform), ...app(grants)];
     case "app":
       return app(grants);
   }
@@ -155,137 +143,6 @@ function agent(grants: GrantFacts): PreflightItem[] {
           fix: `cellctl schema install --agent-role ${user}`,
         })
       : unseen(may, "nothing of Cellfleet is installed in this database yet"),
-  ];
-}
-
-function mover(grants: GrantFacts, platform: Platform): PreflightItem[] {
-  const { user, superuser } = grants;
-  const name = escapeIdentifier(user);
-  const seen = (may: boolean) => (may ? `${user} may` : `${user} may not`);
-  const replicates = superuser || grants.replication || grants.platformReplication;
-  const seesAll = superuser || grants.bypassesRowSecurity || grants.foreignOwners.length === 0;
-  return [
-    judged(
-      grant("create-subscription", "must", "pg_create_subscription", "a tenant moves in by one"),
-      {
-        ok: grants.mayCreateSubscription,
-        text: seen(grants.mayCreateSubscription),
-        fix: asAdministrator(platform, `grant pg_create_subscription to ${name};`),
-      },
-    ),
-    judged(
-      grant(
-        "replication",
-        "must",
-        platform === "rds" ? "rds_replication" : "REPLICATION",
-        "a tenant moves out through a replication slot",
-      ),
-      { ok: replicates, text: seen(replicates), fix: grantReplication(platform, user) },
-    ),
-    judged(
-      grant(
-        "create-publication",
-        "must",
-        "CREATE on the database",
-        "publications and subscriptions are made in it",
-      ),
-      {
-        ok: grants.mayCreateInDatabase,
-        text: seen(grants.mayCreateInDatabase),
-        fix: asAdministrator(platform, `grant create on database NAME to ${name};`),
-      },
-    ),
-    judged(
-      grant(
-        "replication-role-setting",
-        platform === "cloudsql" ? "should" : "must",
-        "SET on session_replication_role",
-        "copy and purge write rows of tenants that are not active here",
-      ),
-      {
-        ok: grants.maySetReplicationRole,
-        text: seen(grants.maySetReplicationRole),
-        fix: grantReplicationRoleSetting(platform, user),
-      },
-    ),
-    judged(
-      grant(
-        "sees-all-rows",
-        "must",
-        "BYPASSRLS, or member of the tables' owners",
-        "row security would leave rows behind without a word",
-      ),
-      {
-        ok: seesAll,
-        text: seesAll ? `${user} sees every row` : `${user} is bound by row security`,
-        fix:
-          platform === "plain"
-            ? asAdministrator(platform, `alter role ${name} bypassrls;`)
-            : grants.foreignOwners
-                .map((other) => `grant ${escapeIdentifier(other.owner)} to ${name};`)
-                .join(" "),
-      },
-    ),
-  ];
-}
-
-/** A subscription applies rows as the tables' owner, and who moves tenants writes ownership as the pack's. */
-function actsAs({ user, closedOwners, packOwner }: GrantFacts): PreflightItem[] {
-  const name = escapeIdentifier(user);
-  const mend = (owner: string) =>
-    `grant ${escapeIdentifier(owner)} to ${name} with inherit true, set true;`;
-  const pack = grant(
-    "acts-as-pack-owner",
-    "must",
-    "member of cellfleet_owner, with SET",
-    "gates, fence and activation are written in its schema",
-  );
-  const isPackOwner = packOwner.maySet && packOwner.inherits;
-  return [
-    judged(
-      grant(
-        "acts-as-table-owner",
-        "must",
-        "member of the tables' owners, with SET",
-        "replication applies a tenant's rows as their table's owner",
-      ),
-      {
-        ok: closedOwners.length === 0,
-        text:
-          closedOwners.length === 0
-            ? `${user} may become the owner of every table`
-            : closedOwners.map(({ owner, table }) => `${table} belongs to ${owner}`).join("; "),
-        fix: closedOwners.map(({ owner }) => mend(owner)).join(" "),
-      },
-    ),
-    packOwner.exists
-      ? judged(pack, {
-          ok: isPackOwner,
-          text: isPackOwner ? `${user} may act as it` : `${user} may not act as it`,
-          fix: `cellctl schema install --mover-role ${user}`,
-        })
-      : unseen(pack, "nothing of Cellfleet is installed on this server yet"),
-  ];
-}
-
-/** Who stands in a fence's way is named, and ended if the operator says so. */
-function ends(grants: GrantFacts, platform: Platform): PreflightItem[] {
-  const { user, maySignal } = grants;
-  return [
-    monitor(grants, platform),
-    judged(
-      grant(
-        "signal",
-        "should",
-        "pg_signal_backend",
-        "a session that stands in the way of a fence cannot be ended without",
-      ),
-      {
-        ok: maySignal,
-        text: maySignal ? `${user} is a member` : `${user} is not a member`,
-        fix: asAdministrator(platform, `grant pg_signal_backend to ${escapeIdentifier(user)};`),
-      },
-    ),
   ];
 }
 

@@ -29,6 +29,14 @@ export const serverNeed = (id: string, severity: Severity, wanted: string, why: 
   why,
 });
 
+export const grantNeed = (id: string, severity: Severity, wanted: string, why: string): Need => ({
+  id,
+  group: "grant",
+  severity,
+  wanted,
+  why,
+});
+
 /** A missing `must` is a failure, a missing `should` a warning. */
 export const judged = (
   need: Need,

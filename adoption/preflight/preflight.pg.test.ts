@@ -1,8 +1,11 @@
 /** `cellctl check --database-url` against a real PostgreSQL, with the roles that RDS and Cloud SQL make. */
+import { readFileSync } from "node:fs";
 import { connect, createServer, type Server } from "node:net";
+import { resolve } from "node:path";
 import pg from "pg";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { z } from "zod";
+import { installPack } from "../../cell/store/install.ts";
 import { cellctl } from "../../cli/cli.fixture.ts";
 import { createCellStore, storeRoles } from "../../tests/cell-store.ts";
 import { startTestPostgres, type TestPostgres } from "../../tests/postgres.ts";
@@ -364,6 +367,24 @@ describe("once the schema is installed", () => {
       expect(item, id).toMatchObject({ state: item.severity === "must" ? "failed" : "warn", fix });
     }
   });
+});
+
+test("a role made by the statements of docs/your-application.md lacks nothing that moves need", async () => {
+  const page = readFileSync(resolve(import.meta.dirname, "../../docs/your-application.md"), "utf8");
+  const [, block = ""] = /^## 10\.[\s\S]*?```sql\n([\s\S]*?)```/m.exec(page) ?? [];
+  const store = await createCellStore(server, "cell_03");
+  closing.push(() => store.close());
+  const statements = block
+    .replaceAll("cellfleet_mover", "page_mover")
+    .replaceAll("'SECRET'", `'${server.password}'`)
+    .replaceAll("shop_owner", storeRoles.appOwnerRole)
+    .replace("on database shop ", "on database cell_03 ");
+  expect(statements).toContain("page_mover login");
+  await store.admin.query(statements);
+  await installPack(store.admin, { ...storeRoles, moverRole: "page_mover", cellId: "cell_03" });
+  const { failed, find } = await checkUrl(server.url("cell_03", "page_mover"), "--role", "mover");
+  expect(failed).toEqual(careless);
+  expect([find("monitor").state, find("signal").state]).toEqual(["ok", "ok"]);
 });
 
 describe("what cannot be looked at", () => {
