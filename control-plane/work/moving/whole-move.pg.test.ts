@@ -1,0 +1,103 @@
+/** Moves from end to end over two real cells' databases: there, there and back, several at once. */
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
+import { type Executor, type MovingFixture, startMovingFixture } from "./moving.fixture.ts";
+
+let fixture: MovingFixture;
+let executor: Executor;
+
+beforeAll(async () => {
+  fixture = await startMovingFixture();
+});
+afterAll(async () => {
+  await fixture?.close();
+});
+beforeEach(async () => {
+  executor = await fixture.lead();
+});
+afterEach(async () => {
+  await executor?.close();
+});
+
+test("a tenant moves with all its rows, at the next epoch, and nothing of the move is left", async () => {
+  const { cells, placed } = fixture;
+  const tenant = await fixture.createTenant();
+  const before = await cells.rowsOf(cells.a, tenant);
+  const used = await fixture.used();
+  const id = await fixture.begin([tenant]);
+  const over = await fixture.untilOver(id);
+  expect(over).toMatchObject({ step: "done", state: "done", tries: 1, failure: null });
+  expect(await placed(tenant)).toBe("cell-b 2 active");
+  expect(await cells.rowsOf(cells.b, tenant)).toEqual(before);
+  expect(await cells.countOf(cells.a, tenant)).toBe(0);
+  expect(over.verifications.map(({ phase, equal }) => [phase, equal])).toEqual([
+    ["before-switch", true],
+    ["after-switch", true],
+  ]);
+  expect(over.pause?.total).toBeGreaterThan(0);
+  expect(await fixture.leftovers()).toEqual([]);
+  expect(await fixture.recorded(id)).toBe(0);
+  expect(await fixture.used()).toEqual([Number(used[0]) - 1, Number(used[1]) + 1]);
+  expect(executor.metrics.text()).toContain("cellfleet_move_pause_seconds_count 1");
+  await cells.write(cells.b.app, tenant);
+});
+
+test("a move is taken back with everything that was written since, and that one can soak too", async () => {
+  const { cells } = fixture;
+  const tenant = await fixture.createTenant();
+  const there = await fixture.begin([tenant], { soakMs: 3_600_000 });
+  await fixture.until(there, ({ step }) => step === "soaking");
+  await cells.write(cells.b.app, tenant, 77);
+  const written = await cells.rowsOf(cells.b, tenant);
+  const back = await fixture.begin([tenant], { soakMs: 3_600_000 }, there);
+  const soaking = await fixture.until(back, ({ step }) => step === "soaking");
+  expect(await fixture.placed(tenant)).toBe("cell-a 3 active");
+  expect(await cells.rowsOf(cells.a, tenant)).toEqual(written);
+  expect(soaking.verifications.every(({ equal }) => equal)).toBe(true);
+  expect(await fixture.see(there)).toMatchObject({ step: "done", state: "done" });
+  await cells.write(cells.a.app, tenant, 78);
+  await fixture.ask(back, { wish: "complete" });
+  executor.moving.wake();
+  expect(await fixture.untilOver(back)).toMatchObject({ step: "done" });
+  expect(await cells.countOf(cells.b, tenant)).toBe(0);
+  expect(await fixture.leftovers()).toEqual([]);
+  expect([await fixture.recorded(there), await fixture.recorded(back)]).toEqual([0, 0]);
+});
+
+test("keys that move together share one switch; others wait for their turn", async () => {
+  const together = [await fixture.createTenant(), await fixture.createTenant()];
+  const alone = await Promise.all(Array.from({ length: 4 }, () => fixture.createTenant(1)));
+  const group = await fixture.begin(together);
+  const singles = await Promise.all(alone.map((tenant) => fixture.begin([tenant])));
+  const over = await fixture.untilOver(group);
+  expect(over).toMatchObject({ step: "done", tries: 1 });
+  for (const id of singles) expect(await fixture.untilOver(id)).toMatchObject({ step: "done" });
+  for (const tenant of [...together, ...alone]) {
+    expect(await fixture.placed(tenant)).toBe("cell-b 2 active");
+  }
+  expect(await fixture.leftovers()).toEqual([]);
+});
+
+test("a paused move begins no other step, and goes on when it is resumed", async () => {
+  const tenant = await fixture.createTenant();
+  const id = await fixture.begin([tenant], { switch: "manual" });
+  await fixture.until(id, ({ step }) => step === "ready");
+  await fixture.ask(id, { paused: true });
+  await fixture.ask(id, { wish: "switch" });
+  const waiting = await fixture.begin([await fixture.createTenant()]);
+  await fixture.untilOver(waiting);
+  expect(await fixture.see(id)).toMatchObject({ step: "ready", tries: 0 });
+  await fixture.ask(id, { paused: false });
+  expect(await fixture.untilOver(id)).toMatchObject({ step: "done" });
+});
+
+test("somebody asks to compare once more, and to switch", async () => {
+  const tenant = await fixture.createTenant();
+  const id = await fixture.begin([tenant], { switch: "manual" });
+  await fixture.until(id, ({ step }) => step === "ready");
+  await fixture.ask(id, { wish: "verify" });
+  const again = await fixture.until(id, (view) => view.verifications.length === 2);
+  expect(again.verifications.map(({ phase }) => phase)).toEqual(["before-switch", "before-switch"]);
+  await fixture.until(id, ({ step }) => step === "ready");
+  await fixture.ask(id, { wish: "switch" });
+  expect(await fixture.untilOver(id)).toMatchObject({ step: "done" });
+});
