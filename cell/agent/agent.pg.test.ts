@@ -84,12 +84,12 @@ describe("ownership", () => {
     const release = bench.app.hold();
     const inFlight = bench.ask(agent);
     await until("it is in flight", () => agent.gate.inFlightOf(acme) === 1);
-    const drained = agent.gate.close(acme);
+    const drained = agent.gate.close(acme, "test");
     expect(await bench.ask(agent)).toMatchObject({ status: 503, code: "GATE_CLOSED" });
     release();
     expect((await inFlight).status).toBe(201);
     expect(await drained).toBe("drained");
-    agent.gate.open(acme);
+    agent.gate.open(acme, "test");
     expect((await bench.ask(agent)).status).toBe(201);
   });
 });

@@ -29,6 +29,7 @@ import { Gate } from "./gate.ts";
 import type { GateView } from "./gate-decision.ts";
 import { openGateTls } from "./gate-tls.ts";
 import { createIngress, type IngressOptions } from "./ingress.ts";
+import { createLasting } from "./lasting.ts";
 import { RequestMeter } from "./request-meter.ts";
 import { createSignatureCheck } from "./router-signatures.ts";
 import { openStores, type Stores } from "./stores/stores.ts";
@@ -87,7 +88,9 @@ async function assemble(options: AgentOptions, lifecycle: Lifecycle): Promise<Ag
     sync?.interrupt();
     stats?.wake();
   };
-  const known = { clock, random, log, instance, cell, wouldRefuse, onNews };
+  const lasting = createLasting();
+  const onOwnership = () => lasting.review(ingress);
+  const known = { clock, random, log, instance, cell, gate, wouldRefuse, onNews, onOwnership };
   const stores = openStores({ ...known, ...databasesOf(options) }, lifecycle);
   stats = startStats({ options, stores, meter, lifecycle });
   const isFresh = () => stores.ownership.isFresh(clock.monotonicMs());
@@ -100,7 +103,7 @@ async function assemble(options: AgentOptions, lifecycle: Lifecycle): Promise<Ag
   const signatures = createSignatureCheck({ clock, counter: counters.signatures });
   const ingress: IngressOptions = {
     signatures: { mode: config.routerSignatures, check: signatures.check },
-    ...{ cell, clock, gate, upstreams, watch, reads: counters.reads },
+    ...{ cell, clock, gate, upstreams, watch, lasting, reads: counters.reads },
     view: () => viewOf({ config, stores, gate, isFresh }),
     look: stores.look,
     onAdmitted: (keyspace, tenant) => meter.count(keyspace, tenant),
@@ -187,7 +190,7 @@ async function openGate(
   });
   const review = clockwork(clock, reviewMs, () => {
     onReview();
-    tunnels.review();
+    ingress.lasting.review(ingress);
   });
   lifecycle.onClose("review", review);
   return config.endpoint ?? listening;

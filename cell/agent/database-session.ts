@@ -1,7 +1,7 @@
 /**
- * The agent's one lasting connection to a store of the cell: it hears of changes of ownership, reads
- * the lease, keeps the memory of keys in step, and, where it gets it, holds the lock that makes this
- * agent the primary.
+ * The agent's one lasting connection to a store of the cell: it hears of changes of ownership and of
+ * gates that moves close, reads the lease, keeps the memory of keys in step, and, where it gets it, holds
+ * the lock that makes this agent the primary.
  *
  * Always true: everything is read again at short intervals, so a lost notification costs half a
  * second and no correctness; whoever loses the connection is not primary any more; a database of
@@ -20,6 +20,7 @@ import { listOwnership, type OwnedKey, ownershipSince } from "../store/ownership
 import { stepDown, tryBecomePrimary } from "../store/primary-lock.ts";
 import { subscribeOwnership } from "../store/subscription.ts";
 import type { AgentLog } from "./events.ts";
+import { type GateOrders, gateOrderChannel } from "./gate-orders.ts";
 import type { LeaseKeeper } from "./lease-keeper.ts";
 import type { OwnershipCache } from "./ownership-cache.ts";
 import type { StageKeeper } from "./stage-keeper.ts";
@@ -37,6 +38,9 @@ export type SessionOptions = {
   readonly stage: StageKeeper;
   /** Undefined: the agents of the cell tell each other their counts in another store. */
   readonly wouldRefuse: WouldRefuse | undefined;
+  readonly gates: GateOrders;
+  /** Ownership was read that says something new, or a gate may have opened. */
+  readonly onOwnership: () => void;
   /** The flag that named this database. */
   readonly flag: string;
   /** False: the lock is left to other agents, and given up if it is held. */
@@ -124,7 +128,7 @@ export class DatabaseSession {
   }
 
   async #connect(): Promise<Link> {
-    const { databaseUrl, instance, cell, cache, clock, flag, wouldRefuse } = this.#options;
+    const { databaseUrl, instance, cell, cache, clock, flag, gates, wouldRefuse } = this.#options;
     const client = new pg.Client({
       connectionString: databaseUrl,
       connectionTimeoutMillis: connectMs,
@@ -142,23 +146,28 @@ export class DatabaseSession {
     this.#link = link;
     await client.connect();
     await subscribeOwnership(client, () => this.#loop.wake());
-    if (wouldRefuse !== undefined) {
-      client.on("notification", ({ channel, payload = "" }) => {
-        if (channel === gateChannel) wouldRefuse.hear(payload);
-      });
-      await client.query(`listen ${gateChannel}`);
-    }
+    client.on("notification", ({ channel, payload = "" }) => {
+      if (channel === gateChannel) wouldRefuse?.hear(payload);
+      if (channel === gateOrderChannel) this.#loop.wake();
+    });
+    if (wouldRefuse !== undefined) await client.query(`listen ${gateChannel}`);
     // Before anything else of it is believed.
     checkCell(await readFacts(client), cell, flag);
+    // Before anything is served by what is read here: a move may be waiting for all who serve.
+    await gates.begin(client);
+    const openGates = await gates.read(client);
     const askedMonoMs = clock.monotonicMs();
     cache.replace(await readAllKeys(client));
     cache.markRead(askedMonoMs);
+    openGates();
     return link;
   }
 
   /** Whether the control plane should hear of what was found. */
   async #read(link: Link): Promise<boolean> {
-    const { clock, cache, cell, lease, flag } = this.#options;
+    const { clock, cache, cell, lease, flag, gates, onOwnership } = this.#options;
+    // First: a move waits for it, with requests held.
+    const openGates = await gates.read(link.client);
     const askedMonoMs = clock.monotonicMs();
     const facts = await readFacts(link.client);
     checkCell(facts, cell, flag);
@@ -168,6 +177,8 @@ export class DatabaseSession {
     this.#options.stage.observe(facts.stage, facts.stageNumber);
     cache.put(await ownershipSince(link.client, cache.change));
     cache.markRead(askedMonoMs);
+    openGates();
+    onOwnership();
     await this.#tellGates(link, askedMonoMs);
     const led = await this.#lead(link);
     return (await this.#endLease(link)) || led || restarted;

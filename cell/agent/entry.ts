@@ -21,6 +21,7 @@ import {
   type AskedClass,
   decideConfirmationOf,
   decidePassage,
+  decideStay,
   nonceOf,
   onlyValue,
   type Passage,
@@ -72,12 +73,7 @@ export type Entry =
   /** `nonce`: the application has seen nothing of it, so that a router may send it again. */
   | { readonly kind: "refused"; readonly error: CellError; readonly nonce: string | undefined };
 
-/** `cut` ends the exchange from outside: an upgraded connection would never end by itself. */
-export async function enter(
-  options: EntryOptions,
-  req: IncomingMessage,
-  cut?: () => void,
-): Promise<Entry> {
+export async function enter(options: EntryOptions, req: IncomingMessage): Promise<Entry> {
   const valuesOf = (name: string) => headerValues(req.rawHeaders, name);
   const asked = parseAsked(valuesOf);
   const method = req.method ?? "GET";
@@ -113,7 +109,7 @@ export async function enter(
     routeClass: routeClassOf(valuesOf),
     lenient: stage !== "enforce",
     headers: prepared,
-    ticket: options.gate.enter(ticketKeyOf(asked), cut),
+    ticket: options.gate.enter(ticketKeyOf(asked)),
   };
 }
 
@@ -186,11 +182,9 @@ export function confirmHead(options: EntryOptions, entry: Entered, raw: string[]
 export const mustConfirm = (options: EntryOptions, entry: Entered): boolean =>
   !entry.lenient && options.view().stage === "enforce";
 
-/** A tunnel outlives stages: in `enforce` it may stay only while it would be confirmed. */
-export const mayStay = (options: EntryOptions, entry: Entered): boolean => {
-  const view = options.view();
-  return view.stage !== "enforce" || decideConfirmationOf(entry.asked, view).kind === "confirmed";
-};
+/** What lasts outlives stages and moves that are taken back. */
+export const mayStay = (options: EntryOptions, entry: Entered): boolean =>
+  decideStay(entry.asked, options.view());
 
 const nameOf = (asked: Asked) =>
   asked.kind === "bare" ? asked : { tenant: undefined, keyspace: undefined };

@@ -10,7 +10,7 @@ test("closing resolves only when the last request in flight has left", async () 
   const second = gate.enter(key);
   gate.enter("default/tenant/other");
   let ended: string | undefined;
-  const closing = gate.close(key).then((end) => {
+  const closing = gate.close(key, "main").then((end) => {
     ended = end;
   });
   first.leave();
@@ -27,34 +27,45 @@ test("closing resolves only when the last request in flight has left", async () 
 
 test("closing an idle key is done at once, and opening it again lets requests in", async () => {
   const gate = new Gate();
-  expect(await gate.close(key)).toBe("drained");
-  gate.open(key);
+  expect(await gate.close(key, "main")).toBe("drained");
+  gate.open(key, "main");
   expect(gate.isClosed(key)).toBe(false);
 });
 
 test("an aborted move opens the gate, and who waited is told so", async () => {
   const gate = new Gate();
   gate.enter(key);
-  const closing = gate.close(key);
-  gate.open(key);
+  const closing = gate.close(key, "main");
+  gate.open(key, "main");
   expect(await closing).toBe("reopened");
 });
 
-test("an exchange that turns out to have no end of its own is cut, too: now, if it is late", async () => {
+test("a gate that two stores have closed is open when both have opened it", async () => {
   const gate = new Gate();
-  const [early, late] = [gate.enter(key), gate.enter(key)];
-  early.endBy(() => early.leave());
-  const closing = gate.close(key);
-  expect(gate.inFlightOf(key)).toBe(1);
-  late.endBy(() => late.leave());
-  expect(await closing).toBe("drained");
-  expect(gate.tunnelKeys()).toEqual([]);
+  await gate.close(key, "main");
+  await gate.close(key, "billing");
+  gate.open(key, "main");
+  expect(gate.isClosed(key)).toBe(true);
+  gate.open(key, "billing");
+  gate.open(key, "billing");
+  expect(gate.isClosed(key)).toBe(false);
 });
 
-test("upgraded connections are cut when their key closes, so that closing can end", async () => {
+test("what lasts is counted, and not waited for, from when it is known to last", async () => {
   const gate = new Gate();
-  const ticket = gate.enter(key, () => ticket.leave());
-  expect(gate.tunnelKeys()).toEqual([key]);
-  expect(await gate.close(key)).toBe("drained");
-  expect(gate.inFlightOf(key)).toBe(0);
+  const [stream, plain] = [gate.enter(key), gate.enter(key)];
+  let ended: string | undefined;
+  const closing = gate.close(key, "main").then((end) => {
+    ended = end;
+  });
+  plain.leave();
+  await Promise.resolve();
+  expect([ended, gate.drainingOf(key)]).toEqual([undefined, 1]);
+  stream.last();
+  stream.last();
+  await closing;
+  expect([ended, gate.drainingOf(key), gate.inFlightOf(key)]).toEqual(["drained", 0, 1]);
+  expect(await gate.close(key, "main")).toBe("drained");
+  stream.leave();
+  expect([gate.drainingOf(key), gate.inFlightOf(key), gate.inFlight]).toEqual([0, 0, 0]);
 });

@@ -3,7 +3,8 @@
  *
  * Always true: a request is counted from before the application sees a byte until its exchange is
  * over; after `close(key)` none enters, and its promise tells when the last one left. A fence is
- * only set after that (corrections A12), or "no failed request" would be impossible.
+ * only set after that (corrections A12), or "no failed request" would be impossible. Exchanges that
+ * last (event streams, tunnels) would never leave; they are counted, and not waited for.
  */
 
 export type DrainEnd = "drained" | "reopened";
@@ -11,15 +12,17 @@ export type DrainEnd = "drained" | "reopened";
 export type Ticket = {
   /** Exactly once is enough; more often changes nothing. */
   readonly leave: () => void;
-  /** It would not end by itself: `cut` ends it when its key closes; at once, if it is closed. */
-  readonly endBy: (cut: () => void) => void;
+  /** Its answer has begun and has no end of its own: nobody who closes the gate waits for it. */
+  readonly last: () => void;
 };
 
 type Entry = {
   inFlight: number;
-  closed: boolean;
+  /** Of these, those that last. */
+  lasting: number;
+  /** By whom it is closed: for each store of the cell a move says so by itself. */
+  readonly closers: Set<string>;
   readonly waiting: Set<(end: DrainEnd) => void>;
-  readonly tunnels: Set<() => void>;
 };
 
 export class Gate {
@@ -32,75 +35,74 @@ export class Gate {
   inFlightOf(key: string): number {
     return this.#keys.get(key)?.inFlight ?? 0;
   }
+  /** In flight, and waited for by whoever closes the gate. */
+  drainingOf(key: string): number {
+    return drainingIn(this.#keys.get(key));
+  }
   isClosed(key: string): boolean {
-    return this.#keys.get(key)?.closed ?? false;
+    return (this.#keys.get(key)?.closers.size ?? 0) > 0;
   }
 
-  /** `cut` ends the exchange from outside: an upgraded connection would never end by itself. */
-  enter(key: string, cut?: () => void): Ticket {
+  enter(key: string): Ticket {
     const entry = this.#entry(key);
     entry.inFlight += 1;
     this.#inFlight += 1;
-    const cuts: Array<() => void> = [];
     let inside = true;
-    const endBy = (one: () => void): void => {
-      if (inside && entry.closed) one();
-      if (!inside || entry.closed) return;
-      cuts.push(one);
-      entry.tunnels.add(one);
-    };
-    if (cut !== undefined) endBy(cut);
+    let lasts = false;
     return {
-      endBy,
+      last: () => {
+        if (!inside || lasts) return;
+        lasts = true;
+        entry.lasting += 1;
+        this.#drained(key, entry);
+      },
       leave: () => {
         if (!inside) return;
         inside = false;
-        for (const one of cuts) entry.tunnels.delete(one);
+        if (lasts) entry.lasting -= 1;
         entry.inFlight -= 1;
         this.#inFlight -= 1;
-        if (entry.inFlight === 0) this.#settle(key, entry, "drained");
+        this.#drained(key, entry);
       },
     };
   }
 
-  /** No request of this key enters any more; resolves when none is in flight, or on `open`. */
-  close(key: string): Promise<DrainEnd> {
+  /** No request of this key enters any more; resolves when none that ends is in flight, or on `open`. */
+  close(key: string, by: string): Promise<DrainEnd> {
     const entry = this.#entry(key);
-    entry.closed = true;
-    this.cutTunnels(key);
-    if (entry.inFlight === 0) return Promise.resolve("drained");
+    entry.closers.add(by);
+    if (drainingIn(entry) === 0) return Promise.resolve("drained");
     return new Promise((resolve) => {
       entry.waiting.add(resolve);
     });
   }
 
-  open(key: string): void {
+  /** Opened when nobody has it closed any more. */
+  open(key: string, by: string): void {
     const entry = this.#keys.get(key);
-    if (entry === undefined) return;
-    entry.closed = false;
-    this.#settle(key, entry, "reopened");
-  }
-
-  /** Upgraded connections of the key end; their peers connect anew and are looked up anew. */
-  cutTunnels(key: string): void {
-    for (const cut of [...(this.#keys.get(key)?.tunnels ?? [])]) cut();
-  }
-  tunnelKeys(): string[] {
-    return [...this.#keys].filter(([, entry]) => entry.tunnels.size > 0).map(([key]) => key);
+    entry?.closers.delete(by);
+    if (entry !== undefined && entry.closers.size === 0) this.#settle(key, entry, "reopened");
   }
 
   #entry(key: string): Entry {
     const known = this.#keys.get(key);
     if (known !== undefined) return known;
-    const entry: Entry = { inFlight: 0, closed: false, waiting: new Set(), tunnels: new Set() };
+    const entry: Entry = { inFlight: 0, lasting: 0, closers: new Set(), waiting: new Set() };
     this.#keys.set(key, entry);
     return entry;
+  }
+
+  #drained(key: string, entry: Entry): void {
+    if (drainingIn(entry) === 0) this.#settle(key, entry, "drained");
   }
 
   #settle(key: string, entry: Entry, end: DrainEnd): void {
     for (const resolve of entry.waiting) resolve(end);
     entry.waiting.clear();
     // Only keys that say something are remembered, or a million tenants would stay here.
-    if (entry.inFlight === 0 && !entry.closed) this.#keys.delete(key);
+    if (entry.inFlight === 0 && entry.closers.size === 0) this.#keys.delete(key);
   }
 }
+
+const drainingIn = (entry: Entry | undefined): number =>
+  entry === undefined ? 0 : entry.inFlight - entry.lasting;

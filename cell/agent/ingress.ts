@@ -28,6 +28,7 @@ import {
 import { bodyFraming } from "../../runtime/http/hop-headers.ts";
 import { RequestBody } from "../../runtime/http/request-body.ts";
 import { confirmHead, type Entered, type EntryOptions, enter } from "./entry.ts";
+import type { Lasting } from "./lasting.ts";
 import { nonceOf } from "./passage.ts";
 import { lsnMax, positionHeaders } from "./position.ts";
 import { planRead, type ReadChoiceOptions, type ReadPlan } from "./read-choice.ts";
@@ -39,6 +40,7 @@ export type IngressOptions = EntryOptions &
   ReadChoiceOptions & {
     readonly clock: Clock;
     readonly watch: ReplicaWatch | undefined;
+    readonly lasting: Lasting;
     /** `code` is that of the gate's own answer; absent when the application's answer went out. */
     readonly onDone: (status: number, code: string | undefined) => void;
   };
@@ -104,6 +106,7 @@ async function serve(
     finish(options, res, entry, await exchange(options, entry, { req, res }, body));
   } finally {
     body.release();
+    options.lasting.over(entry);
     entry.ticket.leave();
   }
 }
@@ -130,7 +133,7 @@ async function exchange(
       body,
       client,
       limits,
-      onEventStream: entry.ticket.endBy,
+      onEventStream: (end) => options.lasting.add(entry, end),
       trailers: listElements(headerValues(req.rawHeaders, "te")).includes("trailers"),
       onResponseHead: (_status, raw) =>
         plan.givesPosition

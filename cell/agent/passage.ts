@@ -150,6 +150,27 @@ export function decideConfirmationOf(asked: Asked, view: GateView): Confirmation
     : { kind: "confirmed", header: confirmHeader(view, 0) };
 }
 
+/**
+ * May an exchange that lasts go on? Where its key has left it may not, in no stage; in `enforce` only what
+ * would be confirmed may. A fence behind a closed gate is a move's, which may be taken back.
+ */
+export function decideStay(asked: Asked, view: GateView): boolean {
+  if (asked.kind !== "keyed") return view.stage !== "enforce" || isConfirmed(asked, view);
+  const { key } = asked.request;
+  const placement = view.placement(key);
+  if (placement?.state === "moved" || placement?.state === "dropped") return false;
+  if (view.stage !== "enforce") return true;
+  if (placement?.state !== "fenced" || !view.closed(key)) return isConfirmed(asked, view);
+  const before: Placement = { ...placement, state: "active" };
+  return isConfirmed(asked, {
+    ...view,
+    placement: (other) => (other === key ? before : view.placement(other)),
+  });
+}
+
+const isConfirmed = (asked: Asked, view: GateView): boolean =>
+  decideConfirmationOf(asked, view).kind === "confirmed";
+
 /** What the application is told. Only what was checked, or what the router alone decides. */
 export function vouchedHeaders(asked: Asked, wouldRefuse: PassageCode | undefined): string[] {
   if (asked.kind === "cell-wide") return [headers.routeClass, asked.routeClass];

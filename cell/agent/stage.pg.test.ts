@@ -117,14 +117,14 @@ describe("in observe", () => {
   });
 
   test("a closed gate and an ended lease stop nothing", async () => {
-    expect(await agent.gate.close(acmeKey)).toBe("drained");
+    expect(await agent.gate.close(acmeKey, "test")).toBe("drained");
     expect((await bench.ask(agent)).status).toBe(201);
     bench.control.settings.leaseRefused = "not now";
     await bench.store.admin.query(
       "select cellfleet.expire_lease(max(lease_grant)) from cellfleet.lease",
     );
     await until("the lease is over", async () => !(await statusOf(agent)).lease.live);
-    agent.gate.open(acmeKey);
+    agent.gate.open(acmeKey, "test");
     const answer = await bench.ask(agent);
     expect(answer.status).toBe(201);
     expect(answer.header(headers.confirm)).toBeUndefined();

@@ -122,21 +122,20 @@ test("at a stale epoch is refused with its nonce before the application hears of
   expect(appSockets.size).toBe(0);
 });
 
-test("is cut when its key closes, and when its key is fenced", async () => {
-  const closing = open("/socket");
-  await until("it stands", () => closing.text().includes("first,"));
-  expect(await agent.gate.close(acme)).toBe("drained");
-  await until("it is cut", () => closing.closed());
-  agent.gate.open(acme);
-
-  const fenced = open("/socket");
-  await until("it stands", () => fenced.text().includes("first,"));
+test("stands while its gate is closed, and ends when its key is fenced by no move", async () => {
+  const tunnel = open("/socket");
+  await until("it stands", () => tunnel.text().includes("first,"));
+  expect(await agent.gate.close(acme, "test")).toBe("drained");
+  tunnel.socket.write("still");
+  await until("the echo", () => tunnel.text().includes("echo still"));
+  agent.gate.open(acme, "test");
   control.own(acme, "fenced");
-  await until("it is cut", () => fenced.closed());
+  await until("it is over", () => tunnel.closed());
   await until("the application's end is closed too", () => appSockets.size === 0);
+  await until("it has left", () => agent.gate.inFlightOf(acme) === 0);
 });
 
-test("an event stream is not upgraded, and ends whole when its key closes, so that its reader comes back", async () => {
+test("an event stream is not upgraded, and ends whole when its key has left, so that its reader comes back", async () => {
   let gone = false;
   const events = createServer((req, res) => {
     if (req.url !== "/events") return void res.writeHead(201).end();
@@ -160,7 +159,9 @@ test("an event stream is not upgraded, and ends whole when its key closes, so th
     const reader = open("/events", 1, other.endpoint, true, []);
     await until("it reads", () => reader.text().includes("data: one"));
     expect(other.gate.inFlightOf(acme)).toBe(1);
-    expect(await other.gate.close(acme)).toBe("drained");
+    expect(await other.gate.close(acme, "test")).toBe("drained");
+    expect(other.gate.inFlightOf(acme)).toBe(1);
+    control.own(acme, "moved");
     await until("the stream is whole", () => reader.text().endsWith("\r\n0\r\n\r\n"));
     await until("the application hears of it", () => gone);
     reader.socket.destroy();

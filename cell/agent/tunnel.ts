@@ -1,9 +1,9 @@
 /**
  * WebSocket upgrades through the gate: the same checks as for any request, then a raw tunnel.
  *
- * Always true: the 101 carries the same confirmation as any other answer; a tunnel counts as a
- * request in flight, and is cut when its key closes, moves or loses its lease, because it would not
- * end by itself and the application behind it must not serve a key that has left.
+ * Always true: the 101 carries the same confirmation as any other answer; a tunnel that stands lasts
+ * (`lasting.ts`): when its key has left, the application hears no more of it, and the client is told to
+ * come again.
  */
 import { request as httpRequest, type IncomingMessage } from "node:http";
 import type { Socket } from "node:net";
@@ -12,7 +12,8 @@ import { CellError } from "../../contract/errors.ts";
 import { headerValues, listElements } from "../../contract/raw-headers.ts";
 import { must } from "../../runtime/assert.ts";
 import { stripResponseHeaders } from "../../runtime/http/hop-headers.ts";
-import { confirmHead, type Entered, enter, mayStay } from "./entry.ts";
+import { confirmHead, type Entered, enter } from "./entry.ts";
+import { FrameEnd } from "./frame-end.ts";
 import type { IngressOptions } from "./ingress.ts";
 import { nonceOf } from "./passage.ts";
 import { buildAnswer } from "./refusal.ts";
@@ -20,8 +21,6 @@ import { type Instance, onPrimary } from "./upstreams.ts";
 
 export type Tunnels = {
   readonly serve: (req: IncomingMessage, socket: Duplex, head: Buffer) => void;
-  /** Cuts every tunnel whose request would not be confirmed any more. */
-  readonly review: () => void;
   readonly close: () => void;
 };
 
@@ -30,22 +29,24 @@ const answerMs = 30_000;
 const idleMs = 900_000;
 /** After one end has said its last word, the other has this long to say its own. */
 const lingerMs = 2000;
+/** An application that is in the middle of a frame has this long to come to its end. */
+const frameMs = 1000;
 
 /** Other protocols are ordinary requests; their `Upgrade` header is of one hop and removed. */
 export const isWebSocketUpgrade = (req: IncomingMessage): boolean =>
   listElements(headerValues(req.rawHeaders, "upgrade")).includes("websocket");
 
 export function createTunnels(options: IngressOptions): Tunnels {
-  const open = new Map<Entered, () => void>();
+  const open = new Set<Duplex>();
 
   async function serve(req: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
-    const cut = () => socket.destroy();
-    const entry = await enter(options, req, cut);
+    const entry = await enter(options, req);
     if (entry.kind === "refused") return refuse(options, socket, entry.error, entry.nonce);
     if (socket.destroyed) return entry.ticket.leave();
-    open.set(entry, cut);
+    open.add(socket);
     socket.once("close", () => {
-      open.delete(entry);
+      open.delete(socket);
+      options.lasting.over(entry);
       entry.ticket.leave();
     });
     upgrade({ options, entry, req, socket, head }, new Set());
@@ -56,11 +57,8 @@ export function createTunnels(options: IngressOptions): Tunnels {
       socket.on("error", () => socket.destroy());
       void serve(req, socket, head);
     },
-    review: () => {
-      for (const [entry, cut] of [...open]) if (!mayStay(options, entry)) cut();
-    },
     close: () => {
-      for (const cut of [...open.values()]) cut();
+      for (const socket of [...open]) socket.destroy();
     },
   };
 }
@@ -74,7 +72,7 @@ type Upgrade = {
 };
 
 function upgrade(wanted: Upgrade, tried: ReadonlySet<Instance>): void {
-  const { options, entry, req, socket, head } = wanted;
+  const { options, entry, req, socket } = wanted;
   const instance = must(
     options.upstreams.pick(entry.service, onPrimary, tried),
     "an instance of the service that was not tried",
@@ -106,20 +104,47 @@ function upgrade(wanted: Upgrade, tried: ReadonlySet<Instance>): void {
     response.pipe(socket);
     response.once("end", () => linger(options, socket));
   });
-  outgoing.once("upgrade", (response, appSocket, appHead) => {
+  outgoing.once("upgrade", (response, appSocket: Socket, appHead) => {
     appSocket.on("error", () => appSocket.destroy());
     socket.once("close", () => appSocket.destroy());
-    appSocket.once("close", () => socket.destroy());
-    if (!passHead(wanted, response)) return;
-    appSocket.setTimeout(idleMs, () => appSocket.destroy());
-    if (appHead.length > 0) socket.write(appHead);
-    if (head.length > 0) appSocket.write(head);
-    // A half-closed socket would stay for ever, and its request in flight with it.
-    socket.once("end", () => linger(options, appSocket));
-    appSocket.once("end", () => linger(options, socket));
-    socket.pipe(appSocket).pipe(socket);
+    if (socket.destroyed || !passHead(wanted, response)) {
+      appSocket.destroy();
+      return;
+    }
+    connectBoth(wanted, appSocket, appHead);
   });
   outgoing.end();
+}
+
+function connectBoth(
+  { options, entry, socket, head }: Upgrade,
+  app: Socket,
+  appHead: Buffer,
+): void {
+  const frames = new FrameEnd();
+  const cut = () => socket.destroy();
+  app.once("close", cut);
+  app.setTimeout(idleMs, () => app.destroy());
+  if (appHead.length > 0) frames.write(appHead);
+  if (head.length > 0) app.write(head);
+  // A half-closed socket would stay for ever, and its request in flight with it.
+  socket.once("end", () => linger(options, app));
+  app.once("end", () => linger(options, socket));
+  socket.pipe(app).pipe(frames).pipe(socket);
+  options.lasting.add(entry, () => {
+    app.off("close", cut);
+    socket.unpipe(app);
+    // What the client still says is for nobody: the key has left.
+    linger(options, socket);
+    const late = options.clock.after(frameMs, over, { background: true });
+    frames.sayRestart(over);
+    function over(): void {
+      late.cancel();
+      app.destroy();
+      // Ends the socket behind what was said.
+      if (!frames.writableEnded) frames.end();
+    }
+  });
 }
 
 /** Before a connection nothing was sent, so another instance may have it, or the router send it again. */

@@ -14,6 +14,8 @@ import type { Random } from "../../../runtime/random.ts";
 import { CoverageLook } from "../coverage-look.ts";
 import { DatabaseSession } from "../database-session.ts";
 import type { AgentLog } from "../events.ts";
+import type { Gate } from "../gate.ts";
+import { createGateOrders } from "../gate-orders.ts";
 import { LeaseKeeper } from "../lease-keeper.ts";
 import { createObedience, type Obey } from "../obedience.ts";
 import { OwnershipCache } from "../ownership-cache.ts";
@@ -42,6 +44,7 @@ export type StoreOptions = {
   readonly instance: string;
   readonly name: string;
   readonly databaseUrl: string;
+  readonly gate: Gate;
   /** Agents of a cell tell each other their counts in one store, not in each. */
   readonly wouldRefuse: WouldRefuse | undefined;
   /** May this agent hold the lock of this store, given what it has of the others? */
@@ -51,6 +54,7 @@ export type StoreOptions = {
   /** The control plane should hear of something now. */
   readonly onNews: () => void;
   readonly onStage: () => void;
+  readonly onOwnership: () => void;
 };
 
 const statementMs = 30_000;
@@ -67,6 +71,8 @@ export function openStore(options: StoreOptions, lifecycle: Lifecycle): Store {
   const stage = new StageKeeper(options.onStage);
   const session = new DatabaseSession({
     ...{ clock, random, log, instance, cell, cache, lease, stage, databaseUrl, onNews },
+    gates: createGateOrders(options.gate, instance, name),
+    onOwnership: options.onOwnership,
     wouldRefuse: options.wouldRefuse,
     flag: name === "" ? "--database-url" : `--store ${name}=`,
     mayLead: options.mayLead,

@@ -259,7 +259,7 @@ describe("a cell with two stores", () => {
     const held = async ({ admin }: CellStore) => {
       const { rows } = await admin.query(
         `select a.application_name as name from pg_locks l join pg_stat_activity a using (pid)
-          where l.locktype = 'advisory' and l.granted and a.datname = current_database()
+          where l.locktype = 'advisory' and l.mode = 'ExclusiveLock' and l.granted and a.datname = current_database()
             and a.application_name like 'cellfleet-agent cell%'`,
       );
       return rows.map(({ name }) => String(name));

@@ -19,6 +19,7 @@ import { listOwnership } from "../../store/ownership.ts";
 import { readTenantSizes, type TenantSize } from "../../store/stats.ts";
 import { type Unclassed, unclassedNamesMax } from "../../store/table-classes.ts";
 import type { AgentLog } from "../events.ts";
+import type { Gate } from "../gate.ts";
 import type { Obeyed, Refused } from "../obedience.ts";
 import type { Purged } from "../purger.ts";
 import type { WouldRefuse } from "../would-refuse.ts";
@@ -81,8 +82,11 @@ export type StoresOptions = {
   readonly databaseUrl: string;
   /** Of the further stores, by name. */
   readonly others: readonly { readonly name: string; readonly databaseUrl: string }[];
+  readonly gate: Gate;
   readonly wouldRefuse: WouldRefuse;
   readonly onNews: () => void;
+  /** Some store says something else of its keys, or has opened a gate. */
+  readonly onOwnership: () => void;
 };
 
 export function openStores(options: StoresOptions, lifecycle: Lifecycle): Stores {
