@@ -17,6 +17,11 @@ export type LoggedTable = {
 
 export async function installCommitLog(client: pg.ClientBase, logged: LoggedTable): Promise<void> {
   await client.query(await readFile(new URL("commit-log.sql", import.meta.url), "utf8"));
+  // Of no tenant, so it stays where it is when tenants move.
+  await client.query(
+    `insert into cellfleet.classed_table (schema_name, table_name, class)
+     values ('cellfleet_history', 'commit_log', 'cell-local') on conflict do nothing`,
+  );
   const { rows } = await client.query<{ text: string }>(
     `select format('create or replace trigger zzz_cellfleet_history after insert on %I.%I
        for each row execute function cellfleet_history.record(%L, %L, %L)',
