@@ -89,6 +89,8 @@ const tableSchema = z.object({
   /** Triggers of the application that fire while rows are copied and streamed. */
   applyTriggers: z.array(z.string()),
   forcesRowSecurity: z.boolean(),
+  /** Its owner, when the mover may not act for him: rows are applied with the owner's rights. */
+  foreignOwner: z.string().nullable(),
 });
 export type TableFacts = z.infer<typeof tableSchema>;
 
@@ -97,7 +99,7 @@ export type StoreFacts = z.infer<typeof serverSchema> & {
   readonly pack:
     | (z.infer<typeof packSchema> & {
         readonly tables: readonly TableFacts[];
-        /** Rows of the keys, per guarded table. */
+        /** Rows of the keys, per guarded table; none where the mover may not read them all. */
         readonly sizes: readonly TableSize[];
         /** As `VerifyPort.schemaOf`. */
         readonly schema: string;
@@ -156,7 +158,7 @@ const packQuery = `
 
 const tablesQuery = `
   with guarded as (
-    select g.schema_name || '.' || g.table_name as name, g.key_column, c.oid, c.relkind, c.relforcerowsecurity, k.attnum as key
+    select g.schema_name || '.' || g.table_name as name, g.key_column, c.oid, c.relkind, c.relowner, c.relforcerowsecurity, k.attnum as key
       from cellfleet.guarded_table g join pg_namespace n on n.nspname = g.schema_name
       join pg_class c on c.relnamespace = n.oid and c.relname = g.table_name
       join pg_attribute k on k.attrelid = c.oid and k.attname = g.key_column
@@ -201,7 +203,8 @@ const tablesQuery = `
     'applyTriggers', (select coalesce(jsonb_agg(distinct t.tgname), '[]') from pg_trigger t
        where (t.tgrelid = g.oid or t.tgrelid in (select p.oid from parts p where p.whole = g.oid))
          and not t.tgisinternal and t.tgenabled in ('A', 'R') and t.tgname not like 'zz\\_cellfleet\\_%'),
-    'forcesRowSecurity', g.relforcerowsecurity
+    'forcesRowSecurity', g.relforcerowsecurity,
+    'foreignOwner', case when not (pg_has_role(g.relowner, 'USAGE') and pg_has_role(g.relowner, 'SET')) then pg_get_userbyid(g.relowner) end
   ) order by g.name collate "C"), '[]') as facts from guarded g`;
 
 /** From which age on a transaction is told of. */
@@ -224,7 +227,12 @@ export async function readStoreFacts(
   if (server.version < serverMin || !server.packInstalled || !server.role.actsForPack) {
     return { ...server, pack: undefined };
   }
-  const own = task.stores.flatMap((_, index) => [forwardName(task, index), backName(task, index)]);
+  const own = task.stores.flatMap((_, index) => [
+    forwardName(task, index),
+    backName(task, index),
+    // Of a move that is taken back the stream it came on is left, too.
+    ...(task.reverses === null ? [] : [forwardName({ op: task.reverses, reverses: null }, index)]),
+  ]);
   const pack = packSchema.parse(
     await readJson(session, packQuery, [
       task.keys.map(({ key }) => key),
@@ -238,7 +246,8 @@ export async function readStoreFacts(
   const tables = z
     .array(tableSchema)
     .parse(await readJson(session, tablesQuery, [task.keyspace.name]));
-  const sizes = await countRows(session, task);
+  const mayRead = tables.every(({ foreignOwner }) => foreignOwner === null);
+  const sizes = mayRead ? await countRows(session, task) : [];
   return { ...server, pack: { ...pack, tables, sizes, schema: await readSchemaText(session) } };
 }
 

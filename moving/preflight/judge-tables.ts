@@ -13,6 +13,21 @@ type Rule = {
 
 const rules: readonly Rule[] = [
   {
+    id: "table-owner",
+    good: "the mover may act for the owner of every table",
+    look: ({ name, foreignOwner }, place) =>
+      foreignOwner === null
+        ? []
+        : [
+            refused(
+              "table-owner",
+              place,
+              `${name} belongs to ${foreignOwner}, for whom the mover may not act`,
+              `grant ${escapeIdentifier(foreignOwner)} to MOVER with inherit true, set true;`,
+            ),
+          ],
+  },
+  {
     id: "replica-identity",
     good: "replication tells whose every row is",
     look: (table, place) =>

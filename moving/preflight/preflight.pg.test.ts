@@ -125,6 +125,17 @@ describe("what keeps a move from beginning", () => {
     await admin.query(`alter role ${name} replication`);
   });
 
+  it("is a table of an owner for whom the mover may not act", async () => {
+    const { admin } = cells.a;
+    await admin.query("create role stranger; alter table public.notes owner to stranger");
+    const { checks, tables } = await look();
+    await admin.query("alter table public.notes owner to shop_owner; drop role stranger");
+    expect(checks.filter(({ verdict }) => verdict === "refused")).toMatchObject([
+      { id: "table-owner", cell: "cell-a", fix: expect.stringContaining('grant "stranger" to') },
+    ]);
+    expect(tables).toEqual([]);
+  });
+
   it("is a schema that differs, told line by line", async () => {
     const column = "alter table notes add column extra integer not null default 0";
     const back = "alter table notes drop column extra";
