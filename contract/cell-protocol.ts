@@ -77,11 +77,11 @@ export const agentSyncRequestSchema = z.object({
     timeline: z.number().int().min(1),
     /** `pg_postmaster_start_time()`, ISO 8601. */
     boot: z.string().max(40),
-    /** The highest grant number stored durably in the cell's database; 0 if none. */
+    /** The highest grant number stored durably in the cell's database, of several stores the lowest; 0 if none. */
     grant: z.number().int().min(0),
     reachable: z.boolean(),
   }),
-  /** Ownership of this cell is applied, and read back, up to this revision. */
+  /** Ownership of this cell is applied, and read back, up to this revision, in all its stores. */
   appliedRevision: revisionSchema,
   /** The highest epoch in the cell's database; 0 if it owns nothing. */
   epochMax: z.number().int().min(0),
@@ -123,7 +123,7 @@ export const agentSyncRequestSchema = z.object({
     .optional(),
   /** Ask for a lease grant; the agent has read its database's clock before sending. */
   wantLease: z.boolean(),
-  /** Sequences whose leased ids run low. */
+  /** Sequences whose leased ids run low: `public.orders_id_seq`, of a further store `billing/public.…`. */
   wantIdRanges: z
     .array(z.object({ sequence: z.string().max(200), floor: z.number().int().min(0) }))
     .max(500),
