@@ -6,10 +6,10 @@
  * when one table fails, all stop, and both servers see their connections end.
  */
 import { pipeline } from "node:stream/promises";
-import type pg from "pg";
-import pgEscape from "pg";
+import pg from "pg";
 import { from as copyFrom, to as copyTo } from "pg-copy-streams";
-import { openMover } from "./connection.ts";
+import { CellError } from "../contract/errors.ts";
+import { moveErrorOf, openMover } from "./connection.ts";
 import type { Rate } from "./copy-rate.ts";
 import { rowFilter } from "./filters.ts";
 import type { MoveTask, StoreLogin } from "./ports.ts";
@@ -90,10 +90,16 @@ export async function copyTables(copy: TableCopy, onImported: () => Promise<void
 async function openLane({ source, target, application, snapshot }: TableCopy): Promise<Lane> {
   const options = { name: application, statementMsMax: 0 };
   const from = await openMover(source, options);
+  let at = source;
   try {
     await from.query(sameForms);
     await from.query("begin isolation level repeatable read read only");
-    await from.query(`set transaction snapshot ${pgEscape.escapeLiteral(snapshot)}`);
+    await from
+      .query(`set transaction snapshot ${pg.escapeLiteral(snapshot)}`)
+      .catch((error: unknown) => {
+        throw snapshotGone(source, error);
+      });
+    at = target;
     const into = await openMover(target, options);
     await into.query(sameForms);
     await into.query("set session_replication_role = replica");
@@ -101,9 +107,17 @@ async function openLane({ source, target, application, snapshot }: TableCopy): P
     return { source: from, target: into };
   } catch (error) {
     await from.end().catch(() => {}); // The error above is what matters.
-    throw error;
+    throw moveErrorOf(at, error);
   }
 }
+
+/** Only while the connection that exported it lives: so that one was lost. */
+const snapshotGone = (source: StoreLogin, cause: unknown): CellError =>
+  new CellError(
+    "CELL_DATABASE_UNREACHABLE",
+    `The connection to store ${source.store} of cell ${source.cell} that held the copy's snapshot has ended`,
+    { nextSteps: [`cellctl cell get ${source.cell}`], cause },
+  );
 
 async function copyTable(
   copy: TableCopy,
@@ -111,29 +125,38 @@ async function copyTable(
   table: MovedTable,
   signal: AbortSignal,
 ): Promise<void> {
-  const columns = table.columns.map((column) => pgEscape.escapeIdentifier(column)).join(", ");
+  const columns = table.columns.map((column) => pg.escapeIdentifier(column)).join(", ");
   const form = table.binary ? "format binary" : "format text";
-  await target.query("begin");
-  await holdKeys(target, copy.task, "importing");
-  const out = source.query(
-    copyTo(
-      `copy (select ${columns} from ${table.partitioned ? "" : "only "}${table.name}
-              where ${rowFilter(copy.task, table.key)}) to stdout (${form})`,
-    ),
-  );
-  const into = target.query(copyFrom(`copy ${table.name} (${columns}) from stdin (${form})`));
-  await pipeline(
-    out,
-    async function* counted(chunks: AsyncIterable<Buffer>) {
-      for await (const chunk of chunks) {
-        await copy.rate.take(chunk.length, signal);
-        copy.onBytes(chunk.length);
-        yield chunk;
-      }
-    },
-    into,
-    { signal },
-  );
-  await target.query("commit");
-  copy.onTable(into.rowCount);
+  // Whose failure it is: the first to fail takes the other with it.
+  let failed: StoreLogin = copy.target;
+  try {
+    await target.query("begin");
+    await holdKeys(target, copy.task, "importing");
+    const out = source.query(
+      copyTo(
+        `copy (select ${columns} from ${table.partitioned ? "" : "only "}${table.name}
+                where ${rowFilter(copy.task, table.key)}) to stdout (${form})`,
+      ),
+    );
+    out.once("error", () => {
+      failed = copy.source;
+    });
+    const into = target.query(copyFrom(`copy ${table.name} (${columns}) from stdin (${form})`));
+    await pipeline(
+      out,
+      async function* counted(chunks: AsyncIterable<Buffer>) {
+        for await (const chunk of chunks) {
+          await copy.rate.take(chunk.length, signal);
+          copy.onBytes(chunk.length);
+          yield chunk;
+        }
+      },
+      into,
+      { signal },
+    );
+    await target.query("commit");
+    copy.onTable(into.rowCount);
+  } catch (error) {
+    throw moveErrorOf(failed, error);
+  }
 }

@@ -39,7 +39,10 @@ test("a unique value that another row on the target has", async () => {
   await cells.b.admin.query("insert into notes (tenant_id, body) values ('other', 'only one')");
   await cells.b.admin.query("set session_replication_role = origin");
   await cells.a.app.query("insert into notes (tenant_id, body) values ('clash', 'only one')");
-  await breaks(task, /subscription mv_\w+ stopped in cell cell-b.*unique value that another row/);
+  await breaks(
+    task,
+    /subscription mv_\w+ cannot go on in cell cell-b.*unique value that another row/,
+  );
   await cells.b.owner("drop index notes_body");
 });
 
@@ -49,18 +52,18 @@ test("a column that the target lacks", async () => {
   await cells.a.app.query(
     "insert into notes (tenant_id, body, mood) values ('drift', 'b', 'good')",
   );
-  await breaks(task, /stopped in cell cell-b.*tables of the two cells differ/);
+  await breaks(task, /cannot go on in cell cell-b.*tables of the two cells differ/);
   await cells.a.owner("alter table notes drop column mood");
 });
 
 test("a subscription that somebody switched off, and one that is gone", async () => {
   const task = await inStep("off");
   await cells.b.admin.query(`alter subscription ${forwardName(task, 0)} disable`);
-  expect(await brokenBy(task)).toMatch(/stopped/);
+  expect(await brokenBy(task)).toMatch(/was switched off in cell cell-b/);
   await cells.b.admin.query(`alter subscription ${forwardName(task, 0)} set (slot_name = none)`);
   await cells.b.admin.query(`drop subscription ${forwardName(task, 0)}`);
   expect(await brokenBy(task)).toMatch(/is gone in cell cell-b/);
-  expect((await streams.reverseState(task)).broken).toMatch(/stopped in cell cell-a/);
+  expect((await streams.reverseState(task)).broken).toMatch(/was switched off in cell cell-a/);
   await expect(streams.startStream(task)).rejects.toMatchObject({ code: "MOVE_STREAM_BROKEN" });
   await streams.undo(task, never);
   expect(await brokenBy(task)).toMatch(/slot .* is gone from cell cell-a/);

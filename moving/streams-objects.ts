@@ -104,11 +104,15 @@ export async function dropSlot(client: pg.Client, name: string, clock: Clock): P
   }
 }
 
-/** `connection` holds a password: as a parameter, and out of reach of the server's log of errors. */
+/**
+ * `disable_on_error` would end the stream at any lost connection; streams-state.ts tells a stream that
+ * fails for good. `connection` holds a password: as a parameter, and out of reach of
+ * the server's log of errors.
+ */
 const createText = (name: string): string => `do $create$ begin
   execute format('create subscription %I connection %L publication %I with (create_slot = false,
     slot_name = %L, copy_data = false, enabled = false, origin = none, synchronous_commit = ''on'',
-    disable_on_error = true, streaming = off)', ${literal(name)},
+    disable_on_error = false, streaming = off)', ${literal(name)},
     current_setting('cellfleet_move.connection'), ${literal(name)}, ${literal(name)});
 exception when others then
   raise exception using errcode = sqlstate, message = sqlerrm;

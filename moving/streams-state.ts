@@ -1,6 +1,9 @@
 /**
- * How far a stream is, and whether it can get there by itself: a slot that lost its log, a subscription
- * that stopped at a row, an object that somebody removed. Reads only.
+ * How far a stream is, and whether it can get there by itself: a slot that lost its log, a change that
+ * cannot be applied, an object that somebody removed. Reads only.
+ *
+ * A worker that fails is started anew by PostgreSQL, whatever it failed of: after a lost connection that is
+ * what we want. So a stream is broken only when it fails again and again at the same place.
  */
 import type pg from "pg";
 import { z } from "zod";
@@ -15,9 +18,18 @@ type Stream = {
 
 const application = "cellfleet move state";
 
+/** By name of the stream: the errors that were counted when it was last seen to get on, and where. */
+export type StreamMemory = Map<string, { readonly errors: number; readonly place: string }>;
+
+/** A connection may be lost twice before anything came through it. */
+const errorsInPlaceMax = 3;
+
 /** The worst of several: all have to arrive. */
-export async function readStreams(streams: readonly Stream[]): Promise<StreamState> {
-  const states = await Promise.all(streams.map(readStream));
+export async function readStreams(
+  streams: readonly Stream[],
+  memory: StreamMemory,
+): Promise<StreamState> {
+  const states = await Promise.all(streams.map((stream) => readStream(stream, memory)));
   const lags = states.map(({ lagBytes }) => lagBytes);
   const broken = states.flatMap((state) => (state.broken === undefined ? [] : [state.broken]));
   return {
@@ -26,7 +38,10 @@ export async function readStreams(streams: readonly Stream[]): Promise<StreamSta
   };
 }
 
-async function readStream({ name, publisher, subscriber }: Stream): Promise<StreamState> {
+async function readStream(
+  { name, publisher, subscriber }: Stream,
+  memory: StreamMemory,
+): Promise<StreamState> {
   const [slot, subscription] = await Promise.all([
     withMover(publisher, { name: application }, (client) => readSlot(client, name)),
     withMover(subscriber, { name: application }, (client) => readSubscription(client, name)),
@@ -34,7 +49,9 @@ async function readStream({ name, publisher, subscriber }: Stream): Promise<Stre
   return {
     lagBytes: slot?.lag ?? null,
     broken:
-      slotTrouble(slot, name, publisher) ?? subscriptionTrouble(subscription, name, subscriber),
+      slotTrouble(slot, name, publisher) ??
+      subscriptionTrouble(subscription, name, subscriber) ??
+      applyTrouble({ name, publisher, subscriber }, slot, subscription, memory),
   };
 }
 
@@ -42,6 +59,8 @@ const slotSchema = z.object({
   lag: z.number().nullable(),
   lost: z.boolean(),
   why: z.string().nullable(),
+  /** Up to here everything was applied and kept. */
+  place: z.string(),
 });
 type Slot = z.infer<typeof slotSchema>;
 
@@ -52,6 +71,7 @@ async function readSlot(client: pg.Client, name: string): Promise<Slot | undefin
               'lag', greatest(0, pg_wal_lsn_diff(pg_current_wal_lsn(),
                        coalesce(r.replay_lsn, s.confirmed_flush_lsn)))::float8,
               'lost', s.wal_status = 'lost' or to_jsonb(s) ->> 'invalidation_reason' is not null,
+              'place', coalesce(s.confirmed_flush_lsn::text, ''),
               'why', to_jsonb(s) ->> 'invalidation_reason') as slot
        from pg_replication_slots s
        left join pg_stat_replication r on r.pid = s.active_pid
@@ -101,10 +121,27 @@ function subscriptionTrouble(
 ): string | undefined {
   const where = `in cell ${at.cell}, store ${at.store}`;
   if (subscription === undefined) return `subscription ${name} is gone ${where}`;
-  if (subscription.enabled) return undefined;
-  const why =
-    subscription.conflicts.length > 0
-      ? "a row of the stream has a unique value that another row there has already"
-      : "a change of the stream could not be applied: the tables of the two cells differ, or a constraint refused it";
-  return `subscription ${name} stopped ${where}: ${why}; the log of that server names the row`;
+  return subscription.enabled ? undefined : `subscription ${name} was switched off ${where}`;
+}
+
+function applyTrouble(
+  { name, subscriber }: Stream,
+  slot: Slot | undefined,
+  subscription: Subscription | undefined,
+  memory: StreamMemory,
+): string | undefined {
+  const errors = subscription?.errors ?? 0;
+  const place = slot?.place ?? "";
+  const seen = memory.get(name);
+  // Counted anew after a crash of the server.
+  if (seen === undefined || seen.place !== place || seen.errors > errors) {
+    memory.set(name, { errors, place });
+    return undefined;
+  }
+  const isConflict = (subscription?.conflicts ?? []).length > 0;
+  if (errors - seen.errors < (isConflict ? 1 : errorsInPlaceMax)) return undefined;
+  const why = isConflict
+    ? "a row of the stream has a unique value that another row there has already"
+    : "the tables of the two cells differ, or a constraint refuses the change";
+  return `subscription ${name} cannot go on in cell ${subscriber.cell}, store ${subscriber.store}: ${why}; the log of that server names the row`;
 }

@@ -29,7 +29,7 @@ import {
   makeSubscription,
   missing,
 } from "./streams-objects.ts";
-import { readStreams } from "./streams-state.ts";
+import { readStreams, type StreamMemory } from "./streams-state.ts";
 import { checkSameTables, readTables } from "./streams-tables.ts";
 
 export type StreamsOptions = {
@@ -47,6 +47,7 @@ export function createStreams(options: StreamsOptions): StreamPort {
     slotWaitMsMax: options.slotWaitMsMax ?? 120_000,
     stallMsMax: options.stallMsMax ?? 600_000,
   };
+  const memory: StreamMemory = new Map();
   return {
     objectsOf,
     prepare: async (task, signal) => {
@@ -66,7 +67,8 @@ export function createStreams(options: StreamsOptions): StreamPort {
       }
     },
     adoptStream: async (task) => {
-      for (const [index, part] of partsOf(task)) await adoptStore(task, index, part, limits);
+      for (const [index, part] of partsOf(task))
+        await adoptStore(task, index, part, limits, memory);
     },
     streamState: (task) =>
       readStreams(
@@ -75,6 +77,7 @@ export function createStreams(options: StreamsOptions): StreamPort {
           publisher: source,
           subscriber: target,
         })),
+        memory,
       ),
     turnAround: async (task) => {
       for (const [index, { source, target }] of partsOf(task)) {
@@ -95,6 +98,7 @@ export function createStreams(options: StreamsOptions): StreamPort {
           publisher: target,
           subscriber: source,
         })),
+        memory,
       ),
     clean: async (task, signal) => {
       for (const [index, part] of partsOf(task)) {
@@ -177,13 +181,14 @@ async function adoptStore(
   index: number,
   part: Sides,
   limits: CopyLimits,
+  memory: StreamMemory,
 ): Promise<void> {
   if (task.reverses === null) {
     throw new CellError("STATE_CONFLICT", `${task.op} takes no other move back`);
   }
   const { source, target } = part;
   const name = forwardName(task, index);
-  const state = await readStreams([{ name, publisher: source, subscriber: target }]);
+  const state = await readStreams([{ name, publisher: source, subscriber: target }], memory);
   if (state.broken !== undefined) {
     throw new CellError("MOVE_STREAM_BROKEN", `There is no way back any more: ${state.broken}`, {
       nextSteps: [`move the tenant by a copy: cellctl move start --to ${task.target}`],
