@@ -1,0 +1,156 @@
+/** What does not work out: cancelled, blocked, over budget, in the wrong shape. The tenant is served all the same. */
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import type { MoveStep } from "../../../contract/move-api.ts";
+import { storeRoles } from "../../../tests/cell-store.ts";
+import { canAbandon, switchSteps } from "../../core/move/move-state.ts";
+import { type Executor, type MovingFixture, startMovingFixture } from "./moving.fixture.ts";
+import type { MoveBoundary } from "./world.ts";
+
+let fixture: MovingFixture;
+let executor: Executor;
+let onBoundary: MoveBoundary = async () => {};
+
+beforeAll(async () => {
+  fixture = await startMovingFixture();
+});
+afterAll(async () => {
+  await fixture?.close();
+});
+beforeEach(async () => {
+  onBoundary = async () => {};
+  executor = await fixture.lead({ onBoundary: (at) => onBoundary(at) });
+});
+afterEach(async () => {
+  await executor?.close();
+});
+
+/** As if nothing had been begun: rows, epoch, room, and nobody is kept out. */
+async function expectUntouched(tenant: string, rows: number): Promise<void> {
+  const { cells } = fixture;
+  expect(await fixture.placed(tenant)).toBe("cell-a 1 active");
+  expect(await cells.countOf(cells.b, tenant)).toBe(0);
+  expect(await fixture.leftovers()).toEqual([]);
+  expect(await cells.countOf(cells.a, tenant)).toBe(rows);
+  await cells.write(cells.a.app, tenant);
+}
+
+const cancellable: readonly MoveStep[] = [
+  ...(["preflight", "preparing", "copying", "catching-up", "verifying", "ready"] as const),
+  ...switchSteps,
+];
+
+describe("cancelled at", () => {
+  test.each(cancellable)("%s: the source serves as before", async (step) => {
+    expect(canAbandon(step) || switchSteps.includes(step)).toBe(true);
+    const tenant = await fixture.createTenant();
+    const rows = await fixture.cells.countOf(fixture.cells.a, tenant);
+    const used = await fixture.used();
+    onBoundary = async (at) => {
+      if (at.step === step && at.when === "before") await fixture.ask(at.op, { wish: "cancel" });
+    };
+    const id = await fixture.begin([tenant], { pauseBudgetMs: 5000 });
+    const over = await fixture.untilOver(id);
+    expect(over).toMatchObject({ step: "cancelled", state: "cancelled", failure: null });
+    expect(await fixture.recorded(id)).toBe(0);
+    expect(await fixture.used()).toEqual(used);
+    await expectUntouched(tenant, rows);
+  });
+
+  test("planned, before it had its turn", async () => {
+    const tenant = await fixture.createTenant();
+    const rows = await fixture.cells.countOf(fixture.cells.a, tenant);
+    await executor.close();
+    const id = await fixture.begin([tenant]);
+    await fixture.ask(id, { wish: "cancel" });
+    executor = await fixture.lead();
+    expect(await fixture.untilOver(id)).toMatchObject({ step: "cancelled" });
+    await expectUntouched(tenant, rows);
+  });
+});
+
+test("a transaction that does not end keeps the tenant where it is: tried, released, given up by name", async () => {
+  const { cells } = fixture;
+  const tenant = await fixture.createTenant();
+  const rows = await cells.countOf(cells.a, tenant);
+  const id = await fixture.begin([tenant], { switchTriesMax: 2, switch: "manual" });
+  await fixture.until(id, ({ step }) => step === "ready");
+  const writer = await cells.a.connect(storeRoles.appRole);
+  await writer.query("begin");
+  await writer.query("update orders set quantity = quantity where tenant_id = $1", [tenant]);
+  await fixture.ask(id, { wish: "switch" });
+  await fixture.until(id, ({ tries, step }) => tries === 1 && step === "ready");
+  // Between two tries it is served.
+  expect(await fixture.placed(tenant)).toBe("cell-a 1 active");
+  const over = await fixture.untilOver(id);
+  await writer.query("rollback");
+  expect(over).toMatchObject({ step: "failed", state: "failed", tries: 2 });
+  expect(over.failure).toMatchObject({ code: "FENCE_BLOCKED" });
+  expect(over.failure?.message).toContain("process ");
+  await expectUntouched(tenant, rows);
+});
+
+test("a switch that takes longer than the budget is taken back, and tried again", async () => {
+  const tenant = await fixture.createTenant();
+  let delayed = 0;
+  onBoundary = async ({ step, when }) => {
+    if (step !== "draining" || when !== "before" || delayed > 0) return;
+    delayed += 1;
+    await new Promise((resolve) => setTimeout(resolve, 600));
+  };
+  const id = await fixture.begin([tenant], { pauseBudgetMs: 500 });
+  const back = await fixture.until(id, ({ tries, step }) => tries === 1 && step === "ready");
+  expect(back.headline).toContain("taken back");
+  const over = await fixture.untilOver(id);
+  expect(over).toMatchObject({ step: "done", tries: 2 });
+  expect(over.pause?.total).toBeLessThan(500);
+  expect(await fixture.leftovers()).toEqual([]);
+});
+
+test("rows that differ before the switch end the move, with the evidence", async () => {
+  const { cells } = fixture;
+  const tenant = await fixture.createTenant();
+  const rows = await cells.countOf(cells.a, tenant);
+  onBoundary = async ({ step, when }) => {
+    if (step !== "verifying" || when !== "before") return;
+    await cells.b.admin.query("set session_replication_role = replica");
+    await cells.b.admin.query("delete from notes where tenant_id = $1", [tenant]);
+    await cells.b.admin.query("set session_replication_role = origin");
+  };
+  const id = await fixture.begin([tenant]);
+  const over = await fixture.untilOver(id);
+  expect(over).toMatchObject({ step: "failed", failure: { code: "MOVE_MISMATCH" } });
+  expect(over.verifications.at(-1)).toMatchObject({ equal: false, phase: "before-switch" });
+  await expectUntouched(tenant, rows);
+});
+
+test("tables that changed in one cell alone end the move before anybody waits", async () => {
+  const { cells } = fixture;
+  const tenant = await fixture.createTenant();
+  const rows = await cells.countOf(cells.a, tenant);
+  const id = await fixture.begin([tenant], { switch: "manual" });
+  await fixture.until(id, ({ step }) => step === "ready");
+  await cells.b.owner("alter table notes add column mood text");
+  await fixture.ask(id, { wish: "switch" });
+  const over = await fixture.untilOver(id);
+  await cells.b.owner("alter table notes drop column mood");
+  expect(over).toMatchObject({ step: "failed", tries: 0, failure: { code: "MOVE_STREAM_BROKEN" } });
+  await expectUntouched(tenant, rows);
+});
+
+test("a slot that somebody dropped ends the move by name", async () => {
+  const { cells } = fixture;
+  const tenant = await fixture.createTenant();
+  const rows = await cells.countOf(cells.a, tenant);
+  const id = await fixture.begin([tenant], { switch: "manual" });
+  await fixture.until(id, ({ step }) => step === "ready");
+  await cells.b.admin.query(
+    `do $$ declare s text; begin
+       for s in select subname from pg_subscription where subname like 'mv_%'
+         and subdbid = (select oid from pg_database where datname = current_database()) loop
+         execute format('alter subscription %I disable', s);
+       end loop; end $$`,
+  );
+  const over = await fixture.untilOver(id);
+  expect(over).toMatchObject({ step: "failed", failure: { code: "MOVE_STREAM_BROKEN" } });
+  await expectUntouched(tenant, rows);
+});
