@@ -177,6 +177,28 @@ describe("a cell of an application with a cellfleet.yaml", () => {
     expect(await content()).not.toBe(before);
   });
 
+  test("calls its first store with tenants `default`, and no other one", async ({ expect }) => {
+    await writeFile(join(app, "rates.schema.yaml"), "tables:\n  rates: reference\n");
+    const before = await readFile(join(app, "cellfleet.yaml"), "utf8");
+    const add = (name: string) =>
+      writeFile(
+        join(app, "cellfleet.yaml"),
+        `${before}  ${name}:\n    manifest: rates.schema.yaml\n    env: RATES_URL\n`,
+      );
+    await add("default");
+    await expect(open()).rejects.toMatchObject({
+      code: "CONFIG_INVALID",
+      nextSteps: ["give the store default another name in cellfleet.yaml"],
+    });
+    await add("rates");
+    // Without tenants there is nothing in it to guard, and nothing that could move.
+    await (await open()).act(id, "create", "token-1");
+    const { stores } = cells?.describe(id) ?? {};
+    expect(stores?.["rates"]).toMatchObject({ ignore: true });
+    expect(stores?.["rates"]).not.toHaveProperty("mover");
+    expect(stores?.["default"]).not.toHaveProperty("ignore");
+  });
+
   test("is not started with a table that nobody classed, and says how to mend it", async ({
     expect,
   }) => {
