@@ -37,7 +37,7 @@ export async function driveMove(
   term: number,
   signal: AbortSignal,
 ): Promise<void> {
-  const memory: DriveMemory = { pause: undefined, notBeforeMs: 0 };
+  const memory: DriveMemory = { pause: undefined, notBeforeMs: 0, task: undefined };
   const failures: Failures = { step: undefined, count: 0, sinceMs: 0 };
   try {
     let view = await beginDrive(world, id, term);
@@ -106,6 +106,11 @@ async function goOn(going: Going): Promise<MoveView | undefined> {
   const result = await effect(going);
   if (going.signal.aborted) return undefined;
   if (result === undefined) return look(going);
+  const { event, headline } = result;
+  if (isUnrecorded(view.step, event)) {
+    world.metrics.phase(view.step, (world.clock.monotonicMs() - startedMs) / 1000);
+    return { ...view, step: target(view.step, event), headline };
+  }
   const entered = await enter(going, result);
   if (entered === "deposed") return undefined;
   if (entered === "raced") return look(going);
@@ -123,6 +128,15 @@ async function goOn(going: Going): Promise<MoveView | undefined> {
   }
   return now;
 }
+
+/**
+ * Between the hold and the commit the row says `holding`: whoever finds it there takes the switch back,
+ * however far it had come, so every transaction in between would only make the pause longer.
+ */
+const isUnrecorded = (step: MoveStep, event: StepResult["event"]): boolean => {
+  const to = nextMoveStep(step, event);
+  return switchSteps.includes(step) && to !== undefined && switchSteps.includes(to);
+};
 
 /** The control plane's own database may be away for a while: what is in it stands. */
 async function look({ world, view, signal }: Going): Promise<MoveView | undefined> {
@@ -153,7 +167,7 @@ async function effect(going: Going): Promise<StepResult | undefined> {
   if (failures.step !== view.step)
     Object.assign(failures, { step: view.step, count: 0, sinceMs: 0 });
   try {
-    const task = await world.taskOf(view);
+    const task = await taskFor(going);
     await world.onBoundary?.({ op: view.id, step: view.step, when: "before" });
     const result = await must(steps[view.step], `step ${view.step}`)(contextOf(going, task));
     if (result !== undefined) {
@@ -165,6 +179,16 @@ async function effect(going: Going): Promise<StepResult | undefined> {
     if (signal.aborted) return undefined;
     return failed(going, error);
   }
+}
+
+/** Read anew for each step, but for those in which requests wait. */
+async function taskFor({ world, view, memory }: Going): Promise<MoveTask> {
+  const known = memory.task;
+  const isWaitedFor = switchSteps.includes(view.step) || view.step === "activating";
+  if (isWaitedFor && known?.attempt === view.attempt) return known;
+  const task = await world.taskOf(view);
+  memory.task = task;
+  return task;
 }
 
 const cancelled = (view: MoveView): StepResult => ({

@@ -59,6 +59,8 @@ export type DriveMemory = {
   pause: PauseWatch | undefined;
   /** Monotonic: no switch before this. */
   notBeforeMs: number;
+  /** Of the last step that read one. */
+  task: MoveTask | undefined;
 };
 
 /** What a step came to. */
