@@ -37,7 +37,9 @@ async function candidates(
   }
   if (command === program) return operands.length === 0 ? nouns.map(({ name }) => name) : [];
   const verbs = command.commands.map((verb) => verb.name());
-  const argument = command.registeredArguments[operands.length];
+  const last = command.registeredArguments.at(-1);
+  const argument =
+    command.registeredArguments[operands.length] ?? (last?.variadic === true ? last : undefined);
   if (argument === undefined) return operands.length === 0 ? verbs : [];
   return [...verbs, ...(await valuesOf(io, argument.name(), before, current))];
 }
@@ -84,6 +86,7 @@ const fixed: Readonly<Record<string, readonly string[]>> = {
   shell: ["bash", "zsh", "fish"],
   role: ["viewer", "operator", "admin", "router", "agent"],
   mode: ["strict", "row"],
+  "auto|manual": ["auto", "manual"],
   file: [byFile],
   folder: [byFile],
 };

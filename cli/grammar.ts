@@ -40,7 +40,8 @@ export const collect = (value: string, before: readonly string[] | undefined): s
   value,
 ];
 
-const intent = (command: Command): Command =>
+/** Options of every command that changes something. */
+export const intent = (command: Command): Command =>
   command
     .option("--reason <text>", "why; goes to the audit log")
     .option("--dry-run", "print the plan, change nothing")

@@ -9,9 +9,12 @@ const idsMax = 100;
 /** Where the ids of a kind are listed. `prefix` where the API can narrow a long list itself. */
 const lists: Readonly<Record<string, { readonly path: string; readonly prefix?: true }>> = {
   cell: { path: "/v1/cells" },
+  cells: { path: "/v1/cells" },
   tenant: { path: "/v1/tenants", prefix: true },
   keyspace: { path: "/v1/keyspaces" },
   op: { path: "/v1/ops" },
+  move: { path: "/v1/moves" },
+  tenants: { path: "/v1/tenants", prefix: true },
   router: { path: "/v1/routers" },
   "token-id": { path: "/v1/tokens" },
   namespace: { path: "/v1/claim-namespaces" },

@@ -92,6 +92,12 @@ export const nouns: readonly Noun[] = [
     () => import("./commands/ring.ts"),
   ),
   noun(
+    "move",
+    fleet,
+    "tenants from one cell to another, while they are served",
+    () => import("./commands/move.ts"),
+  ),
+  noun(
     "failover",
     fleet,
     "take the tenants of a dead cell over",

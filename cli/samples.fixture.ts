@@ -1,6 +1,7 @@
 /** For tests: one valid object of each kind, as the control API answers. Used by tests alone. */
 import type { Cell, FleetEvent, Op, Tenant } from "../contract/control-api.ts";
 import { cellSchema, eventSchema, opSchema, tenantSchema } from "../contract/control-api.ts";
+import { type Move, type MovePlan, movePlanSchema, moveSchema } from "../contract/move-api.ts";
 
 export const createdAt = "2026-11-20T12:00:00.000Z";
 /** Two days after `createdAt`. */
@@ -93,6 +94,80 @@ export const sampleEvent = (
     text: "cell-01 is down",
     ...more,
   });
+
+export const sampleMovePlan = (more: Partial<Record<keyof MovePlan, unknown>> = {}): MovePlan =>
+  movePlanSchema.parse({
+    keyspace: "default",
+    keys: ["default/tenant/acme"],
+    source: "cell-01",
+    target: "cell-02",
+    stores: ["main"],
+    tables: [{ store: "main", table: "public.orders", rows: 20_000, bytes: 50_000_000 }],
+    checks: [
+      {
+        ...{ id: "placement", cell: "cell-02", store: "", verdict: "ok" },
+        ...{ text: "takes them: room, region, tier", fix: "" },
+      },
+    ],
+    estimate: { rows: 20_000, bytes: 50_000_000, copyMs: 900, pauseMs: 20 },
+    steps: [{ step: "copying", text: "copy the rows as of one moment" }],
+    ...more,
+  });
+
+export const sampleMove = (more: Partial<Record<keyof Move, unknown>> = {}): Move =>
+  moveSchema.parse({
+    id: "op_0m5abcdefghij",
+    step: "copying",
+    state: "running",
+    headline: "copies the rows",
+    attempt: 1,
+    version: 4,
+    paused: false,
+    asked: null,
+    keyspace: "default",
+    keys: ["default/tenant/acme"],
+    source: "cell-01",
+    target: "cell-02",
+    options: {},
+    reverses: null,
+    progress: {
+      rowsTotal: 20_000,
+      rowsCopied: 12_400,
+      bytesTotal: 50_000_000,
+      bytesCopied: 31_000_000,
+      lagBytes: null,
+      bytesPerSecond: 12_000_000,
+      etaMs: 1600,
+    },
+    pause: null,
+    tries: 0,
+    verifications: [],
+    soakUntil: null,
+    plan: sampleMovePlan(),
+    steps: [{ step: "planned", at: createdAt, text: "waits for its turn" }],
+    error: null,
+    reason: "",
+    createdAt,
+    updatedAt: createdAt,
+    ...more,
+  });
+
+export const samplePause = {
+  ...{ hold: 3, close: 8, fence: 4, drain: 2, commit: 5, activate: 3, release: 13 },
+  total: 38,
+};
+
+export const sampleVerification = (equal: boolean) => ({
+  phase: "before-switch" as const,
+  at: createdAt,
+  equal,
+  tables: [
+    {
+      ...{ store: "main", table: "public.orders", sourceRows: 20_000 },
+      ...{ targetRows: equal ? 20_000 : 19_999, sourceSum: "1", targetSum: equal ? "1" : "2" },
+    },
+  ],
+});
 
 export const sampleToken = (id: string, name: string) => ({
   id,

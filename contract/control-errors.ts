@@ -135,7 +135,7 @@ export const controlErrors = {
     500,
     "control",
     "never",
-    4,
+    3,
     "The rows in the two cells differ; the evidence is kept with the move.",
   ),
   MOVE_HOOK_FAILED: entry(

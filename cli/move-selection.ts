@@ -1,0 +1,123 @@
+/** The command line of `move plan` and `move start`, as the API asks for it; and as a command again. */
+import type { Command } from "commander";
+import { moveOptionsSchema } from "../contract/move-api.ts";
+import { usage } from "./failures.ts";
+import { collect, flag, type Options, text, texts } from "./grammar.ts";
+import { parseDuration, parseSize } from "./render/units.ts";
+
+export const selection = (command: Command): Command =>
+  command
+    .requiredOption("--to <cell>", "the cell to move to")
+    .option("--key <key>", "a placement key, such as users/slot/7; repeat for more", collect)
+    .option("--selector <labels>", "tenants with these labels: tier=gold,team=a")
+    .option("--from <cell>", "only what is in this cell")
+    .option("--keyspace <keyspace>", "only tenants of this keyspace")
+    .option("--together <n>", "so many keys share one move and one pause (default: 1)")
+    .option("--switch <auto|manual>", "by itself when ready, or on `move switch` (default: manual)")
+    .option("--soak <time>", "how long it can be taken back after the switch (default: 30m)")
+    .option("--pause-budget <time>", "longest time that requests wait (default: 800ms)")
+    .option("--tries <n>", "how often a switch is tried (default: 5)")
+    .option("--rate <size>", "bytes per second of the copy, such as 50MB/s (default: no limit)");
+
+const defaults = moveOptionsSchema.parse({});
+
+/** Members that were given; the API knows the defaults. */
+export function bodyOf(tenants: readonly string[], options: Options) {
+  const keys = texts(options, "key");
+  const selector = text(options, "selector");
+  if (tenants.length === 0 && keys.length === 0 && selector === undefined) {
+    throw usage(
+      "nothing is selected: name tenants, or --key, or --selector",
+      "cellctl move plan TENANT --to CELL",
+    );
+  }
+  const together = numberOf(options, "together", 1, 100);
+  return {
+    to: text(options, "to"),
+    ...(tenants.length === 0 ? {} : { tenants }),
+    ...(keys.length === 0 ? {} : { keys }),
+    ...(selector === undefined ? {} : { selector }),
+    ...given(options, "from"),
+    ...given(options, "keyspace"),
+    ...(together === undefined ? {} : { together }),
+    options: moveOptions(options),
+  };
+}
+
+const given = (options: Options, name: string): Readonly<Record<string, string>> => {
+  const value = text(options, name);
+  return value === undefined ? {} : { [name]: value };
+};
+
+function moveOptions(options: Options): Readonly<Record<string, unknown>> {
+  const when = switchOf(options);
+  const soakMs = timeOf(options, "soak");
+  const pauseBudgetMs = timeOf(options, "pauseBudget");
+  const switchTriesMax = numberOf(options, "tries", 1, 100);
+  const copyRateMax = rateOf(text(options, "rate"));
+  return {
+    ...(when === undefined ? {} : { switch: when }),
+    ...(soakMs === undefined ? {} : { soakMs }),
+    ...(pauseBudgetMs === undefined ? {} : { pauseBudgetMs }),
+    ...(switchTriesMax === undefined ? {} : { switchTriesMax }),
+    ...(copyRateMax === undefined ? {} : { copyRateMax }),
+  };
+}
+
+/** Who waits until the target serves wants it to be switched. */
+function switchOf(options: Options): "auto" | "manual" | undefined {
+  const when = text(options, "switch");
+  if (when !== undefined && when !== "auto" && when !== "manual") {
+    throw usage(`--switch "${when}": must be auto or manual`);
+  }
+  if (!flag(options, "wait")) return when;
+  if (when === "manual") {
+    throw usage("--wait ends when the target serves, and --switch manual waits for somebody else");
+  }
+  return "auto";
+}
+
+function timeOf(options: Options, name: "soak" | "pauseBudget"): number | undefined {
+  const raw = text(options, name);
+  if (raw === undefined) return undefined;
+  const ms = parseDuration(raw);
+  if (ms !== undefined) return Math.round(ms);
+  const said = name === "soak" ? "--soak" : "--pause-budget";
+  const example = name === "soak" ? "30m or 2h" : `${defaults.pauseBudgetMs}ms or 2s`;
+  throw usage(`${said} "${raw}": must be a time such as ${example}`);
+}
+
+function numberOf(
+  options: Options,
+  name: "together" | "tries",
+  min: number,
+  max: number,
+): number | undefined {
+  const raw = text(options, name);
+  if (raw === undefined) return undefined;
+  const value = Number(raw);
+  if (Number.isSafeInteger(value) && value >= min && value <= max) return value;
+  throw usage(`--${name} "${raw}": must be a number from ${min} to ${max}`);
+}
+
+function rateOf(raw: string | undefined): number | undefined {
+  if (raw === undefined) return undefined;
+  const rate = parseSize(raw.replace(/\/s$/, ""));
+  if (rate !== undefined && rate > 0) return rate;
+  throw usage(`--rate "${raw}": must be bytes per second, such as 50MB/s`);
+}
+
+/** `acme globex --to cell-02`, to be written after another verb. */
+export function selectionWords(tenants: readonly string[], options: Options): string {
+  const said = ["selector", "from", "keyspace", "together"].flatMap((name) => {
+    const value = text(options, name);
+    return value === undefined ? [] : [`--${name}`, quoted(value)];
+  });
+  const keys = texts(options, "key").flatMap((key) => ["--key", quoted(key)]);
+  return [...tenants.map(quoted), ...keys, ...said, "--to", quoted(text(options, "to") ?? "")].join(
+    " ",
+  );
+}
+
+const quoted = (word: string): string =>
+  /^[\w.~:@+=,/-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
