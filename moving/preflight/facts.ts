@@ -49,6 +49,7 @@ const serverSchema = z.object({
 });
 
 const packSchema = z.object({
+  encoding: z.string(),
   cell: z.string().nullable(),
   stage: z.enum(cellStages),
   schemaVersion: z.string().nullable(),
@@ -143,6 +144,7 @@ const serverQuery = `
 const packQuery = `
   select jsonb_build_object(
     'cell', p.cell, 'stage', s.stage,
+    'encoding', (select pg_encoding_to_char(d.encoding) from pg_database d where d.datname = current_database()),
     'schemaVersion', (select v.version from cellfleet.store_version v order by v.number desc limit 1),
     'keyspace', (select jsonb_build_object('strategy', k.strategy, 'slotCount', k.slot_count)
         from cellfleet.keyspace k where k.name = $2 collate "C"),

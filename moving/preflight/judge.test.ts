@@ -29,6 +29,7 @@ const task: MoveTask = {
 type Pack = NonNullable<StoreFacts["pack"]>;
 const pack = (more: Partial<Pack>): Pack => ({
   cell: "a",
+  encoding: "UTF8",
   stage: "enforce",
   schemaVersion: null,
   keyspace: { strategy: "directory", slotCount: null },
@@ -199,6 +200,12 @@ describe("both sides", () => {
   it("refuses a version that only one of them has recorded", () => {
     expect(found(sourceFacts({}, { schemaVersion: "7" }), targetFacts())).toEqual([
       "refused schema-version b",
+    ]);
+  });
+
+  it("refuses two encodings", () => {
+    expect(found(sourceFacts(), targetFacts({}, { encoding: "LATIN1" }))).toEqual([
+      "refused encoding b",
     ]);
   });
 

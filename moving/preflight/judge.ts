@@ -208,6 +208,14 @@ function judgePair(
           `the tables are not defined as in the source: ${listed(different)}`,
           `run the application's migrations in ${task.source} and ${task.target} to the same end`,
         ),
+    source.encoding === target.encoding
+      ? passed("encoding", place, `both are encoded in ${target.encoding}`)
+      : refused(
+          "encoding",
+          place,
+          `the source is encoded in ${source.encoding}, the target in ${target.encoding}: equal texts would not compare as equal`,
+          `make the target's database anew with encoding ${source.encoding}`,
+        ),
     source.schemaVersion === target.schemaVersion
       ? passed("schema-version", place, `schema version: ${versions}`)
       : refused(
