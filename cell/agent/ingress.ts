@@ -52,6 +52,8 @@ const requestMs = 600_000;
 /** Above what routers keep idle connections for, so that a router never meets a closing one. */
 const keepAliveMs = 75_000;
 const headerBytesMax = 64 * 1024;
+/** An application that is in the middle of an event has this long to come to its end. */
+const eventMs = 1000;
 const limits: ForwardLimits = forwardLimits;
 
 export function createIngress(
@@ -133,7 +135,11 @@ async function exchange(
       body,
       client,
       limits,
-      onEventStream: (end) => options.lasting.add(entry, end),
+      onEventStream: (end) =>
+        options.lasting.add(entry, () => {
+          end();
+          options.clock.after(eventMs, end, { background: true });
+        }),
       trailers: listElements(headerValues(req.rawHeaders, "te")).includes("trailers"),
       onResponseHead: (_status, raw) =>
         plan.givesPosition

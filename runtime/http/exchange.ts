@@ -11,6 +11,7 @@ import type { CellError } from "../../contract/errors.ts";
 import { filterHeaders, headerValues } from "../../contract/raw-headers.ts";
 import { isHandshakeAlert } from "./endpoint-tls.ts";
 import { errorCode } from "./error-code.ts";
+import { type EventEnd, eventEndOf } from "./event-end.ts";
 import type { BodyTap, ForwardOptions, HeadVerdict, HopFailure, HopOutcome } from "./forward.ts";
 import { isUnderstood, stripResponseHeaders, stripTrailers } from "./hop-headers.ts";
 import { PhaseTimer } from "./phase-timer.ts";
@@ -38,6 +39,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
   #status: number | undefined;
   #replacement: CellError | undefined;
   #tap: BodyTap | undefined;
+  #events: EventEnd | undefined;
   #ending: boolean = false;
   #endedEarly: boolean = false;
   #discarded = 0;
@@ -185,20 +187,19 @@ export class Exchange implements Dispatcher.DispatchHandler {
     this.#phase = "answering";
     this.#options.body.commit();
     const { bodyIdleMs, eventStreamIdleMs } = this.#options.limits;
-    const events = headerValues(headers, "content-type").some((type) =>
-      type.toLowerCase().startsWith("text/event-stream"),
-    );
+    const events = eventEndOf(headers);
     this.#timer.watch(events ? eventStreamIdleMs : bodyIdleMs, "body-timeout", nowMs);
-    if (events) this.#options.onEventStream?.(() => this.#endStream());
+    if (this.#options.onEventStream !== undefined) this.#events = events;
+    if (events) this.#options.onEventStream?.(() => events.want() && this.#endStream());
   }
 
-  /** What was written so far leaves; an event that is not whole is thrown away by whoever reads it. */
+  /** With what was written so far; of what comes behind that the endpoint hears by a reset. */
   #endStream(): void {
     if (this.#phase !== "answering" || this.#ending) return;
     this.sendHead();
     this.#ending = true;
     this.#timer.watch(this.#options.limits.clientStallMs, "client-stalled");
-    this.#options.client.res.end(this.#onFinished);
+    this.#options.client.res.end(this.#events?.lastWords ?? "", this.#onFinished);
     this.#controller?.abort(new Error("the stream was ended"));
   }
 
@@ -227,13 +228,14 @@ export class Exchange implements Dispatcher.DispatchHandler {
     else res.flushHeaders();
   }
 
-  onResponseData(_controller: Dispatcher.DispatchController, chunk: Buffer): void {
+  onResponseData(_controller: Dispatcher.DispatchController, bytes: Buffer): void {
     if (this.#phase === "discarding") {
-      this.#discarded += chunk.length;
+      this.#discarded += bytes.length;
       if (this.#discarded > discardBytesMax) this.#fail("replaced", undefined);
       return;
     }
     if (this.#phase !== "answering" || this.#ending) return;
+    const chunk = this.#events?.read(bytes) ?? bytes;
     this.#bytesOut += chunk.length;
     this.#tap?.data(chunk);
     if (this.#headWaits && this.#whole === undefined && chunk.length <= wholeBytesMax) {
@@ -245,6 +247,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
     if (this.#whole === undefined) this.#headWaits = false;
     else this.sendHead();
     this.#write(chunk);
+    if (this.#events?.isOver === true) this.#endStream();
   }
 
   #write(chunk: Buffer): void {

@@ -412,7 +412,9 @@ describe("an answer", () => {
     expect(ends).toHaveLength(1);
     ends[0]?.();
     ends[0]?.();
-    await vi.waitFor(() => expect(text).toMatch(/data: one\n\n\r\n0\r\n\r\n$/));
+    await vi.waitFor(() =>
+      expect(text).toMatch(/data: one\n\n\r\nc\r\nretry: 500\n\n\r\n0\r\n\r\n$/),
+    );
     await vi.waitFor(() => expect(gone).toBe(true));
     await vi.waitFor(() => expect(hop.outcomes).toMatchObject([{ kind: "answered" }]));
     plain.destroy();

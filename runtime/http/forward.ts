@@ -91,7 +91,10 @@ export type ForwardOptions = {
   readonly trailers: boolean;
   /** The endpoint's links of a 103 go to the client at once, before anybody judges its answer. */
   readonly earlyHints?: boolean;
-  /** An event stream has begun, which would not end by itself: `end` ends it whole, so its reader comes back. */
+  /**
+   * An event stream has begun, which would not end by itself: `end` ends it whole, behind an event, so that
+   * its reader comes back; called again, wherever it is.
+   */
   readonly onEventStream?: (end: () => void) => void;
   /**
    * `headers` are those of the endpoint without the ones of its connection. Called once, synchronously;
