@@ -6,7 +6,6 @@
  * not, with PostgreSQL's own words. No wait without a limit. No password in an error or in a server's log.
  */
 import pg from "pg";
-import { sqlStateOf } from "../cell/store/queryable.ts";
 import { CellError, type ErrorCode } from "../contract/errors.ts";
 import type { StoreLogin } from "./ports.ts";
 
@@ -95,12 +94,12 @@ export function moveErrorOf(login: StoreLogin, error: unknown): unknown {
   if (error instanceof CellError || (error instanceof Error && error.name === "AbortError")) {
     return error;
   }
-  const state = sqlStateOf(error);
-  const isPostgres = state !== undefined && /^[0-9A-Z]{5}$/.test(state);
+  // By its class: EPIPE, of a socket, looks just like a SQLSTATE.
+  const state = error instanceof pg.DatabaseError ? error.code : undefined;
   const where = `store ${login.store} of cell ${login.cell}`;
   const said = error instanceof Error ? error.message : String(error);
-  if (!isPostgres && error instanceof TypeError) return error;
-  if (!isPostgres || unreachableStates.test(state)) {
+  if (error instanceof TypeError) return error;
+  if (state === undefined || unreachableStates.test(state)) {
     return new CellError(
       "CELL_DATABASE_UNREACHABLE",
       `The database of ${where} does not answer the mover, or does not let it in: ${said}`,
