@@ -22,6 +22,10 @@ const benches: Readonly<Record<string, Bench>> = {
     what: "[KEPT] [NEW] [TUNNELS] [ROUNDS]  all workers of a router replaced under load: does a request fail?",
     run: async (args) => (await import("./restart.ts")).run(args),
   },
+  move: {
+    what: "[--moves N] [--writes N] [--large] [--no-sizes] [--no-save]  the pause of moves as clients see it, and its parts; whole moves by size",
+    run: async (args) => (await import("./move.ts")).run(args),
+  },
   propagation: {
     what: "[CHANGES]  from commit until three routers serve a change, p50 and p99",
     run: async (args) => (await import("./propagation.ts")).run(args),
