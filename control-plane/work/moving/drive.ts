@@ -19,6 +19,7 @@ import { isMoveEnd, nextMoveStep, switchSteps } from "../../core/move/move-state
 import type { MoveView } from "../../core/move/move-view.ts";
 import { isDue, weighWish } from "../../core/move/wishes.ts";
 import { databaseNowMs } from "../../store/database.ts";
+import { readSeat } from "../../store/leader.ts";
 import { type Entered, enterStep, noteMove } from "../../store/moves/enter.ts";
 import { findMove, toMoveView } from "../../store/moves/read.ts";
 import { channels } from "../../store/notify.ts";
@@ -105,7 +106,7 @@ async function goOn(going: Going): Promise<MoveView | undefined> {
   const startedMs = world.clock.monotonicMs();
   const result = await effect(going);
   if (going.signal.aborted) return undefined;
-  if (result === undefined) return look(going);
+  if (result === undefined) return (await leads(going)) ? look(going) : undefined;
   const { event, headline } = result;
   if (isUnrecorded(view.step, event)) {
     world.metrics.phase(view.step, (world.clock.monotonicMs() - startedMs) / 1000);
@@ -137,6 +138,15 @@ const isUnrecorded = (step: MoveStep, event: StepResult["event"]): boolean => {
   const to = nextMoveStep(step, event);
   return switchSteps.includes(step) && to !== undefined && switchSteps.includes(to);
 };
+
+/** Whoever waits or fails for long may have lost the seat without noticing; what enters a step is told so. */
+async function leads({ world, term }: Going): Promise<boolean> {
+  try {
+    return (await readSeat(world.database.read))?.term === term;
+  } catch {
+    return true; // The control plane's database is away: nothing can be entered until it is back.
+  }
+}
 
 /** The control plane's own database may be away for a while: what is in it stands. */
 async function look({ world, view, signal }: Going): Promise<MoveView | undefined> {

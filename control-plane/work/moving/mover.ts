@@ -36,6 +36,8 @@ export type MoverOptions = {
 };
 
 export type Mover = {
+  /** Moves that are followed here now. */
+  readonly underWay: () => number;
   readonly wake: () => void;
   readonly close: () => Promise<void>;
 };
@@ -121,6 +123,7 @@ export function startMover(options: MoverOptions): Mover {
   });
 
   return {
+    underWay: () => drives.size,
     wake: () => {
       // A drive of a term that is over stops at once, not at the loop's next turn.
       if (lead.term() !== term) for (const { stop } of drives.values()) stop.abort();

@@ -40,6 +40,7 @@ export type MovingOptions = {
 
 export type Moving = {
   readonly look: LookAtMove;
+  readonly underWay: () => number;
   readonly wake: () => void;
   readonly close: () => Promise<void>;
 };
@@ -69,6 +70,7 @@ export function startMoving(options: MovingOptions): Moving {
   });
   return {
     look: lookWith(mover, options),
+    underWay: executor.underWay,
     wake: executor.wake,
     close: async () => {
       await executor.close();
