@@ -59,7 +59,11 @@ export async function readChanges(
       (select key, state as own, null as lost, deleted, epoch::float8 as epoch, op, attempt,
               revision::float8 as revision
          from cellfleet_control.placement
-        where cell = ${cell} and revision > ${above} order by revision limit ${pageRowsMax + 1})
+        where cell = ${cell} and revision > ${above}
+          -- In the middle of a switch the executor alone tells the cell about the key.
+          and not (state = 'hold' and exists (
+            select from cellfleet_control.move_key as m where m.key = placement.key and m.open))
+        order by revision limit ${pageRowsMax + 1})
       union all
       (select key, null, state, false, epoch::float8, op, attempt, revision::float8
          from cellfleet_control.disowned

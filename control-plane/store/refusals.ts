@@ -8,6 +8,7 @@ import type { PlacementState } from "../../contract/control-api.ts";
 import { judgeRefusal, ownershipOf, type Refusal } from "../core/ownership-view.ts";
 import type { Database, Tx } from "./database.ts";
 import { recordEvents } from "./events.ts";
+import { inMotion } from "./moves/ask.ts";
 import { changeRouting, lockFleet } from "./routing-change.ts";
 
 type Row = {
@@ -34,7 +35,13 @@ export async function settleRefusals(
       if (verdict === "restored") return refusal;
       if (verdict === "raise") raised.push(refusal.key);
     }
-    await raise(tx, said.cell, raised);
+    // A move speaks to the cell by itself, and its words are newer than ours.
+    const moving = new Set((await inMotion(tx, raised)).map(({ key }) => key));
+    await raise(
+      tx,
+      said.cell,
+      raised.filter((key) => !moving.has(key)),
+    );
     return undefined;
   });
 }
