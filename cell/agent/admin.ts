@@ -124,7 +124,12 @@ function findTrouble(parts: AgentParts): string | undefined {
 }
 
 function findClosure(parts: AgentParts): string | undefined {
-  if (!parts.isFresh()) return "not serving: the cell's database is out of sight";
+  if (!parts.isFresh()) {
+    const hidden = parts.stores.outOfSight();
+    return hidden.length === 0
+      ? "not serving: the cell's database is out of sight"
+      : `not serving: out of sight of the cell's databases: ${hidden.join(", ")}`;
+  }
   if (parts.stores.lease.remainingMs() <= 0) {
     return parts.sync.connected()
       ? "not serving: the control plane has granted no lease that is still valid"

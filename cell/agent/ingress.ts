@@ -53,7 +53,7 @@ const requestMs = 600_000;
 const keepAliveMs = 75_000;
 const headerBytesMax = 64 * 1024;
 /** An application that is in the middle of an event has this long to come to its end. */
-const eventMs = 1000;
+const eventMs = 3000;
 const limits: ForwardLimits = forwardLimits;
 
 export function createIngress(

@@ -8,6 +8,7 @@ import type { GateView } from "./gate-decision.ts";
 import {
   decideConfirmationOf,
   decidePassage,
+  decideStay,
   parseAsked,
   routeClassOf,
   ticketKeyOf,
@@ -119,4 +120,39 @@ test("a class that is named twice, or not known, is that of an ordinary request"
   ]);
   expect(classOf("read", "fan-out")).toBe("tenant");
   expect(classOf()).toBe("tenant");
+});
+
+describe("what lasts", () => {
+  const at = (state: "active" | "fenced" | "importing" | "moved" | "dropped", epoch = 3) => ({
+    placement: () => ({ state, epoch }),
+  });
+  const shut = { closed: () => true };
+
+  test.each([
+    ["while its key is active", at("active"), true],
+    ["while its gate is closed", { ...at("active"), ...shut }, true],
+    [
+      "through a fence behind a closed gate, which may be taken back",
+      { ...at("fenced"), ...shut },
+      true,
+    ],
+    ["not through another fence", at("fenced"), false],
+    ["not through a fence of another epoch", { ...at("fenced", 4), ...shut }, false],
+    ["not without a lease", { ...at("fenced"), ...shut, leaseRemainingMs: 0 }, false],
+    ["not when its key has moved, gate or no gate", { ...at("moved"), ...shut }, false],
+    ["not when its key was dropped", at("dropped"), false],
+    ["not when its key is not known", { placement: () => undefined, ...shut }, false],
+  ] as const)("goes on %s", (_what, changes, stays) => {
+    expect(decideStay(ask(), view(changes))).toBe(stays);
+  });
+
+  test("ends in every stage where its key has left; all else waits for `enforce`", () => {
+    for (const stage of ["pass-through", "observe"] as const) {
+      expect(decideStay(ask(), view({ stage, ...at("moved") }))).toBe(false);
+      expect(decideStay(ask(), view({ stage, ...at("fenced"), leaseRemainingMs: 0 }))).toBe(true);
+      expect(decideStay(ask(none), view({ stage }))).toBe(true);
+    }
+    expect(decideStay(ask(none), view())).toBe(false);
+    expect(decideStay(ask(fanOut), view())).toBe(true);
+  });
 });

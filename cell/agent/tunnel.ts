@@ -30,7 +30,7 @@ const idleMs = 900_000;
 /** After one end has said its last word, the other has this long to say its own. */
 const lingerMs = 2000;
 /** An application that is in the middle of a frame has this long to come to its end. */
-const frameMs = 1000;
+const frameMs = 3000;
 
 /** Other protocols are ordinary requests; their `Upgrade` header is of one hop and removed. */
 export const isWebSocketUpgrade = (req: IncomingMessage): boolean =>

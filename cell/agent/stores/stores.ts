@@ -9,6 +9,7 @@
 import type { AgentSyncResponse } from "../../../contract/cell-protocol.ts";
 import type { CellId } from "../../../contract/ids.ts";
 import type { CellStage } from "../../../contract/routing-table.ts";
+import { defaultService } from "../../../contract/service-route.ts";
 import { must } from "../../../runtime/assert.ts";
 import type { Clock } from "../../../runtime/clock.ts";
 import type { Lifecycle } from "../../../runtime/lifecycle.ts";
@@ -56,6 +57,8 @@ export type Stores = {
   readonly stage: StageView;
   readonly primary: () => boolean;
   readonly connected: () => boolean;
+  /** Of several stores those whose keys were read too long ago, by name. */
+  readonly outOfSight: () => readonly string[];
   /** What was read last, also of stores that are out of reach now. */
   readonly facts: () => Facts | undefined;
   /** Resolves after a reading of every store that began after this call, or after a bounded time. */
@@ -119,7 +122,7 @@ export function openStores(options: StoresOptions, lifecycle: Lifecycle): Stores
   };
   const first = open("", options.databaseUrl);
   const others = options.others.map(({ name, databaseUrl }) => open(name, databaseUrl));
-  const stores = asOne([first, ...others]);
+  const stores = asOne([first, ...others], options.clock);
   return stores;
 }
 
@@ -132,7 +135,7 @@ function mayLead(all: readonly Store[], index: number): boolean {
   });
 }
 
-function asOne(all: readonly [Store, ...Store[]]): Stores {
+function asOne(all: readonly [Store, ...Store[]], clock: Clock): Stores {
   const [first, ...others] = all;
   const factsFrom = (each: readonly DatabaseFacts[]): Facts | undefined => {
     const named = all.flatMap(({ name }, at) => {
@@ -150,6 +153,12 @@ function asOne(all: readonly [Store, ...Store[]]): Stores {
     stage: stageOf([first.stage, ...others.map(({ stage }) => stage)]),
     primary: () => all.every(({ session }) => session.primary()),
     connected: () => all.every(({ session }) => session.connected()),
+    outOfSight: () =>
+      others.length === 0
+        ? []
+        : all
+            .filter(({ cache }) => !cache.isFresh(clock.monotonicMs()))
+            .map(({ name }) => name || defaultService),
     facts: () => factsFrom(all.flatMap(({ session }) => session.facts() ?? [])),
     look: async () => {
       await Promise.all(all.map(({ session }) => session.look()));
