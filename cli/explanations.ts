@@ -16,6 +16,7 @@ import {
   tokenSchema,
 } from "../contract/control-api.ts";
 import { errorCodes, errorTable, isErrorCode } from "../contract/errors.ts";
+import { moveSchema } from "../contract/move-api.ts";
 import { sqlStates } from "../contract/sql-states.ts";
 import { CliError, cliErrorTable, isCliErrorCode } from "./failures.ts";
 import type { explainedSchema } from "./shapes.ts";
@@ -39,6 +40,10 @@ const kinds: Readonly<Record<string, { readonly text: string; readonly schema: z
   keyspace: {
     text: "A named set of tenants with one mapping strategy: directory (each tenant on its own), range, or slots.",
     schema: keyspaceSchema,
+  },
+  move: {
+    text: "Keys of one keyspace on their way from one cell to another, with their rows, while they are served: copied, followed, compared, switched, and for a while able to go back. docs/moves.md tells each step.",
+    schema: moveSchema,
   },
   override: {
     text: "A tenant of a slots or range keyspace that is placed on its own, above its container.",
@@ -86,6 +91,19 @@ const fieldNotes: Readonly<Record<string, string>> = {
   "placement.state":
     "active: served; pending: its cell has not confirmed yet; hold: requests wait; unavailable: nobody may serve it",
   "placement.revision": "the revision of the routing table that last changed it",
+  "move.step":
+    "where it stands; up to draining it can be taken back by itself, from activating on only by `move reverse`",
+  "move.asked": "what was asked of it and is not taken up yet",
+  "move.reverses": "the move that this one takes back",
+  "move.tries": "how often the switch was tried",
+  "move.pause":
+    "how long requests waited in the switch that was committed, part by part, in milliseconds",
+  "move.progress.lagBytes": "write-ahead log that the target has not applied; null: not known now",
+  "move.options.pauseBudgetMs":
+    "longest time that requests may be held; above it the switch is taken back",
+  "move.options.soakMs": "how long the source follows the target after the switch",
+  "move.soakUntil": "until then it can be taken back with all that was written since",
+  "tenant.move": "the open move that it is part of; absent when it is at rest",
   "op.version": "grows with every change of the operation",
   "op.revision": "the revision that all live routers must serve before it is done",
   "router.behind": "how many revisions it is behind the fleet",

@@ -82,7 +82,7 @@ describe("plan", () => {
         },
       },
     ]);
-    expect(stdout).toContain("ok        placement (cell-02): takes them: room, region, tier");
+    expect(stdout).toContain("ok        cell-02  placement");
     expect(stdout).toContain("1. copying: copy the rows as of one moment");
     expect(stderr).toContain(
       "Next: cellctl move start acme --key users/slot/7 --selector tier=gold --from cell-01 --together 10 --to cell-02 --wait",
@@ -103,7 +103,7 @@ describe("plan", () => {
       error: { code: "MOVE_UNFIT", changed: false, next_steps: ["cellctl schema check"] },
     });
     const table = await against(planning(plan), "move plan acme --to cell-02");
-    expect(table.stdout).toContain("refused   drift (cell-02/main): orders differs");
+    expect(table.stdout).toContain("refused   cell-02/main  drift: orders differs");
     expect(table.stdout).toContain("fix: cellctl schema check");
   });
 

@@ -158,15 +158,32 @@ function estimateText(plans: readonly MovePlan[]): string {
 
 const checkWidth = 8;
 
-/** Verdict, what was looked at, what was found; and below it what mends it. */
-const checkLines = (checks: readonly MoveCheck[]): string[] =>
-  checks.flatMap(({ id, cell, store, verdict, text, fix }) => {
-    const where = [cell, store].filter((part) => part !== "").join("/");
-    const line = `${padTo(verdict, checkWidth)}  ${id}${where === "" ? "" : ` (${where})`}: ${text}`;
-    return fix === "" || verdict === "ok"
-      ? [line]
-      : [line, `${" ".repeat(checkWidth)}  fix: ${fix}`];
-  });
+/** What stands against it first, each with what mends it; what is well by name, a line per place. */
+function checkLines(checks: readonly MoveCheck[]): string[] {
+  const bad = ["refused", "warning"].flatMap((verdict) =>
+    checks.filter((check) => check.verdict === verdict),
+  );
+  const well = Map.groupBy(
+    checks.filter(({ verdict }) => verdict === "ok"),
+    placeOf,
+  );
+  return [
+    ...bad.flatMap((check) => {
+      const { id, verdict, text, fix } = check;
+      const line = `${padTo(verdict, checkWidth)}  ${placeOf(check)}${id}: ${text}`;
+      return fix === "" ? [line] : [line, `${" ".repeat(checkWidth)}  fix: ${fix}`];
+    }),
+    ...[...well].map(
+      ([place, found]) =>
+        `${padTo("ok", checkWidth)}  ${place}${found.map(({ id }) => id).join(", ")}`,
+    ),
+  ];
+}
+
+const placeOf = ({ cell, store }: MoveCheck): string => {
+  const where = [cell, store].filter((part) => part !== "").join("/");
+  return where === "" ? "" : `${where}  `;
+};
 
 function batchDetails(plans: readonly MovePlan[]): Details {
   if (plans.length === 0) return [["moves", "none"]];
