@@ -50,6 +50,8 @@ const serverSchema = z.object({
 
 const packSchema = z.object({
   encoding: z.string(),
+  /** Else the guard refuses every write, whoever owns the key. */
+  leaseLive: z.boolean(),
   cell: z.string().nullable(),
   stage: z.enum(cellStages),
   schemaVersion: z.string().nullable(),
@@ -77,6 +79,8 @@ const tableSchema = z.object({
   unidentified: z.array(z.object({ name: z.string(), deferrable: z.boolean() })),
   unlogged: z.array(z.string()),
   foreignParts: z.array(z.string()),
+  /** What its partitions take, as PostgreSQL says it. */
+  bounds: z.array(z.string()),
   /**
    * Unique indexes without the key column; `global`: a column of it is different in each cell by itself (a
    * uuid, a leased id, or what refers to a tenant's row).
@@ -96,7 +100,7 @@ const tableSchema = z.object({
 export type TableFacts = z.infer<typeof tableSchema>;
 
 export type StoreFacts = z.infer<typeof serverSchema> & {
-  /** Undefined: the pack is not installed, or the server too old to be asked. */
+  /** Undefined: not installed, or not to be read (an old server, a standby, a role without the rights). */
   readonly pack:
     | (z.infer<typeof packSchema> & {
         readonly tables: readonly TableFacts[];
@@ -143,7 +147,7 @@ const serverQuery = `
 /* $1 keys, $2 keyspace, $3 their tenants, $4 names of this move's own streams, $5 pattern of such names, $6 age. */
 const packQuery = `
   select jsonb_build_object(
-    'cell', p.cell, 'stage', s.stage,
+    'cell', p.cell, 'stage', s.stage, 'leaseLive', cellfleet.lease_live(),
     'encoding', (select pg_encoding_to_char(d.encoding) from pg_database d where d.datname = current_database()),
     'schemaVersion', (select v.version from cellfleet.store_version v order by v.number desc limit 1),
     'keyspace', (select jsonb_build_object('strategy', k.strategy, 'slotCount', k.slot_count)
@@ -190,6 +194,8 @@ const tablesQuery = `
              and case p.relreplident when 'd' then i.indisprimary when 'i' then i.indisreplident else false end)),
     'unlogged', (select coalesce(jsonb_agg(p.name order by p.name), '[]') from parts p where p.whole = g.oid and p.relpersistence = 'u'),
     'foreignParts', (select coalesce(jsonb_agg(p.name order by p.name), '[]') from parts p where p.whole = g.oid and p.relkind = 'f'),
+    'bounds', (select coalesce(jsonb_agg(pg_get_expr(c.relpartbound, c.oid) order by c.oid::regclass::text), '[]')
+        from parts p join pg_class c on c.oid = p.oid where p.whole = g.oid and c.relpartbound is not null),
     'uniques', (select coalesce(jsonb_agg(jsonb_build_object('name', x.relname,
             'columns', (select string_agg(pg_get_indexdef(i.indexrelid, s.n, true), ', ' order by s.n) from generate_series(1, i.indnkeyatts) s(n)),
             'global', exists (select from columns a where a.whole = g.oid and a.attnum = any (i.indkey[0 : i.indnkeyatts - 1]) and a.global)) order by x.relname), '[]')
@@ -226,7 +232,8 @@ export async function readStoreFacts(
   const server = serverSchema.parse(
     await readJson(session, serverQuery, [limits.longTransactionMs]),
   );
-  if (server.version < serverMin || !server.packInstalled || !server.role.actsForPack) {
+  const { version, packInstalled, inRecovery, role } = server;
+  if (version < serverMin || !packInstalled || inRecovery || !role.actsForPack) {
     return { ...server, pack: undefined };
   }
   const own = task.stores.flatMap((_, index) => [

@@ -30,6 +30,7 @@ type Pack = NonNullable<StoreFacts["pack"]>;
 const pack = (more: Partial<Pack>): Pack => ({
   cell: "a",
   encoding: "UTF8",
+  leaseLive: true,
   stage: "enforce",
   schemaVersion: null,
   keyspace: { strategy: "directory", slotCount: null },
@@ -201,6 +202,13 @@ describe("both sides", () => {
     expect(found(sourceFacts({}, { schemaVersion: "7" }), targetFacts())).toEqual([
       "refused schema-version b",
     ]);
+  });
+
+  it("refuses a target without a lease, and does not ask the source for one", () => {
+    expect(found(sourceFacts(), targetFacts({}, { leaseLive: false }))).toEqual([
+      "refused lease b",
+    ]);
+    expect(found(sourceFacts({}, { leaseLive: false }), targetFacts())).toEqual([]);
   });
 
   it("refuses two encodings", () => {

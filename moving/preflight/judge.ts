@@ -170,6 +170,14 @@ function judgeTarget({ place, task }: Side, pack: PackFacts): MoveCheck[] {
   const residue = pack.sizes.filter(({ rows }) => rows > 0);
   const told = residue.map(({ table, rows, exact }) => `${table}: ${exact ? "" : "about "}${rows}`);
   return [
+    pack.leaseLive
+      ? passed("lease", place, "the target holds a lease")
+      : refused(
+          "lease",
+          place,
+          "the target holds no lease: it could write nothing after the switch",
+          `bring back its agent: cellctl cell get ${place.cell}`,
+        ),
     wrong.length === 0
       ? passed("not-owner", place, "the target owns none of the keys")
       : refused("not-owner", place, listed(wrong), `cellctl cell get ${place.cell}`),
@@ -208,6 +216,7 @@ function judgePair(
           `the tables are not defined as in the source: ${listed(different)}`,
           `run the application's migrations in ${task.source} and ${task.target} to the same end`,
         ),
+    judgePartitions(place, source, target),
     source.encoding === target.encoding
       ? passed("encoding", place, `both are encoded in ${target.encoding}`)
       : refused(
@@ -225,6 +234,23 @@ function judgePair(
           "run the application's migrations where the version is older, and record it: select cellfleet.set_schema_version('VERSION');",
         ),
   ];
+}
+
+/** Partitions are made by a clock in many places, a little earlier here than there: no reason to refuse. */
+function judgePartitions(place: CheckPlace, source: PackFacts, target: PackFacts): MoveCheck {
+  const missing = source.tables.flatMap(({ name, bounds }) => {
+    const there = target.tables.find((table) => table.name === name)?.bounds ?? [];
+    if (there.includes("DEFAULT")) return [];
+    return bounds.filter((bound) => !there.includes(bound)).map((bound) => `${name} ${bound}`);
+  });
+  return missing.length === 0
+    ? passed("same-partitions", place, "it has a partition for every row of the source")
+    : warned(
+        "same-partitions",
+        place,
+        `rows of these partitions would have no place in the target, and end the copy: ${listed(missing)}`,
+        "make the same partitions in the target",
+      );
 }
 
 function differingLines(source: string, target: string): string[] {

@@ -113,6 +113,13 @@ describe("what keeps a move from beginning", () => {
     await cells.b.admin.query("update cellfleet.stage set stage = 'enforce'");
   });
 
+  it("is a target that holds no lease", async () => {
+    await cells.b.agent.query("select cellfleet.expire_lease(9223372036854775807)");
+    expect(await verdicts()).toEqual(["refused lease cell-b"]);
+    await cells.b.grantLease();
+    expect(await verdicts()).toEqual([]);
+  });
+
   it("is a role that may not do all that moving needs", async () => {
     const { admin } = cells.a;
     const name = cells.a.moverUrl.replace(/^.*\/\/([^:]+):.*$/, "$1");
@@ -228,6 +235,20 @@ describe("tables", () => {
     expect(
       await withFault("both", "create unique index id_once on orders (id)", "drop index id_once"),
     ).toEqual([]);
+  });
+
+  it("misses a partition of the source in the target", async () => {
+    await cells.b.owner("alter table events detach partition events_new");
+    const { checks, fit } = await look();
+    await cells.b.owner(
+      "alter table events attach partition events_new for values from ('2026-01-01') to (maxvalue)",
+    );
+    expect(checks.filter(({ verdict }) => verdict !== "ok")).toMatchObject([
+      { id: "classes", cell: "cell-b", verdict: "refused" },
+      { id: "same-partitions", verdict: "warning", text: expect.stringContaining("2026-01-01") },
+    ]);
+    expect(fit).toBe(false);
+    expect(await verdicts()).toEqual([]);
   });
 
   it("tells what is generated, and lets it move", async () => {
