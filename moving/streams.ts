@@ -227,6 +227,7 @@ async function undoStore(
   clock: Clock,
   signal: AbortSignal,
 ): Promise<void> {
+  if (task.reverses !== null) return undoAdopted(task, index, { source, target }, clock);
   const sides = await Promise.allSettled([
     (async () => {
       await dropStreams(task, index, target, clock);
@@ -237,6 +238,30 @@ async function undoStore(
       await at(task, target, (client) => disownKeys(client, task, target, clock));
     })(),
     dropStreams(task, index, source, clock),
+  ]);
+  for (const side of sides) if (side.status === "rejected") throw side.reason;
+}
+
+/**
+ * A way back that was not gone: its own way back is dropped, and the stream that it had adopted goes on as
+ * the first move's, whose rows stand where they stood.
+ */
+async function undoAdopted(
+  task: MoveTask,
+  index: number,
+  { source, target }: Sides,
+  clock: Clock,
+): Promise<void> {
+  const name = backName(task, index);
+  const sides = await Promise.allSettled([
+    at(task, source, (client) => dropSubscription(client, name, clock)),
+    at(task, target, async (client) => {
+      await dropSlot(client, name, clock);
+      await dropPublication(client, name);
+      if ((await readClaim(client, task)) === "ours") {
+        await disownKeys(client, task, target, clock);
+      }
+    }),
   ]);
   for (const side of sides) if (side.status === "rejected") throw side.reason;
 }
