@@ -67,7 +67,19 @@ async function startMove(
   target: string,
 ): Promise<string> {
   const mode = way === "whole" || way === "blocked" ? "auto" : "manual";
-  const asked = ["move", "start", tenant, "--to", target, "--switch", mode, "--soak", "0s"];
+  const asked = [
+    "move",
+    "start",
+    tenant,
+    "--to",
+    target,
+    "--switch",
+    mode,
+    "--soak",
+    "0s",
+    "--pause-budget",
+    "2s",
+  ];
   const { items } = movesSchema.parse(await fleet.cliJson(...asked, "--reason", "a crash test"));
   return items[0]?.id ?? "";
 }
