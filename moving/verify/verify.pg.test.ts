@@ -167,6 +167,67 @@ describe("before the switch", () => {
     expect(lineOf(verification, "public.orders")).toMatchObject([{ sourceRows: 22 }]);
   });
 
+  it("gives up where writers leave no moment free, and names them", async () => {
+    const hasty = createVerify({
+      clock: { ...systemClock, sleep: (ms, stop) => systemClock.sleep(Math.min(ms, 1), stop) },
+      random: systemRandom,
+      frozen,
+    });
+    const slow = await cells.a.connect();
+    await slow.query("begin");
+    await cells.write(slow, "pinned");
+    const { rows } = await slow.query<{ pid: number }>("select pg_backend_pid() as pid");
+    await expect(hasty.compareBefore(only("pinned"), signal)).rejects.toMatchObject({
+      code: "FENCE_BLOCKED",
+      details: { store: "main", sessions: [{ pid: rows[0]?.pid }] },
+    });
+    await slow.query("rollback");
+    expect(await hasty.compareBefore(only("pinned"), signal)).toMatchObject({ equal: true });
+  });
+
+  it("gives up where the stream brings nothing, and says so", async () => {
+    const { b } = cells;
+    const start = systemClock.monotonicMs();
+    const later = createVerify({
+      clock: {
+        ...systemClock,
+        monotonicMs: () => start + (systemClock.monotonicMs() - start) * 1000,
+      },
+      random: systemRandom,
+      frozen,
+    });
+    await b.admin.query("alter subscription mv disable");
+    const comparison = later.compareBefore(only("acme"), signal);
+    await expect(comparison).rejects.toMatchObject({ code: "MOVE_STREAM_BROKEN" });
+    await b.admin.query("alter subscription mv enable");
+  });
+
+  it("stops in the middle of a table when nobody waits for it any more", async () => {
+    const { a, b } = cells;
+    const abort = new AbortController();
+    const other = await b.connect("postgres");
+    await other.query("begin; lock table notes in access exclusive mode");
+    const comparison = verify.compareBefore(only("acme"), abort.signal);
+    const waits = "select from pg_locks where not granted and relation = 'notes'::regclass";
+    await eventually(
+      async () => (await b.admin.query(waits)).rows.length,
+      (waiting) => waiting > 0,
+    );
+    abort.abort(new Error("not needed"));
+    await expect(comparison).rejects.toThrow("not needed");
+    // While the table is still locked: the server has noticed.
+    await eventually(
+      async () =>
+        (
+          await a.admin.query(
+            "select from pg_stat_activity where application_name like 'cellfleet verify%'",
+          )
+        ).rows.length,
+      (left) => left === 0,
+    );
+    await other.query("commit");
+  });
+
   it("stops when nobody waits for it any more", async () => {
     const abort = new AbortController();
     const slow = await cells.a.connect();
