@@ -187,5 +187,6 @@ test("20 tenants move round while everything works: each effect once", {
   expect(new Set(ticks.map(({ act }) => act)).size).toBe(ticks.length);
   // Nobody left rows behind.
   const accounts = await all<{ id: string }>("select id from accounts");
-  expect(accounts.map(({ id }) => id).toSorted()).toEqual([...tenants].toSorted());
+  expect(new Set(accounts.map(({ id }) => id))).toEqual(new Set(tenants));
+  expect(accounts.length).toBe(tenants.length);
 });
