@@ -169,7 +169,8 @@ $$;
 
 -- p_changes as in apply_ownership(), all `fenced`. One transaction: writers of the keys are waited for,
 -- p_lock_timeout_ms in all and not for each; then the keys are fenced, and the marker stands behind all
--- they wrote. 55P03: a writer was not done; 55000: a greater attempt stands. Nothing was changed then.
+-- they wrote. 55P03: a writer was not done; 55000: a greater attempt stands, or a key is not active here (a
+-- suspended tenant's would come out of the fence active). Nothing was changed then.
 -- Again under the same attempt it changes nothing: the first marker stands. It says nothing of keys that
 -- it did not find fenced, so then there must be none.
 create or replace function cellfleet.fence_for_move(
@@ -180,6 +181,7 @@ declare
   v_until timestamptz := clock_timestamp() + p_lock_timeout_ms * interval '1 ms';
   v_left integer;
   v_key text;
+  v_other record;
   v_fenced integer;
 begin
   perform set_config('lock_timeout', p_lock_timeout_ms::text, true);
@@ -196,6 +198,14 @@ begin
     perform set_config('lock_timeout', v_left::text, true);
     perform cellfleet.lock_keys(array[v_key]);
   end loop;
+  select w.key, coalesce(o.state, 'absent') as state into v_other
+    from jsonb_to_recordset(p_changes) w(key text, op text)
+    left join cellfleet.ownership o on o.key = w.key collate "C"
+   where o.state is null or o.state <> 'active' and (o.state <> 'fenced' or o.op <> w.op collate "C")
+   limit 1;
+  if found then
+    raise exception '% is % here', v_other.key, v_other.state using errcode = '55000';
+  end if;
   v_fenced := cellfleet.apply_for_move(p_changes, p_lock_timeout_ms);
   delete from cellfleet.move_marker m where m.at < clock_timestamp() - interval '7 days';
   insert into cellfleet.move_marker (op, name, attempt, nonce) values (p_op, p_name, p_attempt, p_nonce)
@@ -226,7 +236,7 @@ end $$;
 
 -- p_changes, all `active`, at an attempt above that of the fence. A key that was not fenced is written
 -- too: so a fence of the smaller attempt that is still under way comes too late here as well. A key that
--- has left, or was never here, stays as it is.
+-- has left, was never here, or is fenced by another operation, stays as it is.
 create or replace function cellfleet.unfence_for_move(p_changes jsonb, p_lock_timeout_ms integer) returns void
   language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -238,7 +248,7 @@ begin
     from jsonb_array_elements(p_changes) c(change)
     join cellfleet.ownership o
       on o.key = (c.change ->> 'key') collate "C" and o.epoch = (c.change ->> 'epoch')::bigint
-   where o.state in ('active', 'fenced');
+   where o.state = 'active' or o.state = 'fenced' and o.op = (c.change ->> 'op') collate "C";
   if v_changes is not null then
     perform cellfleet.apply_for_move(v_changes, p_lock_timeout_ms);
   end if;

@@ -223,6 +223,16 @@ describe("what comes too late", () => {
     expect(await sources()).toEqual(["moved 1 1", "moved 1 1"]);
   });
 
+  test("a key that somebody else fenced is neither fenced nor opened", async () => {
+    await cells.own(billing.a, keyOf(), "fenced");
+    expect(await codeOf(bench.switching.fence(task, lockMs))).toBe("STATE_CONFLICT");
+    expect(await sources()).toEqual(["fenced 1 1", expect.stringMatching(/^fenced 1/)]);
+    const suspended = await stateIn(billing.a);
+    await bench.switching.unfence(later(task, 2));
+    expect(await sources()).toEqual(["active 1 2", suspended]);
+    expect(await markersIn(billing.a)).toBe(0);
+  });
+
   test("gates obey the greatest attempt, and the last word of ownership", async () => {
     const { switching } = bench;
     const closed = async () => {
