@@ -85,7 +85,7 @@ describe("plan", () => {
     expect(stdout).toContain("ok        cell-02  placement");
     expect(stdout).toContain("1. copying: copy the rows as of one moment");
     expect(stderr).toContain(
-      "Next: cellctl move start acme --key users/slot/7 --selector tier=gold --from cell-01 --together 10 --to cell-02 --wait",
+      "Next: cellctl move start acme --key users/slot/7 --selector tier=gold --from cell-01 --together 10 --soak 1h --pause-budget 250ms --tries 3 --rate 50MB/s --to cell-02 --wait",
     );
   });
 
@@ -153,7 +153,7 @@ describe("start", () => {
       `${id}  acme  ready`,
     ]);
     expect(stderr).toContain(
-      "✔ acme is served by cell-02, after a pause of 38ms; the rows of both cells are the same",
+      "✔ acme: served by cell-02, after a pause of 38ms; the rows of both cells are the same",
     );
     expect(stderr).toContain(`Next: cellctl move complete ${id}`);
     expect(stdout).toContain("soaking");
@@ -206,7 +206,7 @@ describe("start", () => {
     expect(stderr).toContain("• default/tenant/hooli is in cell-02 already");
     expect(stderr).toContain("0 of 2 moved · 0 under way · 2 waiting");
     expect(stderr).toContain("1 of 2 moved · 1 under way (globex copying 62%) · 0 waiting");
-    expect(stderr).toContain("✔ acme is served by cell-02");
+    expect(stderr).toContain("✔ acme: served by cell-02");
     expect(stderr).toContain("✘ globex: OP_FAILED");
     // What came of the others is not printed as if all had gone well.
     expect(stdout).toBe("");
@@ -290,7 +290,7 @@ describe("a move that runs", () => {
   });
 
   test.each([
-    ["switch", soaking, "is served by cell-02"],
+    ["switch", soaking, "acme: served by cell-02"],
     [
       "verify",
       sampleMove({ step: "ready", version: 7, verifications: [sampleVerification(true)] }),
@@ -335,7 +335,7 @@ describe("a move that runs", () => {
     };
     const { code, stderr } = await against(answers, `move reverse ${id}`);
     expect(code).toBe(0);
-    expect(stderr).toContain("acme is served by cell-01");
+    expect(stderr).toContain("acme: served by cell-01");
   });
 
   test("complete wants to be confirmed by name; others do not", async () => {

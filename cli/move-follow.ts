@@ -28,7 +28,7 @@ export const served: Goal = {
     if (move.step === "diverged") throw mismatch(move);
     if (move.state === "failed" || move.state === "cancelled") throw ended(move);
     const pause = move.pause === null ? "" : `, after a pause of ${duration(move.pause.total)}`;
-    return `${moveName(move)} is served by ${move.target}${pause}; the rows of both cells are the same`;
+    return `${moveName(move)}: served by ${move.target}${pause}; the rows of both cells are the same`;
   },
 };
 

@@ -107,11 +107,23 @@ function rateOf(raw: string | undefined): number | undefined {
   throw usage(`--rate "${raw}": must be bytes per second, such as 50MB/s`);
 }
 
+/** As they were given; `--wait` says when to switch. */
+const repeated = [
+  ["selector", "--selector"],
+  ["from", "--from"],
+  ["keyspace", "--keyspace"],
+  ["together", "--together"],
+  ["soak", "--soak"],
+  ["pauseBudget", "--pause-budget"],
+  ["tries", "--tries"],
+  ["rate", "--rate"],
+] as const;
+
 /** `acme globex --to cell-02`, to be written after another verb. */
 export function selectionWords(tenants: readonly string[], options: Options): string {
-  const said = ["selector", "from", "keyspace", "together"].flatMap((name) => {
+  const said = repeated.flatMap(([name, flagName]) => {
     const value = text(options, name);
-    return value === undefined ? [] : [`--${name}`, quoted(value)];
+    return value === undefined ? [] : [flagName, quoted(value)];
   });
   const keys = texts(options, "key").flatMap((key) => ["--key", quoted(key)]);
   return [...tenants.map(quoted), ...keys, ...said, "--to", quoted(text(options, "to") ?? "")].join(

@@ -56,7 +56,7 @@ export const register: Register = (noun, bind) => {
       const { move } = found;
       if (move !== undefined) {
         const way = `from ${move.source} to ${move.target} (${move.step})`;
-        await session.note(`It is being moved ${way}.  Watch: cellctl move watch ${move.id}`);
+        await session.note(`It is part of a move ${way}.  Watch: cellctl move watch ${move.id}`);
       }
       return 0;
     },

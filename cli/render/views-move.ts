@@ -92,7 +92,7 @@ const switchText = ({ options, tries }: Move): string =>
   `${options.switch}, ${duration(options.pauseBudgetMs)} at most, ${tries} of ${counted(options.switchTriesMax, "try").replace("trys", "tries")}`;
 
 const soakText = (move: Move, nowMs: number): string =>
-  move.soakUntil === null
+  move.soakUntil === null || move.step !== "soaking"
     ? duration(move.options.soakMs)
     : `until ${move.soakUntil} (${soakLeft(move, nowMs)} left)`;
 

@@ -94,13 +94,9 @@ async function reverseMove(
   const changed = keys.find((key) => !rows.some((row) => row.key === key && row.cell === source));
   if (changed !== undefined || rows.some(({ state }) => state !== "active")) {
     const what = changed ?? rows.find(({ state }) => state !== "active")?.key;
-    throw new CellError(
-      "STATE_CONFLICT",
-      `${what} is not served by ${source} now. Nothing was changed.`,
-      {
-        nextSteps: [`cellctl move show ${move.id}`],
-      },
-    );
+    throw new CellError("STATE_CONFLICT", `${what} is not served by ${source} now.`, {
+      nextSteps: [`cellctl move show ${move.id}`],
+    });
   }
   const options = moveOptionsSchema.parse({
     ...move.options,
@@ -132,7 +128,7 @@ async function requireHealthy(reader: Reader, id: string): Promise<void> {
   if (cell.health === "healthy" && cell.state !== "retired") return;
   throw new CellError(
     "STATE_CONFLICT",
-    `${id} is ${cell.state === "retired" ? "retired" : cell.health}: nothing can be moved back now. Nothing was changed.`,
+    `${id} is ${cell.state === "retired" ? "retired" : cell.health}: nothing can be moved back now.`,
     { details: { cell: id }, nextSteps: [`cellctl cell get ${id}`] },
   );
 }

@@ -88,7 +88,7 @@ function ownPlacements(found: readonly FoundTenant[]): PlacementRow[] {
   const { key, keyspace, cell } = placement;
   throw new CellError(
     "STATE_CONFLICT",
-    `${id} is served under ${key}, together with others: move all of them, or give it a placement of its own first. Nothing was changed.`,
+    `${id} is served under ${key}, together with others: move all of them, or give it a placement of its own first.`,
     {
       details: { tenant: id, container: key, cell },
       nextSteps: [

@@ -120,26 +120,22 @@ async function requireMovable(tx: Tx, rows: readonly PlacementRow[]): Promise<vo
   if (open !== undefined) {
     throw new CellError(
       "STATE_CONFLICT",
-      `${open.kind} of ${open.object} is running (${open.id}): ${open.headline}. Nothing was changed.`,
+      `${open.kind} of ${open.object} is running (${open.id}): ${open.headline}.`,
       { nextSteps: [`cellctl op watch ${open.id}`], details: { op: open.id } },
     );
   }
   const resting = rows.find(({ state }) => state !== "active");
   if (resting === undefined) return;
   const { key, kind, value, state } = resting;
-  throw new CellError(
-    "STATE_CONFLICT",
-    `${key} is ${state}; only what is active is moved. Nothing was changed.`,
-    {
-      details: { key, state },
-      nextSteps:
-        kind === "tenant" && state === "suspended"
-          ? [`cellctl tenant resume ${value}`]
-          : kind === "tenant"
-            ? [`cellctl tenant get ${value}`]
-            : ["cellctl op ls"],
-    },
-  );
+  throw new CellError("STATE_CONFLICT", `${key} is ${state}; only what is active is moved.`, {
+    details: { key, state },
+    nextSteps:
+      kind === "tenant" && state === "suspended"
+        ? [`cellctl tenant resume ${value}`]
+        : kind === "tenant"
+          ? [`cellctl tenant get ${value}`]
+          : ["cellctl op ls"],
+  });
 }
 
 async function readLoads(

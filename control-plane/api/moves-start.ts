@@ -121,7 +121,7 @@ function fitPlan(group: MoveGroup, looks: Looks, options: MoveOptions): MovePlan
   if (look === undefined) {
     throw new CellError(
       "STATE_CONFLICT",
-      "What is placed where changed while the cells were looked at. Nothing was changed.",
+      "What is placed where changed while the cells were looked at.",
       { nextSteps: ["repeat the command"] },
     );
   }
@@ -139,7 +139,7 @@ function unfit({ keys, target }: MovePlan, checks: readonly MoveCheck[]): CellEr
   const more = checks.length > shownMax ? `; and ${checks.length - shownMax} more` : "";
   return new CellError(
     "MOVE_UNFIT",
-    `${what} cannot be moved to ${target} as things stand: ${said.join("; ")}${more}. Nothing was changed.`,
+    `${what} cannot be moved to ${target} as things stand: ${said.join("; ")}${more}.`,
     {
       details: { keys, target, checks },
       nextSteps: [...new Set(checks.map(({ fix }) => fix).filter((fix) => fix !== ""))].slice(

@@ -45,7 +45,7 @@ const isCancelled = ({ asked }: MoveSituation, action: MoveAction): boolean =>
 
 export function refuseAction(at: MoveSituation, action: MoveAction): ActionRefusal | undefined {
   if (possible[action](at) && !isCancelled(at, action)) return undefined;
-  return { text: `${whyNot(at, action)} Nothing was changed.`, nextSteps: insteadOf(at) };
+  return { text: whyNot(at, action), nextSteps: insteadOf(at) };
 }
 
 function whyNot(at: MoveSituation, action: MoveAction): string {

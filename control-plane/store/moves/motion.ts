@@ -17,7 +17,7 @@ export async function requireAtRest(reader: Reader, keys: readonly string[]): Pr
   const { key, id, step, source, target } = first;
   throw new CellError(
     "KEY_IN_MOTION",
-    `${key} is part of the move ${id} from ${source} to ${target}, which is ${step}. Nothing was changed.`,
+    `${key} is part of the move ${id} from ${source} to ${target}, which is ${step}.`,
     {
       details: { key, move: id },
       nextSteps:
