@@ -8,6 +8,7 @@
 import pg from "pg";
 import { type Queryable, sqlStateOf } from "../cell/store/queryable.ts";
 import { CellError } from "../contract/errors.ts";
+import { moveErrorOf } from "./connection.ts";
 import type { StoreLogin } from "./ports.ts";
 
 export type StoreSession = Queryable & {
@@ -98,3 +99,7 @@ const unreachable = (login: StoreLogin, cause: unknown): CellError =>
       ],
     },
   );
+
+/** What PostgreSQL itself has refused, with a code of ours; anything else as it is. */
+export const refusalOf = (login: StoreLogin, error: unknown): unknown =>
+  error instanceof pg.DatabaseError ? moveErrorOf(login, error) : error;

@@ -15,7 +15,7 @@ import type { OpId } from "../../contract/ids.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import type { Random } from "../../runtime/random.ts";
 import type { MoveTask, StoreLogin } from "../ports.ts";
-import { openStoreSession, type StoreSession } from "../store-session.ts";
+import { openStoreSession, refusalOf, type StoreSession } from "../store-session.ts";
 
 export type BarrierOptions = {
   readonly task: MoveTask;
@@ -73,7 +73,7 @@ export async function openPointInStream(options: BarrierOptions): Promise<PointI
     throw locksMissed > markersMissed ? await writersNeverRest(line) : tooFarBehind(line);
   } catch (error) {
     await Promise.all([writer.close(), reader?.close()]);
-    throw error;
+    throw refusalOf(options.writer, error);
   }
 }
 

@@ -6,7 +6,9 @@ import { createHash } from "node:crypto";
 import type { Queryable } from "../../cell/store/queryable.ts";
 import type { MoveVerification } from "../../contract/move-api.ts";
 import { compareBytes } from "../../contract/placement-key.ts";
+import { must } from "../../runtime/assert.ts";
 import type { MoveTask } from "../ports.ts";
+import { refusalOf } from "../store-session.ts";
 import { countOrphans, type Orphans, settleText, sumTable } from "./sums.ts";
 import { type ComparedTable, readComparedTables } from "./tables.ts";
 
@@ -30,14 +32,15 @@ export async function compareSnapshots(
   { store, source, target }: SnapshotPair,
   statementMsMax: number,
 ): Promise<{ readonly equal: boolean; readonly lines: readonly Line[] }> {
-  const [here, there] = await both(source, target, async (client) => {
+  const both = asTwo(task, store, source, target);
+  const [here, there] = await both(async (client) => {
     await settleText(client, statementMsMax);
     return new Map((await readComparedTables(client, task)).map((table) => [nameOf(table), table]));
   });
   const lines: Line[] = [];
   let equal = true;
   for (const name of [...new Set([...here.keys(), ...there.keys()])].toSorted(compareBytes)) {
-    const [left, right] = await both(source, target, (client) =>
+    const [left, right] = await both((client) =>
       look(client, task, (client === source ? here : there).get(name)),
     );
     lines.push({
@@ -63,15 +66,17 @@ export async function compareSnapshots(
 const nameOf = ({ schema, table }: ComparedTable): string => `${schema}.${table}`;
 
 /** At once, on two connections; when one fails the other is done before anybody goes on. */
-async function both<T>(
-  source: Queryable,
-  target: Queryable,
-  work: (client: Queryable) => Promise<T>,
-): Promise<[T, T]> {
-  const [left, right] = await Promise.allSettled([work(source), work(target)]);
-  if (left.status === "rejected") throw left.reason;
-  if (right.status === "rejected") throw right.reason;
-  return [left.value, right.value];
+function asTwo(task: MoveTask, store: string, source: Queryable, target: Queryable) {
+  const logins = must(
+    task.stores.find(({ name }) => name === store),
+    "a store of the task",
+  );
+  return async <T>(work: (client: Queryable) => Promise<T>): Promise<[T, T]> => {
+    const [left, right] = await Promise.allSettled([work(source), work(target)]);
+    if (left.status === "rejected") throw refusalOf(logins.source, left.reason);
+    if (right.status === "rejected") throw refusalOf(logins.target, right.reason);
+    return [left.value, right.value];
+  };
 }
 
 async function look(

@@ -314,6 +314,21 @@ describe("a difference", () => {
     ]);
   });
 
+  it("is not what a refusal of PostgreSQL is: that has a code, and names the cell", async () => {
+    const { admin } = cells.b;
+    await admin.query(
+      "alter table notes owner to postgres; revoke all on notes from cellfleet_owner",
+    );
+    const comparison = verify.compareBefore(only("acme"), signal);
+    await expect(comparison).rejects.toMatchObject({
+      code: "DATABASE_UNFIT",
+      message: expect.stringContaining("cell-b refused (42501)"),
+    });
+    await admin.query(
+      "alter table notes owner to shop_owner; grant select, delete on notes to cellfleet_owner",
+    );
+  });
+
   it("shows a column of another type, and a table that is not there, without failing", async () => {
     await cells.b.admin.query("alter table notes alter column body type varchar(99)");
     const line = await different("typed", "public.notes");

@@ -4,7 +4,7 @@ import { type Clock, isoTime } from "../../runtime/clock.ts";
 import type { Random } from "../../runtime/random.ts";
 import type { FrozenSnapshots } from "../frozen-snapshots.ts";
 import type { MoveTask, VerifyPort } from "../ports.ts";
-import { openStoreSession } from "../store-session.ts";
+import { openStoreSession, refusalOf } from "../store-session.ts";
 import { openPointInStream } from "./barrier.ts";
 import { compareSnapshots, type SnapshotPair } from "./compare.ts";
 import { readSchemaText } from "./schema-text.ts";
@@ -92,6 +92,8 @@ export function createVerify(options: {
       try {
         await session.query(`set statement_timeout = ${schemaMsMax}`);
         return await readSchemaText(session);
+      } catch (error) {
+        throw refusalOf(login, error);
       } finally {
         await session.close();
       }
