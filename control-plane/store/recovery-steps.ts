@@ -16,6 +16,7 @@ import {
 import { type Actor, recordAudit } from "./audit.ts";
 import type { Database, Reader, Tx } from "./database.ts";
 import { recordEvents } from "./events.ts";
+import { endMovesOfBefore } from "./moves/after-restore.ts";
 import { channels } from "./notify.ts";
 import { insertOp } from "./ops.ts";
 import { recoveryActor } from "./recovery-evidence.ts";
@@ -194,6 +195,7 @@ export async function finishRecovery(
     const { row, to } = step;
     const counts = await writePlacements(tx, row, opId);
     await recoverStages(tx, nowMs);
+    const ended = await endMovesOfBefore(tx);
     const { revision, kept, owned, unavailable, gone } = counts;
     const text = `Recovered: ${kept} keys as they were, ${owned} at a new epoch, ${unavailable} unavailable, ${gone} gone; revision ${revision} is above all that was seen.`;
     await recordAudit(
@@ -252,7 +254,11 @@ export async function finishRecovery(
               text: `${unavailable} keys belong to cells that did not report. A cell that was created after the backup is not known here: register it again (cellctl cell create) and give its agent the new token.`,
             },
           ];
-    await recordEvents(tx, [{ kind: "fleet.recovered", object: row.id, text }, ...strangers]);
+    await recordEvents(tx, [
+      { kind: "fleet.recovered", object: row.id, text },
+      ...strangers,
+      ...ended,
+    ]);
   });
 }
 

@@ -15,11 +15,11 @@ import type {
 import type { MoveView, MoveWish } from "../../core/move/move-view.ts";
 import type { Failure } from "../../core/ops/machine.ts";
 import { Abandoned } from "../abandoned.ts";
-import { type Database, databaseNowMs, type Tx } from "../database.ts";
+import type { Database, Tx } from "../database.ts";
 import { type NewEvent, recordEvents } from "../events.ts";
 import { holdsTerm } from "../leader.ts";
 import { changeOp } from "../ops.ts";
-import { fleet, op } from "../schema.ts";
+import { fleet, leader, op } from "../schema.ts";
 import { move } from "../schema-moves.ts";
 
 /** `raced`: somebody else acted, or the fleet is recovering; look again. `deposed`: another leads. */
@@ -75,14 +75,18 @@ async function write(tx: Tx, term: number, seen: MoveView, change: StepChange): 
   if (change.lockTimeoutMs !== undefined) {
     await tx.execute(sql.raw(`set local lock_timeout = ${Math.ceil(change.lockTimeoutMs)}`));
   }
-  if (!(await holdsTerm(tx, term))) throw new Abandoned("deposed");
-  const attempt = seen.attempt + (change.raiseAttempt === true ? 1 : 0);
-  const [head] = await tx.select({ mode: fleet.mode }).from(fleet);
+  // In one question: requests wait while a switch enters its steps.
+  const { rows } = await tx.execute<{ term: number; mode: string; now_ms: number }>(sql`
+    select l.term::float8 as term, f.mode, extract(epoch from clock_timestamp())::float8 * 1000 as now_ms
+      from ${leader} l cross join ${fleet} f for share of l`);
+  const [head] = rows;
+  if (head?.term !== term) throw new Abandoned("deposed");
   // What it was decided on may not be true: recovery ends all open moves.
-  if (head?.mode !== "normal") throw new Abandoned("raced");
+  if (head.mode !== "normal") throw new Abandoned("raced");
+  const nowMs = Math.floor(head.now_ms);
+  const attempt = seen.attempt + (change.raiseAttempt === true ? 1 : 0);
   const made = (await change.within?.(tx, attempt)) ?? {};
   await patchMove(tx, seen.id, { ...change.patch, ...made });
-  const nowMs = await databaseNowMs(tx);
   const { failure } = change;
   const applied = await changeOp(
     tx,

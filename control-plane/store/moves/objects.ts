@@ -2,11 +2,11 @@
  * What a move may have made in cells' databases: recorded in the transaction that comes before it is
  * made, forgotten when it is certainly gone. What is left of a move that is over is swept later.
  */
-import { and, eq, inArray, notInArray, sql } from "drizzle-orm";
+import { and, eq, gt, inArray, notInArray, sql } from "drizzle-orm";
 import type { OpId } from "../../../contract/ids.ts";
 import type { Reader, Tx } from "../database.ts";
 import { op } from "../schema.ts";
-import { moveObject } from "../schema-moves.ts";
+import { moveKey, moveObject } from "../schema-moves.ts";
 
 export type MadeObject = Omit<typeof moveObject.$inferInsert, "op" | "createdAt">;
 
@@ -45,12 +45,12 @@ export async function movesWithRemains(reader: Reader): Promise<string[]> {
   return rows.map(({ id }) => id);
 }
 
-/** Which of these operations are moves that are not over: their objects are not to be touched. */
-export async function openAmong(reader: Reader, ids: readonly string[]): Promise<Set<string>> {
-  if (ids.length === 0) return new Set();
-  const rows = await reader
-    .select({ id: op.id })
-    .from(op)
-    .where(and(inArray(op.id, [...ids]), inArray(op.state, ["pending", "running"])));
-  return new Set(rows.map(({ id }) => id));
+/** Has no move been begun since that has one of these keys? */
+export async function isLatestOf(
+  reader: Reader,
+  id: string,
+  keys: readonly string[],
+): Promise<boolean> {
+  const later = and(inArray(moveKey.key, [...keys]), gt(moveKey.op, id));
+  return (await reader.$count(moveKey, later)) === 0;
 }

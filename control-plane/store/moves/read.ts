@@ -53,13 +53,16 @@ export async function findMove(reader: Reader, id: string): Promise<MoveRow | un
 const waitingMax = 200;
 
 /** Moves that are not over, oldest first. */
-export async function movesAtWork(reader: Reader): Promise<MoveRow[]> {
+export async function movesAtWork(
+  reader: Reader,
+  waiting: number = waitingMax,
+): Promise<MoveRow[]> {
   const isOpen = and(eq(op.kind, moveKind), inArray(op.state, ["pending", "running"]));
   const select = () => reader.select({ op, move }).from(op).innerJoin(move, eq(op.id, move.op));
-  const waiting = await select()
+  const oldest = await select()
     .where(and(isOpen, eq(op.step, "planned")))
     .orderBy(op.id)
-    .limit(waitingMax);
+    .limit(waiting);
   const underWay = await select()
     .where(and(isOpen, ne(op.step, "planned")))
     .orderBy(op.id);
@@ -67,7 +70,7 @@ export async function movesAtWork(reader: Reader): Promise<MoveRow[]> {
     .where(and(isOpen, eq(op.step, "planned"), eq(move.wish, "cancel")))
     .orderBy(op.id)
     .limit(waitingMax);
-  const rows = new Map([...waiting, ...cancelled, ...underWay].map((row) => [row.op.id, row]));
+  const rows = new Map([...oldest, ...cancelled, ...underWay].map((row) => [row.op.id, row]));
   return withKeys(
     reader,
     [...rows.values()].sort((x, y) => (x.op.id < y.op.id ? -1 : 1)),

@@ -1,6 +1,7 @@
 /**
- * Do live routers serve a revision? Asked in the middle of a pause: woken by each acknowledgement, and
- * looked at every few milliseconds beside that. Waiting is bounded; safety never depends on it.
+ * Do live routers serve a revision? Asked in the middle of a pause: an acknowledgement that comes to this
+ * process counts before it is written down, one that came to another is looked for now and then. Waiting is
+ * bounded; safety never depends on it.
  */
 import type { Clock } from "../../../runtime/clock.ts";
 import { liveRouters } from "../../core/fleet.ts";
@@ -10,6 +11,8 @@ import { channels } from "../../store/notify.ts";
 import type { WakeHub } from "../../store/wake-hub.ts";
 
 export type RouterWatch = {
+  /** A router has said here that it serves this revision. */
+  readonly heard: (router: string, revision: number) => void;
   /** Names of live routers that are behind after this time; empty: all serve it. */
   readonly behind: (
     revision: number,
@@ -18,7 +21,9 @@ export type RouterWatch = {
   ) => Promise<readonly string[]>;
 };
 
-const lookEveryMs = 10;
+const lookEveryMs = 25;
+/** What was heard of more of them is looked up. */
+const heardMax = 1000;
 
 export function watchRouters(options: {
   readonly database: Database;
@@ -28,6 +33,9 @@ export function watchRouters(options: {
   readonly listeningSinceMs: () => number;
 }): RouterWatch {
   const { database, hub, clock } = options;
+
+  const heard = new Map<string, number>();
+  const waiting = new Set<() => void>();
 
   async function look(revision: number): Promise<readonly string[]> {
     const [routers, nowMs] = await Promise.all([
@@ -40,14 +48,41 @@ export function watchRouters(options: {
       .map(({ id }) => id);
   }
 
+  const notHeard = (names: readonly string[], revision: number): readonly string[] =>
+    names.filter((name) => (heard.get(name) ?? 0) < revision);
+
+  /** Until all of them have said so here, or it is time to look. */
+  async function listen(
+    names: readonly string[],
+    revision: number,
+    ms: number,
+    signal: AbortSignal,
+  ): Promise<readonly string[]> {
+    const nap = new AbortController();
+    const wake = () => {
+      if (notHeard(names, revision).length === 0) nap.abort();
+    };
+    waiting.add(wake);
+    wake();
+    await hub.wait(channels.op, "", ms, AbortSignal.any([signal, nap.signal]));
+    waiting.delete(wake);
+    return notHeard(names, revision);
+  }
+
   return {
+    heard: (router, revision) => {
+      if (heard.size >= heardMax) heard.clear();
+      heard.set(router, revision);
+      for (const wake of [...waiting]) wake();
+    },
     behind: async (revision, withinMs, signal) => {
       const untilMs = clock.monotonicMs() + withinMs;
       for (;;) {
-        const names = await look(revision);
+        const names = notHeard(await look(revision), revision);
         const leftMs = untilMs - clock.monotonicMs();
         if (names.length === 0 || leftMs <= 0 || signal.aborted) return names;
-        await hub.wait(channels.op, "", Math.min(leftMs, lookEveryMs), signal);
+        const left = await listen(names, revision, Math.min(leftMs, lookEveryMs), signal);
+        if (left.length === 0) return left;
       }
     },
   };

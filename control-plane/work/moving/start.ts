@@ -39,6 +39,8 @@ export type MovingOptions = {
 };
 
 export type Moving = {
+  /** A router has acknowledged a revision, to this process. */
+  readonly acknowledged: (router: string, revision: number) => void;
   readonly look: LookAtMove;
   readonly underWay: () => number;
   readonly wake: () => void;
@@ -69,6 +71,7 @@ export function startMoving(options: MovingOptions): Moving {
     },
   });
   return {
+    acknowledged: world.routers.heard,
     look: lookWith(mover, options),
     underWay: executor.underWay,
     wake: executor.wake,

@@ -3,12 +3,16 @@
  * them. Looked at now and then, and at the beginning of each term.
  */
 
+import { CellError } from "../../../contract/errors.ts";
 import { opIdSchema } from "../../../contract/ids.ts";
+import type { MoveTask } from "../../../moving/ports.ts";
 import type { Clock } from "../../../runtime/clock.ts";
 import { errorFields } from "../../../runtime/log.ts";
+import type { MoveView } from "../../core/move/move-view.ts";
 import { raiseAttempt } from "../../store/moves/enter.ts";
-import { forgetObjects, movesWithRemains } from "../../store/moves/objects.ts";
+import { forgetObjects, isLatestOf, movesWithRemains } from "../../store/moves/objects.ts";
 import { findMove, requireView } from "../../store/moves/read.ts";
+import { findPlacement } from "../../store/placements.ts";
 import { undoAll } from "./steps/way-back.ts";
 import type { MovingWorld } from "./world.ts";
 
@@ -57,7 +61,8 @@ async function sweep(world: MovingWorld, term: number, signal: AbortSignal): Pro
       if (row === "deposed") return;
       const view = requireView(await findMove(database.read, id), id);
       const task = await world.taskOf(view);
-      await undoAll({ world, task, signal });
+      if (await isMoved(world, view)) await cleanAll(world, task, signal);
+      else await undoAllOf(world, view, task, signal);
       await world.mover.forget(opIdSchema.parse(id));
       await forgetObjects(database.read, id);
       world.log.event("move.swept", { move: id, text: "nothing of it is left" });
@@ -66,5 +71,50 @@ async function sweep(world: MovingWorld, term: number, signal: AbortSignal): Pro
       const fields = { move: id, step: "sweep", error: "", ...errorFields(error) };
       world.log.event("move.failing", fields, "warn");
     }
+  }
+}
+
+/** A restore may have ended it after its keys had changed hands: then what is left is the source's. */
+async function isMoved({ database }: MovingWorld, view: MoveView): Promise<boolean> {
+  const rows = await Promise.all(view.keys.map(({ key }) => findPlacement(database.read, key)));
+  return rows.every(
+    (row, index) => row?.cell === view.target && row.epoch > (view.keys[index]?.epoch ?? 0),
+  );
+}
+
+/**
+ * A restore has told the target that it lost the keys, in words of its own: then the copied rows are no
+ * longer known to be the move's. They are, as long as no later move has anything to do with the keys.
+ */
+async function undoAllOf(
+  world: MovingWorld,
+  view: MoveView,
+  task: MoveTask,
+  signal: AbortSignal,
+): Promise<void> {
+  await undoAll({ world, task, signal });
+  const keys = view.keys.map(({ key }) => key);
+  if (task.reverses !== null || !(await isLatestOf(world.database.read, view.id, keys))) return;
+  await cleanAll(world, turnedRound(task), signal);
+}
+
+/** Cleaning is of the source: seen from the other side, of the target. */
+const turnedRound = (task: MoveTask): MoveTask => ({
+  ...task,
+  ...{ source: task.target, target: task.source },
+  stores: task.stores.map(({ name, source, target }) => ({ name, source: target, target: source })),
+});
+
+async function cleanAll(
+  { mover }: MovingWorld,
+  task: MoveTask,
+  signal: AbortSignal,
+): Promise<void> {
+  try {
+    await mover.openGates(task);
+    await mover.clean(task, signal);
+  } catch (error) {
+    // The source's database says that the rows are in use: then they are not ours to remove.
+    if (!(error instanceof CellError && error.code === "STATE_CONFLICT")) throw error;
   }
 }

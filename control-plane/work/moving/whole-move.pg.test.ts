@@ -1,5 +1,7 @@
 /** Moves from end to end over two real cells' databases: there, there and back, several at once. */
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
+import { must } from "../../../runtime/assert.ts";
+import { listMoves } from "../../store/moves/read.ts";
 import { type Executor, type MovingFixture, startMovingFixture } from "./moving.fixture.ts";
 
 let fixture: MovingFixture;
@@ -101,3 +103,64 @@ test("somebody asks to compare once more, and to switch", async () => {
   await fixture.ask(id, { wish: "switch" });
   expect(await fixture.untilOver(id)).toMatchObject({ step: "done" });
 });
+
+test("a way back that is cancelled leaves the first move as it was: it can be taken back again", async () => {
+  const { cells } = fixture;
+  const tenant = await fixture.createTenant();
+  const there = await fixture.begin([tenant], { soakMs: 3_600_000 });
+  await fixture.until(there, ({ step }) => step === "soaking");
+  const back = await fixture.begin([tenant], { switch: "manual" }, there);
+  await fixture.until(back, ({ step }) => step === "ready");
+  await fixture.ask(back, { wish: "cancel" });
+  expect(await fixture.untilOver(back)).toMatchObject({ step: "cancelled" });
+  expect(await fixture.placed(tenant)).toBe("cell-b 2 active");
+  await cells.write(cells.b.app, tenant, 79);
+  const written = await cells.rowsOf(cells.b, tenant);
+  const again = await fixture.begin([tenant], {}, there);
+  expect(await fixture.untilOver(again)).toMatchObject({ step: "done" });
+  expect(await cells.rowsOf(cells.a, tenant)).toEqual(written);
+  expect(await fixture.placed(tenant)).toBe("cell-a 3 active");
+  expect(await fixture.leftovers()).toEqual([]);
+});
+
+test("rows that differ after the switch: the tenant goes back to the source, and nothing is removed", async () => {
+  const { cells } = fixture;
+  const tenant = await fixture.createTenant();
+  const before = await cells.rowsOf(cells.a, tenant);
+  await executor.close();
+  executor = await fixture.lead({
+    onBoundary: async ({ op, step, when }) => {
+      // Behind the move's back, between comparison and fence.
+      if (step !== "holding" || when !== "before" || op !== damaged) return;
+      await cells.b.admin.query(losingRows(tenant));
+    },
+  });
+  const damaged = await fixture.begin([tenant], { switch: "manual", pauseBudgetMs: 5000 });
+  await fixture.ask(damaged, { wish: "switch" });
+  const over = await fixture.untilOver(damaged);
+  expect(over.verifications.at(-1)).toMatchObject({ phase: "after-switch", equal: false });
+  expect(over.headline).toContain("taken back by");
+  const back = must(
+    (await listMoves(fixture.database.read, { before: undefined, limit: 1 }))[0],
+    "way back",
+  );
+  expect(back.move.reverses).toBe(damaged);
+  await fixture.until(back.op.id, ({ step }) => step === "diverged");
+  expect(await fixture.placed(tenant)).toBe("cell-a 3 active");
+  expect(await cells.rowsOf(cells.a, tenant)).toEqual(before);
+  // What differs stays to be looked at, until somebody has.
+  expect(await cells.countOf(cells.b, tenant)).toBeGreaterThan(0);
+  await fixture.ask(back.op.id, { wish: "complete" });
+  expect(await fixture.untilOver(back.op.id)).toMatchObject({ step: "done" });
+  expect(await fixture.leftovers()).toEqual([]);
+});
+
+/** As if the stream had lost them: with an origin, so that the way back does not carry it. */
+const losingRows = (tenant: string): string => `
+  select pg_replication_origin_create('test');
+  select pg_replication_origin_session_setup('test');
+  set session_replication_role = replica;
+  delete from notes where tenant_id = '${tenant}';
+  reset session_replication_role;
+  select pg_replication_origin_session_reset();
+  select pg_replication_origin_drop('test');`;
