@@ -3,11 +3,13 @@
  * the move must end by itself, done or taken back, with nothing left over and the tenant served.
  */
 import type pg from "pg";
-import { z } from "zod";
 import { until } from "../fleet.ts";
 import type { CrashCase, Victim } from "./crash-cases.ts";
 import { leftoversIn, rowsOf } from "./leftovers.ts";
+import type { MoveClient } from "./move-client.ts";
 import type { StoppingFleet } from "./stopping-fleet.ts";
+
+export type CrashWorld = StoppingFleet & { readonly moves: MoveClient };
 
 export type CrashOutcome = {
   readonly case: string;
@@ -21,17 +23,8 @@ export const nameOf = ({ step, when, victim }: CrashCase): string => `${when} ${
 
 const cellsOf = ["cell-01", "cell-02"] as const;
 const endsWithinMs = 180_000;
-const tenantSchema = z.object({ placement: z.object({ cell: z.string(), state: z.string() }) });
-const moveSchema = z.object({
-  id: z.string(),
-  step: z.string(),
-  state: z.string(),
-  headline: z.string(),
-});
-const movesSchema = z.object({ items: z.array(moveSchema) });
-
 export async function runCrash(
-  fleet: StoppingFleet,
+  fleet: CrashWorld,
   crash: CrashCase,
   tenant: string,
 ): Promise<CrashOutcome> {
@@ -56,43 +49,30 @@ export async function runCrash(
   }
 }
 
-async function cellOf(fleet: StoppingFleet, tenant: string): Promise<string> {
-  return tenantSchema.parse(await fleet.cliJson("tenant", "get", tenant)).placement.cell;
+async function cellOf(fleet: CrashWorld, tenant: string): Promise<string> {
+  return (await fleet.moves.resolve(tenant)).cell;
 }
 
 async function startMove(
-  fleet: StoppingFleet,
+  fleet: CrashWorld,
   { way }: CrashCase,
   tenant: string,
   target: string,
 ): Promise<string> {
   const mode = way === "whole" || way === "blocked" ? "auto" : "manual";
-  const asked = [
-    "move",
-    "start",
-    tenant,
-    "--to",
-    target,
-    "--switch",
-    mode,
-    "--soak",
-    "0s",
-    "--pause-budget",
-    "2s",
-  ];
-  const { items } = movesSchema.parse(await fleet.cliJson(...asked, "--reason", "a crash test"));
-  return items[0]?.id ?? "";
+  const options = { switch: mode, soakMs: 0, pauseBudgetMs: 2000 } as const;
+  return (await fleet.moves.start([tenant], target, options)).id;
 }
 
 /** What leads to the step where it does not come by itself. */
 async function onTheWay(
-  fleet: StoppingFleet,
+  fleet: CrashWorld,
   { way }: CrashCase,
   move: string,
   { tenant, target }: { readonly tenant: string; readonly target: string },
 ): Promise<void> {
   if (way === "whole" || way === "blocked") return;
-  await until("ready", async () => (await show(fleet, move)).step === "ready", endsWithinMs);
+  await fleet.moves.reaches(move, "ready");
   if (way === "differs") {
     await fleet.inCell(target, async (client) => {
       await client.query("set session_replication_role = replica");
@@ -102,14 +82,11 @@ async function onTheWay(
       );
     });
   }
-  await fleet.cliJson("move", way === "cancelled" ? "cancel" : "switch", move, "--yes");
+  await fleet.moves.act(move, way === "cancelled" ? "cancel" : "switch");
 }
 
-const show = async (fleet: StoppingFleet, move: string) =>
-  moveSchema.parse(await fleet.cliJson("move", "show", move));
-
 /** A transaction of the tenant that does not end: the fence waits for it. */
-async function block(fleet: StoppingFleet, cell: string, tenant: string) {
+async function block(fleet: CrashWorld, cell: string, tenant: string) {
   let end: () => void = () => {};
   const told = new Promise<void>((resolve) => {
     end = resolve;
@@ -136,7 +113,7 @@ async function block(fleet: StoppingFleet, cell: string, tenant: string) {
 
 type Sides = { readonly source: string; readonly target: string };
 
-async function strike(fleet: StoppingFleet, victim: Victim, sides: Sides): Promise<void> {
+async function strike(fleet: CrashWorld, victim: Victim, sides: Sides): Promise<void> {
   switch (victim) {
     case "control-plane":
       return fleet.control.kill();
@@ -154,7 +131,7 @@ async function strike(fleet: StoppingFleet, victim: Victim, sides: Sides): Promi
 }
 
 /** Cells stay dead until somebody starts them; the supervisor starts the router again. */
-async function revive(fleet: StoppingFleet, victim: Victim, sides: Sides): Promise<void> {
+async function revive(fleet: CrashWorld, victim: Victim, sides: Sides): Promise<void> {
   if (victim === "control-plane") return fleet.control.start();
   if (victim === "router") return;
   const cell = victim.startsWith("source") ? sides.source : sides.target;
@@ -164,13 +141,13 @@ async function revive(fleet: StoppingFleet, victim: Victim, sides: Sides): Promi
   );
 }
 
-async function endOf(fleet: StoppingFleet, move: string): Promise<string> {
+async function endOf(fleet: CrashWorld, move: string): Promise<string> {
   let last = "";
   await until(
     `the end of ${move}`,
     async () => {
       // A control plane that is being taken over does not answer.
-      const now = await show(fleet, move).catch(() => undefined);
+      const now = await fleet.moves.get(move).catch(() => undefined);
       last = now === undefined ? last : `${now.step}: ${now.headline}`;
       return now !== undefined && !["pending", "running"].includes(now.state);
     },
@@ -181,7 +158,7 @@ async function endOf(fleet: StoppingFleet, move: string): Promise<string> {
   return last;
 }
 
-async function faultsAfter(fleet: StoppingFleet, tenant: string): Promise<readonly string[]> {
+async function faultsAfter(fleet: CrashWorld, tenant: string): Promise<readonly string[]> {
   // A move that another one takes back, and what is swept, end a little later than the move itself.
   let faults: readonly string[] = [];
   await until(
@@ -195,7 +172,7 @@ async function faultsAfter(fleet: StoppingFleet, tenant: string): Promise<readon
   return faults;
 }
 
-async function faultsNow(fleet: StoppingFleet, tenant: string): Promise<readonly string[]> {
+async function faultsNow(fleet: CrashWorld, tenant: string): Promise<readonly string[]> {
   const faults: string[] = [];
   const owner = await cellOf(fleet, tenant).catch(() => "nobody");
   for (const cell of cellsOf) {

@@ -14,6 +14,7 @@ import { startWorkload } from "../../history/workload.ts";
 import { systemClock } from "../../runtime/clock.ts";
 import { crashCases, sampleOf } from "./crash-cases.ts";
 import { type CrashOutcome, nameOf, runCrash } from "./crash-run.ts";
+import { openMoveClient } from "./move-client.ts";
 import { startStoppingFleet } from "./stopping-fleet.ts";
 
 const { values } = parseArgs({
@@ -29,7 +30,9 @@ const chosen = (values.all ? crashCases : sampleOf(crashCases, Number(values.rou
 const tenants = ["traveller", "bystander-1", "bystander-2"] as const;
 const [traveller] = tenants;
 
-const fleet = await startStoppingFleet(2);
+const stopping = await startStoppingFleet(2);
+const moves = await openMoveClient(stopping);
+const fleet = { ...stopping, moves };
 const entries: Entry[] = [];
 const outcomes: CrashOutcome[] = [];
 let say = "";
@@ -78,6 +81,7 @@ try {
   process.stderr.write(`${fleet.control.log().split("\n").slice(-40).join("\n")}\n`);
   throw error;
 } finally {
+  await moves.close();
   await fleet.stop();
 }
 process.stdout.write(say);
