@@ -172,7 +172,8 @@ $$;
 -- they wrote. 55P03: a writer was not done; 55000: a greater attempt stands, or a key is not active here (a
 -- suspended tenant's would come out of the fence active). Nothing was changed then.
 -- Again under the same attempt it changes nothing: the first marker stands. It says nothing of keys that
--- it did not find fenced, so then there must be none.
+-- it did not find fenced, so then there must be none. Of no keys at all it changes nothing; a session that
+-- has done that once is quick.
 create or replace function cellfleet.fence_for_move(
     p_changes jsonb, p_lock_timeout_ms integer, p_name text, p_op text, p_attempt integer, p_nonce text)
   returns void
@@ -207,6 +208,9 @@ begin
     raise exception '% is % here', v_other.key, v_other.state using errcode = '55000';
   end if;
   v_fenced := cellfleet.apply_for_move(p_changes, p_lock_timeout_ms);
+  if jsonb_array_length(p_changes) = 0 then
+    return;
+  end if;
   delete from cellfleet.move_marker m where m.at < clock_timestamp() - interval '7 days';
   insert into cellfleet.move_marker (op, name, attempt, nonce) values (p_op, p_name, p_attempt, p_nonce)
   on conflict do nothing;

@@ -24,6 +24,12 @@ type Idle = { readonly session: StoreSession; readonly expiry: Timer };
 
 const idleMs = 60_000;
 const purpose = "switch";
+/** The first call of a function reads it and plans what it does: for the fence, longer than the fence itself. */
+const rehearsal = `select cellfleet.fence_for_move('[]', 50, '', '', 0, '');
+  select cellfleet.unfence_for_move('[]', 50);
+  select from cellfleet.apply_ownership('[]', null, 50);
+  select from cellfleet.gates_open('', 0);
+  select 1 from cellfleet.move_marker where op = '' and name = ''`;
 
 export function createConnections(clock: Clock): Connections {
   const idle = new Map<string, Idle[]>();
@@ -44,15 +50,19 @@ export function createConnections(clock: Clock): Connections {
     idle.set(url, [...(idle.get(url) ?? []), { session, expiry }]);
   }
 
-  /** The one that was used last. */
-  function takeIdle({ url }: StoreLogin): StoreSession | undefined {
+  /** Used before, a session has what it runs planned; so the other end is for work that spends it. */
+  function takeIdle(
+    { url }: StoreLogin,
+    end: "last used" | "first used",
+  ): StoreSession | undefined {
     const all = idle.get(url) ?? [];
-    const last = all.at(-1);
-    if (last === undefined) return undefined;
-    if (all.length > 1) idle.set(url, all.slice(0, -1));
+    const taken = all.at(end === "last used" ? -1 : 0);
+    if (taken === undefined) return undefined;
+    const rest = all.filter((one) => one !== taken);
+    if (rest.length > 0) idle.set(url, rest);
     else idle.delete(url);
-    last.expiry.cancel();
-    return last.session;
+    taken.expiry.cancel();
+    return taken.session;
   }
 
   const giveBack = (session: StoreSession): Promise<void> | void =>
@@ -63,8 +73,9 @@ export function createConnections(clock: Clock): Connections {
     login: StoreLogin,
     work: (session: StoreSession) => Promise<T>,
     onFailed: (session: StoreSession) => Promise<void> | void,
+    end: "last used" | "first used" = "last used",
   ): Promise<{ readonly result: T; readonly session: StoreSession }> {
-    const kept = takeIdle(login);
+    const kept = takeIdle(login, end);
     const session = kept ?? (await openStoreSession(login, purpose));
     try {
       return { result: await work(session), session };
@@ -72,24 +83,33 @@ export function createConnections(clock: Clock): Connections {
       if (!isLost(error)) await onFailed(session);
       else await session.close();
       if (kept === undefined || !isLost(error)) throw error;
-      return await run(login, work, onFailed);
+      return await run(login, work, onFailed, end);
     }
+  }
+
+  async function openWarm(login: StoreLogin): Promise<void> {
+    const session = await openStoreSession(login, purpose);
+    try {
+      await session.query(rehearsal);
+    } catch (error) {
+      await session.close();
+      throw error;
+    }
+    await giveBack(session);
   }
 
   return {
     warm: async (login, count) => {
-      const missing = count - (idle.get(login.url)?.length ?? 0);
-      const opened = await Promise.allSettled(
-        Array.from({ length: missing }, () => openStoreSession(login, purpose)),
-      );
-      for (const one of opened) if (one.status === "fulfilled") put(one.value);
+      const missing = Math.max(0, count - (idle.get(login.url)?.length ?? 0));
+      await Promise.allSettled(Array.from({ length: missing }, () => openWarm(login)));
     },
     use: async (login, work) => {
       const { result, session } = await run(login, work, giveBack);
       await giveBack(session);
       return result;
     },
-    spend: async (login, work) => (await run(login, work, (session) => session.close())).result,
+    spend: async (login, work) =>
+      (await run(login, work, (session) => session.close(), "first used")).result,
     close: async () => {
       closed = true;
       const all = [...idle.values()].flat();

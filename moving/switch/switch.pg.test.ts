@@ -96,6 +96,14 @@ describe("a whole switch, two stores, by the mover", () => {
     };
     await insert(cells.a);
     await switching.warm(task);
+    const touched = await cells.a.admin.query(
+      "select from cellfleet.move_marker where op = '' union all select from cellfleet.gate_order where op = ''",
+    );
+    expect([touched.rowCount, ...(await sources())]).toEqual([
+      0,
+      expect.stringMatching(/^active 1/),
+      expect.stringMatching(/^active 1/),
+    ]);
     await twice(() => switching.closeGates(task, patience()));
     await twice(() => switching.fence(task, lockMs));
     expect(await sources()).toEqual(["fenced 1 1", "fenced 1 1"]);
