@@ -14,6 +14,7 @@ import {
   ticketKeyOf,
   vouchedHeaders,
 } from "./passage.ts";
+import type { Placement } from "./placement.ts";
 
 const sent: Readonly<Record<string, string>> = {
   [headers.tenant]: "acme",
@@ -124,7 +125,7 @@ test("a class that is named twice, or not known, is that of an ordinary request"
 
 describe("what lasts", () => {
   const at = (state: "active" | "fenced" | "importing" | "moved" | "dropped", epoch = 3) => ({
-    placement: () => ({ state, epoch }),
+    placement: (): Placement => ({ state, epoch }),
   });
   const shut = { closed: () => true };
 
