@@ -124,10 +124,12 @@ test("a class that is named twice, or not known, is that of an ordinary request"
 });
 
 describe("what lasts", () => {
-  const at = (state: "active" | "fenced" | "importing" | "moved" | "dropped", epoch = 3) => ({
-    placement: (): Placement => ({ state, epoch }),
-  });
-  const shut = { closed: () => true };
+  const at = (state: Placement["state"], epoch = 3): Partial<GateView> => {
+    const known: Placement = { state, epoch };
+    return { placement: () => known };
+  };
+  const unknown: Partial<GateView> = { placement: () => undefined };
+  const shut: Partial<GateView> = { closed: () => true };
 
   test.each([
     ["while its key is active", at("active"), true],
@@ -142,7 +144,7 @@ describe("what lasts", () => {
     ["not without a lease", { ...at("fenced"), ...shut, leaseRemainingMs: 0 }, false],
     ["not when its key has moved, gate or no gate", { ...at("moved"), ...shut }, false],
     ["not when its key was dropped", at("dropped"), false],
-    ["not when its key is not known", { placement: () => undefined, ...shut }, false],
+    ["not when its key is not known", { ...unknown, ...shut }, false],
   ] as const)("goes on %s", (_what, changes, stays) => {
     expect(decideStay(ask(), view(changes))).toBe(stays);
   });
