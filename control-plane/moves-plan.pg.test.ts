@@ -176,7 +176,8 @@ describe("who cannot be moved is told why", () => {
     await api.run(
       `update cellfleet_control.cell set adopted = true, stage = 'observe' where id = 'cell-01'`,
     );
-    expect(await code()).toBe("SAFETY_RULE");
+    const stage = await refusal(api.start({ tenants: ["acme"], to: "cell-02" }));
+    expect([stage.code, stage.details["rule"]]).toEqual(["SAFETY_RULE", "stage-enforce"]);
     await api.run(
       `update cellfleet_control.cell set adopted = false, stage = 'enforce' where id = 'cell-01'`,
     );
