@@ -6,7 +6,7 @@ import { and, eq, gt, inArray, notInArray, sql } from "drizzle-orm";
 import type { OpId } from "../../../contract/ids.ts";
 import type { Reader, Tx } from "../database.ts";
 import { op } from "../schema.ts";
-import { moveKey, moveObject } from "../schema-moves.ts";
+import { move, moveKey, moveObject } from "../schema-moves.ts";
 
 export type MadeObject = Omit<typeof moveObject.$inferInsert, "op" | "createdAt">;
 
@@ -53,4 +53,19 @@ export async function isLatestOf(
 ): Promise<boolean> {
   const later = and(inArray(moveKey.key, [...keys]), gt(moveKey.op, id));
   return (await reader.$count(moveKey, later)) === 0;
+}
+
+/**
+ * Which of these moves may still need their streams: those that are not over, and those whose stream an open one has taken over.
+ */
+export async function inUseAmong(reader: Reader, ids: readonly string[]): Promise<Set<string>> {
+  if (ids.length === 0) return new Set();
+  const rows = await reader
+    .select({ id: move.op, reverses: move.reverses })
+    .from(move)
+    .innerJoin(op, eq(op.id, move.op))
+    .where(inArray(op.state, ["pending", "running"]));
+  const wanted = new Set(ids);
+  const inUse = rows.flatMap(({ id, reverses }) => (reverses === null ? [id] : [id, reverses]));
+  return new Set(inUse.filter((id) => wanted.has(id)));
 }

@@ -118,3 +118,24 @@ test.each(ends)("restored while a move is %s: %s owns the tenant, alone", async 
   await cells.write(here.app, tenant);
   await next.close();
 });
+
+test("a stream of a move that nobody has heard of is removed, and no other", async () => {
+  const { cells } = fixture;
+  const tenant = await fixture.createTenant();
+  const first = await fixture.lead();
+  const soaking = await fixture.begin([tenant], { soakMs: 3_600_000 });
+  await fixture.until(soaking, ({ step }) => step === "soaking");
+  const stranger = "mv_0neverheardof_0";
+  await cells.b.admin.query("select pg_create_logical_replication_slot($1, 'pgoutput')", [
+    stranger,
+  ]);
+  const next = await fixture.lead();
+  const left = await eventually(fixture.leftovers, (lines) =>
+    lines.every((line) => !line.includes(stranger)),
+  );
+  expect(left.filter((line) => line.includes("rv_"))).toHaveLength(3);
+  const back = await fixture.begin([tenant], {}, soaking);
+  expect(await fixture.untilOver(back)).toMatchObject({ step: "done" });
+  await first.close();
+  await next.close();
+});

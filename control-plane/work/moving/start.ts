@@ -20,7 +20,7 @@ import { createMoveMetrics } from "./metrics.ts";
 import { startMover } from "./mover.ts";
 import { watchRouters } from "./routers.ts";
 import { createSweeper } from "./sweep.ts";
-import { buildTask, type ResolveSecret } from "./task.ts";
+import { buildTask, type ResolveSecret, readAllLogins } from "./task.ts";
 import type { MoveBoundary, MovingEvents, MovingWorld } from "./world.ts";
 
 export type MovingOptions = {
@@ -60,6 +60,7 @@ export function startMoving(options: MovingOptions): Moving {
       listeningSinceMs: () => listeningSinceMs,
     }),
     taskOf: (view) => buildTask(database.read, resolve, view),
+    allLogins: () => readAllLogins(database.read, resolve),
     onBoundary: options.onBoundary,
   };
   const sweeper = createSweeper(world);

@@ -5,12 +5,18 @@
 
 import { CellError } from "../../../contract/errors.ts";
 import { opIdSchema } from "../../../contract/ids.ts";
-import type { MoveTask } from "../../../moving/ports.ts";
+import { dropLeftover, findLeftovers } from "../../../moving/leftovers.ts";
+import type { MoveTask, StoreLogin } from "../../../moving/ports.ts";
 import type { Clock } from "../../../runtime/clock.ts";
 import { errorFields } from "../../../runtime/log.ts";
 import type { MoveView } from "../../core/move/move-view.ts";
 import { raiseAttempt } from "../../store/moves/enter.ts";
-import { forgetObjects, isLatestOf, movesWithRemains } from "../../store/moves/objects.ts";
+import {
+  forgetObjects,
+  inUseAmong,
+  isLatestOf,
+  movesWithRemains,
+} from "../../store/moves/objects.ts";
 import { findMove, requireView } from "../../store/moves/read.ts";
 import { findPlacement } from "../../store/placements.ts";
 import { undoAll } from "./steps/way-back.ts";
@@ -53,6 +59,33 @@ export function createSweeper(world: MovingWorld, everyMs: number = sweepEveryMs
 }
 
 async function sweep(world: MovingWorld, term: number, signal: AbortSignal): Promise<void> {
+  await sweepRecorded(world, term, signal);
+  for (const login of await world.allLogins()) {
+    if (signal.aborted) return;
+    await sweepStrangers(world, login);
+  }
+}
+
+/** Streams of moves that are not in our books, or are over: a slot would keep its server's log for ever. */
+async function sweepStrangers(world: MovingWorld, login: StoreLogin): Promise<void> {
+  try {
+    const there = await findLeftovers(login);
+    const ops = new Set<string>(there.map(({ op }) => op));
+    const inUse = await inUseAmong(world.database.read, [...ops]);
+    // Keys that are being imported have their rows removed first, by what is recorded of their move.
+    const idle = there.filter(({ op, kind }) => kind !== "ownership" && !inUse.has(op));
+    for (const leftover of idle) {
+      await dropLeftover(login, leftover, world.clock);
+      const text = `${leftover.kind} ${leftover.name} removed from store ${login.store} of ${login.cell}`;
+      world.log.event("move.swept", { move: leftover.op, text });
+    }
+  } catch (error) {
+    const fields = { move: "", step: "sweep", error: "", ...errorFields(error) };
+    world.log.event("move.failing", fields, "warn");
+  }
+}
+
+async function sweepRecorded(world: MovingWorld, term: number, signal: AbortSignal): Promise<void> {
   const { database } = world;
   for (const id of await movesWithRemains(database.read)) {
     if (signal.aborted) return;

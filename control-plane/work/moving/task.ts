@@ -4,12 +4,13 @@
  */
 import type { Cell } from "../../../contract/control-api.ts";
 import { CellError } from "../../../contract/errors.ts";
-import type { CellId } from "../../../contract/ids.ts";
+import { type CellId, parseCellId } from "../../../contract/ids.ts";
 import { compareBytes } from "../../../contract/placement-key.ts";
 import type { MoveTask, StoreLogin } from "../../../moving/ports.ts";
 import { must } from "../../../runtime/assert.ts";
 import type { MoveView } from "../../core/move/move-view.ts";
 import type { Reader } from "../../store/database.ts";
+import { cellIds, cellStores } from "../../store/fleet-store.ts";
 import { readTaskFacts } from "../../store/moves/task-facts.ts";
 
 export type ResolveSecret = (reference: string) => Promise<string>;
@@ -45,6 +46,24 @@ export async function buildTask(
 }
 
 /** A database that says `ignore` holds nothing of tenants. */
+/** A reference that cannot be resolved now leaves its store out. */
+export async function readAllLogins(
+  reader: Reader,
+  resolve: ResolveSecret,
+): Promise<readonly StoreLogin[]> {
+  const logins: StoreLogin[] = [];
+  for (const id of await cellIds(reader)) {
+    const cell = must(parseCellId(id), "cell id");
+    const stores = await cellStores(reader, id);
+    for (const store of storesOf(stores, "postgres")) {
+      const mover = stores[store]?.mover;
+      const url = mover === undefined ? undefined : await resolve(mover).catch(() => undefined);
+      if (url !== undefined) logins.push({ cell, store, url });
+    }
+  }
+  return logins;
+}
+
 const storesOf = (stores: Stores, kind: "postgres" | "external"): string[] =>
   Object.entries(stores)
     .filter(([, store]) => (store.kind ?? "postgres") === kind)

@@ -1,6 +1,6 @@
 /** What the executor of moves works with, and what a step of a move is to it. */
 import type { MoveStep } from "../../../contract/move-api.ts";
-import type { CellMover, MoveTask } from "../../../moving/ports.ts";
+import type { CellMover, MoveTask, StoreLogin } from "../../../moving/ports.ts";
 import type { Clock } from "../../../runtime/clock.ts";
 import type { Log } from "../../../runtime/log.ts";
 import type { Random } from "../../../runtime/random.ts";
@@ -37,6 +37,8 @@ export type MovingWorld = {
   readonly metrics: MoveMetrics;
   /** The task of a move, with references resolved. Throws MOVE_UNFIT, CONFIG_INVALID. */
   readonly taskOf: (view: MoveView) => Promise<MoveTask>;
+  /** Of every store that tells a login for moves, in all cells that are not retired. */
+  readonly allLogins: () => Promise<readonly StoreLogin[]>;
   readonly onBoundary: MoveBoundary | undefined;
 };
 
