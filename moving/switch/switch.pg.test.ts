@@ -297,13 +297,14 @@ describe("gates", () => {
     const two = await present("two");
     const dead = await present("dead");
     const again = await present("two");
-    const soon = AbortSignal.timeout(20);
-    const closing = bench.switching.closeGates(task, soon).catch((e: unknown) => e);
+    const budget = new AbortController();
+    const closing = bench.switching.closeGates(task, budget.signal).catch((e: unknown) => e);
     await waitFor("the gate is closed", async () => {
       await one.answer(1, 3);
       const { rowCount } = await cells.a.admin.query("select from cellfleet.gate_answer");
       return rowCount === 1;
     });
+    budget.abort();
     expect(await closing).toMatchObject({
       code: "GATE_CLOSED",
       details: {
