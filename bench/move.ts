@@ -15,6 +15,7 @@ import { commit, describeMachine } from "./router/machine.ts";
 
 const others = 10;
 const othersPerSecond = 50;
+const refusalsMax = 10;
 const sizes = [
   { name: "1 MB", mebibytes: 1 },
   { name: "100 MB", mebibytes: 100 },
@@ -48,6 +49,7 @@ export async function run(args: readonly string[]): Promise<void> {
       machine: describeMachine(),
       ...{ writesPerSecond, othersPerSecond, trips: found.trips, others: found.others },
       refused: found.refused.length,
+      refusals: found.refused.slice(0, refusalsMax),
       lostOrDoubled: found.verdict.violations.length,
       sizes: await moveSizes(fleet, chosen),
       loadAverage: { before, after: loadavg()[0] ?? 0 },

@@ -123,7 +123,7 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
 
     const loops = startLoops(options, { context: base, trouble });
     lifecycle.onClose("loops", loops.close);
-    const context: ApiContext = { ...base, lookAtMove: loops.lookAtMove };
+    const context: ApiContext = { ...base, ...loops.forApi };
     const recovering = startRecovery(recovery);
     lifecycle.onClose("recovery", recovering.close);
     const published = paced(clock, publishGapMs, publisher.wake);
@@ -249,7 +249,13 @@ function startLoops(
   });
   showFleet(metrics, { fleet: () => fleet, term: lead.term });
   return {
-    lookAtMove: moving.look,
+    forApi: {
+      lookAtMove: moving.look,
+      onAcknowledged: (router: string, revision: number) => {
+        context.onAcknowledged?.(router, revision);
+        moving.acknowledged(router, revision);
+      },
+    },
     wake: () => {
       reconciler.wake();
       moving.wake();

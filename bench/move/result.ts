@@ -33,6 +33,8 @@ export type MoveResult = {
   readonly othersPerSecond: number;
   readonly trips: readonly Trip[];
   readonly refused: number;
+  /** What some of the refused clients were told. */
+  readonly refusals: readonly string[];
   readonly lostOrDoubled: number;
   readonly others: { readonly before: Quantiles; readonly during: Quantiles };
   readonly sizes: readonly SizedMove[];
@@ -72,6 +74,7 @@ export function reportText(result: MoveResult): string {
     `${"others, before".padEnd(22)}${said(others.before)}`,
     `${"others, during".padEnd(22)}${said(others.during)}`,
     "",
+    ...result.refusals.map((text) => `refused: ${text}`),
     ...sizes.flatMap(sizeText),
   ].join("\n");
 }

@@ -2,7 +2,7 @@
  * Operations as rows. Every change is a compare-and-set on `version`, appends to the history when the
  * step changes, and wakes who watches.
  */
-import { and, desc, eq, gte, inArray, lt, ne, sql } from "drizzle-orm";
+import { and, desc, eq, gte, inArray, lt, ne, type SQL, sql } from "drizzle-orm";
 import { z } from "zod";
 import type { Op, OpState, Plan } from "../../contract/control-api.ts";
 import { opSchema } from "../../contract/control-api.ts";
@@ -75,9 +75,7 @@ export async function changeOp(
   change: OpChange,
   nowMs: number,
 ): Promise<boolean> {
-  if (!(await writeOp(tx, seen, change, nowMs))) return false;
-  await wakeWatchers(tx, [seen.id]);
-  return true;
+  return writeOp(tx, seen, change, nowMs, { told: sql`pg_notify(${channels.op}, ${op.id})` });
 }
 
 /** As `changeOp`; whoever changes many wakes their watchers together. */
@@ -86,6 +84,7 @@ export async function writeOp(
   seen: { readonly id: string; readonly version: number; readonly step: string },
   change: OpChange,
   nowMs: number,
+  more: Readonly<Record<string, SQL>> = {},
 ): Promise<boolean> {
   const headline = recordable(change.headline);
   const step = change.step ?? seen.step;
@@ -116,7 +115,7 @@ export async function writeOp(
           }),
     })
     .where(and(eq(op.id, seen.id), eq(op.version, seen.version)))
-    .returning({ id: op.id });
+    .returning({ id: op.id, ...more });
   return rows.length === 1;
 }
 

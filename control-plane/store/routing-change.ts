@@ -42,14 +42,21 @@ export async function changeRouting(
     readonly config: boolean;
     /** A bulk spreads its rows over this many revisions; the returned one is the last of them. */
     readonly revisions?: number;
+    /** Another change follows at once, and wakes them for both. */
+    readonly quiet?: boolean;
   },
 ): Promise<Revision> {
-  const row = await lockFleet(tx);
-  const revision = must(parseRevision(row.revision + (what.revisions ?? 1)), "next revision");
-  await tx
+  const next = sql`${fleet.revision} + ${what.revisions ?? 1}::int`;
+  // The update locks the row as `lockFleet` does; a switch of owners waits for each question more.
+  const [row] = await tx
     .update(fleet)
-    .set({ revision, ...(what.config ? { configRevision: revision } : {}) })
-    .where(eq(fleet.one, true));
-  await tx.execute(sql`select pg_notify(${channels.revision}, ${String(revision)})`);
-  return revision;
+    .set({ revision: next, ...(what.config ? { configRevision: next } : {}) })
+    .where(eq(fleet.one, true))
+    .returning({
+      revision: fleet.revision,
+      ...(what.quiet === true
+        ? {}
+        : { told: sql`pg_notify(${channels.revision}, ${fleet.revision}::text)` }),
+    });
+  return must(parseRevision(must(row, "fleet row").revision), "next revision");
 }

@@ -18,7 +18,8 @@ import type { TestFleet } from "../fleet.ts";
 export type MoveClient = Awaited<ReturnType<typeof openMoveClient>>;
 
 const timeoutMs = 60_000;
-const lookEveryMs = 25;
+/** Seldom: what is looked at is measured. */
+const lookEveryMs = 150;
 
 export async function openMoveClient(fleet: Pick<TestFleet, "dataDir" | "endpoints">) {
   const token = (await readFile(join(fleet.dataDir, cliTokenFile), "utf8")).trim();

@@ -29,6 +29,8 @@ export type Sample = {
 export type OpenLoad = {
   readonly samples: readonly Sample[];
   readonly asking: Asking;
+  /** Orders without an answer. */
+  readonly underWay: () => number;
   /** Sends no more, and waits for what is under way. */
   readonly stop: () => Promise<void>;
   readonly close: () => Promise<void>;
@@ -104,7 +106,7 @@ export function startOpenLoad(options: {
     await Promise.all(underWay);
   };
   return {
-    ...{ samples, asking, stop },
+    ...{ samples, asking, stop, underWay: () => underWay.size },
     close: async () => {
       await stop();
       await dispatcher.destroy();

@@ -87,6 +87,7 @@ export async function travel(fleet: TestFleet, options: TravelOptions): Promise<
   const watch = await watchOwners({ client, routerAdmin, databases, tenants: watched });
   try {
     await until("every tenant is written to", () => hasAll(load, tenants));
+    await until("processes are warm", () => isCalm(load, tenants.length));
     const quietFromMs = systemClock.monotonicMs();
     await systemClock.sleep(quietMs);
     const fromMs = systemClock.monotonicMs();
@@ -144,6 +145,20 @@ function hasAll({ samples }: OpenLoad, tenants: readonly string[]): boolean {
     samples.filter(({ outcome }) => outcome === "ok").map((one) => one.tenant),
   );
   return tenants.every((tenant) => served.has(tenant));
+}
+
+const calmOrders = 200;
+const calmMs = 100;
+
+/** What was started a moment ago answers slowly for a while. */
+function isCalm({ samples, underWay }: OpenLoad, tenants: number): boolean {
+  const last = samples.slice(-Math.max(calmOrders, tenants));
+  const slow = last.filter(({ tookMs }) => tookMs > calmMs);
+  return (
+    last.length >= Math.min(calmOrders, 3 * tenants) &&
+    slow.length < last.length / 10 &&
+    underWay() < 50
+  );
 }
 
 /** Lists of those who travel, read all the while: no read may miss what an earlier one has seen. */
