@@ -29,7 +29,7 @@ export async function requireAtRest(reader: Reader, keys: readonly string[]): Pr
 }
 
 /** The open move that takes keys from or to this cell, if there is one. */
-export async function openMoveAt(
+async function openMoveAt(
   reader: Reader,
   cellId: string,
 ): Promise<{ readonly id: string; readonly headline: string } | undefined> {

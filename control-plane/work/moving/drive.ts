@@ -30,8 +30,6 @@ import { abandoned } from "./world.ts";
 const pausedLookMs = 2000;
 const databaseAwayMs = 200;
 
-export type Drive = { readonly id: OpId; readonly done: Promise<void> };
-
 export async function driveMove(
   world: MovingWorld,
   id: OpId,

@@ -15,6 +15,8 @@ export type PauseWatch = {
   readonly over: AbortSignal;
   /** This part ends now, and the next begins. */
   readonly end: (part: Part) => void;
+  /** The last part ends, once; the whole pause is known then. True: it ended now. */
+  readonly finish: () => boolean;
   /** What was measured until now. */
   readonly parts: () => PauseParts;
   readonly close: () => void;
@@ -26,16 +28,25 @@ export function startPause(clock: Clock, budgetMs: number): PauseWatch {
   const timer: Timer = clock.after(budgetMs, () => over.abort(), { background: true });
   const spent = { hold: 0, close: 0, fence: 0, drain: 0, commit: 0, activate: 0, release: 0 };
   let lastMs = startedMs;
+  let isOver = false;
+  const end = (part: Part) => {
+    const nowMs = clock.monotonicMs();
+    spent[part] += nowMs - lastMs;
+    lastMs = nowMs;
+  };
   const elapsedMs = () => clock.monotonicMs() - startedMs;
   return {
     budgetMs,
     elapsedMs,
     leftMs: () => Math.max(0, budgetMs - elapsedMs()),
     over: over.signal,
-    end: (part) => {
-      const nowMs = clock.monotonicMs();
-      spent[part] += nowMs - lastMs;
-      lastMs = nowMs;
+    end,
+    finish: () => {
+      if (isOver) return false;
+      isOver = true;
+      end("release");
+      timer.cancel();
+      return true;
     },
     parts: () => {
       const rounded = (ms: number) => Math.round(ms * 10) / 10;

@@ -29,11 +29,8 @@ export const activating: Step = async ({ world, view, task, memory, signal }) =>
 
 export const routing: Step = async ({ world, view, task, memory, signal }) => {
   const behind = await world.routers.behind(view.releaseRevision ?? 0, releaseAckMs, signal);
-  if (memory.pause !== undefined && memory.pause.parts().release === 0) {
-    memory.pause.end("release");
-    memory.pause.close();
-    world.metrics.pause(memory.pause.parts().total / 1000);
-  }
+  // Tried again, this step tells what it measured the first time.
+  if (memory.pause?.finish() === true) world.metrics.pause(memory.pause.parts().total / 1000);
   await world.mover.tellMoved(task);
   await world.mover.openGates(task);
   const pause = memory.pause?.parts();

@@ -99,16 +99,25 @@ export const aborting: Step = async (context) => {
   };
 };
 
-/** Everything that any step may have made. Also what sweeping does, later, for moves that are over. */
+/**
+ * Everything that any step may have made. Also what sweeping does, later, for moves that are over. A cell
+ * that does not answer keeps nothing from being removed in the other.
+ */
 export async function undoAll({
   world,
   task,
   signal,
 }: Pick<StepContext, "world" | "task" | "signal">): Promise<void> {
-  await unlessOvertaken(() => world.mover.unfence(task));
-  await unlessOvertaken(() => world.mover.openGates(task));
-  await world.mover.hooks.call(task, "rollback", signal);
-  await world.mover.undo(task, signal);
+  const { mover } = world;
+  const failures: unknown[] = [];
+  const parts = [
+    () => unlessOvertaken(() => mover.unfence(task)),
+    () => unlessOvertaken(() => mover.openGates(task)),
+    () => mover.hooks.call(task, "rollback", signal),
+    () => mover.undo(task, signal),
+  ];
+  for (const part of parts) await part().catch((error) => failures.push(error));
+  if (failures.length > 0) throw failures[0];
 }
 
 /** A later operation has spoken about the keys: then nothing of ours stands there any more. */
