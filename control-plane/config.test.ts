@@ -23,6 +23,7 @@ describe("settings", () => {
       admin: { host: "127.0.0.1", port: 8091 },
       leaseTtl: 1_200_000,
       connections: 20,
+      allowHookCommands: false,
       logLevel: "info",
     });
   });

@@ -54,6 +54,8 @@ const settingsSchema = z
       .string()
       .regex(/^[A-Za-z0-9._:-]{1,100}$/, "must be 1 to 100 letters, digits or . _ : -")
       .optional(),
+    /** Hooks of stores may be commands, run by this process: whoever is admin of the fleet then runs them. */
+    allowHookCommands: z.stringbool().or(z.boolean()).default(false),
     connections: z.coerce.number().int().min(4).max(1000).default(20),
     logLevel: z.enum(logLevels).default("info"),
   })

@@ -34,6 +34,7 @@ export async function runControlPlane(options: RunControlPlaneOptions): Promise<
     provider: await resolveProvider(config, options.env),
     bootstrapToken: await resolveOptional(config.bootstrapToken, options.env),
     leaseTtlMs: config.leaseTtl,
+    allowHookCommands: config.allowHookCommands,
     instance: instanceName(config, systemRandom.hex(3)),
     resolveSecret: (reference) => resolveSecret(reference, options.env),
     clock: systemClock,

@@ -16,6 +16,7 @@ export const register: Register = (noun, bind) => {
       "how long a cell may serve without a control plane (default: 20m)",
     )
     .option("--instance <name>", "its name among several (default: host, process and chance)")
+    .option("--allow-hook-commands", "hooks of stores may be commands that this process runs")
     .option("--connections <count>", "connections to its PostgreSQL (default: 20)")
     .option("--log-level <level>", "debug, info, warn or error (default: info)");
   bind(noun, async (session, _args, options) => {
