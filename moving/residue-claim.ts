@@ -15,11 +15,21 @@ import type { MoveTask, StoreLogin } from "./ports.ts";
 const lockTimeoutMs = 200;
 const triesMax = 25;
 const triesPauseMs = 100;
+const endMsMax = 10_000;
 
-/** From here on nothing of a smaller attempt is obeyed in this database. */
+/**
+ * From here on nothing of a smaller attempt is obeyed in this database. What an executor that died was
+ * about to do in a session of this name ends too: two that drop the same thing at once get in each other's way.
+ */
 export async function noteAttempt(client: pg.Client, task: MoveTask): Promise<void> {
   try {
     await client.query("select cellfleet.note_attempt($1, $2)", [task.op, task.attempt]);
+    await client.query(
+      `select pg_terminate_backend(pid, $1) from pg_stat_activity
+        where application_name = current_setting('application_name') and datname = current_database()
+          and pid <> pg_backend_pid()`,
+      [endMsMax],
+    );
   } catch (error) {
     if (sqlStateOf(error) !== "55000") throw error;
     throw superseded(task, error);
