@@ -144,5 +144,15 @@ export const importRules: readonly ImportRule[] = [
     may: [/^history\//, contract, runtime],
     why: "the checker shares no code with what it checks",
   },
+  {
+    from: /^model\//,
+    may: [
+      ...[/^model\//, contract, assertions, pureRouter, /^control-plane\/core\//],
+      /^cell\/agent\/gate-decision\.ts$/,
+      /^router\/(answer\/confirm|place\/hold)\.ts$/,
+    ],
+    packages: [],
+    why: "the model asks pure decisions alone, or its every state would not be every state",
+  },
   { from: /^(bench|tests)\//, may: [/^/], why: "harnesses may look anywhere" },
 ];
