@@ -3,7 +3,7 @@ import { describe, expect, test } from "vitest";
 import { errorCodes } from "../../../contract/errors.ts";
 import { type MoveStep, moveSteps } from "../../../contract/move-api.ts";
 import { admit } from "./admit.ts";
-import { betweenTriesMs, judgeFailure, patienceMs, retryDelayMs } from "./failure.ts";
+import { betweenTriesMs, judgeFailure, patienceDefault, retryDelayMs } from "./failure.ts";
 import { canAbandon, isMoveEnd, isReversible, switchSteps } from "./move-state.ts";
 import { isDue, weighWish } from "./wishes.ts";
 
@@ -72,14 +72,16 @@ describe("what a failure comes to", () => {
     for (const code of errorCodes) {
       for (const step of switchSteps) expect(judgeFailure(step, code, 0)).toBe("back-off");
       for (const step of ["activating", "routing", "reversing", "cleaning"] as const) {
-        expect(judgeFailure(step, code, 10 * patienceMs)).toBe("retry");
+        expect(judgeFailure(step, code, 10 * patienceDefault.stepMs)).toBe("retry");
       }
     }
   });
 
   test("before it, what may pass is waited for, for a while", () => {
     expect(judgeFailure("copying", "CELL_DATABASE_UNREACHABLE", 0)).toBe("retry");
-    expect(judgeFailure("copying", "CELL_DATABASE_UNREACHABLE", patienceMs)).toBe("abandon");
+    expect(judgeFailure("copying", "CELL_DATABASE_UNREACHABLE", patienceDefault.stepMs)).toBe(
+      "abandon",
+    );
     expect(judgeFailure("copying", undefined, 0)).toBe("retry");
     expect(judgeFailure("copying", "MOVE_STREAM_BROKEN", 0)).toBe("abandon");
     expect(judgeFailure("preflight", "MOVE_UNFIT", 0)).toBe("abandon");

@@ -11,23 +11,31 @@ export type FailureVerdict =
   /** The same effect again, after a while. */
   "retry" | "abandon" | "back-off";
 
-/** Failing for longer than this before the switch, a move is given up. */
-export const patienceMs = 120_000;
-/** A cell that does not answer keeps a route on hold, or a move open, for this long at most. */
-export const releasePatienceMs = 10_000;
-export const undoPatienceMs = 30_000;
+export type Patience = {
+  /** Failing for longer than this before the switch, a move is given up. */
+  readonly stepMs: number;
+  /** A cell that does not answer keeps a route on hold, or a move open, for this long at most. */
+  readonly releaseMs: number;
+  readonly undoMs: number;
+};
+export const patienceDefault: Patience = {
+  stepMs: 120_000,
+  releaseMs: 10_000,
+  undoMs: 30_000,
+};
 
 /** `code`: undefined for what has none, such as a fault of the control plane's own database. */
 export function judgeFailure(
   step: MoveStep,
   code: ErrorCode | undefined,
   failingMs: number,
+  patience: Pick<Patience, "stepMs"> = patienceDefault,
 ): FailureVerdict {
   if (switchSteps.includes(step)) return "back-off";
   if (!canAbandon(step)) return "retry";
   const mayPass =
     code === undefined || code === "CONFIG_INVALID" || errorTable[code].retry === "safe";
-  return mayPass && failingMs < patienceMs ? "retry" : "abandon";
+  return mayPass && failingMs < patience.stepMs ? "retry" : "abandon";
 }
 
 /** Between two tries of one effect. Where requests wait for it, hardly any. */

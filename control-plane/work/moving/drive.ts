@@ -236,7 +236,7 @@ async function failed(going: Going, error: unknown): Promise<StepResult | undefi
   );
   const failure = failureOf(view, error);
   const code = error instanceof CellError ? error.code : undefined;
-  switch (judgeFailure(view.step, code, nowMs - failures.sinceMs)) {
+  switch (judgeFailure(view.step, code, nowMs - failures.sinceMs, world.patience)) {
     case "back-off":
       return backedOff(failure.message, failure);
     case "abandon":

@@ -9,7 +9,8 @@ import { must } from "../../../runtime/assert.ts";
 import { systemClock } from "../../../runtime/clock.ts";
 import { createMetrics, type Metrics } from "../../../runtime/metrics.ts";
 import { newOpId, systemRandom } from "../../../runtime/random.ts";
-import type { CellStore } from "../../../tests/cell-store.ts";
+import { type CellStore, openClient } from "../../../tests/cell-store.ts";
+import { startTestPostgres } from "../../../tests/postgres.ts";
 import { eventually, openCell } from "../../control.fixture.ts";
 import { planSteps } from "../../core/move/move-plan.ts";
 import { isMoveEnd } from "../../core/move/move-state.ts";
@@ -70,10 +71,15 @@ export type MovingFixture = {
 
 const keyOf = (id: string) => `default/tenant/${id}`;
 
-export async function startMovingFixture(): Promise<MovingFixture> {
-  const cells = await startTwoCells();
+/** `apart`: a server for each cell and for the control plane, so that one can die. */
+export async function startMovingFixture(
+  options: { readonly apart?: boolean } = {},
+): Promise<MovingFixture> {
+  const isApart = options.apart === true;
+  const cells = await startTwoCells({ servers: isApart ? 2 : 1 });
   const { a, b } = cells;
-  const url = await cells.serverOf(a).createDatabase("control");
+  const own = isApart ? await startTestPostgres() : undefined;
+  const url = await (own ?? cells.serverOf(a)).createDatabase("control");
   const database = openDatabase({ url, onConnectionError: () => {} });
   await prepareDatabase(database, systemRandom);
   for (const store of [a, b]) {
@@ -125,7 +131,7 @@ export async function startMovingFixture(): Promise<MovingFixture> {
       const row = must(rows[0], id);
       return `${row.cell} ${row.epoch} ${row.state}`;
     },
-    leftovers: async () => [...(await leftIn(a)), ...(await leftIn(b))],
+    leftovers: async () => [...(await leftIn(cells, a)), ...(await leftIn(cells, b))],
     recorded: (id) => database.read.$count(moveObject, eq(moveObject.op, id)),
     used: async () => {
       const rows = await database.read.select().from(cell).orderBy(cell.id);
@@ -135,6 +141,7 @@ export async function startMovingFixture(): Promise<MovingFixture> {
       for (const one of executors) await one.close();
       await database.close();
       await cells.close();
+      await own?.stop();
     },
   };
 }
@@ -201,6 +208,9 @@ async function startExecutor(
         reference,
       ).moverUrl,
     allowHookCommands: false,
+    // A cell that dies in a test is gone for good as soon as it is noticed.
+    patience: { stepMs: 2000, releaseMs: 300, undoMs: 300 },
+    sweepEveryMs: 500,
     onBoundary: options.onBoundary,
     ...(options.perSource === undefined
       ? {}
@@ -226,8 +236,11 @@ async function startExecutor(
   return { ...{ moving, metrics, term, lines }, close: () => (closing ??= close()) };
 }
 
-async function leftIn({ admin, name }: CellStore): Promise<string[]> {
-  const { rows } = await admin.query<{ what: string }>(`
+/** By a connection of its own: the server may have been started again. */
+async function leftIn({ serverOf }: TwoCells, store: CellStore): Promise<string[]> {
+  const { name } = store;
+  const client = await openClient(serverOf(store).url(name));
+  const { rows } = await client.query<{ what: string }>(`
     select 'slot ' || slot_name as what from pg_replication_slots
      where slot_name ~ '^(mv|rv)_' and database = current_database()
     union all select 'publication ' || pubname from pg_publication where pubname ~ '^(mv|rv)_'
@@ -236,5 +249,6 @@ async function leftIn({ admin, name }: CellStore): Promise<string[]> {
         and subdbid = (select oid from pg_database where datname = current_database())
     union all select 'gate ' || key from cellfleet.closed_gate
     union all select state || ' ' || key from cellfleet.ownership where state in ('importing', 'fenced')`);
+  await client.end();
   return rows.map(({ what }) => `${name}: ${what}`);
 }

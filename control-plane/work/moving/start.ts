@@ -11,6 +11,7 @@ import type { Metrics } from "../../../runtime/metrics.ts";
 import { newOpId, type Random } from "../../../runtime/random.ts";
 import type { LookAtMove } from "../../api/context.ts";
 import type { MoveLimits } from "../../core/move/admit.ts";
+import { type Patience, patienceDefault } from "../../core/move/failure.ts";
 import type { Database } from "../../store/database.ts";
 import { readEpochs } from "../../store/moves/task-facts.ts";
 import type { WakeHub } from "../../store/wake-hub.ts";
@@ -34,6 +35,9 @@ export type MovingOptions = {
   readonly resolve: ResolveSecret;
   readonly allowHookCommands: boolean;
   readonly limits?: MoveLimits;
+  readonly patience?: Patience;
+  /** What is left of moves that are over is looked for this often. Default: once a minute. */
+  readonly sweepEveryMs?: number;
   readonly onBoundary: MoveBoundary | undefined;
   readonly onError: (error: unknown) => void;
 };
@@ -61,9 +65,10 @@ export function startMoving(options: MovingOptions): Moving {
     }),
     taskOf: (view) => buildTask(database.read, resolve, view),
     allLogins: () => readAllLogins(database.read, resolve),
+    patience: options.patience ?? patienceDefault,
     onBoundary: options.onBoundary,
   };
-  const sweeper = createSweeper(world);
+  const sweeper = createSweeper(world, options.sweepEveryMs);
   const executor = startMover({
     ...{ world, sweeper, lead: options.lead, onError: options.onError },
     ...(options.limits === undefined ? {} : { limits: options.limits }),

@@ -4,6 +4,7 @@ import type { CellMover, MoveTask, StoreLogin } from "../../../moving/ports.ts";
 import type { Clock } from "../../../runtime/clock.ts";
 import type { Log } from "../../../runtime/log.ts";
 import type { Random } from "../../../runtime/random.ts";
+import type { Patience } from "../../core/move/failure.ts";
 import type { MoveEvent } from "../../core/move/move-state.ts";
 import type { MoveView } from "../../core/move/move-view.ts";
 import type { Failure } from "../../core/ops/machine.ts";
@@ -39,6 +40,7 @@ export type MovingWorld = {
   readonly taskOf: (view: MoveView) => Promise<MoveTask>;
   /** Of every store that tells a login for moves, in all cells that are not retired. */
   readonly allLogins: () => Promise<readonly StoreLogin[]>;
+  readonly patience: Patience;
   readonly onBoundary: MoveBoundary | undefined;
 };
 

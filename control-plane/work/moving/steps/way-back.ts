@@ -4,7 +4,7 @@
  * swept when it is back.
  */
 import { CellError } from "../../../../contract/errors.ts";
-import { betweenTriesMs, releasePatienceMs, undoPatienceMs } from "../../../core/move/failure.ts";
+import { betweenTriesMs } from "../../../core/move/failure.ts";
 import { endUnmoved } from "../../../store/moves/end.ts";
 import { forgetObjects } from "../../../store/moves/objects.ts";
 import { releaseToSource } from "../../../store/moves/switch.ts";
@@ -18,7 +18,7 @@ export const releasing: Step = async (context) => {
     await letIn(context);
   } catch (error) {
     // A cell that is gone serves nobody: its routes must not stay on hold for it.
-    if (!isUnreachable(error) || context.failingMs < releasePatienceMs) throw error;
+    if (!isUnreachable(error) || context.failingMs < world.patience.releaseMs) throw error;
     return released(context, "gave-up", error.message, {
       code: error.code,
       message: error.message,
@@ -66,12 +66,12 @@ function released(
 }
 
 export const aborting: Step = async (context) => {
-  const { view, failingMs } = context;
+  const { world, view, failingMs } = context;
   let remains: string | undefined;
   try {
     await undoAll(context);
   } catch (error) {
-    if (!isUnreachable(error) || failingMs < undoPatienceMs) throw error;
+    if (!isUnreachable(error) || failingMs < world.patience.undoMs) throw error;
     remains = error.message;
   }
   const tail =
