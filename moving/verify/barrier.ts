@@ -44,6 +44,7 @@ const pollMs = 1;
 /** Of each statement, which should take a millisecond: somebody may have locked the list of markers. */
 const sessionLimits = "set statement_timeout = '30s'; set synchronous_commit = local";
 /** Lock timeout; statement timeout. */
+const idleTimedOut = "25P03";
 const busyStates = ["55P03", "57014"];
 
 type Line = BarrierOptions & { readonly sessions: PointInStream };
@@ -100,7 +101,10 @@ async function holdAndOpen(
     try {
       await locks.query("select cellfleet.lock_keys($1)", [line.task.keys.map(({ key }) => key)]);
     } catch (error) {
-      if (busyStates.includes(sqlStateOf(error) ?? "")) return "writers";
+      const state = sqlStateOf(error) ?? "";
+      if (busyStates.includes(state)) return "writers";
+      // It was this process that stood still, so nobody's rows are at fault: once more.
+      if (state === idleTimedOut) return "marker";
       throw error;
     }
     const nonce = await writeMarker(line);
