@@ -43,8 +43,8 @@ const quietMarkerMsMax = 30_000;
 const pollMs = 1;
 /** Of each statement, which should take a millisecond: somebody may have locked the list of markers. */
 const sessionLimits = "set statement_timeout = '30s'; set synchronous_commit = local";
-/** Lock timeout; statement timeout. */
 const idleTimedOut = "25P03";
+/** Lock timeout; statement timeout. */
 const busyStates = ["55P03", "57014"];
 
 type Line = BarrierOptions & { readonly sessions: PointInStream };
