@@ -5,7 +5,7 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { type MoveStep, moveSteps } from "../../../contract/move-api.ts";
 import { eventually } from "../../control.fixture.ts";
-import { isMoveEnd } from "../../core/move/move-state.ts";
+import { isMoveEnd, pointOfNoReturn, switchSteps } from "../../core/move/move-state.ts";
 import { type MovingFixture, startMovingFixture } from "./moving.fixture.ts";
 
 type Moment = { readonly step: MoveStep; readonly when: "before" | "after" };
@@ -30,16 +30,17 @@ afterAll(async () => {
   await fixture?.close();
 });
 
+/** What a switch still sends comes when everything is over; other effects run beside those of the next one. */
+const isLate = ({ step, when }: Moment): boolean =>
+  when === "after" || switchSteps.includes(step) || step === pointOfNoReturn;
+
 const nameOf = ({ step, when }: Moment): string => `${when} ${step}`;
 
 test.each(batches.map((batch) => [batch.map(nameOf).join(", "), batch] as const))(
   "replaced %s",
   async (_names, batch) => {
     const { cells } = fixture;
-    let goOn: () => void = () => {};
-    const told = new Promise<void>((resolve) => {
-      goOn = resolve;
-    });
+    const [soon, late] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
     const wanted = new Map<string, Moment>();
     const standing = new Set<string>();
     const former = await fixture.lead({
@@ -52,7 +53,7 @@ test.each(batches.map((batch) => [batch.map(nameOf).join(", "), batch] as const)
         }
         if (moment.step !== step || moment.when !== when) return;
         standing.add(op);
-        await told;
+        await (isLate(moment) ? late : soon).promise;
       },
     });
     const begun = [];
@@ -67,13 +68,14 @@ test.each(batches.map((batch) => [batch.map(nameOf).join(", "), batch] as const)
     for (const { id } of begun) await fixture.until(id, () => standing.has(id));
 
     const next = await fixture.lead({ perSource: batch.length });
+    // The former one goes on where it stood, with what it believes: beside the next one, or long after.
+    soon.resolve();
     const ends: Record<string, string> = {};
     for (const { id, moment, tenant } of begun) {
       const over = await fixture.untilOver(id);
       ends[nameOf(moment)] = `${over.step}: ${await fixture.placed(tenant)}`;
     }
-    // The former one goes on where it stood, with what it believes.
-    goOn();
+    late.resolve();
     await eventually(
       async () => former.moving.underWay(),
       (left) => left === 0,
