@@ -33,8 +33,9 @@ export async function runCrash(
   const { control } = fleet;
   const hurdle = crash.way === "blocked" ? await block(fleet, source, tenant) : undefined;
   try {
-    const started = await startMove(fleet, crash, tenant, target);
+    // Before it begins: the first steps are over in no time.
     const stands = control.standAt(crash);
+    const started = await startMove(fleet, crash, tenant, target);
     await onTheWay(fleet, crash, started, { tenant, target });
     await stands;
     await strike(fleet, crash.victim, { source, target });
