@@ -26,6 +26,8 @@ export type Trip = {
 /** Of three moves the third takes the second back. */
 const reverseEvery = 3;
 const longSoakMs = 600_000;
+/** On a machine that is busy with other things a switch may be taken back often. */
+const switchTriesMax = 20;
 
 export async function makeTrips(options: {
   readonly client: MoveClient;
@@ -43,7 +45,7 @@ export async function makeTrips(options: {
     const isTakenBack = (nth + 1) % reverseEvery === 0 && nth < count;
     const soakMs = isTakenBack ? longSoakMs : 0;
     const there = await timed(options, async () => {
-      const { id } = await client.start([tenant], to, { switch: "auto", soakMs });
+      const { id } = await client.start([tenant], to, { switch: "auto", soakMs, switchTriesMax });
       return client.reaches(id, isTakenBack ? "soaking" : "done");
     });
     options.onTrip(there);
