@@ -4,7 +4,7 @@
  * the ordinary way does not pass it: then the compiler asks how it is reached.
  */
 import { type MoveStep, moveSteps } from "../../contract/move-api.ts";
-import { isMoveEnd } from "../../control-plane/core/move/move-state.ts";
+import { steps } from "../../control-plane/work/moving/steps/all.ts";
 
 export const victims = [
   "control-plane",
@@ -18,15 +18,15 @@ export type Victim = (typeof victims)[number];
 
 /**
  * How a step is reached. `whole`: a move from beginning to end. `cancelled`: asked to stop when it is
- * ready. `blocked`: a transaction of the tenant stands in the way of the fence. `differs`: a row is taken
- * away on the target behind the move's back. No name: the effect is nothing, or waiting.
+ * ready. `blocked`: a transaction of the tenant stands in the way of the fence. `none`: a move that has
+ * diverged rests; what goes on is another move, which takes it back.
  */
-export type Way = "whole" | "cancelled" | "blocked" | "differs";
+export type Way = "whole" | "cancelled" | "blocked" | "none";
 
 const ways: Readonly<Partial<Record<MoveStep, Way>>> = {
   aborting: "cancelled",
   releasing: "blocked",
-  diverged: "differs",
+  diverged: "none",
 };
 
 export type CrashCase = {
@@ -37,12 +37,13 @@ export type CrashCase = {
 };
 
 export const crashCases: readonly CrashCase[] = moveSteps
-  .filter((step) => !isMoveEnd(step))
+  .filter((step) => steps[step] !== undefined)
   .flatMap((step) =>
     (["before", "after"] as const).flatMap((when) =>
       victims.map((victim) => ({ step, when, victim, way: ways[step] ?? "whole" })),
     ),
-  );
+  )
+  .filter(({ way }) => way !== "none");
 
 /** Each step and moment once, with the victims in turn: what runs every time. `round` turns further. */
 export const sampleOf = (cases: readonly CrashCase[], round: number): readonly CrashCase[] =>

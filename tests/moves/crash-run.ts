@@ -36,7 +36,7 @@ export async function runCrash(
     // Before it begins: the first steps are over in no time.
     const stands = control.standAt(crash);
     const started = await startMove(fleet, crash, tenant, target);
-    await onTheWay(fleet, crash, started, { tenant, target });
+    await onTheWay(fleet, crash, started);
     await stands;
     await strike(fleet, crash.victim, { source, target });
     // What is dead stays dead for a moment, while the executor already goes on.
@@ -60,30 +60,16 @@ async function startMove(
   tenant: string,
   target: string,
 ): Promise<string> {
-  const mode = way === "whole" || way === "blocked" ? "auto" : "manual";
+  const mode = way === "cancelled" ? "manual" : "auto";
   const options = { switch: mode, soakMs: 0, pauseBudgetMs: 2000 } as const;
   return (await fleet.moves.start([tenant], target, options)).id;
 }
 
 /** What leads to the step where it does not come by itself. */
-async function onTheWay(
-  fleet: CrashWorld,
-  { way }: CrashCase,
-  move: string,
-  { tenant, target }: { readonly tenant: string; readonly target: string },
-): Promise<void> {
-  if (way === "whole" || way === "blocked") return;
+async function onTheWay(fleet: CrashWorld, { way }: CrashCase, move: string): Promise<void> {
+  if (way !== "cancelled") return;
   await fleet.moves.reaches(move, "ready");
-  if (way === "differs") {
-    await fleet.inCell(target, async (client) => {
-      await client.query("set session_replication_role = replica");
-      await client.query(
-        "delete from orders where (tenant_id, id) = (select tenant_id, min(id) from orders where tenant_id = $1 group by 1)",
-        [tenant],
-      );
-    });
-  }
-  await fleet.moves.act(move, way === "cancelled" ? "cancel" : "switch");
+  await fleet.moves.act(move, "cancel");
 }
 
 /** A transaction of the tenant that does not end: the fence waits for it. */
