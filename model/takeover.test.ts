@@ -12,8 +12,9 @@ const quiet = { restartsMax: 0, partnerRestartsMax: 0, listChanges: false, write
 const writing = { ...quiet, write: true };
 const restarting = { ...quiet, restartsMax: 1 };
 const forgetting = { ...quiet, partnerRestartsMax: 1 };
+const changing = { ...quiet, listChanges: true };
 
-test.each([writing, restarting, forgetting])(
+test.each([writing, restarting, forgetting, changing])(
   "nobody serves beside the heir: %o",
   (size) => {
     expect(tell(explore(takeover(size), statesMax))).toMatch(/^holds in \d+ states/);
@@ -21,8 +22,12 @@ test.each([writing, restarting, forgetting])(
   60_000,
 );
 
-const changing = { ...quiet, listChanges: true };
 const sizeOf: Partial<Record<TakeoverBug, typeof quiet>> = {
+  "promise-not-waited": quiet,
+  "late-grant": quiet,
+  "lease-from-answer": quiet,
+  "wait-as-configured": quiet,
+  "one-dead-partner-stops-all": quiet,
   "unacknowledged-list": changing,
   "dropped-partner": changing,
   "list-without-overlap": changing,

@@ -3,7 +3,7 @@
  * test says. It repeats purges and questions until they are answered, as the real one does.
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
-import type { AddressInfo } from "node:net";
+import type { AddressInfo, Server as NetServer } from "node:net";
 import { request } from "undici";
 import {
   type AgentSyncRequest,
@@ -214,7 +214,7 @@ async function readAll(req: IncomingMessage): Promise<string> {
   return Buffer.concat(chunks).toString("utf8");
 }
 
-export async function listenUrl(server: Server): Promise<string> {
+export async function listenUrl(server: NetServer): Promise<string> {
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
 }
