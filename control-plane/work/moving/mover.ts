@@ -19,6 +19,7 @@ import { movesAtWork, toMoveView } from "../../store/moves/read.ts";
 import { fleet } from "../../store/schema.ts";
 import type { Leadership } from "../lead.ts";
 import { driveMove } from "./drive.ts";
+import type { SoakWatch } from "./soak-watch.ts";
 import type { Sweeper } from "./sweep.ts";
 import type { MovingWorld } from "./world.ts";
 
@@ -29,6 +30,7 @@ export type MoverOptions = {
   readonly world: MovingWorld;
   readonly lead: Pick<Leadership, "term">;
   readonly sweeper: Sweeper;
+  readonly soakWatch: SoakWatch;
   readonly limits?: MoveLimits;
   /** Told when this process begins to lead, by the database's clock. */
   readonly onTerm: (sinceMs: number) => void;
@@ -101,6 +103,7 @@ export function startMover(options: MoverOptions): Mover {
     const moves = (await movesAtWork(database.read)).map(toMoveView);
     world.metrics.steps(moves.map(({ step }) => step));
     const nowMs = await databaseNowMs(database.read);
+    options.soakWatch.turn(moves);
     for (const move of admit(moves, options.limits ?? moveLimitsDefault)) {
       if (await begin(move, inTerm)) follow(move.id, inTerm);
     }

@@ -211,6 +211,7 @@ async function startExecutor(
     // A cell that dies in a test is gone for good as soon as it is noticed.
     patience: { stepMs: 2000, releaseMs: 300, undoMs: 300 },
     sweepEveryMs: 500,
+    soakLookEveryMs: 200,
     onBoundary: options.onBoundary,
     ...(options.perSource === undefined
       ? {}

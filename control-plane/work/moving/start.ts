@@ -20,6 +20,7 @@ import { createCellMover } from "./cell-mover.ts";
 import { createMoveMetrics } from "./metrics.ts";
 import { startMover } from "./mover.ts";
 import { watchRouters } from "./routers.ts";
+import { createSoakWatch } from "./soak-watch.ts";
 import { createSweeper } from "./sweep.ts";
 import { buildTask, type ResolveSecret, readAllLogins } from "./task.ts";
 import type { MoveBoundary, MovingEvents, MovingWorld } from "./world.ts";
@@ -38,6 +39,8 @@ export type MovingOptions = {
   readonly patience?: Patience;
   /** What is left of moves that are over is looked for this often. Default: once a minute. */
   readonly sweepEveryMs?: number;
+  /** Ways back are looked at this often. Default: every 10 s. */
+  readonly soakLookEveryMs?: number;
   readonly onBoundary: MoveBoundary | undefined;
   readonly onError: (error: unknown) => void;
 };
@@ -69,8 +72,9 @@ export function startMoving(options: MovingOptions): Moving {
     onBoundary: options.onBoundary,
   };
   const sweeper = createSweeper(world, options.sweepEveryMs);
+  const soakWatch = createSoakWatch(world, options.soakLookEveryMs);
   const executor = startMover({
-    ...{ world, sweeper, lead: options.lead, onError: options.onError },
+    ...{ world, sweeper, soakWatch, lead: options.lead, onError: options.onError },
     ...(options.limits === undefined ? {} : { limits: options.limits }),
     onTerm: (sinceMs) => {
       listeningSinceMs = sinceMs;
@@ -83,6 +87,7 @@ export function startMoving(options: MovingOptions): Moving {
     wake: executor.wake,
     close: async () => {
       await executor.close();
+      await soakWatch.close();
       await sweeper.close();
       await mover.close();
     },

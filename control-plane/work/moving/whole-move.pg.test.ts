@@ -65,6 +65,24 @@ test("a move is taken back with everything that was written since, and that one 
   expect([await fixture.recorded(there), await fixture.recorded(back)]).toEqual([0, 0]);
 });
 
+test("a way back that breaks in the soak is told, and that it runs again", async () => {
+  const { cells } = fixture;
+  const tenant = await fixture.createTenant();
+  const id = await fixture.begin([tenant], { soakMs: 3_600_000 });
+  await fixture.until(id, ({ step }) => step === "soaking");
+  const { rows } = await cells.a.admin.query<{ name: string }>(
+    "select subname as name from pg_subscription where subname like 'rv%' and subdbid = (select oid from pg_database where datname = current_database())",
+  );
+  const name = must(rows[0], "the way back").name;
+  await cells.a.admin.query(`alter subscription ${name} disable`);
+  const broken = await fixture.until(id, ({ headline }) => headline.includes("is broken"));
+  expect(broken.headline).toContain("cell-b serves");
+  await cells.a.admin.query(`alter subscription ${name} enable`);
+  await fixture.until(id, ({ headline }) => headline.includes("can be taken back"));
+  await fixture.ask(id, { wish: "complete" });
+  expect(await fixture.untilOver(id)).toMatchObject({ step: "done" });
+});
+
 test("keys that move together share one switch; others wait for their turn", async () => {
   const together = [await fixture.createTenant(), await fixture.createTenant()];
   const alone = await Promise.all(Array.from({ length: 4 }, () => fixture.createTenant(1)));
