@@ -31,12 +31,12 @@ export async function runCrash(
   const source = await cellOf(fleet, tenant);
   const target = cellsOf.find((cell) => cell !== source) ?? source;
   const { control } = fleet;
-  const hurdle = crash.way === "blocked" ? await block(fleet, source, tenant) : undefined;
+  let hurdle: Hurdle | undefined;
   try {
     // Before it begins: the first steps are over in no time.
     const stands = control.standAt(crash);
     const started = await startMove(fleet, crash, tenant, target);
-    await onTheWay(fleet, crash, started);
+    hurdle = await onTheWay(fleet, crash, started, { source, tenant });
     await stands;
     await strike(fleet, crash.victim, { source, target });
     // What is dead stays dead for a moment, while the executor already goes on.
@@ -60,20 +60,29 @@ async function startMove(
   tenant: string,
   target: string,
 ): Promise<string> {
-  const mode = way === "cancelled" ? "manual" : "auto";
+  const mode = way === "whole" ? "auto" : "manual";
   const options = { switch: mode, soakMs: 0, pauseBudgetMs: 2000 } as const;
   return (await fleet.moves.start([tenant], target, options)).id;
 }
 
+type Hurdle = { readonly end: () => Promise<void> };
+
 /** What leads to the step where it does not come by itself. */
-async function onTheWay(fleet: CrashWorld, { way }: CrashCase, move: string): Promise<void> {
-  if (way !== "cancelled") return;
+async function onTheWay(
+  fleet: CrashWorld,
+  { way }: CrashCase,
+  move: string,
+  { source, tenant }: { readonly source: string; readonly tenant: string },
+): Promise<Hurdle | undefined> {
+  if (way === "whole") return undefined;
   await fleet.moves.reaches(move, "ready");
-  await fleet.moves.act(move, "cancel");
+  const hurdle = way === "blocked" ? await block(fleet, source, tenant) : undefined;
+  await fleet.moves.act(move, way === "blocked" ? "switch" : "cancel");
+  return hurdle;
 }
 
 /** A transaction of the tenant that does not end: the fence waits for it. */
-async function block(fleet: CrashWorld, cell: string, tenant: string) {
+async function block(fleet: CrashWorld, cell: string, tenant: string): Promise<Hurdle> {
   let end: () => void = () => {};
   const told = new Promise<void>((resolve) => {
     end = resolve;
