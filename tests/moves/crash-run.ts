@@ -62,7 +62,16 @@ async function startMove(
 ): Promise<string> {
   const mode = way === "whole" ? "auto" : "manual";
   const options = { switch: mode, soakMs: 0, pauseBudgetMs: 2000 } as const;
-  return (await fleet.moves.start([tenant], target, options)).id;
+  let id = "";
+  // A cell that has just been started again may not be healthy yet, and then nothing moves.
+  await until("a move begins", async () => {
+    id = await fleet.moves.start([tenant], target, options).then(
+      (move) => move.id,
+      () => "",
+    );
+    return id !== "";
+  });
+  return id;
 }
 
 type Hurdle = { readonly end: () => Promise<void> };
