@@ -55,6 +55,7 @@ function enter(state: State, event: MoveEvent, has: Has): void {
   state.step = must(nextMoveStep(state.step, event), `${state.step} knows ${event}`);
   state.phase = 0;
   if (event === "backed-off" && !has("release-same-attempt")) state.attempt += 1;
+  if (event === "released" && !has("try-same-attempt")) state.attempt += 1;
 }
 
 /** What the executor does in a step: its effects by phase, then the event that ends it. */
@@ -65,6 +66,8 @@ function workOf(state: State, sizes: MoveSizes, has: Has): Step<State>[] {
   const [a, b] = cells;
   const label = (what: string) => `${step} (attempt ${attempt}): ${what}`;
   const heard = routers.every(({ route, deaf }) => deaf || same(route, control));
+  // Agents answer for an attempt. Of opening nobody asks whose it was: a repeated one may still be under way.
+  const closed = a.closed && a.gateAttempt === attempt;
   const does = (what: string, when: boolean, change: (s: State) => void) =>
     when
       ? [
@@ -106,7 +109,7 @@ function workOf(state: State, sizes: MoveSizes, has: Has): Step<State>[] {
         ...does("close the gate", phase === 0, gate(true)),
         ...ends(
           "closed",
-          phase === 1 && (has("no-gate-drain") || (a.closed && isEmpty(state, source))),
+          phase === 1 && (has("no-gate-drain") || (closed && isEmpty(state, source))),
         ),
       ];
     case "fencing": {

@@ -7,6 +7,7 @@ import type { Step } from "./explore.ts";
 export const moveBugs = {
   "any-attempt": "cells obey commands of older attempts",
   "release-same-attempt": "the fence is lifted under the attempt that was fencing",
+  "try-same-attempt": "the next try closes gates under the attempt that opened them",
   "activate-first": "the target is activated before COMMIT",
   "release-early": "the route is released before ACTIVE was read back from the target",
   "late-hold": "hold and release are messages of their own: a hold can follow its release",

@@ -39,36 +39,33 @@ export function isVoid(command: Command, cells: State["cells"], has: Has): boole
   }
 }
 
-export function deliveries(state: State, has: Has): Step<State>[] {
-  // biome-ignore lint/suspicious/useIterableCallbackReturn: one list of all that may happen, read from top to bottom
-  return state.wire.flatMap((command) => {
-    switch (command.kind) {
-      case "hold":
-        return [
-          stepTo(state, `router ${command.router} is told to hold`, (s) => {
-            const router = s.routers[command.router];
-            if (router === undefined) return;
-            router.route.state = "hold";
-            router.deaf = true;
-          }),
-        ];
-      case "gate": {
-        return [
-          stepTo(
-            state,
-            `attempt ${command.attempt} ${command.closed ? "closes" : "opens"} the gate`,
-            (s) => {
-              take(s, command);
-              s.cells[source].closed = command.closed;
-              s.cells[source].gateAttempt = command.attempt;
-            },
-          ),
-        ];
-      }
-      case "own":
-        return deliverOwnership(state, command, has);
+export const deliveries = (state: State, has: Has): Step<State>[] =>
+  state.wire.flatMap((command) => deliver(state, command, has));
+
+function deliver(state: State, command: Command, has: Has): Step<State>[] {
+  switch (command.kind) {
+    case "hold":
+      return [
+        stepTo(state, `router ${command.router} is told to hold`, (s) => {
+          const router = s.routers[command.router];
+          if (router === undefined) return;
+          router.route.state = "hold";
+          router.deaf = true;
+        }),
+      ];
+    case "gate": {
+      const does = command.closed ? "closes" : "opens";
+      return [
+        stepTo(state, `attempt ${command.attempt} ${does} the gate`, (s) => {
+          take(s, command);
+          s.cells[source].closed = command.closed;
+          s.cells[source].gateAttempt = command.attempt;
+        }),
+      ];
     }
-  });
+    case "own":
+      return deliverOwnership(state, command, has);
+  }
 }
 
 function deliverOwnership(
@@ -146,63 +143,86 @@ export function routerSteps(state: State): Step<State>[] {
   });
 }
 
-// biome-ignore lint/complexity/noExcessiveLinesPerFunction: one list of all that may happen, read from top to bottom
+type Change = (label: string, change: (w: Write, s: State) => void) => Step<State>[];
+
 export function writeSteps(state: State, index: number): Step<State>[] {
   const write = must(state.writes[index], "a write");
-  const bit = 1 << index;
-  const name = `write ${index}`;
-  const to = (label: string, change: (w: Write, s: State) => void) => [
-    stepTo(state, `${name} ${label}`, (s) => change(must(s.writes[index], "a write"), s)),
+  const to: Change = (label, change) => [
+    stepTo(state, `write ${index} ${label}`, (s) => change(must(s.writes[index], "a write"), s)),
   ];
-  const cell = state.cells[write.cell === source ? source : target];
-  const view = { known: cell.known, closed: cell.closed, leaseLeft: 1 };
   switch (write.at) {
     case "job":
-      return [source, target].flatMap((n) =>
-        state.cells[n === source ? source : target].state === "active"
-          ? to(`of a job passes the guard of cell ${n}`, (w) => {
-              w.at = "job-locked";
-              w.cell = n;
-            })
-          : [],
-      );
     case "job-locked":
-      return to("of a job commits", (w, s) => {
-        w.at = "acked";
-        (w.cell === source ? s.cells[source] : s.cells[target]).rows |= bit;
-      });
+      return jobSteps(state, write, 1 << index, to);
     case "idle":
-      return state.routers.flatMap((router, n) =>
-        router.route.state === "hold"
-          ? to(`waits at router ${n}`, (w, s) => {
-              const one = must(s.routers[n], "a router");
-              one.hold = stepHold(stepHold(one.hold, "held-again"), "arrived");
-              w.at = "held";
-              w.router = n;
-            })
-          : to(`goes through router ${n}`, (w) => {
-              Object.assign(w, {
-                at: "sent",
-                router: n,
-                cell: router.route.cell,
-                epoch: router.route.epoch,
-              });
-            }),
-      );
-    case "held": {
-      const router = must(state.routers[write.router], "a router");
-      if (router.route.state === "hold" || router.hold !== "draining") return [];
-      return to("is released", (w, s) => {
-        const one = must(s.routers[w.router], "a router");
-        const more = s.writes.some(
-          (other) => other !== w && other.at === "held" && other.router === w.router,
-        );
-        if (!more) one.hold = stepHold(one.hold, "emptied");
-        Object.assign(w, { at: "sent", cell: one.route.cell, epoch: one.route.epoch });
-      });
-    }
+    case "held":
+      return arrivalSteps(state, write, to);
     case "sent":
-      return admits(write.cell, write.epoch, view)
+    case "inside":
+    case "locked":
+      return cellWork(state, write, 1 << index, to);
+    case "written":
+    case "answered":
+      return answerSteps(state, write, to);
+    default:
+      return [];
+  }
+}
+
+const cellOf = (state: State, n: number) => state.cells[n === source ? source : target];
+
+function jobSteps(state: State, { at, cell }: Write, bit: number, to: Change): Step<State>[] {
+  if (at === "job-locked") {
+    return to("of a job commits", (w, s) => {
+      w.at = "acked";
+      cellOf(s, cell).rows |= bit;
+    });
+  }
+  return [source, target].flatMap((n) =>
+    cellOf(state, n).state === "active"
+      ? to(`of a job passes the guard of cell ${n}`, (w) => {
+          w.at = "job-locked";
+          w.cell = n;
+        })
+      : [],
+  );
+}
+
+/** At a router that holds, or on through it. */
+function arrivalSteps(state: State, write: Write, to: Change): Step<State>[] {
+  if (write.at === "held") {
+    const router = must(state.routers[write.router], "a router");
+    if (router.route.state === "hold" || router.hold !== "draining") return [];
+    return to("is released", (w, s) => {
+      const one = must(s.routers[w.router], "a router");
+      const more = s.writes.some(
+        (other) => other !== w && other.at === "held" && other.router === w.router,
+      );
+      if (!more) one.hold = stepHold(one.hold, "emptied");
+      Object.assign(w, { at: "sent", cell: one.route.cell, epoch: one.route.epoch });
+    });
+  }
+  return state.routers.flatMap(({ route }, n) =>
+    route.state === "hold"
+      ? to(`waits at router ${n}`, (w, s) => {
+          const one = must(s.routers[n], "a router");
+          one.hold = stepHold(stepHold(one.hold, "held-again"), "arrived");
+          w.at = "held";
+          w.router = n;
+        })
+      : to(`goes through router ${n}`, (w) => {
+          Object.assign(w, { at: "sent", router: n, cell: route.cell, epoch: route.epoch });
+        }),
+  );
+}
+
+const viewOf = ({ known, closed }: State["cells"][number]) => ({ known, closed, leaseLeft: 1 });
+
+function cellWork(state: State, write: Write, bit: number, to: Change): Step<State>[] {
+  const cell = cellOf(state, write.cell);
+  switch (write.at) {
+    case "sent":
+      return admits(write.cell, write.epoch, viewOf(cell))
         ? to("is let in", (w) => {
             w.at = "inside";
           })
@@ -218,25 +238,25 @@ export function writeSteps(state: State, index: number): Step<State>[] {
         : to("is refused by the guard", (w) => {
             w.at = "refused";
           });
-    case "locked":
+    default:
       return to("commits", (w, s) => {
         w.at = "written";
-        (w.cell === source ? s.cells[source] : s.cells[target]).rows |= bit;
+        cellOf(s, w.cell).rows |= bit;
       });
-    case "written":
-      return to("is answered", (w) => {
-        w.at = "answered";
-        w.header = confirmation(w.cell, w.epoch, view) ?? "";
-      });
-    case "answered": {
-      const now = must(state.routers[write.router], "a router").route;
-      const header = write.header === "" ? undefined : write.header;
-      const good = delivers(header, write, now);
-      return to(good ? "is acknowledged" : "stays unknown", (w) => {
-        Object.assign(w, { at: good ? "acked" : "unknown", router: 0, header: "" });
-      });
-    }
-    default:
-      return [];
   }
+}
+
+function answerSteps(state: State, write: Write, to: Change): Step<State>[] {
+  if (write.at === "written") {
+    const view = viewOf(cellOf(state, write.cell));
+    return to("is answered", (w) => {
+      w.at = "answered";
+      w.header = confirmation(w.cell, w.epoch, view) ?? "";
+    });
+  }
+  const now = must(state.routers[write.router], "a router").route;
+  const good = delivers(write.header === "" ? undefined : write.header, write, now);
+  return to(good ? "is acknowledged" : "stays unknown", (w) => {
+    Object.assign(w, { at: good ? "acked" : "unknown", router: 0, header: "" });
+  });
 }

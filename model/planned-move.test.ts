@@ -11,9 +11,10 @@ const small = { ...sizes, writes: 0, executorsMax: 1 };
 const sizeOf: Partial<Record<MoveBug, typeof sizes>> = {
   "fence-does-not-wait": withJob,
   "late-hold": small,
+  "try-same-attempt": { ...sizes, executorsMax: 1, triesMax: 2 },
 };
 
-test.each([sizes, withJob])(
+test.each([{ ...sizes, triesMax: 2 }, withJob])(
   "a planned move keeps its promises in every state: %o",
   (size) => {
     expect(tell(explore(plannedMove(size), statesMax))).toMatch(/^holds in \d+ states/);

@@ -278,8 +278,9 @@ async function enter(going: Going, result: StepResult): Promise<Entered> {
       ...change,
       step: to,
       state: endStates[to] ?? "running",
-      // What a fence of this try may still send must not come after the way back.
-      raiseAttempt: to === "releasing",
+      // What a fence of this try may still send must not come after the way back, and what the way back
+      // may still send (gates that open) not after the next try has closed them.
+      raiseAttempt: to === "releasing" || event === "released",
     });
     if (entered === "entered") {
       const { headline } = result;

@@ -92,7 +92,13 @@ test("a transaction that does not end keeps the tenant where it is: tried, relea
 test("a switch that takes longer than the budget is taken back, and tried again", async () => {
   const tenant = await fixture.createTenant();
   let delayed = 0;
-  onBoundary = async ({ step, when }) => {
+  const spoken: { readonly step: string; readonly attempt: number }[] = [];
+  onBoundary = async ({ op, step, when }) => {
+    if ((step === "closing" || step === "releasing") && when === "after") {
+      const said = "select attempt from cellfleet.gate_order where op = $1";
+      const { rows } = await fixture.cells.a.admin.query<{ attempt: number }>(said, [op]);
+      spoken.push({ step, attempt: rows[0]?.attempt ?? 0 });
+    }
     if (step !== "draining" || when !== "before" || delayed > 0) return;
     delayed += 1;
     await new Promise((resolve) => setTimeout(resolve, 600));
@@ -103,6 +109,9 @@ test("a switch that takes longer than the budget is taken back, and tried again"
   const over = await fixture.untilOver(id);
   expect(over).toMatchObject({ step: "done", tries: 2 });
   expect(over.pause?.total).toBeLessThan(500);
+  // What the way back still sends comes too late for the next try, and the same the other way.
+  expect(spoken.map(({ step }) => step)).toEqual(["closing", "releasing", "closing"]);
+  expect(new Set(spoken.map(({ attempt }) => attempt)).size).toBe(3);
   expect(await fixture.leftovers()).toEqual([]);
 });
 
