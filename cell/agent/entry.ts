@@ -48,7 +48,7 @@ export type EntryOptions = {
   };
   /** What is known now; made anew for every look. */
   readonly view: () => GateView;
-  /** Reads one key from the database, because the router seems to know more than this memory. */
+  /** Reads gates and keys from every database, because the router seems to know more than this memory. */
   readonly look: (key: string) => Promise<void>;
   readonly onAdmitted: (keyspace: KeyspaceName, tenant: TenantId) => void;
   /** It passed in this stage, and would not have in `enforce`. */

@@ -67,7 +67,7 @@ describe("admission", () => {
     ["an unknown key", view({}, {}), "PLACEMENT_STALE", true],
     ["no live lease", view({ leaseRemainingMs: 0 }), "LEASE_MISSING", false],
     ["old knowledge", view({ fresh: false }), "GATE_CLOSED", false],
-    ["a closed gate", view({ closed: () => true }), "GATE_CLOSED", false],
+    ["a closed gate", view({ closed: () => true }), "GATE_CLOSED", true],
     [
       "a lower epoch here",
       view({}, { "default/tenant/acme": { state: "active", epoch: 2 } }),

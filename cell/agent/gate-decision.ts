@@ -139,7 +139,9 @@ export function decideAdmission(request: GateRequest, view: GateView): Admission
   if (stale !== undefined) return stale;
   if (cell.kind === "refused") return cell;
   if (view.closed(request.key)) {
-    return refuse("GATE_CLOSED", `the gate is closed for ${request.key} while it is being fenced`);
+    // It may be open again in the database, and the router may have let go of the request for that.
+    const reason = `the gate is closed for ${request.key} while it is being fenced`;
+    return refuse("GATE_CLOSED", reason, undefined, true);
   }
   return { kind: "admitted" };
 }

@@ -118,6 +118,21 @@ test("a lost session is missed, comes back and answers anew; an answer to an ear
   expect(await refusal(agent)).toEqual(closed);
 });
 
+test("a gate that is open in the database again refuses nobody, whether the agent has heard of it or not", async () => {
+  const agent = await bench.serving();
+  for (const attempt of [1, 3, 5, 7, 9]) {
+    await close(attempt);
+    await until("it is closed", async () => (await waitsFor(attempt)).length === 0);
+    // As when the notification is still on its way, or was lost: nobody tells the agent.
+    await bench.store.admin.query("delete from cellfleet.closed_gate");
+    expect(await serves(agent), `after attempt ${attempt}`).toBe(true);
+  }
+  // One that stays closed is looked at as well, and refuses.
+  await close(11);
+  await until("it is closed", async () => (await waitsFor(11)).length === 0);
+  expect(await refusal(agent)).toEqual(closed);
+});
+
 test("a key that came back at another epoch is served, whatever a forgotten line says", async () => {
   const agent = await bench.serving();
   await close(1);
