@@ -36,7 +36,12 @@ export async function driveMove(
   term: number,
   signal: AbortSignal,
 ): Promise<void> {
-  const memory: DriveMemory = { pause: undefined, notBeforeMs: 0, task: undefined };
+  const memory: DriveMemory = {
+    pause: undefined,
+    notBeforeMs: 0,
+    rollbackDue: false,
+    task: undefined,
+  };
   const failures: Failures = { step: undefined, count: 0, sinceMs: 0 };
   try {
     let view = await beginDrive(world, id, term);

@@ -26,6 +26,9 @@ export function createSoakWatch(world: MovingWorld, everyMs: number = lookEveryM
   async function lookAt(move: MoveView): Promise<void> {
     const { lagBytes, broken: why } = await world.mover.reverseState(await world.taskOf(move));
     world.metrics.lag(move.id, lagBytes);
+    if (lagBytes !== move.progress.lagBytes) {
+      await noteMove(world.database, move.id, { progress: { ...move.progress, lagBytes } });
+    }
     if (why === broken.get(move.id)) return;
     if (why === undefined) {
       broken.delete(move.id);

@@ -63,6 +63,8 @@ export type DriveMemory = {
   pause: PauseWatch | undefined;
   /** Monotonic: no switch before this. */
   notBeforeMs: number;
+  /** A switch was taken back, and the hooks have not been told: nobody waits for them. */
+  rollbackDue: boolean;
   /** Of the last step that read one. */
   task: MoveTask | undefined;
 };

@@ -13,6 +13,7 @@ import { differing, repairs } from "./opening.ts";
 
 /** A router that takes longer is named, and not waited for: the source's fence refuses it. */
 const releaseAckMs = 60_000;
+const pauseAckMs = 250;
 const soakLookMs = 1000;
 
 export const activating: Step = async ({ world, view, task, memory, signal }) => {
@@ -28,9 +29,13 @@ export const activating: Step = async ({ world, view, task, memory, signal }) =>
 };
 
 export const routing: Step = async ({ world, view, task, memory, signal }) => {
-  const behind = await world.routers.behind(view.releaseRevision ?? 0, releaseAckMs, signal);
+  // The pause is over for requests of every router that answers; one that does not is waited for besides.
+  let behind = await world.routers.behind(view.releaseRevision ?? 0, pauseAckMs, signal);
   // Tried again, this step tells what it measured the first time.
   if (memory.pause?.finish() === true) world.metrics.pause(memory.pause.parts().total / 1000);
+  if (behind.length > 0) {
+    behind = await world.routers.behind(view.releaseRevision ?? 0, releaseAckMs, signal);
+  }
   await world.mover.tellMoved(task);
   await world.mover.openGates(task);
   const pause = memory.pause?.parts();

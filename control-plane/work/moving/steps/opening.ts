@@ -13,16 +13,26 @@ import { abandoned, type Step, type StepContext, type StepResult } from "../worl
 /** So near is near enough to verify, or to switch. */
 export const lagBytesMax = 1_000_000;
 const lookEveryMs = 200;
+/** What other moves, while they soak, take of a server. */
+const roomChecks: ReadonlySet<string> = new Set(["slots", "wal-senders", "workers"]);
+const roomLookMs = 2000;
 
-export const preflight: Step = async ({ world, view, task }) => {
+export const preflight: Step = async (context) => {
+  const { world, view, task } = context;
   const look = await world.mover.look(task);
   const plan = {
     ...view.plan,
     ...{ tables: [...look.tables], checks: [...look.checks], estimate: look.estimate },
   };
-  if (!look.fit) {
-    const refused = look.checks.filter(({ verdict }) => verdict === "refused");
+  const refused = look.checks.filter(({ verdict }) => verdict === "refused");
+  if (refused.some(({ id }) => !roomChecks.has(id))) {
     return withPlan(abandoned(unfit(refused)), plan);
+  }
+  // Other moves give their room back when they are over. A way back has its own already.
+  if (refused.length > 0 && view.reverses === null) {
+    await context.note(`waits for room: ${refused.map(({ text }) => text).join("; ")}`);
+    await context.wait(roomLookMs);
+    return undefined;
   }
   const progress = { ...view.progress, ...totals(plan) };
   return {
@@ -110,6 +120,9 @@ export async function lagOf({
 }: StepContext): Promise<number | undefined | Failure> {
   const { lagBytes, broken } = await world.mover.streamState(task);
   world.metrics.lag(view.id, lagBytes);
+  if (lagBytes !== view.progress.lagBytes) {
+    await noteMove(world.database, view.id, { progress: { ...view.progress, lagBytes } });
+  }
   if (broken === undefined) return lagBytes ?? undefined;
   return {
     code: "MOVE_STREAM_BROKEN",

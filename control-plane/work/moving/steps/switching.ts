@@ -24,6 +24,10 @@ const holdLockMs = 1000;
 
 export const ready: Step = async (context) => {
   const { world, view, memory } = context;
+  if (memory.rollbackDue) {
+    await world.mover.hooks.call(context.task, "rollback", context.signal);
+    memory.rollbackDue = false;
+  }
   const lag = await lagOf(context);
   if (typeof lag === "object") return abandoned(lag);
   if (view.wish === "verify") {
@@ -97,7 +101,7 @@ export const fencing: Step = async (context) => {
   const { world, task, view } = context;
   await within(context, async (signal) => {
     await world.mover.hooks.call(task, "fence", signal);
-    await world.mover.fence(task, Math.min(fenceLockMs, pauseOf(context).leftMs()));
+    await world.mover.fence(task, Math.ceil(Math.min(fenceLockMs, pauseOf(context).leftMs())));
   });
   pauseOf(context).end("fence");
   return { event: "fenced", headline: `${view.source} refuses writes of the keys` };

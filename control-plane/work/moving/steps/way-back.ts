@@ -31,16 +31,16 @@ export const releasing: Step = async (context) => {
     return released(context, "gave-up", text, view.failure);
   }
   memory.notBeforeMs = world.clock.monotonicMs() + betweenTriesMs(view.tries);
+  memory.rollbackDue = true;
   const why = view.failure?.message ?? "";
   const headline = `try ${view.tries} of ${view.options.switchTriesMax} was taken back: ${why}`;
   return released(context, "released", headline, null);
 };
 
-/** Fence, then gates: nobody is let in before the databases take writes. */
-async function letIn({ world, task, signal }: StepContext): Promise<void> {
+/** Fence, then gates: nobody is let in before the databases take writes. Hooks are told when nobody waits. */
+async function letIn({ world, task }: StepContext): Promise<void> {
   await world.mover.unfence(task);
   await world.mover.openGates(task);
-  await world.mover.hooks.call(task, "rollback", signal);
 }
 
 function released(
@@ -71,13 +71,13 @@ export const aborting: Step = async (context) => {
   try {
     await undoAll(context);
   } catch (error) {
-    if (!isUnreachable(error) || failingMs < world.patience.undoMs) throw error;
+    if (!mayBeLeft(error) || failingMs < world.patience.undoMs) throw error;
     remains = error.message;
   }
   const tail =
     remains === undefined
       ? "nothing of it is left"
-      : `what is left of it is removed when its cell answers: ${remains}`;
+      : `what is left of it is removed when its cell, or hook, answers: ${remains}`;
   const isFailed = view.failure !== null;
   const headline = isFailed ? `${view.failure?.message} (${tail})` : `cancelled; ${tail}`;
   return {
@@ -128,6 +128,10 @@ async function unlessOvertaken(work: () => Promise<void>): Promise<void> {
     if (!(error instanceof CellError && error.code === "STATE_CONFLICT")) throw error;
   }
 }
+
+/** It is recorded what is left, and done when the cell, or the hook, answers again. */
+const mayBeLeft = (error: unknown): error is CellError =>
+  isUnreachable(error) || (error instanceof CellError && error.code === "MOVE_HOOK_FAILED");
 
 const isUnreachable = (error: unknown): error is CellError =>
   error instanceof CellError && error.code === "CELL_DATABASE_UNREACHABLE";
