@@ -50,7 +50,7 @@ const starting = (...moves: readonly unknown[]): Answers => ({
   "POST /v1/moves": () => ({
     status: 202,
     body: {
-      items: [sampleMove({ step: "planned" })],
+      items: [sampleMove({ step: "planned", headline: "waits for its turn" })],
       skipped: [],
       next_steps: [`cellctl move watch ${id}`],
     },
@@ -140,7 +140,7 @@ describe("start", () => {
 
   test("--wait switches by itself, and ends when the target serves and is verified", async () => {
     const copying = sampleMove({ version: 5 });
-    const ready = sampleMove({ step: "ready", version: 6 });
+    const ready = sampleMove({ step: "ready", version: 6, options: { switch: "auto" } });
     const { code, stdout, stderr, bodies } = await against(
       starting(copying, ready, soaking),
       "move start acme --to cell-02 --wait",
@@ -264,6 +264,54 @@ describe("a move that runs", () => {
     );
     expect(left.code).toBe(130);
     expect(left.stderr).toContain(`cellctl move watch ${id}`);
+  });
+
+  test("tells what stands in its way, what was taken back and why, and what it waits for", async () => {
+    const begun = { step: "copying", at: "2026-01-01T00:00:00Z", text: "copying" };
+    const tried = "copying, tried 5 times: connect ECONNREFUSED";
+    const copying = sampleMove({ headline: "copying", steps: [begun] });
+    const why = "fencing was not over when requests had waited for 801 ms of 800.";
+    const back = { step: "releasing", at: "2026-01-01T00:00:01Z", text: why };
+    const ready = { step: "ready", at: "2026-01-01T00:00:02Z", text: "try 1 of 5" };
+    const { stderr } = await against(
+      {
+        [`GET /v1/moves/${id}`]: going(
+          copying,
+          sampleMove({ headline: tried, steps: [begun] }),
+          sampleMove({
+            step: "ready",
+            version: 6,
+            headline: "try 1 of 5",
+            steps: [begun, back, ready],
+          }),
+          done,
+        ),
+      },
+      `move watch ${id}`,
+    );
+    expect(stderr.split("\n").slice(0, 4)).toEqual([
+      `${id}  acme  copying  60%`,
+      `${id}  acme  copying  60%  ${tried}`,
+      `• acme: the switch is taken back: ${why}`,
+      `${id}  acme  ready  waits for: cellctl move switch ${id}`,
+    ]);
+  });
+
+  test.each([
+    ["copying", {}, ["cancel"]],
+    ["ready", {}, ["switch", "cancel"]],
+    ["copying", { paused: true }, ["resume", "cancel"]],
+    ["draining", {}, ["cancel"]],
+    ["routing", {}, []],
+    ["soaking", {}, ["reverse", "complete"]],
+  ])("left at %s %j it says %j", async (step, more, words) => {
+    const left = await against(
+      { [`GET /v1/moves/${id}`]: going(sampleMove({ step, ...more })) },
+      `move watch ${id} --timeout 1s -o json`,
+    );
+    expect(JSON.parse(left.stderr.slice(left.stderr.indexOf("{"))).error.next_steps).toEqual(
+      ["watch", ...words].map((word) => `cellctl move ${word} ${id}`),
+    );
   });
 
   test("stays on one line of a terminal", async () => {

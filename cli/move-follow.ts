@@ -3,10 +3,10 @@
  * ends, by Ctrl-C or by `--timeout`, only the watching has ended.
  */
 import { CellError, isErrorCode } from "../contract/errors.ts";
-import { type Move, moveSchema } from "../contract/move-api.ts";
+import { type Move, moveSchema, moveSteps } from "../contract/move-api.ts";
 import { type Api, apiPath } from "./api.ts";
 import { CliError } from "./failures.ts";
-import { batchLine, liveLine, logLine, moveName } from "./move-progress.ts";
+import { batchLine, liveLine, logLine, moveName, takenBack } from "./move-progress.ts";
 import { duration } from "./render/units.ts";
 import type { Session } from "./session.ts";
 
@@ -121,7 +121,7 @@ export async function followMoves(
       continue;
     }
     heardMs = clock.monotonicMs();
-    await sayDone(session, moves, next, goal);
+    await sayNews(session, moves, next, goal);
     moves = next;
     await report(session, moves, goal);
     if (moves.length > 1 && !moves.every(goal.isThrough)) {
@@ -140,18 +140,20 @@ async function report(session: Session, moves: readonly Move[], goal: Goal): Pro
   return progress.now(io.stderr.isTerminal ? liveLine(only, io.clock.nowMs()) : logLine(only));
 }
 
-/** Of many each is told as it ends; the last word on a single one is its conclusion. */
-async function sayDone(
+/** A switch that was taken back, with its reason. Of many each is told as it ends; the last word on a single one is its conclusion. */
+async function sayNews(
   session: Session,
   before: readonly Move[],
   after: readonly Move[],
   goal: Goal,
 ): Promise<void> {
-  if (after.length === 1) return;
   for (const [index, move] of after.entries()) {
     const was = before[index];
-    if (was === undefined || goal.isThrough(was) || !goal.isThrough(move)) continue;
-    await sayOne(session, move, goal);
+    if (was === undefined || goal.isThrough(was)) continue;
+    for (const news of takenBack(was, move)) {
+      await session.progress.done("note", `${moveName(move)}: ${news}`);
+    }
+    if (after.length > 1 && goal.isThrough(move)) await sayOne(session, move, goal);
   }
 }
 
@@ -222,31 +224,44 @@ async function refresh(
   }
 }
 
-const watchSteps = (moves: readonly Move[]): string[] =>
-  moves.length === 1
-    ? moves.map(({ id }) => `cellctl move watch ${id}`)
+/** How to come back, and what may be said to it where it stands. */
+const ways = (moves: readonly Move[]): string[] => {
+  const [only] = moves;
+  return moves.length === 1 && only !== undefined
+    ? [
+        `cellctl move watch ${only.id}`,
+        ...wordsFor(only).map((word) => `cellctl move ${word} ${only.id}`),
+      ]
     : ["cellctl move ls --state running"];
+};
+
+function wordsFor({ step, paused, asked, options }: Move): string[] {
+  if (step === "soaking") return ["reverse", "complete"];
+  if (step === "diverged") return ["show", "reverse"];
+  const mayCancel =
+    step === "releasing" || moveSteps.indexOf(step) < moveSteps.indexOf("activating");
+  if (!mayCancel || asked === "cancel") return [];
+  const isAwaited = step === "ready" && options.switch === "manual" && asked === null;
+  return [...(paused ? ["resume"] : isAwaited ? ["switch"] : []), "cancel"];
+}
 const idsOf = (moves: readonly Move[]) => ({ op: moves.map(({ id }) => id).join(" ") });
 
 const timedOut = (session: Session, moves: readonly Move[]): CliError =>
   new CliError(
     "WAIT_TIMEOUT",
     `${moves.length === 1 ? (moves[0]?.id ?? "") : `${moves.length} moves`} not through within ${Math.round(session.waitMs / 1000)}s; it goes on`,
-    { details: idsOf(moves), nextSteps: watchSteps(moves) },
+    { details: idsOf(moves), nextSteps: ways(moves) },
   );
 
 const detached = (moves: readonly Move[]): CliError =>
   new CliError("DETACHED", "detached; the move goes on", {
     details: idsOf(moves),
-    nextSteps: [
-      ...watchSteps(moves),
-      ...(moves.length === 1 ? moves.map(({ id }) => `cellctl move cancel ${id}`) : []),
-    ],
+    nextSteps: ways(moves),
   });
 
 const silent = (api: Api, moves: readonly Move[]): CellError =>
   new CellError(
     "CONTROL_PLANE_UNREACHABLE",
     `${api.fleet.origin} has not answered for ${silenceMaxMs / 1000}s; moves go on when it returns`,
-    { details: idsOf(moves), nextSteps: watchSteps(moves) },
+    { details: idsOf(moves), nextSteps: ways(moves) },
   );

@@ -77,46 +77,60 @@ function facts(move: Move, nowMs: number): string[] {
   const lag = lagBytes === null ? [] : [`lag ${bytes(lagBytes)}`];
   if (step === "copying") return copyFacts(move);
   if (step === "catching-up" || step === "verifying") return lag;
-  if (step === "ready") {
-    return [
-      ...lag,
-      move.options.switch === "manual" && move.asked === null ? "waits for switch" : "",
-    ];
-  }
+  if (step === "ready") return [...lag, waitsFor(move)];
   const took = pause === null ? [] : [`pause ${duration(pause.total)}`];
   if (phaseOf[step] === "switch") return [`try ${Math.max(1, tries)}`, ...took];
   if (step === "soaking") return [...took, ...lag, `${soakLeft(move, nowMs)} left`];
   return took;
 }
 
-/** For a terminal: everything, again and again on one line. */
+/** Of one that rests until somebody speaks: what to say. */
+export function waitsFor({ id, step, paused, asked, options }: Move): string {
+  if (paused) return `paused, goes on with: cellctl move resume ${id}`;
+  return step === "ready" && options.switch === "manual" && asked === null
+    ? `waits for: cellctl move switch ${id}`
+    : "";
+}
+
+/** These say of a step what its other facts say as well. */
+const saidOtherwise = ["waits for: cellctl move switch", "the target lacks "];
+
+/** What is told of a step since it began: that it was tried before, and what stood in its way. */
+function remark({ step, headline, steps }: Move): string {
+  const begun = steps.findLast((one) => one.step === step);
+  if (begun === undefined || begun.text === headline) return "";
+  return saidOtherwise.some((known) => headline.includes(known)) ? "" : headline;
+}
+
+/** Switches that were taken back between two looks, each with its reason. */
+export const takenBack = (before: Pick<Move, "steps">, after: Pick<Move, "steps">): string[] =>
+  after.steps
+    .slice(before.steps.length)
+    .flatMap(({ step, text }) =>
+      step === "releasing" ? [`the switch is taken back: ${text}`] : [],
+    );
+
+const askedFor = ({ asked }: Move): string => (asked === null ? "" : `asked for: ${asked}`);
+const said = (parts: readonly string[]): string => parts.filter((part) => part !== "").join("  ");
+
+/** For a terminal: everything, again and again on one line. What went wrong comes before what is cut off. */
 export function liveLine(move: Move, nowMs: number): string {
-  const asked = move.asked === null ? "" : `${move.asked} is asked for`;
-  const paused = move.paused ? "paused" : "";
-  return [moveName(move), phaseBar(move), move.step, ...facts(move, nowMs), asked, paused]
-    .filter((part) => part !== "")
-    .join("  ");
+  const told = remark(move);
+  const rest = told === "" ? facts(move, nowMs) : [told];
+  const pause = move.paused && move.step !== "ready" ? waitsFor(move) : "";
+  return said([moveName(move), phaseBar(move), move.step, pause, ...rest, askedFor(move)]);
 }
 
 /** For a log: said once per change that matters. */
 export function logLine(move: Move): string {
-  const { id, step, tries, asked, paused } = move;
+  const { id, step, tries } = move;
   const detail =
     step === "copying"
       ? `${Math.floor(copied(move) * 10) * 10}%`
       : phaseOf[step] === "switch"
         ? `try ${Math.max(1, tries)}`
         : "";
-  return [
-    id,
-    moveName(move),
-    step,
-    detail,
-    asked === null ? "" : `asked ${asked}`,
-    paused ? "paused" : "",
-  ]
-    .filter((part) => part !== "")
-    .join("  ");
+  return said([id, moveName(move), step, detail, remark(move), askedFor(move), waitsFor(move)]);
 }
 
 const shownMax = 3;

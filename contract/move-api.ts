@@ -6,7 +6,7 @@
  * control-plane/core/move/move-state.ts.
  */
 import { z } from "zod";
-import { acceptedSchema, opSchema } from "./control-api.ts";
+import { acceptedSchema, opSchema, opStates } from "./control-api.ts";
 import { cellIdSchema, keyspaceNameSchema, opIdSchema, tenantIdSchema } from "./ids.ts";
 import { placementKeySchema } from "./placement-key.ts";
 
@@ -194,6 +194,9 @@ export const moveSchema = z.object({
   updatedAt: z.string(),
 });
 export type Move = z.infer<typeof moveSchema>;
+
+/** What a list of moves is asked for: a state, or those that run and are paused. */
+export const moveStatesAsked = [...opStates, "paused"] as const;
 
 const selection = {
   /**

@@ -208,6 +208,20 @@ async function ask(move: Move, step: MoveStep, action: MoveAction): Promise<void
 }
 
 describe("what is asked of a move", () => {
+  test("one that is cancelled, or over, is not paused", async () => {
+    const { id } = await api.begin("acme");
+    await api.act(id, "pause");
+    expect((await api.act(id, "cancel")).move).toMatchObject({ paused: false, asked: "cancel" });
+    await api.run(`update cellfleet_control.move set paused = true where op = '${id}'`);
+    await api.setStep(id, "failed", "failed");
+    expect((await api.move(id)).paused).toBe(false);
+    expect((await api.get("/v1/moves?state=paused", list(moveSchema))).items).toEqual([]);
+  });
+
+  test("a list of moves of a cell that is not there says so", async () => {
+    expect(await codeOf(api.get("/v1/moves?cell=nocell", list(moveSchema)))).toBe("CELL_UNKNOWN");
+  });
+
   test("at each step: taken, or refused with what is possible", async () => {
     const move = await api.begin("acme");
     const actions = moveActions.filter((action) => action !== "reverse");
@@ -218,7 +232,10 @@ describe("what is asked of a move", () => {
     const { id } = await api.begin("acme");
     expect((await api.act(id, "cancel", { dryRun: true })).move.asked).toBeNull();
     expect((await api.act(id, "pause", { reason: "peak" })).move.paused).toBe(true);
+    const paused = await api.get("/v1/moves?state=paused", list(moveSchema));
+    expect(paused.items.map((one) => one.id)).toEqual([id]);
     expect((await api.act(id, "resume")).move.paused).toBe(false);
+    expect((await api.get("/v1/moves?state=paused", list(moveSchema))).items).toEqual([]);
     const rows = await api.run(
       `select action, reason from cellfleet_control.audit order by id desc limit 2`,
     );

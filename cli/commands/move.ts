@@ -1,11 +1,11 @@
 /** `cellctl move …`: tenants from one cell to another, while they are served. */
-import { opStates } from "../../contract/control-api.ts";
 import { CellError } from "../../contract/errors.ts";
 import {
   type MoveAction,
   moveActedSchema,
   movePlansSchema,
   moveSchema,
+  moveStatesAsked,
   moveSteps,
   startedMovesSchema,
 } from "../../contract/move-api.ts";
@@ -59,7 +59,7 @@ export const register: Register = (noun, bind) => {
     noun
       .command("ls")
       .description("list moves, newest first")
-      .option("--state <state>", opStates.join(", "))
+      .option("--state <state>", moveStatesAsked.join(", "))
       .option("--step <step>", "only those at this step")
       .option("--cell <cell>", "only from or to this cell")
       .option("--tenant <tenant>", "only of this tenant")
@@ -207,7 +207,7 @@ async function printStarted(
 }
 
 async function list(session: Session, _args: readonly string[], options: Options): Promise<number> {
-  const state = oneOf(options, "state", opStates);
+  const state = oneOf(options, "state", moveStatesAsked);
   const step = oneOf(options, "step", moveSteps);
   const query = { state, step, cell: text(options, "cell"), tenant: text(options, "tenant") };
   const api = await session.api();

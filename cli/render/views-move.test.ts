@@ -84,16 +84,16 @@ describe("progress", () => {
     expect(liveLine(sampleMove(), sampleNowMs)).toBe(
       "acme  ███░░░░░░░░░  copying  62%  12k/20k rows  30MiB/48MiB  11MiB/s  eta 1.6s",
     );
-    expect(liveLine(soaking, sampleNowMs)).toContain(
-      "pause 38ms  1m30s left  complete is asked for",
-    );
+    expect(liveLine(soaking, sampleNowMs)).toContain("pause 38ms  1m30s left  asked for: complete");
     const ready = sampleMove({
       step: "ready",
       progress: { ...sampleMove().progress, lagBytes: 2048 },
     });
-    expect(liveLine(ready, sampleNowMs)).toContain("lag 2KiB  waits for switch");
+    expect(liveLine(ready, sampleNowMs)).toContain(
+      `lag 2KiB  waits for: cellctl move switch ${ready.id}`,
+    );
     expect(logLine(sampleMove({ step: "fencing", tries: 2, paused: true }))).toBe(
-      "op_0m5abcdefghij  acme  fencing  try 2  paused",
+      "op_0m5abcdefghij  acme  fencing  try 2  paused, goes on with: cellctl move resume op_0m5abcdefghij",
     );
     expect(
       batchLine(

@@ -14,6 +14,10 @@ import type { View } from "./output.ts";
 import { age, bytes, count, counted, duration } from "./units.ts";
 import { padTo } from "./width.ts";
 
+/** A move that is paused runs, and begins no further step; one that is over is not paused. */
+const stateText = ({ state, paused }: Pick<Move, "state" | "paused">): string =>
+  paused && (state === "running" || state === "pending") ? `${state}, paused` : state;
+
 type Details = ReadonlyArray<readonly [string, string | readonly string[]]>;
 
 export const moveView: View<Move> = {
@@ -23,7 +27,7 @@ export const moveView: View<Move> = {
     { head: "WHAT", cell: moveName },
     { head: "FROM", cell: ({ source }) => source },
     { head: "TO", cell: ({ target }) => target },
-    { head: "STATE", cell: ({ state, paused }) => (paused ? "paused" : state), state: true },
+    { head: "STATE", cell: stateText, state: true },
     { head: "STEP", cell: ({ step }) => step },
     { head: "COPIED", cell: ({ progress }) => bytes(progress.bytesCopied), right: true },
     {
@@ -43,7 +47,7 @@ export const moveView: View<Move> = {
     ["move", move.id],
     ["what", move.keys],
     ["way", `${move.source} -> ${move.target}`],
-    ["state", move.state],
+    ["state", stateText(move)],
     ["step", `${move.step}  ${phaseBar(move)}`.trimEnd()],
     ["headline", move.headline],
     ...marks(move),
@@ -62,9 +66,9 @@ export const moveView: View<Move> = {
 
 const lag = (value: number | null): string => (value === null ? "" : bytes(value));
 
-const marks = ({ asked, paused, reverses, attempt }: Move): Details => [
+const marks = ({ id, asked, paused, reverses, attempt }: Move): Details => [
   ...(asked === null ? [] : [["asked", asked] as const]),
-  ...(paused ? [["paused", "yes; cellctl move resume"] as const] : []),
+  ...(paused ? [["paused", `goes on with: cellctl move resume ${id}`] as const] : []),
   ...(reverses === null ? [] : [["takes back", reverses] as const]),
   ...(attempt > 1 ? [["attempt", String(attempt)] as const] : []),
 ];
@@ -72,10 +76,13 @@ const marks = ({ asked, paused, reverses, attempt }: Move): Details => [
 function facts({ progress, pause }: Move): Details {
   const { rowsCopied, rowsTotal, bytesCopied, bytesTotal, lagBytes, bytesPerSecond } = progress;
   const rate = bytesPerSecond === null ? "" : `, ${bytes(bytesPerSecond)}/s`;
+  const isCounted = rowsTotal > 0 || rowsCopied > 0;
   return [
     [
       "copied",
-      `${count(rowsCopied)}/${count(rowsTotal)} rows, ${bytes(bytesCopied)}/${bytes(bytesTotal)}${rate}`,
+      isCounted
+        ? `${count(rowsCopied)}/${count(rowsTotal)} rows, ${bytes(bytesCopied)}/${bytes(bytesTotal)}${rate}`
+        : "no rows",
     ],
     ["lag", lagBytes === null ? "not known" : bytes(lagBytes)],
     ["pause", pause === null ? "not switched" : pauseText(pause)],

@@ -62,7 +62,10 @@ export async function actOnMove(
   }
   if (action === "reverse") return reverseMove(context, work, row, on.asked);
   const asked =
-    action === "pause" || action === "resume" ? { paused: action === "pause" } : { wish: action };
+    action === "pause" || action === "resume"
+      ? { paused: action === "pause" }
+      : // What is cancelled goes on to its end, and nobody resumes it.
+        { wish: action, ...(action === "cancel" ? { paused: false } : {}) };
   if (!work.dryRun) {
     await work.record({ step: move.step, asked: move.asked, paused: move.paused }, asked);
     await askMove(tx, id, asked);

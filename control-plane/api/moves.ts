@@ -1,6 +1,6 @@
 /** Moves: planned, begun, listed, watched, and what is asked of one that runs. */
 import { z } from "zod";
-import { list, opStates } from "../../contract/control-api.ts";
+import { list } from "../../contract/control-api.ts";
 import { cellIdSchema, tenantIdSchema } from "../../contract/ids.ts";
 import {
   type MoveAction,
@@ -9,6 +9,7 @@ import {
   moveActions,
   movePlansSchema,
   moveSchema,
+  moveStatesAsked,
   moveSteps,
   planMovesSchema,
   startedMovesSchema,
@@ -16,6 +17,7 @@ import {
 } from "../../contract/move-api.ts";
 import { findMove, listMoves, toMove } from "../store/moves/read.ts";
 import { channels } from "../store/notify.ts";
+import { requireCell } from "./cell-lookup.ts";
 import { type ApiContext, waitMsMax } from "./context.ts";
 import { type Endpoint, endpoint } from "./endpoint.ts";
 import { actOnMove, moveUnknown } from "./moves-act.ts";
@@ -73,7 +75,7 @@ const listEndpoint = ({ database }: ApiContext): Endpoint =>
     summary: "List moves, newest first.",
     query: {
       ...pageQuery,
-      state: z.enum(opStates).optional(),
+      state: z.enum(moveStatesAsked).optional(),
       step: z.enum(moveSteps).optional(),
       /** As source or target. */
       cell: cellIdSchema.optional(),
@@ -83,6 +85,7 @@ const listEndpoint = ({ database }: ApiContext): Endpoint =>
     answers: { 200: list(moveSchema) },
     serve: async ({ query }) => {
       const { limit, cursor, ...filter } = query;
+      if (query.cell !== undefined) await requireCell(database.read, query.cell);
       const before = cursor === undefined ? undefined : decodeCursor(cursor, "");
       const rows = await listMoves(database.read, { ...filter, before, limit: limit + 1 });
       const shown = page(rows, limit, ({ op }) => op.id);

@@ -1,7 +1,6 @@
 /** Moves as they are read: rows of `op`, `move` and `move_key` as one value, and its wire form. */
 import { and, desc, eq, inArray, isNotNull, lt, ne, or, sql } from "drizzle-orm";
 import { z } from "zod";
-import type { OpState } from "../../../contract/control-api.ts";
 import { isErrorCode } from "../../../contract/errors.ts";
 import {
   cellIdSchema,
@@ -16,12 +15,14 @@ import {
   movePlanSchema,
   moveProgressSchema,
   moveSchema,
+  type moveStatesAsked,
   moveSteps,
   moveVerificationSchema,
   pausePartsSchema,
 } from "../../../contract/move-api.ts";
 import { placementKeySchema } from "../../../contract/placement-key.ts";
 import { must } from "../../../runtime/assert.ts";
+import { isMoveEnd } from "../../core/move/move-state.ts";
 import type { MoveView } from "../../core/move/move-view.ts";
 import type { Failure } from "../../core/ops/machine.ts";
 import type { Reader } from "../database.ts";
@@ -81,7 +82,7 @@ export type MoveFilter = {
   /** Moves with an id below this: newest first. */
   readonly before: string | undefined;
   readonly limit: number;
-  readonly state?: OpState | undefined;
+  readonly state?: (typeof moveStatesAsked)[number] | undefined;
   readonly step?: MoveStep | undefined;
   /** Source or target. */
   readonly cell?: string | undefined;
@@ -99,7 +100,7 @@ export async function listMoves(reader: Reader, filter: MoveFilter): Promise<Mov
     .where(
       and(
         before === undefined ? undefined : lt(move.op, before),
-        state === undefined ? undefined : eq(op.state, state),
+        state === undefined ? undefined : isIn(state),
         step === undefined ? undefined : eq(op.step, step),
         cell === undefined ? undefined : or(eq(move.source, cell), eq(move.target, cell)),
         filter.op === undefined ? undefined : eq(move.op, filter.op),
@@ -110,6 +111,11 @@ export async function listMoves(reader: Reader, filter: MoveFilter): Promise<Mov
     .limit(limit);
   return withKeys(reader, rows);
 }
+
+const isIn = (state: NonNullable<MoveFilter["state"]>) =>
+  state === "paused"
+    ? and(eq(move.paused, true), inArray(op.state, ["pending", "running"]))
+    : eq(op.state, state);
 
 const movesOf = (reader: Reader, tenant: string) =>
   reader
@@ -221,7 +227,9 @@ export function toMove(row: MoveRow): Move {
     },
     ...{ createdAt: asOp.createdAt, updatedAt: asOp.updatedAt },
     ...{ keyspace: own.keyspace, source: own.source, target: own.target },
-    ...{ paused: own.paused, tries: own.tries, reverses: own.reverses, pause: own.pause },
+    // Nobody resumes what is over.
+    ...{ paused: own.paused && !isMoveEnd(stepSchema.parse(asOp.step)) },
+    ...{ tries: own.tries, reverses: own.reverses, pause: own.pause },
     ...{ options: own.options, plan: own.plan, verifications: own.verifications },
     asked: own.wish === "none" ? null : own.wish,
     keys: row.keys.map(({ key }) => key),
