@@ -122,7 +122,7 @@ export type SwitchPort = {
   readonly warm: (task: MoveTask) => Promise<void>;
   /**
    * Every agent instance of the source lets no request of the keys in and has none in flight. Rejects with
-   * GATE_CLOSED and the instances that are not done when `signal` aborts.
+   * PAUSE_BUDGET_EXCEEDED and the instances that are not done when `signal` aborts.
    */
   readonly closeGates: (task: MoveTask, signal: AbortSignal) => Promise<void>;
   /** Also after the switch: nothing of the move stays in the source's list of gates. */

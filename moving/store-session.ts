@@ -6,7 +6,7 @@
  * database, at the start or on the way, are CELL_DATABASE_UNREACHABLE.
  */
 import pg from "pg";
-import { type Queryable, sqlStateOf } from "../cell/store/queryable.ts";
+import type { Queryable } from "../cell/store/queryable.ts";
 import { CellError } from "../contract/errors.ts";
 import { moveErrorOf } from "./connection.ts";
 import type { StoreLogin } from "./ports.ts";
@@ -76,15 +76,12 @@ function newClient(login: StoreLogin, purpose: string): pg.Client {
   return client;
 }
 
-function isUnreachable(error: unknown): boolean {
-  const state = sqlStateOf(error);
+export function isUnreachable(error: unknown): boolean {
+  // Not the server that speaks: it is the connection that failed. By its class, for EPIPE, of a socket,
+  // looks just like a SQLSTATE.
+  const state = error instanceof pg.DatabaseError ? error.code : undefined;
   if (state === queryCanceled) return false;
-  // Without a code of PostgreSQL's it is the connection that failed.
-  return (
-    state === undefined ||
-    !/^[0-9A-Z]{5}$/.test(state) ||
-    unreachableClasses.includes(state.slice(0, 2))
-  );
+  return state === undefined || unreachableClasses.includes(state.slice(0, 2));
 }
 
 const unreachable = (login: StoreLogin, cause: unknown): CellError =>

@@ -20,6 +20,7 @@ export async function closeGatesOf(
   signal: AbortSignal,
 ): Promise<void> {
   const keys = JSON.stringify(task.keys.map(({ key, epoch }) => ({ key, epoch })));
+  const startedMs = clock.monotonicMs();
   await connections.use(login, async (session) => {
     try {
       await session.query("select cellfleet.close_gates($1, $2, $3)", [
@@ -36,7 +37,7 @@ export async function closeGatesOf(
         task.attempt,
       ]);
       if (rows.length === 0) return;
-      if (signal.aborted) throw notEmpty(task, login, rows);
+      if (signal.aborted) throw notEmpty(task, login, rows, clock.monotonicMs() - startedMs);
       await clock.sleep(pollMs, signal);
     }
   });
@@ -56,18 +57,24 @@ export async function openGatesOf(
   });
 }
 
-function notEmpty(task: MoveTask, { cell }: StoreLogin, busy: readonly Busy[]): CellError {
+function notEmpty(
+  task: MoveTask,
+  { cell }: StoreLogin,
+  busy: readonly Busy[],
+  waitedMs: number,
+): CellError {
   const told = busy.map(({ instance, in_flight: inFlight }) =>
-    inFlight === null ? `${instance} does not answer` : `${instance} has ${inFlight} in flight`,
+    inFlight === null ? `${instance} has not answered` : `${instance} has ${inFlight}`,
   );
+  const inFlight = busy.reduce((sum, { in_flight: count }) => sum + (count ?? 0), 0);
   return new CellError(
-    "GATE_CLOSED",
-    `The requests of the keys in ${cell} were not done in time: ${told.join("; ")}. Nothing was fenced.`,
+    "PAUSE_BUDGET_EXCEEDED",
+    `The agents of ${cell} had not closed their gates within ${Math.round(waitedMs)} ms: ${told.join(", ")}; ${inFlight} requests in flight. Nothing was fenced.`,
     {
       details: {
-        instances: busy.map(({ instance, in_flight: inFlight }) => ({ instance, inFlight })),
+        instances: busy.map(({ instance, in_flight: count }) => ({ instance, inFlight: count })),
       },
-      nextSteps: [`cellctl move show ${task.op}`],
+      nextSteps: [`cellctl move show ${task.op}`, "cellctl move start … --pause-budget 2s"],
     },
   );
 }

@@ -306,7 +306,10 @@ describe("gates", () => {
     });
     budget.abort();
     expect(await closing).toMatchObject({
-      code: "GATE_CLOSED",
+      code: "PAUSE_BUDGET_EXCEEDED",
+      message: expect.stringMatching(
+        /^The agents of cell-a had not closed their gates within \d+ ms: dead has not answered, one has 3, two has not answered; 3 requests in flight/,
+      ),
       details: {
         instances: [
           { instance: "dead", inFlight: null },
