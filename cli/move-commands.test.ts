@@ -1,51 +1,17 @@
 /** `cellctl move …` against a small real HTTP server: what is sent, printed, waited for and returned. */
-import { stripVTControlCharacters } from "node:util";
-import { afterEach, describe, expect, test, vi } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { CellError } from "../contract/errors.ts";
 import { movePlansSchema, startedMovesSchema } from "../contract/move-api.ts";
-import {
-  type Answers,
-  cellctl,
-  type RunOptions,
-  type StubServer,
-  startStub,
-} from "./cli.fixture.ts";
-import { sampleMove, sampleMovePlan, samplePause, sampleVerification } from "./samples.fixture.ts";
+import type { Answers } from "./cli.fixture.ts";
+import { against, done, going, id, soaking } from "./move.fixture.ts";
+import { sampleMove, sampleMovePlan, sampleVerification } from "./samples.fixture.ts";
 
 // Real sockets on a machine that may be busy with other things.
 vi.setConfig({ testTimeout: 30_000 });
 
-let stub: StubServer | undefined;
-afterEach(async () => {
-  await stub?.close();
-  stub = undefined;
-});
-
-async function against(answers: Answers, command: string, options: RunOptions = {}) {
-  await stub?.close();
-  stub = await startStub(answers);
-  const env = { ...stub.env, ...options.env };
-  const ran = await cellctl(command.split(" "), { ...options, env });
-  return { ...ran, asked: stub.asked, bodies: stub.asked.map(({ text }) => bodyOf(text)) };
-}
-const bodyOf = (text: string): unknown => (text === "" ? undefined : JSON.parse(text));
-
-const id = "op_0m5abcdefghij";
-const soaking = sampleMove({ step: "soaking", version: 9, pause: samplePause, tries: 1 });
-const done = sampleMove({ step: "done", state: "done", version: 11, headline: "moved" });
-
 const planning = (...plans: unknown[]): Answers => ({
   "POST /v1/moves/plan": () => ({ body: { items: plans, next: null, skipped: [] } }),
 });
-/** Each look finds the next of these; the last stays. */
-function going(...moves: readonly unknown[]): Answers[string] {
-  let at = 0;
-  return () => {
-    const body = moves[Math.min(at, moves.length - 1)];
-    at += 1;
-    return { body };
-  };
-}
 const starting = (...moves: readonly unknown[]): Answers => ({
   "POST /v1/moves": () => ({
     status: 202,
@@ -113,7 +79,16 @@ describe("plan", () => {
     ["move plan acme --to c --together 0", "--together"],
     ["move plan acme --to c --soak soon", "--soak"],
     ["move plan acme --to c --pause-budget x", "--pause-budget"],
+    [
+      "move plan acme --to c --pause-budget 800",
+      `--pause-budget "800": the unit is missing; say 800ms`,
+    ],
+    ["move plan acme --to c --pause-budget 5ms", '--pause-budget "5ms": must be from 50ms to 60s'],
+    ["move plan acme --to c --soak 5", `--soak "5": the unit is missing; say 30m`],
+    ["move plan acme --to c --soak 31d", `--soak "31d": must be 30d at most`],
     ["move plan acme --to c --rate fast", "--rate"],
+    ["move plan acme --to c --rate 5", `--rate "5": the unit is missing; say 50MB/s`],
+    ["move plan acme --to c --rate 5B/s", `--rate "5B/s": must be 1KiB/s or more`],
     ["move plan acme --to c --switch never", "auto or manual"],
     ["move start acme --to c --switch manual --wait", "--wait"],
     ["move ls --step nowhere", "--step"],
@@ -244,97 +219,6 @@ describe("a move that runs", () => {
       limit: "5",
     });
     expect(stdout).toContain("38ms");
-  });
-
-  test("is watched to its end; Ctrl-C leaves it alone and says how to come back", async () => {
-    const watched = await against(
-      { [`GET /v1/moves/${id}`]: going(sampleMove(), soaking, done) },
-      `move watch ${id}`,
-    );
-    expect(watched.code).toBe(0);
-    expect(watched.stderr).toContain("✔ acme: moved");
-    const interrupt = new AbortController();
-    const left = await against(
-      { [`GET /v1/moves/${id}`]: going(sampleMove()) },
-      `move watch ${id}`,
-      {
-        interrupted: interrupt.signal,
-        onStderr: () => interrupt.abort(),
-      },
-    );
-    expect(left.code).toBe(130);
-    expect(left.stderr).toContain(`cellctl move watch ${id}`);
-  });
-
-  test("tells what stands in its way, what was taken back and why, and what it waits for", async () => {
-    const begun = { step: "copying", at: "2026-01-01T00:00:00Z", text: "copying" };
-    const tried = "copying, tried 5 times: connect ECONNREFUSED";
-    const copying = sampleMove({ headline: "copying", steps: [begun] });
-    const why = "fencing was not over when requests had waited for 801 ms of 800.";
-    const back = { step: "releasing", at: "2026-01-01T00:00:01Z", text: why };
-    const ready = { step: "ready", at: "2026-01-01T00:00:02Z", text: "try 1 of 5" };
-    const { stderr } = await against(
-      {
-        [`GET /v1/moves/${id}`]: going(
-          copying,
-          sampleMove({ headline: tried, steps: [begun] }),
-          sampleMove({
-            step: "ready",
-            version: 6,
-            headline: "try 1 of 5",
-            steps: [begun, back, ready],
-          }),
-          done,
-        ),
-      },
-      `move watch ${id}`,
-    );
-    expect(stderr.split("\n").slice(0, 4)).toEqual([
-      `${id}  acme  copying  60%`,
-      `${id}  acme  copying  60%  ${tried}`,
-      `• acme: the switch is taken back: ${why}`,
-      `${id}  acme  ready  waits for: cellctl move switch ${id}`,
-    ]);
-  });
-
-  test.each([
-    ["copying", {}, ["cancel"]],
-    ["ready", {}, ["switch", "cancel"]],
-    ["copying", { paused: true }, ["resume", "cancel"]],
-    ["draining", {}, ["cancel"]],
-    ["routing", {}, []],
-    ["soaking", {}, ["reverse", "complete"]],
-  ])("left at %s %j it says %j", async (step, more, words) => {
-    const left = await against(
-      { [`GET /v1/moves/${id}`]: going(sampleMove({ step, ...more })) },
-      `move watch ${id} --timeout 1s -o json`,
-    );
-    expect(JSON.parse(left.stderr.slice(left.stderr.indexOf("{"))).error.next_steps).toEqual(
-      ["watch", ...words].map((word) => `cellctl move ${word} ${id}`),
-    );
-  });
-
-  test("stays on one line of a terminal", async () => {
-    const { stderr } = await against(
-      { [`GET /v1/moves/${id}`]: going(sampleMove(), done) },
-      `move watch ${id}`,
-      {
-        terminal: true,
-        columns: 70,
-      },
-    );
-    const frames = stderr.split("\r\u001b[K").map((frame) => frame.split("\n")[0] ?? "");
-    expect(frames.some((frame) => frame.includes("acme  ███░░░░░░░░░  copying  62%"))).toBe(true);
-    for (const frame of frames) expect(stripVTControlCharacters(frame).length).toBeLessThan(71);
-  });
-
-  test("gives up after --timeout and says that it goes on", async () => {
-    const { code, stderr } = await against(
-      { [`GET /v1/moves/${id}`]: going(sampleMove()) },
-      `move watch ${id} --timeout 1s`,
-    );
-    expect(code).toBe(124);
-    expect(stderr).toContain("it goes on");
   });
 
   test.each([

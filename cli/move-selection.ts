@@ -3,6 +3,7 @@ import type { Command } from "commander";
 import { moveOptionsSchema } from "../contract/move-api.ts";
 import { usage } from "./failures.ts";
 import { collect, flag, type Options, text, texts } from "./grammar.ts";
+import { quoted } from "./quoted.ts";
 import { parseDuration, parseSize } from "./render/units.ts";
 
 export const selection = (command: Command): Command =>
@@ -77,14 +78,29 @@ function switchOf(options: Options): "auto" | "manual" | undefined {
   return "auto";
 }
 
-function timeOf(options: Options, name: "soak" | "pauseBudget"): number | undefined {
+const times = {
+  soak: { said: "--soak", option: "soakMs", example: "30m or 2h", range: "30d at most" },
+  pauseBudget: {
+    said: "--pause-budget",
+    option: "pauseBudgetMs",
+    example: `${defaults.pauseBudgetMs}ms or 2s`,
+    range: "from 50ms to 60s",
+  },
+} as const;
+
+/** A bare number may be meant as anything: 800 is a second's part to one and a quarter of an hour to another. */
+const hasNoUnit = (raw: string): boolean => /^[\d.]*$/.test(raw) && Number(raw) !== 0;
+
+function timeOf(options: Options, name: keyof typeof times): number | undefined {
   const raw = text(options, name);
   if (raw === undefined) return undefined;
-  const ms = parseDuration(raw);
-  if (ms !== undefined) return Math.round(ms);
-  const said = name === "soak" ? "--soak" : "--pause-budget";
-  const example = name === "soak" ? "30m or 2h" : `${defaults.pauseBudgetMs}ms or 2s`;
-  throw usage(`${said} "${raw}": must be a time such as ${example}`);
+  const { said, option, example, range } = times[name];
+  if (hasNoUnit(raw)) throw usage(`${said} "${raw}": the unit is missing; say ${example}`);
+  const value = parseDuration(raw);
+  if (value === undefined) throw usage(`${said} "${raw}": must be a time such as ${example}`);
+  const ms = Math.round(value);
+  if (moveOptionsSchema.shape[option].safeParse(ms).success) return ms;
+  throw usage(`${said} "${raw}": must be ${range}, such as ${example}`);
 }
 
 function numberOf(
@@ -102,9 +118,12 @@ function numberOf(
 
 function rateOf(raw: string | undefined): number | undefined {
   if (raw === undefined) return undefined;
-  const rate = parseSize(raw.replace(/\/s$/, ""));
-  if (rate !== undefined && rate > 0) return rate;
-  throw usage(`--rate "${raw}": must be bytes per second, such as 50MB/s`);
+  const size = raw.replace(/\/s$/, "");
+  if (hasNoUnit(size)) throw usage(`--rate "${raw}": the unit is missing; say 50MB/s`);
+  const rate = parseSize(size);
+  if (rate === undefined) throw usage(`--rate "${raw}": must be bytes per second, such as 50MB/s`);
+  if (moveOptionsSchema.shape.copyRateMax.safeParse(rate).success) return rate;
+  throw usage(`--rate "${raw}": must be 1KiB/s or more, such as 50MB/s`);
 }
 
 /** As they were given; `--wait` says when to switch. */
@@ -130,6 +149,3 @@ export function selectionWords(tenants: readonly string[], options: Options): st
     " ",
   );
 }
-
-const quoted = (word: string): string =>
-  /^[\w.~:@+=,/-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;

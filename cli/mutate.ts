@@ -7,6 +7,7 @@
 import type { z } from "zod";
 import { acceptedSchema, dryRunSchema } from "../contract/control-api.ts";
 import { CellError } from "../contract/errors.ts";
+import { carryFleet } from "./carry-fleet.ts";
 import { confirm, type Danger } from "./confirm.ts";
 import { CliError } from "./failures.ts";
 import { flag, type Options, text } from "./grammar.ts";
@@ -112,7 +113,7 @@ export const withoutWatching = (steps: readonly string[], op: string): string[] 
 
 export async function nextSteps(session: Session, steps: readonly string[]): Promise<void> {
   const { printable } = await import("./render/printable.ts");
-  for (const [index, step] of steps.entries()) {
+  for (const [index, step] of carryFleet([...new Set(steps)], session.fleetFlags).entries()) {
     await session.note(`${index === 0 ? "Next:" : "     "} ${printable(step)}`);
   }
 }

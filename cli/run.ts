@@ -65,13 +65,18 @@ async function reportFailure(
   format: string | undefined,
   help: string,
 ): Promise<number> {
-  const [{ toFailure }, { failureText, failureJson }] = await Promise.all([
+  const [{ toFailure }, { failureText, failureJson }, { carryFleet }] = await Promise.all([
     import("./to-failure.ts"),
     import("./render/failure.ts"),
+    import("./carry-fleet.ts"),
   ]);
-  const failure = toFailure(error, help);
-  if (failure === "shown") return 0;
-  if (failure === "verb missing") return cliErrorTable.USAGE.exit;
+  const found = toFailure(error, help);
+  if (found === "shown") return 0;
+  if (found === "verb missing") return cliErrorTable.USAGE.exit;
+  const failure = {
+    ...found,
+    nextSteps: carryFleet([...new Set(found.nextSteps)], session?.fleetFlags ?? {}),
+  };
   await session?.progress.clear();
   const paint = session?.paint ?? createPaint(io, io.stderr, "auto");
   await io.stderr.write(
