@@ -112,6 +112,37 @@ test("how its databases are reached is told later, store by store, and what is n
   });
 });
 
+test("stores that are no databases are told with their hooks, shown, and forgotten", async () => {
+  const set = ["cell", "set", "shop-01"];
+  const { stores } = await cell();
+  for (const [args, text] of [
+    [["--hook", "cache"], "must be NAME=URL"],
+    [["--hook", "cache=redis:6379"], "http or https"],
+    [["--hook-timeout", "5s"], "goes with --hook"],
+    [["--hook", "cache=http://h/c", "--hook-timeout", "1h"], "at most 10m"],
+    [["--hook", "cache=http://h/c", "--ignore-store", "cache"], "named twice"],
+    [["--ignore-store", "events"], "events is a database"],
+    [["--forget-store", "cache"], "no external store cache"],
+  ] as const) {
+    const { code, stderr } = await run([...set, ...args]);
+    expect([code, stderr]).toEqual([64, expect.stringContaining(text)]);
+  }
+  const hooks = ["--hook", "cache=http://h:8080/c", "--hook-command", "files=/opt/files --all"];
+  await ok([...set, ...hooks, "--hook-timeout", "30s", "--ignore-store", "sessions"]);
+  expect((await cell()).stores).toMatchObject({
+    ...stores,
+    cache: { kind: "external", hook: { url: "http://h:8080/c", timeoutMs: 30_000 } },
+    files: { kind: "external", hook: { command: "/opt/files --all", timeoutMs: 30_000 } },
+    sessions: { kind: "external", ignore: true },
+  });
+  const shown = await ok(["cell", "get", "shop-01"]);
+  expect(shown).toMatch(/cache +external +hook http:\/\/h:8080\/c +within 30/);
+  expect(shown).toMatch(/sessions +external +stays behind/);
+  const forget = ["cache", "files", "sessions"].flatMap((name) => ["--forget-store", name]);
+  await ok([...set, ...forget]);
+  expect((await cell()).stores).toEqual(stores);
+});
+
 test("stages are shown with what would be refused, refused with the next command, and gone through", async () => {
   const early = await run(["cell", "stage", "shop-01", "observe"]);
   expect(early.code).toBe(4);

@@ -1,5 +1,16 @@
 /** Which of a cell's databases a command means, when it was not told by a reference. */
+import type { Cell } from "../contract/control-api.ts";
 import { usage } from "./failures.ts";
+
+/** Without its stores of other kinds. */
+export const databasesOf = (
+  stores: Cell["stores"],
+): Readonly<Record<string, { readonly database: string }>> =>
+  Object.fromEntries(
+    Object.entries(stores).flatMap(([name, { database }]) =>
+      database === undefined ? [] : [[name, { database }]],
+    ),
+  );
 
 /** The database of a cell: by its one store, or by the name of one of several. */
 export function storeReference(

@@ -12,7 +12,13 @@ import {
   tenantIdSchema,
 } from "./ids.ts";
 import { placementKeySchema } from "./placement-key.ts";
-import { cellStages, guardModes, serviceSchema, storeSchema } from "./routing-table.ts";
+import {
+  cellStages,
+  guardModes,
+  refineStore,
+  serviceSchema,
+  storeSchema,
+} from "./routing-table.ts";
 
 /** A reference to a secret; a URL with a password in it would stand in backups, plans and the audit log. */
 export const secretRefPattern = /^(?:env:[A-Za-z_]\w*|file:.+|exec:.+)$/s;
@@ -25,22 +31,32 @@ export const adoptedStoreSchema = storeSchema.extend({
   mover: referenceSchema.optional(),
 });
 
-/** How the databases of a cell are reached. What is not said of a store stays; no store is forgotten. */
+/**
+ * How the databases of a cell are reached, and how the data of its other stores moves. What is not said of a
+ * database stays, and none is forgotten; null forgets a store of kind `external`.
+ */
 export const cellStoresSchema = z.strictObject({
   stores: z
     .record(
       z.string().regex(/^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$/, {
         error: "must be 1 to 40 characters: a lower-case letter, then letters, digits and dashes",
       }),
-      z.strictObject({
-        /** Of a store that is new to the cell it must be said. */
-        database: referenceSchema.optional(),
-        /** Logs in as the role that moves tenants. */
-        mover: referenceSchema.optional(),
-        keyColumn: storeSchema.shape.keyColumn.unwrap().optional(),
-        /** It has no tables of tenants: moves leave it out. */
-        ignore: z.boolean().optional(),
-      }),
+      z
+        .strictObject({
+          /** `external`: Redis, object storage, search; absent: a database. */
+          kind: storeSchema.shape.kind,
+          /** Of a database that is new to the cell it must be said. */
+          database: referenceSchema.optional(),
+          /** Logs in as the role that moves tenants. */
+          mover: referenceSchema.optional(),
+          keyColumn: storeSchema.shape.keyColumn.unwrap().optional(),
+          /** Of an external store: what is told of a move. */
+          hook: storeSchema.shape.hook,
+          /** It holds nothing of tenants that would have to move: moves leave it out. */
+          ignore: z.boolean().optional(),
+        })
+        .superRefine(refineStore)
+        .nullable(),
     )
     .refine((stores) => Object.keys(stores).length > 0, { error: "names no store" }),
   ...intentSchema.shape,

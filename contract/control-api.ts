@@ -13,7 +13,14 @@ import {
   tenantIdSchema,
 } from "./ids.ts";
 import { placementKeySchema, slotCountMax } from "./placement-key.ts";
-import { cellStages, guardModes, serviceSchema, storeSchema, strategies } from "./routing-table.ts";
+import {
+  cellStages,
+  guardModes,
+  refineStore,
+  serviceSchema,
+  storeSchema,
+  strategies,
+} from "./routing-table.ts";
 
 export const idempotencyHeader = "idempotency-key";
 
@@ -132,7 +139,8 @@ export const createCellSchema = z.strictObject({
   /** Provider `none`: shorthand for the service `default`. */
   endpoints: serviceSchema.shape.endpoints.optional(),
   services: z.record(z.string(), serviceSchema).optional(),
-  stores: z.record(z.string(), storeSchema).optional(),
+  /** Of a provider's cell only those of kind `external`: it says itself how its databases are reached. */
+  stores: z.record(z.string(), storeSchema.superRefine(refineStore)).optional(),
   ...intent,
 });
 export type CreateCell = z.infer<typeof createCellSchema>;

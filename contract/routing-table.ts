@@ -54,7 +54,12 @@ export const serviceSchema = z.object({
  */
 export const storeHookSchema = z.union([
   z.strictObject({
-    url: z.url({ protocol: /^https?$/ }).max(500),
+    url: z
+      .url({ protocol: /^https?$/ })
+      .max(500)
+      .refine((url) => !/^[^/]*\/\/[^/?#]*@/.test(url), {
+        error: "must name no user or password: it stands in plans, backups and the audit log",
+      }),
     timeoutMs: z.number().int().min(10).max(600_000).default(10_000),
   }),
   z.strictObject({
@@ -72,12 +77,37 @@ export type StoreHook = z.infer<typeof storeHookSchema>;
  */
 export const storeSchema = z.object({
   kind: z.enum(["postgres", "external"]).optional(),
-  database: z.string().min(1).max(200),
+  /** Of a database; a store of another kind has none. */
+  database: z.string().min(1).max(200).optional(),
   keyColumn: z.string().min(1).max(63).default("tenant_id"),
   mover: z.string().min(1).max(200).optional(),
   hook: storeHookSchema.optional(),
   ignore: z.boolean().optional(),
 });
+
+/** An external store moves by its hook, or stays behind; a database is reached and has no hook. */
+export function refineStore(
+  store: {
+    readonly kind?: "postgres" | "external" | undefined;
+    readonly database?: string | undefined;
+    readonly mover?: string | undefined;
+    readonly hook?: unknown;
+    readonly ignore?: boolean | undefined;
+  },
+  context: z.RefinementCtx,
+): void {
+  const refuse = (path: string, message: string) =>
+    context.addIssue({ code: "custom", path: [path], message });
+  if (store.kind !== "external") {
+    if (store.hook !== undefined) refuse("hook", "goes with kind external: a database has none");
+    return;
+  }
+  if (store.database !== undefined) refuse("database", "an external store has none");
+  if (store.mover !== undefined) refuse("mover", "an external store has none");
+  if ((store.hook === undefined) !== (store.ignore === true)) {
+    refuse("hook", "an external store has a hook, or ignore: true; one of them");
+  }
+}
 
 /**
  * How far a cell that was adopted in place has come. `pass-through`: it takes every request that the

@@ -19,6 +19,7 @@ import { must } from "../runtime/assert.ts";
 import type { JsonClient } from "../runtime/http-client.ts";
 import { startTestPostgres } from "../tests/postgres.ts";
 import { auditEndpoints } from "./api/audit.ts";
+import { cellStoreEndpoints } from "./api/cell-stores.ts";
 import { cellEndpoints } from "./api/cells.ts";
 import type { LookAtMove, MoveLook, MoveQuestion } from "./api/context.ts";
 import { keyspaceEndpoints } from "./api/keyspaces.ts";
@@ -63,6 +64,7 @@ export async function startMovesApi() {
       ...overrideEndpoints(mover),
       ...keyspaceEndpoints(mover),
       ...cellEndpoints(mover),
+      ...cellStoreEndpoints(mover),
       ...opEndpoints(mover),
       ...auditEndpoints(mover),
     ];

@@ -144,7 +144,7 @@ function checkSide(
     return said(
       "refused",
       `${store} is a store of the other cell, not of this one: its data would have nowhere to go`,
-      `register ${store} with cell ${cell}`,
+      `cellctl cell set ${cell} --hook ${store}=URL, or --ignore-store ${store}`,
     );
   }
   if (side.ignore) return said("ok", "its data stays behind, as its cell says", "");
@@ -152,14 +152,14 @@ function checkSide(
     return said(
       "refused",
       `nobody knows how the data of ${store} moves: it is no PostgreSQL, and has neither hook nor ignore`,
-      `give store ${store} of cell ${cell} a hook, or ignore: true`,
+      `cellctl cell set ${cell} --hook ${store}=URL, or --ignore-store ${store}`,
     );
   }
   if ("command" in side.hook && !allowCommands) {
     return said(
       "refused",
       "its hook is a command, which this control plane does not run",
-      "allow commands where the control plane is started, or give it a hook with a url",
+      "start the control plane with --allow-hook-commands, or give it a hook with a url: cellctl cell set CELL --hook NAME=URL",
     );
   }
   return said("ok", `moves by its hook, within ${side.hook.timeoutMs} ms a step`, "");

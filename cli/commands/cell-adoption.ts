@@ -5,6 +5,7 @@ import { secretRefRule } from "../../runtime/secret-ref.ts";
 import { apiPath } from "../api.ts";
 import { capacityOf, withCapacity } from "../capacity-options.ts";
 import { storesOf } from "../cell-stores.ts";
+import { externalStoresOf, withExternalStores } from "../external-stores.ts";
 import { usage } from "../failures.ts";
 import {
   collect,
@@ -28,18 +29,28 @@ export const registerAdoption: Register = (noun, bind) => {
 const moverHelp = "the login that moves tenants, of its store NAME; repeat for more";
 
 const setCommand = (noun: Command): Command =>
-  noun
-    .command("set <cell>")
-    .description("say how its databases are reached; what is not said stays (provider none)")
-    .option("--database-url-ref <ref>", `its first database: ${secretRefRule}`)
-    .option("--store <name=ref>", "another database of it; repeat for more", collect)
-    .option("--mover <[name=]ref>", moverHelp, collect)
-    .option("--key-column <name>", "the column that names the tenant, of the stores named here");
+  withExternalStores(
+    noun
+      .command("set <cell>")
+      .description(
+        "say how its databases are reached (provider none), and how its other stores move",
+      )
+      .option("--database-url-ref <ref>", `its first database: ${secretRefRule}`)
+      .option("--store <name=ref>", "another database of it; repeat for more", collect)
+      .option("--mover <[name=]ref>", moverHelp, collect)
+      .option("--key-column <name>", "the column that names the tenant, of the stores named here"),
+  );
 
 async function set(session: Session, [id = ""]: readonly string[], options: Options) {
-  const stores = storesOf(options);
+  const databases = storesOf(options);
+  const external = externalStoresOf(options);
+  const both = Object.keys(external).find((name) => databases[name] !== undefined);
+  if (both !== undefined) throw usage(`the store ${both} is named twice: say one thing of it`);
+  const stores = { ...databases, ...external };
   if (Object.keys(stores).length === 0) {
-    throw usage("say what to set: --database-url-ref, --store NAME=REF or --mover [NAME=]REF");
+    throw usage(
+      "say what to set: --database-url-ref, --store NAME=REF, --mover [NAME=]REF, --hook NAME=URL or --ignore-store NAME",
+    );
   }
   return mutate(session, options, { path: apiPath`/v1/cells/${id}/stores`, body: { stores } });
 }

@@ -5,7 +5,7 @@ import { tenantExportSchema } from "../../contract/adoption-api.ts";
 import { cellSchema } from "../../contract/control-api.ts";
 import { type ExportSummary, loadExport, loadManifest, noteExposedPassword } from "../adoption.ts";
 import { apiPath } from "../api.ts";
-import { storeReference } from "../database-reference.ts";
+import { databasesOf, storeReference } from "../database-reference.ts";
 import { CliError, usage } from "../failures.ts";
 import { type Options, text } from "../grammar.ts";
 import { sendChange } from "../mutate.ts";
@@ -73,7 +73,7 @@ export async function exportTenantRows(
   );
   const api = await session.api();
   const { schemaVersion } = await api.get(apiPath`/v1/cells/${where.cell}`, cellSchema);
-  const stores = storesOf(session, where, options);
+  const stores = storesOf(session, { ...where, stores: databasesOf(where.stores) }, options);
   for (const { database } of stores) await noteExposedPassword(session, database.reference);
   const { exportTenant } = await loadExport();
   const summary = await exportTenant({

@@ -7,7 +7,7 @@ import type { Command } from "commander";
 import { cellSchema } from "../../contract/control-api.ts";
 import { loadTenantQuery, noteExposedPassword } from "../adoption.ts";
 import { apiPath } from "../api.ts";
-import { storeReference } from "../database-reference.ts";
+import { databasesOf, storeReference } from "../database-reference.ts";
 import { usage } from "../failures.ts";
 import { type Options, text } from "../grammar.ts";
 import type { Session } from "../session.ts";
@@ -79,5 +79,5 @@ export async function importFromQuery(session: Session, options: Options): Promi
 /** Throws CELL_UNKNOWN. */
 async function storesOf(session: Session, cell: string) {
   const api = await session.api();
-  return (await api.get(apiPath`/v1/cells/${cell}`, cellSchema)).stores;
+  return databasesOf((await api.get(apiPath`/v1/cells/${cell}`, cellSchema)).stores);
 }

@@ -18,6 +18,13 @@ import type { View } from "./output.ts";
 import { age, bytes, count, counted, duration } from "./units.ts";
 
 const used = (now: number, max: number): string => `${count(now)}/${count(max)}`;
+const storeText = ({ kind, database, keyColumn, hook, ignore }: Cell["stores"][string]): string => {
+  if (kind !== "external") return `${database}  key column ${keyColumn}`;
+  if (ignore === true || hook === undefined) return "external  stays behind";
+  const what = "url" in hook ? hook.url : `command ${hook.command}`;
+  return `external  hook ${what}  within ${duration(hook.timeoutMs)}`;
+};
+
 const lease = (cell: Cell): string =>
   cell.lease.outstandingMs > 0 ? duration(cell.lease.outstandingMs) : "none";
 
@@ -77,12 +84,7 @@ export const cellView: View<Cell> = {
         ([name, { endpoints }]) => `${name}  ${endpoints.join(" ")}`,
       ),
     ],
-    [
-      "stores",
-      Object.entries(cell.stores).map(
-        ([name, { database, keyColumn }]) => `${name}  ${database}  key column ${keyColumn}`,
-      ),
-    ],
+    ["stores", Object.entries(cell.stores).map(([name, store]) => `${name}  ${storeText(store)}`)],
     [
       "agents",
       cell.agents.map(

@@ -4,12 +4,12 @@
  */
 import { eq } from "drizzle-orm";
 import type { z } from "zod";
-import type { createCellSchema } from "../../contract/control-api.ts";
+import type { Cell, createCellSchema } from "../../contract/control-api.ts";
 import { CellError } from "../../contract/errors.ts";
 import { defaultService } from "../../contract/service-route.ts";
 import { planCellCreate } from "../core/ops/cell-create.ts";
 import { adoptionGoesOn, checkAdoption } from "../core/safety.ts";
-import { readCells } from "../store/fleet-store.ts";
+import { cellStores, externalStores, readCells } from "../store/fleet-store.ts";
 import { openOpOn } from "../store/ops.ts";
 import { lockNormalFleet } from "../store/routing-change.ts";
 import { cell as cellTable } from "../store/schema.ts";
@@ -24,6 +24,7 @@ export async function createCell(context: ApiContext, work: Work, wanted: Wanted
   const { tx } = work;
   await lockNormalFleet(tx);
   requireProvider(context, wanted);
+  requireStores(wanted);
   const cells = await readCells(tx);
   const existing = cells.find(({ id }) => id === wanted.id);
   const adopting = cells[0]?.adopting ?? null;
@@ -32,7 +33,9 @@ export async function createCell(context: ApiContext, work: Work, wanted: Wanted
   if (existing !== undefined) await requireResumable(work, existing.id, existing.state);
   const plan = planCellCreate(wanted.id, wanted.provider);
   if (work.dryRun) return dryRunAnswer(plan);
-  const columns = cellColumns(wanted);
+  // Said while an earlier attempt was on its way: kept, as nobody would say it again.
+  const known = existing === undefined ? {} : externalStores(await cellStores(tx, existing.id));
+  const columns = cellColumns(wanted, known);
   await work.record(existing ?? null, { ...columns, id: wanted.id });
   if (existing === undefined) {
     await tx
@@ -66,6 +69,22 @@ function requireProvider(context: ApiContext, { id, provider }: Wanted): void {
   );
 }
 
+/** What would not be kept is refused: a provider says itself how its databases are reached. */
+function requireStores({ id, provider, stores = {} }: Wanted): void {
+  for (const [name, store] of Object.entries(stores)) {
+    if (store.kind === "external") continue;
+    if (provider !== "none") {
+      throw new CellError(
+        "VALIDATION_FAILED",
+        `stores.${name}: the provider ${provider} says how the databases of ${id} are reached; leave it out, or say kind external`,
+      );
+    }
+    if (store.database === undefined) {
+      throw new CellError("VALIDATION_FAILED", `stores.${name}.database: say how it is reached`);
+    }
+  }
+}
+
 const agentSteps = (id: string): readonly string[] => [
   `cellctl token create ${id} --role agent --subject ${id}`,
   `cellctl agent --cell ${id} --upstream URL --database-url REF --token REF`,
@@ -85,7 +104,7 @@ async function requireResumable(work: Work, id: string, state: string): Promise<
   });
 }
 
-function cellColumns(wanted: Wanted) {
+function cellColumns(wanted: Wanted, known: Cell["stores"]) {
   const { capacity, endpoints } = wanted;
   const shorthand = endpoints === undefined ? {} : { [defaultService]: { endpoints } };
   return {
@@ -99,6 +118,6 @@ function cellColumns(wanted: Wanted) {
     capacityRps: capacity.rps,
     maxTenantShare: capacity.maxTenantShare,
     services: { ...shorthand, ...wanted.services },
-    stores: wanted.stores ?? {},
+    stores: { ...known, ...wanted.stores },
   };
 }

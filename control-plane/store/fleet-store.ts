@@ -229,6 +229,12 @@ const toAgentView = (row: AgentRow): AgentView => ({
 const servicesSchema = z.record(z.string(), serviceSchema).catch({});
 const storesSchema = z.record(z.string(), storeSchema).catch({});
 
+/** Those that are no database: operators speak of them, of cells of every provider. */
+export const externalStores = (stores: unknown): Cell["stores"] =>
+  Object.fromEntries(
+    Object.entries(storesSchema.parse(stores)).filter(([, { kind }]) => kind === "external"),
+  );
+
 export async function cellStores(reader: Reader, id: string): Promise<Cell["stores"]> {
   const [row] = await reader.select({ stores: cell.stores }).from(cell).where(eq(cell.id, id));
   return storesSchema.parse(row?.stores);
