@@ -1,9 +1,17 @@
 /** Streams that will not get there by themselves say so, and why; what is not said here is a hang. */
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { openClient } from "../tests/cell-store.ts";
+import { protectTable } from "../cell/store/protect.ts";
+import { type CellStore, openClient } from "../tests/cell-store.ts";
 import { backName, forwardName } from "./names.ts";
 import type { MoveTask } from "./ports.ts";
-import { bringIntoStep, eventually, leftoversOf, never, streams } from "./streams.fixture.ts";
+import {
+  bringIntoStep,
+  eventually,
+  leftoversOf,
+  never,
+  streams,
+  throughTheStream,
+} from "./streams.fixture.ts";
 import { startTwoCells, type TwoCells } from "./two-cells.fixture.ts";
 
 let cells: TwoCells;
@@ -54,6 +62,51 @@ test("a column that the target lacks", async () => {
   );
   await breaks(task, /cannot go on in cell cell-b.*tables of the two cells differ/);
   await cells.a.owner("alter table notes drop column mood");
+});
+
+const both = () => [cells.a, cells.b];
+async function migrateBoth(text: string): Promise<void> {
+  for (const store of both()) await store.owner(text);
+}
+const addAlbums =
+  "create table albums (tenant_id text not null, id bigint not null, primary key (tenant_id, id))";
+const guard = (store: CellStore, table: string) =>
+  protectTable(store.admin, {
+    ...{ schema: "public", table, keyColumn: "tenant_id", keyspace: "default" },
+  });
+
+test("a table that a migration adds in both cells, makes anew, and drops again", async () => {
+  const added = /^public\.albums was added after the move began: its rows are not in the stream$/;
+  const task = await inStep("adds");
+  expect(await brokenBy(task)).toBe("");
+  await migrateBoth(addAlbums);
+  expect(await brokenBy(task)).toBe("");
+  for (const store of both()) await guard(store, "albums");
+  expect(await brokenBy(task)).toMatch(added);
+  await cells.a.admin.query(`alter subscription ${backName(task, 0)} enable`);
+  expect((await streams.reverseState(task)).broken).toMatch(added);
+  await streams.undo({ ...task, attempt: 2 }, never);
+
+  // Begun with it. The names of tables that were dropped stay among the guarded ones.
+  const next = await inStep("drops");
+  expect(await brokenBy(next)).toBe("");
+  await migrateBoth("drop table albums");
+  expect(await brokenBy(next)).toBe("");
+  await cells.write(cells.a.app, "drops");
+  await throughTheStream(next, cells.a, cells.b);
+  // Of the same name, it is another one.
+  await migrateBoth(addAlbums);
+  expect(await brokenBy(next)).toMatch(added);
+  await migrateBoth("drop table albums");
+  for (const { admin } of both())
+    await admin.query("select cellfleet.forget_table('public', 'albums')");
+
+  expect(await brokenBy(next)).toBe("");
+  await cells.a.admin.query("select cellfleet.forget_table('public', 'notes')");
+  expect(await brokenBy(next)).toMatch(/^public\.notes is no longer guarded/);
+  await guard(cells.a, "notes");
+  expect(await brokenBy(next)).toBe("");
+  await streams.undo({ ...next, attempt: 2 }, never);
 });
 
 test("a subscription that somebody switched off, and one that is gone", async () => {

@@ -1,6 +1,6 @@
 /**
  * How far a stream is, and whether it can get there by itself: a slot that lost its log, a change that
- * cannot be applied, an object that somebody removed. Reads only.
+ * cannot be applied, an object that somebody removed, a table that it does not carry. Reads only.
  *
  * A worker that fails is started anew by PostgreSQL, whatever it failed of: after a lost connection that is
  * what we want. So a stream is broken only when it fails again and again at the same place.
@@ -9,9 +9,12 @@ import type pg from "pg";
 import { z } from "zod";
 import { withMover } from "./connection.ts";
 import type { StoreLogin, StreamState } from "./ports.ts";
+import { unlikePublication } from "./streams-drift.ts";
 
 type Stream = {
   readonly name: string;
+  /** All of its guarded tables have to be in the stream. */
+  readonly keyspace: string;
   readonly publisher: StoreLogin;
   readonly subscriber: StoreLogin;
 };
@@ -39,11 +42,14 @@ export async function readStreams(
 }
 
 async function readStream(
-  { name, publisher, subscriber }: Stream,
+  { name, keyspace, publisher, subscriber }: Stream,
   memory: StreamMemory,
 ): Promise<StreamState> {
-  const [slot, subscription] = await Promise.all([
-    withMover(publisher, { name: application }, (client) => readSlot(client, name)),
+  const [{ slot, unlike }, subscription] = await Promise.all([
+    withMover(publisher, { name: application }, async (client) => ({
+      slot: await readSlot(client, name),
+      unlike: await unlikePublication(client, name, keyspace),
+    })),
     withMover(subscriber, { name: application }, (client) => readSubscription(client, name)),
   ]);
   return {
@@ -51,7 +57,8 @@ async function readStream(
     broken:
       slotTrouble(slot, name, publisher) ??
       subscriptionTrouble(subscription, name, subscriber) ??
-      applyTrouble({ name, publisher, subscriber }, slot, subscription, memory),
+      unlike ??
+      applyTrouble({ name, subscriber }, slot, subscription, memory),
   };
 }
 
@@ -125,7 +132,7 @@ function subscriptionTrouble(
 }
 
 function applyTrouble(
-  { name, subscriber }: Stream,
+  { name, subscriber }: Pick<Stream, "name" | "subscriber">,
   slot: Slot | undefined,
   subscription: Subscription | undefined,
   memory: StreamMemory,

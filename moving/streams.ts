@@ -16,6 +16,7 @@ import { backName, copierName, forwardName, objectsOf } from "./names.ts";
 import type { MoveTask, StoreLogin, StreamPort } from "./ports.ts";
 import { removeRows } from "./residue.ts";
 import { claimKeys, disownKeys, noteAttempt, readClaim } from "./residue-claim.ts";
+import { unlikePublication } from "./streams-drift.ts";
 import {
   admitMarkers,
   dropPublication,
@@ -74,6 +75,7 @@ export function createStreams(options: StreamsOptions): StreamPort {
       readStreams(
         task.stores.map(({ source, target }, index) => ({
           name: forwardName(task, index),
+          keyspace: task.keyspace.name,
           publisher: source,
           subscriber: target,
         })),
@@ -95,6 +97,7 @@ export function createStreams(options: StreamsOptions): StreamPort {
       readStreams(
         task.stores.map(({ source, target }, index) => ({
           name: backName(task, index),
+          keyspace: task.keyspace.name,
           publisher: target,
           subscriber: source,
         })),
@@ -188,18 +191,25 @@ async function adoptStore(
   }
   const { source, target } = part;
   const name = forwardName(task, index);
-  const state = await readStreams([{ name, publisher: source, subscriber: target }], memory);
-  if (state.broken !== undefined) {
-    throw new CellError("MOVE_STREAM_BROKEN", `There is no way back any more: ${state.broken}`, {
-      nextSteps: [`move the tenant by a copy: cellctl move start --to ${task.target}`],
-    });
-  }
+  const keyspace = task.keyspace.name;
+  const stream = { name, keyspace, publisher: source, subscriber: target };
+  const { broken } = await readStreams([stream], memory);
+  if (broken !== undefined) throw noWayBack(task, broken);
   await at(task, target, (client) => claimKeys(client, task, target, limits.clock));
   await at(task, source, async (client) => {
-    await admitMarkers(client, name, task, await readTables(client, task.keyspace.name));
+    const tables = await readTables(client, keyspace);
+    // After the tables were read: one that comes later is not among them.
+    const unlike = await unlikePublication(client, name, keyspace);
+    if (unlike !== undefined) throw noWayBack(task, unlike);
+    await admitMarkers(client, name, task, tables);
   });
   await openBack(task, index, part, limits);
 }
+
+const noWayBack = ({ target }: MoveTask, why: string): CellError =>
+  new CellError("MOVE_STREAM_BROKEN", `There is no way back any more: ${why}`, {
+    nextSteps: [`move the tenant by a copy: cellctl move start --to ${target}`],
+  });
 
 /** Both ways, of one side. Whether the other side's database lives makes no difference. */
 async function dropStreams(

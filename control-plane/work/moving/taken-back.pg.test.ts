@@ -1,5 +1,6 @@
 /** What does not work out: cancelled, blocked, over budget, in the wrong shape. The tenant is served all the same. */
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { protectTable } from "../../../cell/store/protect.ts";
 import type { MoveStep } from "../../../contract/move-api.ts";
 import { storeRoles } from "../../../tests/cell-store.ts";
 import { canAbandon, switchSteps } from "../../core/move/move-state.ts";
@@ -33,6 +34,10 @@ async function expectUntouched(tenant: string, rows: number): Promise<void> {
   expect(await cells.countOf(cells.a, tenant)).toBe(rows);
   await cells.write(cells.a.app, tenant);
 }
+
+const albums = {
+  ...{ schema: "public", table: "albums", keyColumn: "tenant_id", keyspace: "default" },
+};
 
 const cancellable: readonly MoveStep[] = [
   ...(["preflight", "preparing", "copying", "catching-up", "verifying", "ready"] as const),
@@ -144,6 +149,41 @@ test("tables that changed in one cell alone end the move before anybody waits", 
   await cells.b.owner("alter table notes drop column mood");
   expect(over).toMatchObject({ step: "failed", tries: 0, failure: { code: "MOVE_STREAM_BROKEN" } });
   await expectUntouched(tenant, rows);
+});
+
+test("a table that came to both cells after the move began ends it, and no row of it is lost", async () => {
+  const { cells } = fixture;
+  const both = [cells.a, cells.b];
+  const tenant = await fixture.createTenant();
+  const rows = await cells.countOf(cells.a, tenant);
+  const id = await fixture.begin([tenant], { switch: "manual" });
+  await fixture.until(id, ({ step }) => step === "ready");
+  // While it is paused nobody looks: the last look before requests are held has to see it.
+  await fixture.ask(id, { paused: true });
+  for (const { owner } of both) {
+    await owner(
+      `create table albums (tenant_id text primary key); grant select, insert on albums to ${storeRoles.appRole}`,
+    );
+  }
+  for (const { admin } of both) await protectTable(admin, albums);
+  await cells.a.app.query("insert into albums values ($1)", [tenant]);
+  await fixture.ask(id, { wish: "switch", paused: false });
+  const over = await fixture.untilOver(id);
+  expect(over).toMatchObject({ step: "failed", tries: 0, failure: { code: "MOVE_STREAM_BROKEN" } });
+  expect(over.failure?.message).toContain("public.albums was added after the move began");
+  const kept = await cells.a.admin.query("select from albums where tenant_id = $1", [tenant]);
+  expect(kept.rowCount).toBe(1);
+  await expectUntouched(tenant, rows);
+
+  // One that is dropped in both has nothing to lose.
+  const next = await fixture.begin([tenant], { switch: "manual" });
+  await fixture.until(next, ({ step }) => step === "ready");
+  for (const { owner } of both) await owner("drop table albums");
+  await fixture.ask(next, { wish: "switch" });
+  expect(await fixture.untilOver(next)).toMatchObject({ step: "done" });
+  for (const { admin } of both) {
+    await admin.query("select cellfleet.forget_table($1, $2)", [albums.schema, albums.table]);
+  }
 });
 
 test("a slot that somebody dropped ends the move by name", async () => {
