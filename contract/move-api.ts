@@ -68,6 +68,8 @@ export const moveCheckSchema = z.object({
   text: z.string(),
   /** What to run; empty when the verdict is `ok`. */
   fix: z.string(),
+  /** The error as which a refusal ends `start`; absent: MOVE_UNFIT. */
+  code: z.string().optional(),
 });
 export type MoveCheck = z.infer<typeof moveCheckSchema>;
 

@@ -60,8 +60,22 @@ describe("a plan", () => {
     const refused = items[0]?.checks.filter(({ verdict }) => verdict === "refused");
     expect(refused?.map(({ id, fix }) => [id, fix])).toEqual([
       ["health", "cellctl cell get cell-01"],
-      ["placement", "cellctl explain placement acme"],
+      ["placement", "cellctl cell uncordon cell-02"],
     ]);
+  });
+
+  test.each([
+    ["state = 'cordoned'", "cellctl cell uncordon cell-02"],
+    ["health = 'down'", "cellctl cell get cell-02"],
+    ["capacity_tenants = 0", "cellctl explain placement acme"],
+  ])("and its beginning refuse a target with %s by one code, with one fix", async (set, fix) => {
+    await api.run(`update cellfleet_control.cell set ${set} where id = 'cell-02'`);
+    const body = { tenants: ["acme"], to: "cell-02" };
+    const checks = (await api.plan(body)).items[0]?.checks;
+    const bad = checks?.filter(({ verdict }) => verdict === "refused");
+    expect(bad).toMatchObject([{ id: "placement", code: "CAPACITY_EXHAUSTED", fix }]);
+    const refused = await refusal(api.start(body));
+    expect([refused.code, refused.nextSteps[0]]).toEqual(["CAPACITY_EXHAUSTED", fix]);
   });
 
   test("of many is in groups of the same cell that move together; who is there already is skipped", async () => {

@@ -30,7 +30,7 @@ test("a change of the wire shows in its version's hash", () => {
   expect({ contractVersion, hash }).toMatchInlineSnapshot(`
     {
       "contractVersion": 4,
-      "hash": "0e3bf327c4da5e67",
+      "hash": "a1c318fe27d24580",
     }
   `);
 });

@@ -1,5 +1,5 @@
 /** `cellctl move …`: tenants from one cell to another, while they are served. */
-import { CellError } from "../../contract/errors.ts";
+import { CellError, isErrorCode } from "../../contract/errors.ts";
 import {
   type MoveAction,
   moveActedSchema,
@@ -148,11 +148,17 @@ async function plan(
   );
   if (refused.length > 0) {
     const first = [...new Set(refused.map(({ text: found }) => found))].slice(0, shownMax);
-    throw new CellError("MOVE_UNFIT", `It cannot be moved as things stand: ${first.join("; ")}`, {
-      nextSteps: [...new Set(refused.map(({ fix }) => fix))]
-        .filter((fix) => fix !== "")
-        .slice(0, shownMax),
-    });
+    // As `move start` would end.
+    const code = refused[0]?.code ?? "MOVE_UNFIT";
+    throw new CellError(
+      isErrorCode(code) ? code : "MOVE_UNFIT",
+      `It cannot be moved as things stand: ${first.join("; ")}`,
+      {
+        nextSteps: [...new Set(refused.map(({ fix }) => fix))]
+          .filter((fix) => fix !== "")
+          .slice(0, shownMax),
+      },
+    );
   }
   if (plans.items.length > 0) {
     await nextSteps(session, [`cellctl move start ${selectionWords(tenants, options)} --wait`]);

@@ -57,8 +57,8 @@ export async function selectMoves(tx: Tx, asked: Selection): Promise<Selected> {
       `cell ${id}`,
     );
   const known = new Map<string, readonly Finding[]>();
-  const lookAt = async (cell: CellView, purpose: string): Promise<readonly Finding[]> => {
-    const findings = known.get(cell.id) ?? (await findingsAt(tx, cell, purpose));
+  const lookAt = async (cell: CellView, side: Side): Promise<readonly Finding[]> => {
+    const findings = known.get(cell.id) ?? (await findingsAt(tx, cell, side));
     known.set(cell.id, findings);
     return findings;
   };
@@ -69,8 +69,8 @@ export async function selectMoves(tx: Tx, asked: Selection): Promise<Selected> {
     const own = rows.flatMap((row) => loads.get(row.key) ?? []);
     const source = findCell(first.cell);
     const findings = [
-      ...(await lookAt(source, "move away from")),
-      ...(await lookAt(target, "move into")),
+      ...(await lookAt(source, "source")),
+      ...(await lookAt(target, "target")),
       fitFinding(target, own, taken),
     ];
     taken = addRoom(taken, roomOf(own));
@@ -159,20 +159,26 @@ async function readLoads(
   );
 }
 
-/** A move needs both cells whole, and the fence of both. */
-async function findingsAt(tx: Tx, cell: CellView, purpose: string): Promise<Finding[]> {
+type Side = "source" | "target";
+
+const refusedBy = (id: string, cell: CellView, refusal: CellError): Finding => ({
+  refusal,
+  check: {
+    ...checkOf(id, cell.id, "refused", refusal.message, refusal.nextSteps[0] ?? ""),
+    code: refusal.code,
+  },
+});
+
+/** A move needs both cells whole, and the fence of both. A target's health is a matter of placement. */
+async function findingsAt(tx: Tx, cell: CellView, side: Side): Promise<Finding[]> {
   const findings: Finding[] = [];
-  const refuse = (id: string, refusal: CellError) =>
-    findings.push({
-      refusal,
-      check: checkOf(id, cell.id, "refused", refusal.message, refusal.nextSteps[0] ?? ""),
-    });
-  if (cell.health !== "healthy") {
+  const refuse = (id: string, refusal: CellError) => findings.push(refusedBy(id, cell, refusal));
+  if (cell.health !== "healthy" && side === "source") {
     refuse(
       "health",
       new CellError(
         "STATE_CONFLICT",
-        `${cell.id} is ${cell.health} (${cell.healthReason}): nothing can ${purpose} it now.`,
+        `${cell.id} is ${cell.health} (${cell.healthReason}): nothing can move away from it now.`,
         { nextSteps: [`cellctl cell get ${cell.id}`], details: { cell: cell.id } },
       ),
     );
@@ -200,7 +206,7 @@ async function findingsAt(tx: Tx, cell: CellView, purpose: string): Promise<Find
       }),
     );
   }
-  if (findings.length === 0) {
+  if (findings.length === 0 && cell.health === "healthy") {
     findings.push({ check: checkOf("cell", cell.id, "ok", "healthy, and it enforces") });
   }
   return findings;
@@ -215,13 +221,22 @@ function fitFinding(target: CellView, loads: readonly MovingLoad[], taken: typeo
   const { load, decider } = obstacle;
   const adoption = decider.reason === "adoption" ? checkAdoption(target) : undefined;
   const text = `${target.id} may not take ${load.name}: ${decider.text}.`;
-  const fix = `cellctl explain placement ${load.name}`;
   const refusal =
     adoption === undefined
       ? new CellError("CAPACITY_EXHAUSTED", text, {
-          nextSteps: [fix, "cellctl cell ls"],
+          nextSteps: [mend(target, load, decider.reason), "cellctl cell ls"],
           details: { cell: target.id, reason: decider.reason },
         })
       : adoptionGoesOn(target, adoption);
-  return { refusal, check: checkOf("placement", target.id, "refused", text, fix) };
+  return refusedBy("placement", target, refusal);
+}
+
+function mend(target: CellView, load: MovingLoad, reason: string): string {
+  if (reason === "state" && target.state === "cordoned")
+    return `cellctl cell uncordon ${target.id}`;
+  if (reason === "state" || reason === "health") return `cellctl cell get ${target.id}`;
+  // A container is no tenant that could be explained.
+  return load.name.includes("/")
+    ? `cellctl cell get ${target.id}`
+    : `cellctl explain placement ${load.name}`;
 }
