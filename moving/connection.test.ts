@@ -50,6 +50,16 @@ test.each([
   expect(JSON.stringify(named) + String(named)).not.toContain("secret");
 });
 
+test("a refusal tells PostgreSQL's code, and a command that shows why", () => {
+  expect(moveErrorOf(login("postgres://h/d"), refused("55P03"))).toMatchObject({
+    details: { cell: "cell-a", store: "main", sqlState: "55P03" },
+    nextSteps: [expect.stringMatching(/^psql -c "select pid, pg_blocking_pids/)],
+  });
+  expect(moveErrorOf(login("postgres://h/d"), refused("42501"))).toMatchObject({
+    nextSteps: ["cellctl check --database-url REF --role mover"],
+  });
+});
+
 test("what has a name already keeps it", () => {
   const error = new CellError("MOVE_UNFIT", "so");
   expect(moveErrorOf(login("postgres://h/d"), error)).toBe(error);

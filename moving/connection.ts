@@ -14,6 +14,8 @@ export type MoverOptions = {
   readonly name: string;
   /** Of each statement; 0: no limit, the caller watches. Default 60 s. */
   readonly statementMsMax?: number;
+  /** For each lock. Default 5 s. */
+  readonly lockMsMax?: number;
   /** Speaks the replication protocol: simple statements only. */
   readonly replication?: boolean;
 };
@@ -22,7 +24,7 @@ const connectMsMax = 10_000;
 const statementMsMaxDefault = 60_000;
 /** Above the server's own limit: only a server that does not speak at all meets it. */
 const silenceMs = 10_000;
-const lockMsMax = 5_000;
+const lockMsMaxDefault = 5_000;
 
 export async function openMover(login: StoreLogin, options: MoverOptions): Promise<pg.Client> {
   const statementMsMax = options.statementMsMax ?? statementMsMaxDefault;
@@ -35,7 +37,7 @@ export async function openMover(login: StoreLogin, options: MoverOptions): Promi
     ...(statementMsMax === 0
       ? {}
       : { statement_timeout: statementMsMax, query_timeout: statementMsMax + silenceMs }),
-    lock_timeout: lockMsMax,
+    lock_timeout: options.lockMsMax ?? lockMsMaxDefault,
     ...(options.replication === true ? { replication: "database" } : {}),
   });
   client.on("error", () => {}); // The query under way, or the next one, reports it.
@@ -88,6 +90,10 @@ const refusals: ReadonlyArray<readonly [RegExp, ErrorCode]> = [
   // Locks and time.
   [/^(55P03|57014|40P01|40001|55006)$/, "MOVE_UNFIT"],
 ];
+const isOfLocks = /^(55P03|40P01|55006)$/;
+/** Who holds what somebody else waits for. */
+const whoBlocks =
+  "select pid, pg_blocking_pids(pid), usename, state, xact_start, query from pg_stat_activity where datname = current_database() order by xact_start";
 
 /** What has a code already, and what was aborted, stays as it is. */
 export function moveErrorOf(login: StoreLogin, error: unknown): unknown {
@@ -114,7 +120,11 @@ export function moveErrorOf(login: StoreLogin, error: unknown): unknown {
   }
   const code = refusals.find(([pattern]) => pattern.test(state))?.[1] ?? "OP_FAILED";
   return new CellError(code, `The database of ${where} refused (${state}): ${said}`, {
-    nextSteps: [`cellctl check --database-url REF --role mover, for ${where}`],
+    nextSteps: isOfLocks.test(state)
+      ? [`psql -c "${whoBlocks}"`]
+      : ["cellctl check --database-url REF --role mover"],
+    // By it the executor knows what may pass by itself.
+    details: { cell: login.cell, store: login.store, sqlState: state },
     cause: error,
   });
 }

@@ -45,7 +45,8 @@ export async function copyStores(
   for (const [index, store] of task.stores.entries()) {
     options.signal.throwIfAborted();
     const tables = await startOver(task, index, store, limits, options.signal);
-    await copyStore({ task, index, store, tables, limits, progress, rate, signal: options.signal });
+    const { signal, onWait } = options;
+    await copyStore({ task, index, store, tables, limits, progress, rate, signal, onWait });
   }
   progress.finish();
 }
@@ -92,6 +93,7 @@ async function copyStore(part: {
   readonly progress: Progress;
   readonly rate: Rate;
   readonly signal: AbortSignal;
+  readonly onWait: CopyOptions["onWait"];
 }): Promise<void> {
   const { task, index, store, tables, limits, progress, rate } = part;
   const { source, target } = store;
@@ -103,7 +105,9 @@ async function copyStore(part: {
     const slot = await exportSlot(source, name, application, {
       ...{ clock, waitMsMax },
       signal: part.signal,
+      onWait: (blockers) => part.onWait?.(blockers),
     });
+    part.onWait?.(undefined);
     try {
       await withMover(source, { name: application }, async (client) => {
         progress.expect(await estimateRows(client, task, tables));

@@ -81,6 +81,8 @@ export type CopyOptions = {
   readonly rateMax: number | undefined;
   /** Called a few times per second at most. */
   readonly onProgress: (progress: MoveProgress) => void;
+  /** The copy cannot begin before these transactions of others end; undefined: it begins. */
+  readonly onWait?: (blockers: string | undefined) => void;
   readonly signal: AbortSignal;
 };
 

@@ -225,6 +225,8 @@ test("a slot is not waited for without end, and who is in the way is named; then
   await expect(impatient.copy(task, plainCopy)).rejects.toMatchObject({
     code: "MOVE_UNFIT",
     message: expect.stringMatching(/process \d+ \(shop_app in cell-a, idle in transaction\)/),
+    details: { sessions: [{ user: "shop_app", pid: expect.any(Number) }] },
+    nextSteps: [expect.stringMatching(/^psql -c "select pg_terminate_backend\(\d+\)"$/)],
   });
   expect(
     (
@@ -233,10 +235,28 @@ test("a slot is not waited for without end, and who is in the way is named; then
       ])
     ).rowCount,
   ).toBe(0);
-  const waiting = streams.copy({ ...task, attempt: 2 }, plainCopy);
-  await eventually("somebody waits for the slot", async () => (await copiers(task)) > 0);
+  const told: (string | undefined)[] = [];
+  const onWait = (blockers: string | undefined) => void told.push(blockers);
+  const waiting = streams.copy({ ...task, attempt: 2 }, { ...plainCopy, onWait });
+  waiting.catch(() => {}); // Told below.
+  await eventually("it waits for longer than for any lock, and says for whom", async () => {
+    const { rowCount } = await a.admin.query(
+      `select from pg_stat_activity
+        where application_name = $1 and clock_timestamp() - query_start > interval '5.5 s'`,
+      [copierName(task, 0)],
+    );
+    return rowCount === 1 && /shop_app in cell-a/.test(told.at(-1) ?? "");
+  });
   await blocker.query("commit");
   await waiting;
+  expect(told.at(-1)).toBe(undefined);
+  await blocker.query("begin");
+  await cells.write(blocker, "bystander");
+  await expect(impatient.startStream({ ...task, attempt: 2 })).rejects.toMatchObject({
+    code: "MOVE_UNFIT",
+    details: { sqlState: "55P03", sessions: [{ user: "shop_app" }] },
+  });
+  await blocker.query("commit");
   await streams.startStream({ ...task, attempt: 2 });
   await throughTheStream(task, a, b);
   expect(await cells.rowsOf(b, "blocked")).toEqual(await cells.rowsOf(a, "blocked"));

@@ -70,21 +70,30 @@ describe("what was asked", () => {
 describe("what a failure comes to", () => {
   test("in the switch it is taken back, after the commit it is tried again, whatever it is", () => {
     for (const code of errorCodes) {
-      for (const step of switchSteps) expect(judgeFailure(step, code, 0)).toBe("back-off");
+      for (const step of switchSteps) expect(judgeFailure(step, { code }, 0)).toBe("back-off");
       for (const step of ["activating", "routing", "reversing", "cleaning"] as const) {
-        expect(judgeFailure(step, code, 10 * patienceDefault.stepMs)).toBe("retry");
+        expect(judgeFailure(step, { code }, 10 * patienceDefault.stepMs)).toBe("retry");
       }
     }
   });
 
   test("before it, what may pass is waited for, for a while", () => {
-    expect(judgeFailure("copying", "CELL_DATABASE_UNREACHABLE", 0)).toBe("retry");
-    expect(judgeFailure("copying", "CELL_DATABASE_UNREACHABLE", patienceDefault.stepMs)).toBe(
-      "abandon",
-    );
-    expect(judgeFailure("copying", undefined, 0)).toBe("retry");
-    expect(judgeFailure("copying", "MOVE_STREAM_BROKEN", 0)).toBe("abandon");
-    expect(judgeFailure("preflight", "MOVE_UNFIT", 0)).toBe("abandon");
+    expect(judgeFailure("copying", { code: "CELL_DATABASE_UNREACHABLE" }, 0)).toBe("retry");
+    expect(
+      judgeFailure("copying", { code: "CELL_DATABASE_UNREACHABLE" }, patienceDefault.stepMs),
+    ).toBe("abandon");
+    expect(judgeFailure("copying", { code: undefined }, 0)).toBe("retry");
+    expect(judgeFailure("copying", { code: "MOVE_STREAM_BROKEN" }, 0)).toBe("abandon");
+    expect(judgeFailure("preflight", { code: "MOVE_UNFIT" }, 0)).toBe("abandon");
+  });
+
+  test("so is somebody else's lock, by whatever name the refusal goes", () => {
+    const locked = { code: "MOVE_UNFIT", sqlState: "55P03" } as const;
+    for (const step of ["preparing", "copying", "catching-up"] as const) {
+      expect(judgeFailure(step, locked, 0)).toBe("retry");
+      expect(judgeFailure(step, locked, patienceDefault.stepMs)).toBe("abandon");
+    }
+    expect(judgeFailure("copying", { ...locked, sqlState: "42501" }, 0)).toBe("abandon");
   });
 
   test("delays grow to a limit", () => {

@@ -24,17 +24,26 @@ export const patienceDefault: Patience = {
   undoMs: 30_000,
 };
 
-/** `code`: undefined for what has none, such as a fault of the control plane's own database. */
+/** PostgreSQL's codes of what ends when somebody else does: a lock, a deadlock, an object in use. */
+const passing: readonly unknown[] = ["55P03", "40P01", "40001", "55006"];
+
+/**
+ * `code`: undefined for what has none, such as a fault of the control plane's own database; `sqlState`:
+ * PostgreSQL's own, where it refused.
+ */
 export function judgeFailure(
   step: MoveStep,
-  code: ErrorCode | undefined,
+  { code, sqlState }: { readonly code: ErrorCode | undefined; readonly sqlState?: unknown },
   failingMs: number,
   patience: Pick<Patience, "stepMs"> = patienceDefault,
 ): FailureVerdict {
   if (switchSteps.includes(step)) return "back-off";
   if (!canAbandon(step)) return "retry";
   const mayPass =
-    code === undefined || code === "CONFIG_INVALID" || errorTable[code].retry === "safe";
+    code === undefined ||
+    code === "CONFIG_INVALID" ||
+    errorTable[code].retry === "safe" ||
+    passing.includes(sqlState);
   return mayPass && failingMs < patience.stepMs ? "retry" : "abandon";
 }
 

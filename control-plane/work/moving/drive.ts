@@ -240,8 +240,9 @@ async function failed(going: Going, error: unknown): Promise<StepResult | undefi
     "warn",
   );
   const failure = failureOf(view, error);
-  const code = error instanceof CellError ? error.code : undefined;
-  switch (judgeFailure(view.step, code, nowMs - failures.sinceMs, world.patience)) {
+  const refusal = error instanceof CellError ? error : undefined;
+  const judged = { code: refusal?.code, sqlState: refusal?.details["sqlState"] };
+  switch (judgeFailure(view.step, judged, nowMs - failures.sinceMs, world.patience)) {
     case "back-off":
       return backedOff(failure.message, failure);
     case "abandon":

@@ -1,6 +1,8 @@
 /** Moves from end to end over two real cells' databases: there, there and back, several at once. */
+import { inArray } from "drizzle-orm";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
 import { must } from "../../../runtime/assert.ts";
+import { storeRoles } from "../../../tests/cell-store.ts";
 import { listMoves } from "../../store/moves/read.ts";
 import { type Executor, type MovingFixture, startMovingFixture } from "./moving.fixture.ts";
 
@@ -183,3 +185,73 @@ const losingRows = (tenant: string): string => `
   reset session_replication_role;
   select pg_replication_origin_session_reset();
   select pg_replication_origin_drop('test');`;
+
+test("locks and transactions of others are waited for, and told; then the move goes on", async () => {
+  const { cells } = fixture;
+  const { a } = cells;
+  const tenant = await fixture.createTenant();
+  const other = await fixture.createTenant();
+  const [locker, writer] = [await a.connect(), await a.connect(storeRoles.appRole)];
+  await locker.query("begin; lock table orders in share update exclusive mode");
+  const id = await fixture.begin([tenant]);
+  await fixture.until(id, ({ headline }) => /^preparing, tried 1 .*55P03/.test(headline));
+  await writer.query("begin");
+  await cells.write(writer, other);
+  await locker.query("rollback");
+  const waiting = await fixture.until(id, ({ headline }) => /^the copy begins/.test(headline));
+  expect(waiting).toMatchObject({ step: "copying", state: "running" });
+  expect(waiting.headline).toMatch(/process \d+ \(shop_app in cell-a, idle in transaction\)/);
+  await writer.query("commit");
+  expect(await fixture.untilOver(id)).toMatchObject({ step: "done", failure: null });
+  expect(await fixture.leftovers()).toEqual([]);
+});
+
+/** As an agent does: what it is told of a key, applied. */
+async function obey(store: CellStore, tenant: string): Promise<string | undefined> {
+  const { changes } = await readChanges(fixture.database.read, store.name, 0);
+  const told = changes.filter(({ key }) => key === `default/tenant/${tenant}`);
+  await store.agent.query("select from cellfleet.apply_ownership($1, null, 5000)", [
+    JSON.stringify(told),
+  ]);
+  return told[0]?.state;
+}
+
+test("who is suspended while the move soaks is refused by the target, and the soak waits for it", async () => {
+  const { cells, database } = fixture;
+  const [resumed, ended] = [await fixture.createTenant(), await fixture.createTenant()];
+  const moves = [
+    await fixture.begin([resumed], { soakMs: 3_600_000 }),
+    await fixture.begin([ended], { soakMs: 3_600_000 }),
+  ] as const;
+  for (const id of moves) await fixture.until(id, ({ step }) => step === "soaking");
+  const opId = newOpId(systemRandom, systemClock.nowMs());
+  for (const tenant of [resumed, ended]) {
+    await database.transaction((tx) =>
+      markPlacement(tx, `default/tenant/${tenant}`, "suspended", opId),
+    );
+    expect(await obey(cells.b, tenant)).toBe("fenced");
+    await expect(cells.write(cells.b.app, tenant, 80)).rejects.toThrow();
+  }
+  const soakUntil = new Date(0);
+  await database.read
+    .update(move)
+    .set({ soakUntil })
+    .where(inArray(move.op, [...moves]));
+  executor.moving.wake();
+  await fixture.until(moves[0], ({ headline }) => headline.includes("is suspended"));
+  expect(await fixture.see(moves[0])).toMatchObject({ step: "soaking", state: "running" });
+  // Ended all the same when somebody says so: the tenant can be deleted then.
+  await fixture.ask(moves[1], { wish: "complete" });
+  expect(await fixture.untilOver(moves[1])).toMatchObject({ step: "done" });
+  expect(await fixture.placed(ended)).toBe("cell-b 2 suspended");
+  expect(await cells.countOf(cells.a, ended)).toBe(0);
+  const key = `default/tenant/${resumed}`;
+  const again = newOpId(systemRandom, systemClock.nowMs());
+  await database.transaction((tx) => markPlacement(tx, key, "hold", again));
+  expect(await obey(cells.b, resumed)).toBe("active");
+  await database.transaction((tx) => setKeyState(tx, { key, from: "hold", to: "active" }));
+  await cells.write(cells.b.app, resumed, 81);
+  expect(await fixture.untilOver(moves[0])).toMatchObject({ step: "done", state: "done" });
+  expect(await fixture.placed(resumed)).toBe("cell-b 2 active");
+  expect(await fixture.leftovers()).toEqual([]);
+});

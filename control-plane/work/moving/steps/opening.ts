@@ -81,15 +81,27 @@ export const copying: Step = (context) =>
     const { world, task, view } = context;
     let latest = view.progress;
     let writing: Promise<unknown> = Promise.resolve();
-    const onProgress = (progress: MoveProgress) => {
-      latest = progress;
-      // One at a time, and never in the way of the copy: the next one tells what this one could not.
+    // One at a time, and never in the way of the copy: the next one tells what this one could not.
+    const note = (change: () => Parameters<typeof noteMove>[2]) => {
       writing = writing
-        .then(() => noteMove(world.database, view.id, { progress: latest }))
+        .then(() => noteMove(world.database, view.id, change()))
         .catch(() => undefined);
     };
+    const onProgress = (progress: MoveProgress) => {
+      latest = progress;
+      note(() => ({ progress: latest }));
+    };
+    let isWaiting = false;
+    const onWait = (blockers: string | undefined) => {
+      if (blockers === undefined && !isWaiting) return;
+      isWaiting = blockers !== undefined;
+      const headline = isWaiting
+        ? `the copy begins when these transactions in ${view.source} end: ${blockers}`
+        : view.headline;
+      note(() => ({ headline }));
+    };
     await world.mover.hooks.call(task, "copy", signal);
-    await world.mover.copy(task, { rateMax: view.options.copyRateMax, onProgress, signal });
+    await world.mover.copy(task, { rateMax: view.options.copyRateMax, onProgress, onWait, signal });
     await writing;
     return {
       event: "copied",
