@@ -92,7 +92,7 @@ const fieldNotes: Readonly<Record<string, string>> = {
     "active: served; pending: its cell has not confirmed yet; hold: requests wait; unavailable: nobody may serve it",
   "placement.revision": "the revision of the routing table that last changed it",
   "move.step":
-    "where it stands; up to draining it can be taken back by itself, from activating on only by `move reverse`",
+    "where it stands; up to and with committing it can be taken back by itself, from activating on only by `move reverse`. Between hold and commit it says holding",
   "move.asked": "what was asked of it and is not taken up yet",
   "move.reverses": "the move that this one takes back",
   "move.tries": "how often the switch was tried",

@@ -2,8 +2,8 @@
  * A move's steps and what may follow what: the one table that executor, API, CLI, tests and documents
  * read. Order matters; the meaning of each step stands in contract/move-api.ts.
  *
- * What must always be true: up to and with `draining` a move can be taken back and leaves its keys as
- * they were; from `committing`'s end on there is only the way forward. A step is entered in the same
+ * What must always be true: up to and with `committing` a move can be taken back and leaves its keys
+ * as they were; from `activating` on there is only the way forward. A step is entered in the same
  * transaction that records what its predecessor came to, and its effect may be repeated.
  */
 import { type MoveStep, moveSteps } from "../../../contract/move-api.ts";
