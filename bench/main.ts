@@ -38,6 +38,8 @@ if (bench === undefined) {
   const names = Object.entries(benches).map(([one, { what }]) => `  ${one.padEnd(12)} ${what}`);
   process.stderr.write(`usage: npm run bench -- NAME\n${names.join("\n")}\n`);
   process.exitCode = 64;
+} else if (args.includes("--help") || args.includes("-h")) {
+  process.stdout.write(`usage: npm run bench -- ${name} ${bench.what}\n`);
 } else {
   await bench.run(args);
 }

@@ -14,16 +14,23 @@ import { startWorkload } from "../../history/workload.ts";
 import { systemClock } from "../../runtime/clock.ts";
 import { crashCases, sampleOf } from "./crash-cases.ts";
 import { type CrashOutcome, nameOf, runCrash } from "./crash-run.ts";
+import { flagsOrUsage } from "./flags-or-usage.ts";
 import { openMoveClient } from "./move-client.ts";
 import { startStoppingFleet } from "./stopping-fleet.ts";
 
-const { values } = parseArgs({
-  options: {
-    all: { type: "boolean", default: false },
-    round: { type: "string", default: "0" },
-    only: { type: "string", default: "" },
-  },
-});
+const usage = `usage: npm run test:crash -- [--all | --round N] [--only TEXT]
+  --all        every moment with every victim
+  --round N    each moment once, the victims shifted by N (default: 0)
+  --only TEXT  cases whose name contains it`;
+const { values } = flagsOrUsage(usage, process.argv.slice(2), () =>
+  parseArgs({
+    options: {
+      all: { type: "boolean", default: false },
+      round: { type: "string", default: "0" },
+      only: { type: "string", default: "" },
+    },
+  }),
+);
 const chosen = (values.all ? crashCases : sampleOf(crashCases, Number(values.round))).filter(
   (one) => nameOf(one).includes(values.only),
 );

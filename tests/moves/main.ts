@@ -4,21 +4,32 @@
  */
 import { parseArgs } from "node:util";
 import { startFleet } from "../fleet.ts";
+import { flagsOrUsage } from "./flags-or-usage.ts";
 import { type Quantiles, quantilesOf } from "./quantiles.ts";
 import { type TravelReport, travel } from "./travel.ts";
 import type { Trip } from "./trips.ts";
 
-const { values } = parseArgs({
-  options: {
-    moves: { type: "string", default: "20" },
-    writes: { type: "string", default: "200" },
-    others: { type: "string", default: "100" },
-    "others-writes": { type: "string", default: "100" },
-    "at-once": { type: "string", default: "2" },
-    cells: { type: "string", default: "3" },
-    output: { type: "string", short: "o", default: "text" },
-  },
-});
+const usage = `usage: npm run test:moves -- [--moves 20] [--writes 200] [--others 100] [--others-writes 100] [--at-once 2] [--cells 3] [-o json]
+  --moves          moves in all
+  --writes         writes a second of the tenants that move
+  --others         tenants that stay
+  --others-writes  writes a second of those that stay
+  --at-once        moves at once
+  --cells          cells of the fleet
+  -o json          the whole report as JSON`;
+const { values } = flagsOrUsage(usage, process.argv.slice(2), () =>
+  parseArgs({
+    options: {
+      moves: { type: "string", default: "20" },
+      writes: { type: "string", default: "200" },
+      others: { type: "string", default: "100" },
+      "others-writes": { type: "string", default: "100" },
+      "at-once": { type: "string", default: "2" },
+      cells: { type: "string", default: "3" },
+      output: { type: "string", short: "o", default: "text" },
+    },
+  }),
+);
 const isJson = values.output === "json";
 const fleet = await startFleet({ cells: Number(values.cells), flags: ["--no-demo"] });
 try {

@@ -55,7 +55,8 @@ const texts: Readonly<Record<Planned, (asked: Asked) => string>> = {
   closing: ({ source }) => `requests that are in ${source} end, and no other comes in`,
   fencing: ({ source }) => `the databases of ${source} refuse writes of the keys`,
   draining: ({ target }) => `${target} has applied everything up to the fence`,
-  committing: ({ target }) => `the keys belong to ${target}; until that is recorded all can be taken back`,
+  committing: ({ target }) =>
+    `the keys belong to ${target}; until that is recorded all can be taken back`,
   activating: ({ target }) => `the databases of ${target} take writes; from here on only forward`,
   routing: ({ target }) => `routers send requests, held ones first, to ${target}`,
   reversing: ({ source, target }) =>
