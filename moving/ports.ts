@@ -148,6 +148,8 @@ export type SwitchPort = {
   readonly activate: (task: MoveTask) => Promise<void>;
   /** Source: `moved`. */
   readonly tellMoved: (task: MoveTask) => Promise<void>;
+  /** What is open there may stand still: what comes next has connections of its own. */
+  readonly discard: (task: MoveTask) => void;
 };
 
 /** Are the rows the same (moving/verify/*.ts)? */

@@ -3,8 +3,10 @@
  *
  * Always true: who asked may stop it. When the signal aborts, the connection is closed, and the server stops
  * what it was doing for it, so that no comparison goes on that nobody waits for. Failures to reach the
- * database, at the start or on the way, are CELL_DATABASE_UNREACHABLE.
+ * database, at the start or on the way, are CELL_DATABASE_UNREACHABLE. Closing waits for nobody for long:
+ * a server that stands still does not answer a farewell either.
  */
+import { Socket } from "node:net";
 import pg from "pg";
 import type { Queryable } from "../cell/store/queryable.ts";
 import { CellError } from "../contract/errors.ts";
@@ -13,10 +15,13 @@ import type { StoreLogin } from "./ports.ts";
 
 export type StoreSession = Queryable & {
   readonly login: StoreLogin;
+  /** From here on an answer may take as long as it takes. */
+  readonly takeTime: () => void;
   readonly close: () => Promise<void>;
 };
 
 const connectMsMax = 5000;
+const farewellMsMax = 500;
 /**
  * Else the server goes on with a statement whose client is gone, until it has something to say. There are
  * systems on which it cannot know: then the statement ends by its own limits.
@@ -34,15 +39,26 @@ export async function openStoreSession(
   login: StoreLogin,
   purpose: string,
   signal?: AbortSignal,
+  /** A database that does not answer within this does not answer. Undefined: it is waited for. */
+  answerMsMax?: number,
 ): Promise<StoreSession> {
   signal?.throwIfAborted();
-  const client = newClient(login, purpose);
-  const stop = () => void client.end().catch(() => {}); // It is being thrown away.
+  const socket = new Socket();
+  const client = newClient(login, purpose, socket, answerMsMax);
+  let limitMs = answerMsMax;
+  const ask = <Row extends pg.QueryResultRow>(text: string, values?: unknown[]) =>
+    client.query<Row>(limited(text, limitMs), values);
+  const end = async () => {
+    socket.setTimeout(farewellMsMax, () => socket.destroy());
+    await client.end().catch(() => {}); // The server may have closed it.
+    socket.destroy();
+  };
+  const stop = () => void end(); // It is being thrown away.
   try {
     await client.connect();
-    await client.query(noticeGoneClients);
+    await ask(noticeGoneClients);
   } catch (error) {
-    await client.end().catch(() => {}); // Never opened.
+    await end(); // Never opened.
     throw unreachable(login, error);
   }
   signal?.addEventListener("abort", stop, { once: true });
@@ -51,24 +67,44 @@ export async function openStoreSession(
     login,
     query: async <Row extends pg.QueryResultRow>(text: string, values?: unknown[]) => {
       try {
-        return await client.query<Row>(text, values);
+        return await ask<Row>(text, values);
       } catch (error) {
         signal?.throwIfAborted();
         throw isUnreachable(error) ? unreachable(login, error) : error;
       }
     },
+    takeTime: () => {
+      limitMs = undefined;
+    },
     close: async () => {
       signal?.removeEventListener("abort", stop);
-      await client.end().catch(() => {}); // The server may have closed it.
+      await end();
     },
   };
 }
 
-function newClient(login: StoreLogin, purpose: string): pg.Client {
+/** node-postgres knows a limit of one question as well, though its types do not. */
+const limited = (text: string, limitMs: number | undefined): pg.QueryConfig => {
+  const asked: pg.QueryConfig & { readonly query_timeout?: number } = {
+    text,
+    ...(limitMs === undefined ? {} : { query_timeout: limitMs }),
+  };
+  return asked;
+};
+
+function newClient(
+  login: StoreLogin,
+  purpose: string,
+  socket: Socket,
+  answerMsMax: number | undefined,
+): pg.Client {
   const client = new pg.Client({
     connectionString: login.url,
     application_name: `cellfleet ${purpose}`,
-    connectionTimeoutMillis: connectMsMax,
+    connectionTimeoutMillis: Math.min(connectMsMax, answerMsMax ?? connectMsMax),
+    stream: () => socket,
+    // What nobody waits for any more is not to be done later.
+    ...(answerMsMax === undefined ? {} : { statement_timeout: answerMsMax }),
     keepAlive: true,
     keepAliveInitialDelayMillis: 10_000,
   });

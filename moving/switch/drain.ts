@@ -17,7 +17,7 @@ import type { Connections } from "./connections.ts";
 
 const pollMs = 1;
 const beginFrozen = `begin isolation level repeatable read read only;
-  set local idle_in_transaction_session_timeout = 0;`;
+  set local idle_in_transaction_session_timeout = 0; set local statement_timeout = 0;`;
 
 type How = { readonly connections: Connections; readonly clock: Clock };
 
@@ -35,9 +35,11 @@ export async function drainStores(
   );
   const frozen = sides.flatMap((side) => (side.status === "fulfilled" ? [side.value] : []));
   const failed = sides.find((side) => side.status === "rejected");
-  if (failed !== undefined) {
+  // Nobody waits for it any more: the next try has, or will have, snapshots of its own.
+  const late = signal.aborted ? notThere(task, must(task.stores[0], "a store").target) : undefined;
+  if (failed !== undefined || late !== undefined) {
     await Promise.all(frozen.map((snapshot) => snapshot.close()));
-    throw failed.reason;
+    throw failed?.reason ?? late;
   }
   return task.stores.map(({ name }, nth) => ({
     store: name,
@@ -58,7 +60,7 @@ async function awaitMarker(
     where op = ${escapeLiteral(op)} and name = ${escapeLiteral(name)}`;
   return connections.spend(login, async (session) => {
     for (;;) {
-      if (await finds(session, look)) return session;
+      if (await finds(session, look)) return frozen(session);
       if (signal.aborted) throw notThere(task, login);
       await session.query("rollback");
       await clock.sleep(pollMs, signal);
@@ -70,8 +72,14 @@ async function awaitMarker(
 const freezeSource = (login: StoreLogin, connections: Connections): Promise<FrozenSnapshot> =>
   connections.spend(login, async (session) => {
     await session.query(`${beginFrozen} select 1`);
-    return session;
+    return frozen(session);
   });
+
+/** Comparing takes as long as there are rows. */
+function frozen(session: StoreSession): FrozenSnapshot {
+  session.takeTime();
+  return session;
+}
 
 /** In one message, so in one round trip; the result of its last statement counts. */
 async function finds(session: StoreSession, text: string): Promise<boolean> {

@@ -9,7 +9,7 @@ import type { Connections } from "./connections.ts";
 import { isBlocked, isOvertaken, textOf } from "./sql-errors.ts";
 
 /** What takes a fence back waits for nobody who writes: keys become active without a lock. */
-const unfenceLockMs = 5000;
+const unfenceLockMs = 2000;
 
 type InTheWay = {
   readonly pid: number;

@@ -7,7 +7,7 @@ import { changesOf, overtaken } from "./commands.ts";
 import type { Connections } from "./connections.ts";
 
 /** Keys that become active need no lock; only other changes of ownership are waited for. */
-const lockMs = 5000;
+const lockMs = 2000;
 
 type Owned = { readonly key: string; readonly state: string; readonly epoch: number };
 

@@ -48,6 +48,11 @@ export function createSwitch({ clock, random, snapshots }: SwitchOptions): Switc
     },
     activate: (task) => atAll(targetsOf(task), (login) => activateStore(task, login, connections)),
     tellMoved: (task) => atAll(sourcesOf(task), (login) => tellMovedIn(task, login, connections)),
+    discard: ({ stores }) => {
+      for (const { source, target } of stores) {
+        for (const login of [source, target]) connections.discard(login);
+      }
+    },
     close: connections.close,
   };
 }

@@ -10,6 +10,7 @@ import type { Failure } from "../../../core/ops/machine.ts";
 import { endHandedOver } from "../../../store/moves/end.ts";
 import { inheritObjects } from "../../../store/moves/objects.ts";
 import { commitKeys, holdKeys } from "../../../store/moves/switch.ts";
+import { aborted } from "../heed.ts";
 import { startPause } from "../pause.ts";
 import { abandoned, type Step, type StepContext, type StepResult } from "../world.ts";
 import { lagBytesMax, lagOf } from "./opening.ts";
@@ -19,6 +20,8 @@ const holdAckMs = 250;
 /** A writer that is not done by then keeps the fence from coming; requests must not wait for it longer. */
 const fenceLockMs = 50;
 const readyLookMs = 1000;
+/** What was told to end and does not is left to itself. */
+const lastWordMs = 200;
 /** For the fleet's lock, before requests are held. */
 const holdLockMs = 1000;
 
@@ -101,6 +104,7 @@ export const fencing: Step = async (context) => {
   const { world, task, view } = context;
   await within(context, async (signal) => {
     await world.mover.hooks.call(task, "fence", signal);
+    signal.throwIfAborted();
     await world.mover.fence(task, Math.ceil(Math.min(fenceLockMs, pauseOf(context).leftMs())));
   });
   pauseOf(context).end("fence");
@@ -139,19 +143,35 @@ export const committing: Step = async (context) => {
   };
 };
 
-/** Ends with the budget, and says so by its own name. */
+/**
+ * Ends with the budget, and says so by its own name, also where a database says nothing at all. What was
+ * given up may go on for a while: its attempt makes it void, and its connections are not used again.
+ */
 async function within(
   context: StepContext,
   work: (signal: AbortSignal) => Promise<void>,
 ): Promise<void> {
+  const { world, task } = context;
   const pause = pauseOf(context);
+  const signal = AbortSignal.any([context.signal, pause.over]);
+  const working = work(signal);
   try {
-    await work(AbortSignal.any([context.signal, pause.over]));
+    await Promise.race([working, givenUp(context, signal)]);
+    if (pause.over.aborted) throw outOfTime(context);
   } catch (error) {
+    working.catch(() => {}); // It has been given up.
+    const isStill = error instanceof CellError && error.code === "CELL_DATABASE_UNREACHABLE";
+    if (signal.aborted || isStill) world.mover.discard(task);
     if (pause.over.aborted && !(error instanceof CellError)) throw outOfTime(context);
     throw error;
   }
-  if (pause.over.aborted) throw outOfTime(context);
+}
+
+/** Who ends by himself says who was in the way, and gets a moment for it. */
+async function givenUp(context: StepContext, signal: AbortSignal): Promise<never> {
+  await aborted(signal);
+  await context.world.clock.sleep(lastWordMs);
+  throw outOfTime(context);
 }
 
 function outOfTime(context: StepContext): CellError {
