@@ -108,12 +108,9 @@ export function moveErrorOf(login: StoreLogin, error: unknown): unknown {
   if (state === undefined || unreachableStates.test(state)) {
     return new CellError(
       "CELL_DATABASE_UNREACHABLE",
-      `The database of ${where} does not answer the mover, or does not let it in: ${said}`,
+      `The database of ${where} does not answer the mover (its reference is stores.${login.store}.mover), or does not let it in: ${said}`,
       {
-        nextSteps: [
-          `cellctl cell get ${login.cell}`,
-          `check the reference stores.${login.store}.mover of the cell`,
-        ],
+        nextSteps: [`cellctl cell get ${login.cell}`],
         cause: error,
       },
     );

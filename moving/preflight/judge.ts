@@ -55,8 +55,7 @@ export const packOf = (look: StoreLook): PackFacts | undefined =>
 function judgeLook(side: Side, look: StoreLook, copyMs: number): MoveCheck[] {
   const { place } = side;
   if ("unreachable" in look) {
-    const fix = `check the reference stores.${place.store}.mover of cell ${place.cell}`;
-    return [refused("reachable", place, look.unreachable, fix)];
+    return [refused("reachable", place, look.unreachable, `cellctl cell get ${place.cell}`)];
   }
   const { facts } = look;
   const server = [
@@ -84,8 +83,8 @@ function judgePack(side: Side, pack: PackFacts): MoveCheck[] {
       : refused(
           "cell",
           place,
-          `the database is that of ${pack.cell ?? "no cell"}, not of ${place.cell}`,
-          `check the reference stores.${place.store}.mover of cell ${place.cell}`,
+          `the database that stores.${place.store}.mover refers to is that of ${pack.cell ?? "no cell"}, not of ${place.cell}`,
+          `cellctl cell get ${place.cell}`,
         ),
     pack.stage === "enforce"
       ? passed("stage", place, "the guard refuses what is not this cell's")

@@ -59,8 +59,8 @@ export const betweenTriesMs = (tries: number): number => Math.min(5000, 250 * 2 
 
 export const budgetExceeded = (at: MoveStep, tookMs: number, budgetMs: number): Failure => ({
   code: "PAUSE_BUDGET_EXCEEDED",
-  message: `${at} was not over when requests had waited for ${Math.round(tookMs)} ms of ${budgetMs}. The switch was taken back; the source serves as before.`,
-  nextSteps: ["cellctl check", "cellctl move start … --pause-budget 2s"],
+  message: `${at} was not over when requests had waited for ${Math.round(tookMs)} ms of ${budgetMs}. The switch was taken back; the source serves as before. A move begun with a greater --pause-budget has more time.`,
+  nextSteps: ["cellctl check"],
 });
 
 export const takenOver: Failure = {

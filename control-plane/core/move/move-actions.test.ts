@@ -6,6 +6,7 @@ import { isMoveEnd, moveTransitions } from "./move-state.ts";
 const at = (more: Partial<MoveSituation>): MoveSituation => ({
   ...{ id: "op_0m4abcdefghij", step: "ready", paused: false, asked: null },
   ...{ source: "cell-01", target: "cell-02", reversal: undefined },
+  keys: ["default/tenant/acme"],
   ...more,
 });
 
@@ -92,4 +93,17 @@ describe("what may be asked of a move", () => {
       "cellctl move watch op_0m4abcdefghij",
     ]);
   });
+});
+
+test("of a move that is over the next command works as it is printed", () => {
+  const next = (more: Partial<MoveSituation>) =>
+    refuseAction(at(more), "switch")?.nextSteps.slice(1);
+  expect(next({ step: "failed" })).toEqual([
+    "cellctl move plan --key default/tenant/acme --to cell-02",
+  ]);
+  expect(next({ step: "done" })).toEqual([
+    "cellctl move plan --key default/tenant/acme --to cell-01",
+  ]);
+  const keys = Array.from({ length: 6 }, (_, index) => `users/slot/${index}`);
+  expect(next({ step: "failed", keys })).toEqual([]);
 });

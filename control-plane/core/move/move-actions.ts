@@ -14,6 +14,7 @@ export type MoveSituation = {
   readonly asked: string | null;
   readonly source: string;
   readonly target: string;
+  readonly keys: readonly string[];
   /** The open move that takes this one back. */
   readonly reversal: string | undefined;
 };
@@ -83,12 +84,19 @@ function insteadOf(at: MoveSituation): readonly string[] {
   if (at.reversal !== undefined) return [`cellctl move watch ${at.reversal}`];
   const now = possibleActions(at).map((action) => `cellctl move ${action} ${id}`);
   if (step === "done" || step === "cleaning") {
-    return [`cellctl move show ${id}`, `cellctl move plan TENANT --to ${source}`];
+    return [`cellctl move show ${id}`, ...planAgain(at, source)];
   }
-  if (isMoveEnd(step))
-    return [`cellctl move show ${id}`, `cellctl move plan TENANT --to ${target}`];
+  if (isMoveEnd(step)) return [`cellctl move show ${id}`, ...planAgain(at, target)];
   return now.length === 0 ? [`cellctl move watch ${id}`] : now;
 }
+
+const keysShownMax = 5;
+
+/** A command that works as it stands; of many keys it would be longer than anybody reads. */
+const planAgain = ({ keys }: MoveSituation, to: string): readonly string[] =>
+  keys.length > keysShownMax || !keys.every((key) => /^[\w.~:@+=,/-]+$/.test(key))
+    ? []
+    : [`cellctl move plan ${keys.map((key) => `--key ${key}`).join(" ")} --to ${to}`];
 
 /** After something was asked, or where a person looks: what comes next. */
 export function nextForMove(at: MoveSituation): readonly string[] {
