@@ -281,6 +281,36 @@ describe("a move that is taken back", () => {
     expect(rows).toEqual([{ op: back.id }, { op: back.id }]);
   });
 
+  test("a tenant is suspended and resumed while its move soaks; it goes back only when it is served", async () => {
+    const first = await api.begin("acme");
+    const suspend = () => api.post("/v1/tenants/acme/suspend", {}, z.unknown());
+    for (const step of ["ready", "routing", "reversing", "cleaning"] as const) {
+      await api.setStep(first.id, step);
+      expect(await codeOf(suspend())).toBe("KEY_IN_MOTION");
+    }
+    await api.switchKeys(first, "soaking");
+    const deleted = await refusal(api.client.call({ ...asDelete, path: "/v1/tenants/acme" }));
+    expect([deleted.code, deleted.nextSteps[0]]).toEqual([
+      "KEY_IN_MOTION",
+      `cellctl move complete ${first.id}`,
+    ]);
+    await suspend();
+    const back = await refusal(api.act(first.id, "reverse"));
+    expect([back.code, back.nextSteps[0]]).toEqual([
+      "STATE_CONFLICT",
+      "cellctl tenant resume acme",
+    ]);
+    await api.run(`update cellfleet_control.op set state = 'done' where kind = 'tenant.suspend'`);
+    await api.setStep(first.id, "diverged");
+    await api.post("/v1/tenants/acme/resume", {}, z.unknown());
+    expect(await codeOf(api.act(first.id, "reverse"))).toBe("STATE_CONFLICT");
+    await api.run(`update cellfleet_control.op set state = 'done' where kind = 'tenant.resume'`);
+    await api.run(`update cellfleet_control.placement set state = 'active' where value = 'acme'`);
+    const { move: reversal } = await api.act(first.id, "reverse");
+    expect(await codeOf(suspend())).toBe("KEY_IN_MOTION");
+    expect(reversal.reverses).toBe(first.id);
+  });
+
   test("not while the old cell is down, nor when it does not soak", async () => {
     const first = await api.begin("acme");
     expect(await codeOf(api.act(first.id, "reverse"))).toBe("STATE_CONFLICT");

@@ -23,6 +23,7 @@ import { loadsUnder, placementsByKey } from "../store/moves/candidates.ts";
 import { findMove, type MoveRow, openReverseOf, toMove } from "../store/moves/read.ts";
 import { takeRoom } from "../store/moves/room.ts";
 import { changeOp } from "../store/ops.ts";
+import type { PlacementRow } from "../store/placements.ts";
 import { lockNormalFleet } from "../store/routing-change.ts";
 import { freshOpId } from "./accept.ts";
 import { requireCell } from "./cell-lookup.ts";
@@ -94,13 +95,7 @@ async function reverseMove(
   const { source: target, target: source, keyspace, keys } = move;
   for (const id of [source, target]) await requireHealthy(tx, id);
   const rows = await placementsByKey(tx, keys);
-  const changed = keys.find((key) => !rows.some((row) => row.key === key && row.cell === source));
-  if (changed !== undefined || rows.some(({ state }) => state !== "active")) {
-    const what = changed ?? rows.find(({ state }) => state !== "active")?.key;
-    throw new CellError("STATE_CONFLICT", `${what} is not served by ${source} now.`, {
-      nextSteps: [`cellctl move show ${move.id}`],
-    });
-  }
+  requireServed(move, rows);
   const options = moveOptionsSchema.parse({
     ...move.options,
     switch: "auto",
@@ -124,6 +119,26 @@ async function reverseMove(
   assert(await changeOp(tx, row.op, { headline }, work.nowMs), "the operation is locked");
   await recordMove(work, { id, plan, options, rows, room, reverses: move.id });
   return answer(tx, id, false);
+}
+
+/** What is suspended rests where it is: on the way nobody could tell its fence from the move's. */
+function requireServed({ id, keys, target }: Move, rows: readonly PlacementRow[]): void {
+  const lost = keys.find((key) => !rows.some((row) => row.key === key && row.cell === target));
+  const resting = rows.find(({ state }) => state !== "active");
+  if (lost === undefined && resting === undefined) return;
+  if (lost === undefined && resting?.kind === "tenant" && resting.state === "suspended") {
+    throw new CellError(
+      "STATE_CONFLICT",
+      `${resting.value} is suspended; only what is served is moved back.`,
+      {
+        details: { move: id, key: resting.key, state: resting.state },
+        nextSteps: [`cellctl tenant resume ${resting.value}`, `cellctl move complete ${id}`],
+      },
+    );
+  }
+  throw new CellError("STATE_CONFLICT", `${lost ?? resting?.key} is not served by ${target} now.`, {
+    nextSteps: [`cellctl move show ${id}`],
+  });
 }
 
 async function requireHealthy(reader: Reader, id: string): Promise<void> {

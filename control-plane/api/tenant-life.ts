@@ -16,7 +16,8 @@ import { planTenantResume, planTenantSuspend } from "../core/ops/tenant-life.ts"
 import type { Tx } from "../store/database.ts";
 import { cellStores, readCells } from "../store/fleet-store.ts";
 import { requireKeyspace } from "../store/keyspaces.ts";
-import { requireAtRest } from "../store/moves/motion.ts";
+import { afterSwitch, requireAtRest } from "../store/moves/motion.ts";
+import { moveKind } from "../store/moves/read.ts";
 import { openOpOn } from "../store/ops.ts";
 import { lockNormalFleet } from "../store/routing-change.ts";
 import { bury, isSpent, markPlacement, readReceipt } from "../store/tenant-end.ts";
@@ -250,8 +251,9 @@ async function requireChangeable(
   const { id, keyspace, action } = asked;
   const found = await findTenant(tx, id, keyspace);
   if (found === undefined) throw await unknown(tx, id);
-  await requireAtRest(tx, [found.placement.key]);
-  const open = await openOpOn(tx, id, "tenant.");
+  // Who has to be stopped cannot wait until a move has soaked.
+  await requireAtRest(tx, [found.placement.key], action === "delete" ? [] : afterSwitch);
+  const open = await openOpOn(tx, id, "tenant.", moveKind);
   if (open !== undefined) {
     throw new CellError(
       "STATE_CONFLICT",

@@ -160,6 +160,8 @@ export async function openOpOn(
   reader: Reader,
   object: string,
   family: string,
+  /** A kind of the family that is no obstacle. */
+  but = "",
 ): Promise<OpRow | undefined> {
   const [row] = await reader
     .select()
@@ -168,6 +170,7 @@ export async function openOpOn(
       and(
         eq(op.object, object),
         inArray(op.state, openStates),
+        ne(op.kind, but),
         sql`starts_with(${op.kind}, ${family})`,
       ),
     )

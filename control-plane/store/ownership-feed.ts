@@ -60,9 +60,12 @@ export async function readChanges(
               revision::float8 as revision
          from cellfleet_control.placement
         where cell = ${cell} and revision > ${above}
-          -- In the middle of a switch the executor alone tells the cell about the key.
+          -- In the middle of a switch the executor alone tells the cell about the key. After it, a tenant
+          -- that is resumed is held until its cell has heard of it.
           and not (state = 'hold' and exists (
-            select from cellfleet_control.move_key as m where m.key = placement.key and m.open))
+            select from cellfleet_control.move_key as m join cellfleet_control.op as o on o.id = m.op
+             where m.key = placement.key and m.open
+               and o.step not in ('soaking', 'diverged', 'cleaning')))
         order by revision limit ${pageRowsMax + 1})
       union all
       (select key, null, state, false, epoch::float8, op, attempt, revision::float8

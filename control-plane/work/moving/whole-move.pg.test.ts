@@ -2,8 +2,14 @@
 import { inArray } from "drizzle-orm";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
 import { must } from "../../../runtime/assert.ts";
+import { systemClock } from "../../../runtime/clock.ts";
+import { newOpId, systemRandom } from "../../../runtime/random.ts";
+import type { CellStore } from "../../../tests/cell-store.ts";
 import { storeRoles } from "../../../tests/cell-store.ts";
 import { listMoves } from "../../store/moves/read.ts";
+import { readChanges } from "../../store/ownership-feed.ts";
+import { move } from "../../store/schema-moves.ts";
+import { markPlacement, setKeyState } from "../../store/tenant-end.ts";
 import { type Executor, type MovingFixture, startMovingFixture } from "./moving.fixture.ts";
 
 let fixture: MovingFixture;
@@ -253,5 +259,5 @@ test("who is suspended while the move soaks is refused by the target, and the so
   await cells.write(cells.b.app, resumed, 81);
   expect(await fixture.untilOver(moves[0])).toMatchObject({ step: "done", state: "done" });
   expect(await fixture.placed(resumed)).toBe("cell-b 2 active");
-  expect(await fixture.leftovers()).toEqual([]);
+  expect(await fixture.leftovers()).toEqual([`cell-b: fenced default/tenant/${ended}`]);
 });

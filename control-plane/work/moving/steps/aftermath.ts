@@ -4,6 +4,7 @@
  */
 import { newOpId } from "../../../../runtime/random.ts";
 import { endMoved } from "../../../store/moves/end.ts";
+import { findUnserved } from "../../../store/moves/motion.ts";
 import { forgetObjects } from "../../../store/moves/objects.ts";
 import { openReverseOf } from "../../../store/moves/read.ts";
 import { releaseToTarget } from "../../../store/moves/switch.ts";
@@ -15,6 +16,7 @@ import { differing, repairs } from "./opening.ts";
 const releaseAckMs = 60_000;
 const pauseAckMs = 250;
 const soakLookMs = 1000;
+const suspendedLookMs = 5000;
 
 export const activating: Step = async ({ world, view, task, memory, signal }) => {
   memory.pause?.end("commit");
@@ -89,10 +91,20 @@ export const reversing: Step = async (context) => {
   };
 };
 
-/** Somebody said `complete`, or its time is over. */
-export const soaking: Step = async ({ world, view, wait }) => {
-  if ((await openReverseOf(world.database.read, view.id)) !== undefined) {
+/** Somebody said `complete`, or its time is over: that alone ends nothing while somebody is suspended. */
+export const soaking: Step = async ({ world, view, wait, note }) => {
+  const reader = world.database.read;
+  if ((await openReverseOf(reader, view.id)) !== undefined) {
     await wait(soakLookMs);
+    return undefined;
+  }
+  const keys = view.keys.map(({ key }) => key);
+  const unserved = view.wish === "complete" ? undefined : await findUnserved(reader, keys);
+  if (unserved !== undefined) {
+    await note(
+      `${view.step}: rests while ${unserved.key} is ${unserved.state}; the way back stays`,
+    );
+    await wait(suspendedLookMs);
     return undefined;
   }
   return {
