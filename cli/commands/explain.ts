@@ -1,4 +1,5 @@
 /** `cellctl explain …`: an error code, a kind of object, why a tenant is where it is, what became of a request. */
+import { opSchema } from "../../contract/control-api.ts";
 import { explanationSchema } from "../../contract/explanation.ts";
 import { apiPath } from "../api.ts";
 import { sizeOf } from "../declared-size.ts";
@@ -48,11 +49,22 @@ export const register: Register = (noun, bind) => {
         throw usage(`"${word}" takes nothing after it`, "cellctl explain placement TENANT");
       }
       if (name !== undefined) return explainPlacement(session, name, options);
-      await session.out.one(explainWord(word), explainedView);
+      await session.out.one(
+        word.startsWith("op_") ? await explainOp(session, word) : explainWord(word),
+        explainedView,
+      );
       return 0;
     },
   );
 };
+
+/** An operation by its id: what its kind is, and where this one stands. */
+async function explainOp(session: Session, id: string): Promise<Explained> {
+  const api = await session.api();
+  const { kind, step, headline } = await api.get(apiPath`/v1/ops/${id}`, opSchema);
+  const { facts, ...known } = explainWord(kind === "tenant.move" ? "move" : "op");
+  return { ...known, facts: { [id]: `${step}: ${headline}`, ...facts } };
+}
 
 async function explainPlacement(
   session: Session,

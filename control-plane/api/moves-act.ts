@@ -6,6 +6,7 @@
 
 import type { z } from "zod";
 import { CellError } from "../../contract/errors.ts";
+import { tenantIdSchema } from "../../contract/ids.ts";
 import {
   type Move,
   type MoveAction,
@@ -35,7 +36,13 @@ import type { Work } from "./mutation.ts";
 type Asked = z.output<typeof moveActionSchema>;
 
 export const moveUnknown = (id: string): CellError =>
-  new CellError("MOVE_UNKNOWN", `There is no move ${id}.`, { nextSteps: ["cellctl move ls"] });
+  new CellError("MOVE_UNKNOWN", `There is no move ${id}.`, {
+    // Who names a tenant means its moves.
+    nextSteps:
+      !id.startsWith("op_") && tenantIdSchema.safeParse(id).success
+        ? [`cellctl move ls --tenant ${id}`, "cellctl move ls"]
+        : ["cellctl move ls"],
+  });
 
 export async function situationOf(reader: Reader, move: Move): Promise<MoveSituation> {
   return { ...move, reversal: await openReverseOf(reader, move.id) };
