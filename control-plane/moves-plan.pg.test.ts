@@ -118,6 +118,19 @@ describe("a plan", () => {
     expect(await codeOf(of({}))).toBe("VALIDATION_FAILED");
   });
 
+  test("by labels leaves out who is moving already; named, all of them are told", async () => {
+    const { id } = await api.begin("hooli", "acme");
+    const { items, skipped } = await api.plan({ selector: "tier=gold", to: "cell-03" });
+    expect(items.map(({ keys }) => keys)).toEqual([["default/tenant/wonka"]]);
+    expect(skipped).toMatchObject([{ object: "default/tenant/hooli", reason: "in-motion" }]);
+    const named = await refusal(api.plan({ tenants: ["acme", "hooli", "wonka"], to: "cell-03" }));
+    expect([named.code, named.details["keys"]]).toEqual([
+      "KEY_IN_MOTION",
+      ["default/tenant/acme", "default/tenant/hooli"],
+    ]);
+    expect(named.nextSteps).toContain(`cellctl move show ${id}`);
+  });
+
   test("says which cells could not be looked at in time, or do not answer", async () => {
     api.looks.look = async () => {
       throw new CellError("CELL_DATABASE_UNREACHABLE", "cell-02: nobody answers.", {

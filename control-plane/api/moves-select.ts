@@ -11,9 +11,9 @@ import { addRoom, type MovingLoad, noRoom, obstacleAt, roomOf } from "../core/mo
 import { adoptionGoesOn, checkAdoption } from "../core/safety.ts";
 import type { Tx } from "../store/database.ts";
 import { readCells } from "../store/fleet-store.ts";
-import { otherOpOn } from "../store/moves/ask.ts";
+import { inMotion, otherOpOn } from "../store/moves/ask.ts";
 import { loadsUnder } from "../store/moves/candidates.ts";
-import { requireAtRest } from "../store/moves/motion.ts";
+import { movingText, requireAtRest } from "../store/moves/motion.ts";
 import { openOpOn } from "../store/ops.ts";
 import type { PlacementRow } from "../store/placements.ts";
 import { requireCell } from "./cell-lookup.ts";
@@ -47,7 +47,9 @@ export async function selectMoves(tx: Tx, asked: Selection): Promise<Selected> {
   const target = await requireCell(tx, asked.to);
   if (asked.from !== undefined) await requireCell(tx, asked.from);
   const chosen = await chosenPlacements(tx, asked);
-  const { moving, skipped } = sortOut(chosen, asked);
+  const { moving: wanted, skipped: elsewhere } = sortOut(chosen, asked);
+  const { moving, skipped: busy } = await leaveOut(tx, wanted, asked);
+  const skipped = [...elsewhere, ...busy];
   await requireMovable(tx, moving);
   const cells = await readCells(tx);
   const loads = await readLoads(tx, moving);
@@ -99,6 +101,32 @@ function sortOut(rows: readonly PlacementRow[], { to, from }: Selection) {
     } else moving.push(row);
   }
   return { moving, skipped };
+}
+
+/** What a selector found and a move has already is left out; what was named is not, so it is refused. */
+async function leaveOut(tx: Tx, rows: readonly PlacementRow[], asked: Selection) {
+  const { tenants = [], keys = [] } = asked;
+  const found = rows.filter(
+    ({ key, kind, value }) =>
+      !keys.some((one) => one === key) &&
+      !(kind === "tenant" && tenants.some((name) => name === value)),
+  );
+  const busy = new Map(
+    (
+      await inMotion(
+        tx,
+        found.map(({ key }) => key),
+      )
+    ).map((one) => [one.key, one]),
+  );
+  const skipped = [...busy.values()].map(
+    (one): Skipped => ({
+      object: one.key,
+      reason: "in-motion",
+      text: movingText(one),
+    }),
+  );
+  return { moving: rows.filter(({ key }) => !busy.has(key)), skipped };
 }
 
 /** Of one keyspace and one source, in the order of their keys. */

@@ -42,7 +42,7 @@ const nextFor = ({ id, step }: KeyInMotion): string[] =>
 
 const inMotionText = (one: KeyInMotion): string => `${one.key} ${movingText(one)}`;
 
-const movingText = ({ id, step, source, target }: KeyInMotion): string =>
+export const movingText = ({ id, step, source, target }: KeyInMotion): string =>
   `is part of the move ${id} from ${source} to ${target}, which is ${step}`;
 
 /** Of these keys one that nobody is served under: it is suspended, or on its way back from there. */
