@@ -12,6 +12,7 @@ import {
   revisionSchema,
   tenantIdSchema,
 } from "./ids.ts";
+import { keyMoveSchema } from "./key-move.ts";
 import { placementKeySchema, slotCountMax } from "./placement-key.ts";
 import {
   cellStages,
@@ -147,14 +148,6 @@ export type CreateCell = z.infer<typeof createCellSchema>;
 
 export const cellActions = ["cordon", "uncordon", "kill", "stop", "start", "destroy"] as const;
 export type CellAction = (typeof cellActions)[number];
-
-/** The move that a key is part of, while it is open. */
-export const keyMoveSchema = z.object({
-  id: opIdSchema,
-  step: z.string(),
-  source: cellIdSchema,
-  target: cellIdSchema,
-});
 
 export const tenantSchema = z.object({
   id: tenantIdSchema,

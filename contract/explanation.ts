@@ -3,7 +3,7 @@
  * yes or no. It is what the placing code itself computed, not a second opinion.
  */
 import { z } from "zod";
-import { keyMoveSchema } from "./control-api.ts";
+import { keyMoveSchema } from "./key-move.ts";
 
 export const deciderSchema = z.object({
   name: z.string(),

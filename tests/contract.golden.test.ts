@@ -30,7 +30,7 @@ test("a change of the wire shows in its version's hash", () => {
   expect({ contractVersion, hash }).toMatchInlineSnapshot(`
     {
       "contractVersion": 4,
-      "hash": "a1c318fe27d24580",
+      "hash": "28fbd405c9644907",
     }
   `);
 });
