@@ -144,7 +144,7 @@ const serverQuery = `
          and a.xact_start <= clock_timestamp() - $1 * interval '1 ms')
   ) as facts`;
 
-/* $1 keys, $2 keyspace, $3 their tenants, $4 names of this move's own streams, $5 pattern of such names, $6 age. */
+/* The catalogs themselves, for the view pg_publication_tables fails (XX000) when one is dropped meanwhile. $1 keys, $2 keyspace, $3 their tenants, $4 names of this move's own streams, $5 pattern of such names, $6 age. */
 const packQuery = `
   select jsonb_build_object(
     'cell', p.cell, 'stage', s.stage, 'leaseLive', cellfleet.lease_live(),
@@ -157,9 +157,11 @@ const packQuery = `
     'unclassed', (select coalesce(jsonb_agg(u.schema_name || '.' || u.table_name order by 1), '[]') from cellfleet.unclassed_tables() u),
     'keyTransactions', (select coalesce(jsonb_agg(distinct jsonb_build_object('pid', w.pid, 'user', w.user_name, 'seconds', w.age_ms / 1000)), '[]')
         from cellfleet.sessions_in_the_way($1::text[]) w where w.age_ms >= $6),
-    'otherPublications', (select coalesce(jsonb_agg(distinct b.pubname), '[]') from pg_publication_tables b
+    'otherPublications', (select coalesce(jsonb_agg(distinct b.pubname), '[]')
+        from pg_publication b join pg_publication_rel r on r.prpubid = b.oid
        where b.pubname ~ $5 and b.pubname <> all ($4::text[])
-         and exists (select from unnest($3::text[]) t(tenant) where position(quote_literal(t.tenant) in b.rowfilter) > 0))
+         and exists (select from unnest($3::text[]) t(tenant)
+                      where position(quote_literal(t.tenant) in pg_get_expr(r.prqual, r.prrelid)) > 0))
   ) as facts from cellfleet.progress p cross join cellfleet.stage s`;
 
 const tablesQuery = `
