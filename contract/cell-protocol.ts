@@ -14,6 +14,12 @@ import { cellIdSchema, epochSchema, keyspaceNameSchema, revisionSchema } from ".
 import { placementKeySchema } from "./placement-key.ts";
 import { announcedKeysSchema } from "./router-key.ts";
 import { cellStages, guardModes, strategies } from "./routing-table.ts";
+import {
+  annexReportSchema,
+  originReportSchema,
+  partnerListSchema,
+  takeoverOrderSchema,
+} from "./standby-api.ts";
 
 /** More changes of a cell's stage than anybody makes; above it a number is nonsense. */
 const stageNumberMax = 1_000_000_000_000;
@@ -138,6 +144,10 @@ export const agentSyncRequestSchema = z.object({
   stats: z.array(tenantStatSchema).max(10_000),
   /** Wait at most this long for changes, in milliseconds; 0 answers at once. */
   waitMs: z.number().int().min(0).max(30_000),
+  /** What this cell knows as the origin of standbys; absent: a cell of an earlier release. */
+  origin: originReportSchema.optional(),
+  /** Of an annex. */
+  annex: annexReportSchema.optional(),
   /** In answer to `report: "ownership"`: a page of all the cell's keys, in key order. */
   ownership: z
     .object({
@@ -187,6 +197,24 @@ export const agentSyncResponseSchema = z.object({
   stage: z.enum(cellStages).optional(),
   /** With `stage`: which change of it this is. What is older than a cell's database knows is void. */
   stageNumber: z.number().int().min(0).max(stageNumberMax).optional(),
+  /** Standby partners of this cell; absent: as they were. */
+  partners: partnerListSchema.optional(),
+  /** To an annex: what it is one of, and the failover that takes its keys, if one does. */
+  annex: z
+    .object({
+      origin: cellIdSchema,
+      /** What the origin's agent shows when it asks for a promise. */
+      token: z.string().max(200),
+      takeover: takeoverOrderSchema.optional(),
+    })
+    .optional(),
+  /** Keys of tenants of tier gold in this cell whose answers wait for a partner; absent: as it was. */
+  gold: z
+    .object({
+      keys: z.array(placementKeySchema).max(100_000),
+      onPartnerLoss: z.enum(["refuse", "degrade"]),
+    })
+    .optional(),
   /** Read-only questions of operators (`cellctl query`); each is asked until it is answered or late. */
   queries: z
     .array(
@@ -241,6 +269,8 @@ export const routerSyncRequestSchema = z.object({
     .max(1000),
   /** Requests carried to a cell in pass-through or observe that would have been refused, by error code, since start. */
   wouldRefuse: z.record(z.string().max(40), z.number().int().min(0)).optional(),
+  /** Answers to `collect` of the control plane that were sent, by failover. */
+  collected: z.array(z.string().max(64)).max(100).optional(),
   /** Public keys of this router, newest first; absent: it signs nothing. Agents send none. */
   keys: announcedKeysSchema.optional(),
 });
@@ -250,6 +280,11 @@ export type RouterSyncRequest = z.infer<typeof routerSyncRequestSchema>;
 export const routerSyncResponseSchema = z.object({
   nonce: z.string(),
   revision: revisionSchema,
+  /** Failed-over cells whose acknowledged writes are wanted: POST /v1/machine/router/acks. */
+  collect: z
+    .array(z.object({ failover: z.string().max(64), cell: cellIdSchema }))
+    .max(100)
+    .optional(),
   answer: z.discriminatedUnion("kind", [
     z.object({ kind: z.literal("unchanged") }),
     z.object({ kind: z.literal("snapshot") }),
@@ -260,6 +295,38 @@ export const routerSyncResponseSchema = z.object({
   ]),
 });
 export type RouterSyncResponse = z.infer<typeof routerSyncResponseSchema>;
+
+/** A write that a router has passed on to its client as done. */
+export const ackedWriteSchema = z.object({
+  key: placementKeySchema,
+  tenant: z.string().max(128),
+  epoch: epochSchema,
+  method: z.string().max(20),
+  path: z.string().max(500),
+  status: z.number().int(),
+  requestId: z.string().max(200),
+  /** Of the client's request; resolves a doubt at the adopter. */
+  idempotencyKey: z.string().max(200).optional(),
+  /** End of the cell's write-ahead log when its answer began (`X/Y`): the commit lies before it. */
+  lsn: z.string().max(20).optional(),
+  /** When the answer was passed on, by this router's clock. */
+  atMs: z.number(),
+});
+export type AckedWrite = z.infer<typeof ackedWriteSchema>;
+
+/** POST /v1/machine/router/acks, in pages; the ring holds what was acknowledged last. */
+export const routerAcksSchema = z.object({
+  router: z.string().max(40),
+  instance: z.string().max(64),
+  failover: z.string().max(64),
+  cell: cellIdSchema,
+  entries: z.array(ackedWriteSchema).max(5000),
+  last: z.boolean(),
+  /** Everything acknowledged for this cell since here is in the ring, by this router's clock; older was overwritten. */
+  completeSinceMs: z.number(),
+  nowMs: z.number(),
+});
+export type RouterAcks = z.infer<typeof routerAcksSchema>;
 
 /** The agent's own door, for people and probes: `GET /cellfleet/status` on its admin port. */
 export const agentStatusSchema = z.object({

@@ -45,6 +45,38 @@ export function slotOf(tenant: string, slotCount: number): number {
   return createHash("md5").update(tenant, "utf8").digest().readUInt16BE(0) & (slotCount - 1);
 }
 
+/** Standbys split a cell's keys by bucket, numbered below this. */
+export const bucketCount = 256;
+
+/**
+ * The standby bucket of a key: all rows of a key lie in one bucket, so they are whole on one partner
+ * (corrections A10). Tenants by the low bits of their slot expression; a slot by the same bits of its
+ * number, so that overrides and their containers agree; in a keyspace of ranges, whose filters could
+ * not stay as they are when ranges split, one bucket for all keys.
+ */
+export function bucketOf(
+  key: KeyParts,
+  keyspace: {
+    readonly strategy: "directory" | "range" | "slots";
+    readonly slotCount?: number | undefined;
+  },
+): number {
+  if (keyspace.strategy === "range") return slotOf(key.keyspace, bucketCount);
+  const count = bucketsOf(keyspace);
+  return key.kind === "slot"
+    ? key.slot & (count - 1)
+    : slotOf(key.kind === "tenant" ? key.tenant : key.from, count);
+}
+
+/** Buckets that keys of a keyspace can lie in: fewer where slots are fewer. A power of two. */
+export const bucketsOf = (keyspace: {
+  readonly strategy: "directory" | "range" | "slots";
+  readonly slotCount?: number | undefined;
+}): number =>
+  keyspace.strategy === "slots"
+    ? Math.min(bucketCount, keyspace.slotCount ?? bucketCount)
+    : bucketCount;
+
 /** Byte order, as PostgreSQL's `COLLATE "C"` and as the bounds of ranges are compared. */
 export function compareBytes(a: string, b: string): number {
   return Buffer.compare(Buffer.from(a, "utf8"), Buffer.from(b, "utf8"));

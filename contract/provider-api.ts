@@ -10,17 +10,37 @@ import { cellIdSchema } from "./ids.ts";
 import { serviceSchema, storeSchema } from "./routing-table.ts";
 
 /**
+ * Of an annex (contract/annex.ts): `create` makes its database in the host's server and its agent,
+ * `serve` runs the application's processes on it, `rest` ends them, `destroy` removes all of it. It
+ * starts, stops and dies with its host.
+ *
  * `create`: a database from the template, app and agent processes. `stop`: orderly. `kill`: a crash
  * of application and database at once (SIGQUIT to PostgreSQL, SIGKILL to the rest). `start`: bring
  * back what is stopped or dead, on its own data. `destroy`: stop, and remove the data folder.
  */
-export const providerActions = ["create", "start", "stop", "kill", "destroy"] as const;
+export const providerActions = [
+  "create",
+  "start",
+  "stop",
+  "kill",
+  "destroy",
+  "serve",
+  "rest",
+] as const;
 export type ProviderAction = (typeof providerActions)[number];
 
 export const providerRequestSchema = z.strictObject({
   op: z.string().max(64),
   /** `create`: the agent's token for the control plane. */
   agentToken: z.string().max(200).optional(),
+  /** `create` of an annex. */
+  annex: z
+    .object({
+      origin: cellIdSchema,
+      host: cellIdSchema,
+      provider: z.enum(["logical", "physical"]),
+    })
+    .optional(),
 });
 
 /** `dead`: a process ended without being asked to; nobody starts it again but `start`. */
@@ -31,6 +51,10 @@ export const providedCellSchema = z.object({
   text: z.string(),
   services: z.record(z.string(), serviceSchema),
   stores: z.record(z.string(), storeSchema),
+  /** Of an annex: do the application's processes run on it? */
+  serving: z.boolean().optional(),
+  /** No process of it is left (application, agent, database): nothing there can commit any more. */
+  provedDead: z.boolean().optional(),
 });
 export type ProvidedCell = z.infer<typeof providedCellSchema>;
 

@@ -125,6 +125,10 @@ export const routedCellSchema = z.object({
   region: z.string().max(40).optional(),
   /** Absent means `enforce`. */
   stage: z.enum(cellStages).optional(),
+  /** Of an annex: the cell that it stands in, which is what clients are told in `x-cell`. */
+  host: cellIdSchema.optional(),
+  /** Its ownership is being taken away: its placements are unavailable, no answer of its own is passed on. */
+  halted: z.literal(true).optional(),
 });
 export type RoutedCell = z.infer<typeof routedCellSchema>;
 

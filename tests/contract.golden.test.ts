@@ -29,8 +29,8 @@ test("a change of the wire shows in its version's hash", () => {
   const hash = createHash("sha256").update(pinned).digest("hex").slice(0, 16);
   expect({ contractVersion, hash }).toMatchInlineSnapshot(`
     {
-      "contractVersion": 4,
-      "hash": "28fbd405c9644907",
+      "contractVersion": 5,
+      "hash": "9e913235c6617e5c",
     }
   `);
 });

@@ -100,6 +100,16 @@ export const importRules: readonly ImportRule[] = [
     why: "only the executor of moves touches cells' databases, through moving/",
   },
   {
+    from: /^control-plane\/work\/standby\//,
+    may: [/^control-plane\//, /^standby\//, contract, runtime],
+    why: "only the keeper of standbys and the executor of failovers touch annexes, through standby/",
+  },
+  {
+    from: /^control-plane\/work\/failover\//,
+    may: [/^control-plane\//, /^standby\//, contract, runtime],
+    why: "only the keeper of standbys and the executor of failovers touch annexes, through standby/",
+  },
+  {
     from: /^control-plane\//,
     may: [/^control-plane\//, contract, runtime],
     why: "it meets cells and routers over the wire only",
@@ -108,6 +118,11 @@ export const importRules: readonly ImportRule[] = [
     from: /^moving\//,
     may: [/^moving\//, /^cell\/store\//, contract, runtime],
     why: "what happens in cells' databases during a move knows no fleet, only its task",
+  },
+  {
+    from: /^standby\//,
+    may: [/^standby\//, /^moving\//, /^cell\/store\//, contract, runtime],
+    why: "what happens in databases of origins and annexes knows no fleet, only its pair",
   },
   {
     from: /^local\//,

@@ -109,7 +109,8 @@ function cellColumns(wanted: Wanted, known: Cell["stores"]) {
   const shorthand = endpoints === undefined ? {} : { [defaultService]: { endpoints } };
   return {
     region: wanted.region,
-    failureDomain: wanted.failureDomain ?? wanted.region,
+    // A cell of which nobody says otherwise fails alone.
+    failureDomain: wanted.failureDomain ?? wanted.id,
     tiers: wanted.tiers,
     dedicated: wanted.dedicated,
     provider: wanted.provider,

@@ -5,7 +5,7 @@ import { CellError } from "../../contract/errors.ts";
 import { cellIdSchema } from "../../contract/ids.ts";
 import { release } from "../../contract/release.ts";
 import { must } from "../../runtime/assert.ts";
-import { routerLiveMs } from "../core/fleet.ts";
+import { routerLiveMs, wholeCells } from "../core/fleet.ts";
 import { databaseNowMs, type Tx } from "../store/database.ts";
 import { readCells } from "../store/fleet-store.ts";
 import { readSeat } from "../store/leader.ts";
@@ -72,7 +72,8 @@ async function readStatus(context: ApiContext, tx: Tx) {
   const [row] = await tx.select().from(fleet);
   const head = must(row, "fleet row");
   const nowMs = await databaseNowMs(tx);
-  const cells = (await readCells(tx)).filter(({ state }) => state !== "retired");
+  const all = await readCells(tx);
+  const cells = wholeCells(all).filter(({ state }) => state !== "retired");
   const routers = await readRouterList(tx);
   const live = routers.filter((one) => one.live);
   const seat = await readSeat(tx);
@@ -95,7 +96,7 @@ async function readStatus(context: ApiContext, tx: Tx) {
       down: cells.filter(({ health }) => health === "down").length,
     },
     // Reserved in the transaction that places each of them; counting a million rows would take a while.
-    tenants: cells.reduce((sum, { usage }) => sum + usage.tenants, 0),
+    tenants: all.reduce((sum, { usage }) => sum + usage.tenants, 0),
     routers: {
       live: live.length,
       inSync: live.filter(({ behind }) => behind === 0).length,

@@ -19,6 +19,7 @@ export type Candidate = {
 export const filterReasons = [
   "ok",
   "named-other",
+  "annex",
   "state",
   "adoption",
   "health",
@@ -58,6 +59,11 @@ const named: Filter = (cell, wanted) =>
   wanted.cell === null || wanted.cell === cell.id
     ? yes("named", wanted.cell === null ? "no cell was named" : "named by the request")
     : no("named", "named-other", `the request names ${wanted.cell}`);
+
+const whole: Filter = (cell) =>
+  cell.annex === null
+    ? yes("whole", "a cell of its own")
+    : no("whole", "annex", `a standby of ${cell.annex.origin}: it takes keys in a failover only`);
 
 const state: Filter = (cell) =>
   cell.state === "active"
@@ -144,6 +150,7 @@ const percent = (share: number): string => `${Math.round(share * 1000) / 10}%`;
 
 const filters: readonly Filter[] = [
   named,
+  whole,
   state,
   adoption,
   health,

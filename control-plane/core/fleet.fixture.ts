@@ -21,6 +21,8 @@ export const aCell = (id: string, change: Partial<CellView> = {}): CellView => (
   agents: [anAgent(`${id}-agent`)],
   stage: aStage(),
   adopting: null,
+  annex: null,
+  revoking: false,
   ...change,
 });
 

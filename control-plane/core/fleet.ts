@@ -48,7 +48,20 @@ export type CellView = {
   readonly stage: StageView;
   /** The cell whose adoption goes on in this fleet, while one does: only that one takes tenants. */
   readonly adopting: string | null;
+  /** An annex: a standby of `origin` in the cell `host` (contract/annex.ts). Null: a cell of its own. */
+  readonly annex: AnnexOf | null;
+  /** No lease is granted to it: a failover takes, or took, its keys. */
+  readonly revoking: boolean;
 };
+
+export type AnnexOf = {
+  readonly origin: string;
+  readonly host: string;
+};
+
+/** Cells as people count them: annexes are parts of their hosts. */
+export const wholeCells = (cells: readonly CellView[]): readonly CellView[] =>
+  cells.filter(({ annex }) => annex === null);
 
 /** How far an adopted cell has come; every other cell enforces from its birth. */
 export type StageView = {

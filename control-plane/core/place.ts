@@ -28,7 +28,7 @@ export type PlaceResult =
 /** Candidates come best first: those that may take the tenant, by score, then the others by name. */
 export function placeTenant(cells: readonly CellView[], wanted: Candidate): PlaceResult {
   const candidates = cells
-    .filter(({ state }) => state !== "retired")
+    .filter(({ state, annex }) => state !== "retired" && annex === null)
     .map((cell) => scoreCell(cell, wanted))
     .sort((a, b) => compareScored(a, b, wanted.tenant));
   const best = candidates[0];
@@ -103,7 +103,8 @@ export function spreadContainers(
   keys: readonly string[],
 ): ReadonlyMap<string, string> | undefined {
   const open = cells
-    .filter((cell) => cell.state === "active" && cell.health === "healthy" && !cell.dedicated)
+    .filter((cell) => cell.annex === null && cell.state === "active")
+    .filter((cell) => cell.health === "healthy" && !cell.dedicated)
     .filter((cell) => checkAdoption(cell) === undefined)
     .map((cell) => ({ id: cell.id, weight: Math.max(1, cell.capacity.tenants), taken: 0 }));
   if (open.length === 0) return undefined;

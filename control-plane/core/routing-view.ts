@@ -185,6 +185,9 @@ export type CellRow = {
   readonly region: string;
   readonly services: unknown;
   readonly stage: CellStage;
+  /** Of an annex. */
+  readonly host: string | null;
+  readonly halted: boolean;
 };
 export type AgentRow = {
   readonly cell: string;
@@ -206,13 +209,15 @@ export function routedCells(
   agents: readonly AgentRow[],
 ): readonly RoutedCell[] {
   const gates = gatesOf(agents);
-  return cells.map(({ id, region, services, stage }): RoutedCell => {
+  return cells.map(({ id, region, services, stage, host, halted }): RoutedCell => {
     const fronted = stage === "pass-through" ? undefined : gates.get(id);
     return {
       id: must<CellId>(parseCellId(id), "cell id"),
       region,
       services: fronted === undefined ? readServices(services) : gateServices(fronted),
       ...(stage === "enforce" ? {} : { stage }),
+      ...(host === null ? {} : { host: must<CellId>(parseCellId(host), "cell id") }),
+      ...(halted ? { halted } : {}),
     };
   });
 }

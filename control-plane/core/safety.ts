@@ -15,6 +15,7 @@ export type Refusal = { readonly rule: string; readonly text: string };
 
 /** In pass-through a cell is served as it was before it was adopted: nobody depends on our part of it. */
 const serving = (cell: CellView): boolean =>
+  cell.annex === null &&
   cell.stage.now !== "pass-through" &&
   cell.health === "healthy" &&
   cell.state !== "retired" &&
@@ -54,7 +55,7 @@ export function checkSafety(
     }
   }
   if (action === "cordon") {
-    const open = others.filter(({ state }) => state === "active").length;
+    const open = others.filter(({ state, annex }) => state === "active" && annex === null).length;
     if (open < openCellsMin) {
       return {
         rule: "open-cells",

@@ -214,8 +214,13 @@ function toCellView(row: CellRow, agents: readonly AgentRow[], adopting: string 
     agents: agents.map(toAgentView),
     stage: stageOf(row),
     adopting,
+    annex: annexOf(row),
+    revoking: row.revoking,
   };
 }
+
+const annexOf = ({ annexOrigin: origin, annexHost: host }: CellRow): CellView["annex"] =>
+  origin === null || host === null ? null : { origin, host };
 
 const toAgentView = (row: AgentRow): AgentView => ({
   instance: row.instance,
@@ -286,8 +291,9 @@ function toCell(
   });
 }
 
+/** Without annexes: those are told as standbys of their hosts. */
 export async function listCells(reader: Reader, nowMs: number): Promise<Cell[]> {
-  const rows = await reader.select().from(cell).orderBy(asc(cell.id));
+  const rows = await reader.select().from(cell).where(isNull(cell.annexHost)).orderBy(asc(cell.id));
   const agents = groupBy(await reader.select().from(agent), (one) => one.cell);
   const counted = rows.some(({ adopted }) => adopted) ? await routersWouldRefuse(reader) : {};
   return rows.map((row) => toCell(row, agents.get(row.id) ?? [], { nowMs, counted }));

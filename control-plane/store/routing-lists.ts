@@ -51,7 +51,7 @@ export async function readLists(client: pg.PoolClient): Promise<TableLists> {
     "select name, strategy, slot_count, guard_mode from cellfleet_control.keyspace order by name",
   );
   const cells = await client.query<CellRow>(
-    "select id, region, services, stage from cellfleet_control.cell where state <> 'retired' order by id",
+    `select id, region, services, stage, annex_host as host, halted from cellfleet_control.cell where state <> 'retired' order by id`,
   );
   const agents = await client.query<AgentRow>(
     "select cell, endpoint, services from cellfleet_control.agent order by cell, instance",

@@ -156,6 +156,14 @@ export const cell = control.table("cell", {
   guardedTables: integer("guarded_tables").notNull().default(0),
   /** Tables that stand in no class (contract/cell-protocol.ts), as reported; null: not told yet. */
   unclassed: jsonb("unclassed"),
+  /** Of an annex (contract/annex.ts): whose standby it is, and where it stands. */
+  annexOrigin: text("annex_origin"),
+  annexHost: text("annex_host"),
+  /** Routers take its placements for unavailable and pass on no answer of it. */
+  halted: boolean("halted").notNull().default(false),
+  /** The revision of the partner list that the cell is told, and the one that its database has stored. */
+  partnerRevision: big("partner_revision").notNull().default(0),
+  partnerAcked: big("partner_acked").notNull().default(0),
   /** What the cell's agent has applied and read back. */
   appliedRevision: big("applied_revision").notNull().default(0),
   /** Observed highest, for recovery after a restore (corrections A5). */

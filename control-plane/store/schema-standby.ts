@@ -1,0 +1,101 @@
+/**
+ * The tables of standbys and failovers. An annex is a row of `cell` (lease, ownership feed, endpoints,
+ * recovery: as any cell); here stands what it is the standby of.
+ */
+import { boolean, doublePrecision, index, integer, jsonb, text } from "drizzle-orm/pg-core";
+import { standbyProviders, standbyStates } from "../../contract/standby-api.ts";
+import { big, control, createdAt, when } from "./schema.ts";
+
+export const standby = control.table(
+  "standby",
+  {
+    /** Its cell id; never used again. */
+    annex: text("annex").primaryKey(),
+    origin: text("origin").notNull(),
+    host: text("host").notNull(),
+    generation: integer("generation").notNull().default(1),
+    provider: text("provider", { enum: standbyProviders }).notNull(),
+    /** Both belong to it. */
+    bucketLo: integer("bucket_lo").notNull(),
+    bucketHi: integer("bucket_hi").notNull(),
+    state: text("state", { enum: standbyStates }).notNull(),
+    reason: text("reason").notNull().default(""),
+    /** The origin's partner list that names it for the first time, and that leaves it out; null: not yet. */
+    listedAt: big("listed_at"),
+    unlistedAt: big("unlisted_at"),
+    /** As looked at last. */
+    lagBytes: doublePrecision("lag_bytes"),
+    /** The newest heartbeat of the origin that was applied there, by its own agent's word, and when it said so. */
+    heartbeatAgeMs: doublePrecision("heartbeat_age_ms"),
+    sees: text("sees", { enum: ["unknown", "alive", "silent"] })
+      .notNull()
+      .default("unknown"),
+    reportedAt: when("reported_at"),
+    /** Remaining promise to the origin when it reported. */
+    promiseRemainingMs: doublePrecision("promise_remaining_ms").notNull().default(0),
+    /** The takeover that it is told of (`takeoverOrderSchema`); null: none. */
+    orderFailover: text("order_failover"),
+    orderAttempt: integer("order_attempt").notNull().default(0),
+    orderOpen: boolean("order_open").notNull().default(false),
+    /** The takeover that its database recorded: failover and attempt; and whether keys may become active. */
+    takeoverFailover: text("takeover_failover"),
+    takeoverAttempt: integer("takeover_attempt").notNull().default(0),
+    takeoverOpen: boolean("takeover_open").notNull().default(false),
+    /** When its stream was cut: the origin's position applied by then. */
+    severedAt: when("severed_at"),
+    remoteLsn: text("remote_lsn"),
+    createdAt,
+    updatedAt: when("updated_at").notNull().defaultNow(),
+  },
+  (table) => [index("standby_origin").on(table.origin), index("standby_host").on(table.host)],
+);
+
+export const failover = control.table(
+  "failover",
+  {
+    op: text("op").primaryKey(),
+    cell: text("cell").notNull(),
+    region: text("region").notNull(),
+    mode: text("mode", { enum: ["planned", "unplanned"] }).notNull(),
+    /** `auto`, or who asked. */
+    startedBy: text("started_by").notNull(),
+    /** `failoverPlanSchema`: witnesses, gates, partners as they were when it was decided. */
+    plan: jsonb("plan").notNull(),
+    options: jsonb("options").notNull().default({}),
+    /** A person's wish that is not fulfilled yet. */
+    wish: text("wish", { enum: ["none", "abort", "resume"] })
+      .notNull()
+      .default("none"),
+    /** Evidence step by step (waits, leases, severed positions), phases in milliseconds, progress. */
+    evidence: jsonb("evidence").notNull().default({}),
+    phases: jsonb("phases").notNull().default({}),
+    progress: jsonb("progress").notNull().default({}),
+    /** When REVOKING was committed, and when the old owner certainly had stopped. */
+    revokedAt: when("revoked_at"),
+    fencedAt: when("fenced_at"),
+    /** `rpoReportSchema`. */
+    report: jsonb("report"),
+    /** Set while it is open: of two failovers of one cell the second is refused. */
+    open: boolean("open").notNull().default(true),
+    createdAt,
+  },
+  (table) => [index("failover_cell").on(table.cell), index("failover_created").on(table.createdAt)],
+);
+
+/** What routers handed in of a failed-over cell's acknowledged writes, page by page. */
+export const failoverAck = control.table(
+  "failover_ack",
+  {
+    id: big("id").primaryKey().generatedAlwaysAsIdentity(),
+    failover: text("failover").notNull(),
+    router: text("router").notNull(),
+    instance: text("instance").notNull(),
+    /** `ackedWriteSchema[]`. */
+    entries: jsonb("entries").notNull(),
+    completeSinceMs: doublePrecision("complete_since_ms").notNull(),
+    routerNowMs: doublePrecision("router_now_ms").notNull(),
+    last: boolean("last").notNull(),
+    createdAt,
+  },
+  (table) => [index("failover_ack_failover").on(table.failover)],
+);
