@@ -7,6 +7,7 @@ export default defineConfig({
     "./control-plane/store/schema.ts",
     "./control-plane/store/schema-adoption.ts",
     "./control-plane/store/schema-moves.ts",
+    "./control-plane/store/schema-recovery.ts",
     "./control-plane/store/schema-standby.ts",
   ],
   out: "./control-plane/store/migrations",

@@ -10,7 +10,8 @@ import type { Database, Tx } from "./database.ts";
 import { recordEvents } from "./events.ts";
 import { channels } from "./notify.ts";
 import { lockFleet } from "./routing-change.ts";
-import { cell, fleet, recoveryCell, recoveryClaim } from "./schema.ts";
+import { cell, fleet } from "./schema.ts";
+import { recoveryCell, recoveryClaim } from "./schema-recovery.ts";
 
 export const recoveryActor = { name: "recovery", role: "system" } as const;
 

@@ -23,7 +23,8 @@ import { recoveryActor } from "./recovery-evidence.ts";
 import { writeLosers, writePlacements } from "./recovery-merge.ts";
 import { recoverStages } from "./recovery-stage.ts";
 import { type FleetRow, lockFleet } from "./routing-change.ts";
-import { fleet, recoveryCell } from "./schema.ts";
+import { fleet } from "./schema.ts";
+import { recoveryCell } from "./schema-recovery.ts";
 
 export type RecoveryRead = Pick<
   RecoveryView,

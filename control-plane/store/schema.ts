@@ -22,7 +22,6 @@ import {
   timestamp,
   uniqueIndex,
 } from "drizzle-orm/pg-core";
-import { ownershipStates } from "../../contract/cell-protocol.ts";
 import {
   cellHealths,
   cellStates,
@@ -33,7 +32,7 @@ import {
 } from "../../contract/control-api.ts";
 import { keyKinds } from "../../contract/placement-key.ts";
 import { cellStages, guardModes, strategies } from "../../contract/routing-table.ts";
-import { recoveryCellStates, recoverySteps } from "../core/recovery.ts";
+import { recoverySteps } from "../core/recovery.ts";
 
 /** One schema of its own: `DATABASE_URL` may point into a database that others use too. */
 export const control = pgSchema("cellfleet_control");
@@ -361,47 +360,4 @@ export const idLease = control.table(
     createdAt,
   },
   (table) => [primaryKey({ columns: [table.sequence, table.lo] })],
-);
-
-/**
- * What a cell that does not own a key must be told about it: after a recovery, the lower claimants.
- * An agent's `changes` are its rows of `placement` and of this table, in order of revision.
- */
-export const disowned = control.table(
-  "disowned",
-  {
-    cell: text("cell").notNull(),
-    key: text("key").notNull(),
-    state: text("state", { enum: ownershipStates }).notNull(),
-    epoch: big("epoch").notNull(),
-    op: text("op").notNull(),
-    attempt: integer("attempt").notNull().default(0),
-    revision: big("revision").notNull(),
-  },
-  (table) => [
-    primaryKey({ columns: [table.cell, table.key] }),
-    index("disowned_cell_revision").on(table.cell, table.revision),
-  ],
-);
-
-/** One row per cell that recovery waits for, or that came through it frozen. */
-export const recoveryCell = control.table("recovery_cell", {
-  cell: text("cell").primaryKey(),
-  state: text("state", { enum: recoveryCellStates }).notNull(),
-  /** Keys reported so far. */
-  claims: big("claims").notNull().default(0),
-  reason: text("reason").notNull().default(""),
-  updatedAt: when("updated_at").notNull().defaultNow(),
-});
-
-/** What cells say they own, while recovery collects; emptied when it is over. */
-export const recoveryClaim = control.table(
-  "recovery_claim",
-  {
-    key: text("key").notNull(),
-    cell: text("cell").notNull(),
-    state: text("state", { enum: ownershipStates }).notNull(),
-    epoch: big("epoch").notNull(),
-  },
-  (table) => [primaryKey({ columns: [table.key, table.cell] })],
 );

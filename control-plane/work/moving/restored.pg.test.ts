@@ -11,7 +11,8 @@ import type { CellStore } from "../../../tests/cell-store.ts";
 import { eventually } from "../../control.fixture.ts";
 import { activateApplied, readChanges } from "../../store/ownership-feed.ts";
 import { enterRecovery } from "../../store/recovery-evidence.ts";
-import { cell, fleet, recoveryCell, recoveryClaim } from "../../store/schema.ts";
+import { cell, fleet } from "../../store/schema.ts";
+import { recoveryCell, recoveryClaim } from "../../store/schema-recovery.ts";
 import { recoveryTurn } from "../recovery.ts";
 import { type MovingFixture, startMovingFixture } from "./moving.fixture.ts";
 
