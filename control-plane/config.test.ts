@@ -25,6 +25,8 @@ describe("settings", () => {
       connections: 20,
       allowHookCommands: false,
       logLevel: "info",
+      standbyPartners: 3,
+      failover: "suggest",
     });
   });
 

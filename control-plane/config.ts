@@ -2,6 +2,7 @@
 import { hostname } from "node:os";
 import { z } from "zod";
 import { CellError } from "../contract/errors.ts";
+import { failoverPolicies } from "../contract/failover-api.ts";
 import { logLevels } from "../runtime/log.ts";
 import { parseSecretRef, secretRefRule } from "../runtime/secret-ref.ts";
 import { seatTtlMs } from "./work/lead.ts";
@@ -50,6 +51,10 @@ const settingsSchema = z
     leaseTtl: duration
       .refine((ms) => ms >= leaseTtlMsMin && ms <= leaseTtlMsMax, "must be between 1s and 24h")
       .prefault("20m"),
+    /** How many partners each cell's standbys are spread over; 0: no standbys. */
+    standbyPartners: z.coerce.number().int().min(0).max(3).default(3),
+    /** The fleet's own, where a failure calls for a failover. */
+    failover: z.enum(failoverPolicies).default("suggest"),
     instance: z
       .string()
       .regex(/^[A-Za-z0-9._:-]{1,100}$/, "must be 1 to 100 letters, digits or . _ : -")

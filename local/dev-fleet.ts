@@ -148,6 +148,7 @@ async function openParts(
     tools,
     env: childEnv,
     databaseUrl: filled(env["DATABASE_URL"]),
+    flags,
     say,
     onChange,
   });

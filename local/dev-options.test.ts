@@ -11,6 +11,8 @@ describe("flags of cellctl dev", () => {
       controlPlanePort: 8090,
       ephemeral: false,
       demo: true,
+      standbyPartners: 3,
+      failover: "auto",
     });
   });
 
@@ -23,6 +25,8 @@ describe("flags of cellctl dev", () => {
     [{ cells: "-1" }, "--cells"],
     [{ cells: "21" }, "--cells"],
     [{ cells: "many" }, "--cells"],
+    [{ standbyPartners: "4" }, "--standby-partners"],
+    [{ failover: "always" }, "--failover"],
     [{ port: "70000" }, "--port"],
     [{ adminPort: "8080" }, "must differ"],
     [{ ephemeral: true, data: "here" }, "leave out --data"],

@@ -1,6 +1,7 @@
 /** What `cellctl dev` is asked to start, checked before anything is started. */
 import { z } from "zod";
 import { CellError } from "../contract/errors.ts";
+import { failoverPolicies } from "../contract/failover-api.ts";
 
 const port = z.coerce.number().int().min(0).max(65_535);
 
@@ -19,6 +20,9 @@ const devFlagsSchema = z
     demo: z.boolean().default(true),
     /** A `cellfleet.yaml`, or the folder that has one: runs that application in place of the sample. */
     app: z.string().min(1).optional(),
+    /** How many partners each cell's standbys are spread over; with fewer cells, fewer. */
+    standbyPartners: z.coerce.number().int().min(0).max(3).default(3),
+    failover: z.enum(failoverPolicies).default("auto"),
   })
   .refine((flags) => !(flags.ephemeral && flags.data !== undefined), {
     error: "--ephemeral uses a folder of its own: leave out --data",

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { generateKey } from "../runtime/signing.ts";
 import { type ControlDatabase, openControlDatabase } from "./control-database.ts";
 import { type DataFolder, keepSecret, secretFile, writeJson } from "./data-folder.ts";
+import type { DevFlags } from "./dev-options.ts";
 import type { FleetClient } from "./fleet-client.ts";
 import { launchProgram } from "./node-process.ts";
 import type { FleetPorts } from "./ports.ts";
@@ -30,6 +31,7 @@ export type FleetUnitsOptions = {
   readonly tools: TemplateTools;
   readonly env: Readonly<Record<string, string>>;
   readonly databaseUrl: string | undefined;
+  readonly flags: Pick<DevFlags, "standbyPartners" | "failover">;
   readonly say: (line: string) => void;
   readonly onChange: (status: UnitStatus) => void;
 };
@@ -66,6 +68,8 @@ export function createFleetUnits(options: FleetUnitsOptions): FleetUnits {
       providerUrl: urlOf(ports.provider),
       providerTokenFile: secretFile(folder, "provider-token"),
       bootstrapTokenFile: secretFile(folder, "cli-token"),
+      standbyPartners: options.flags.standbyPartners,
+      failover: options.flags.failover,
     }),
   );
 

@@ -6,6 +6,7 @@
  */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
+import type { FailoverPolicy } from "../contract/failover-api.ts";
 import { answersOk } from "./http-probe.ts";
 
 /** One of our programs, or a command line of somebody else's for the shell. */
@@ -35,6 +36,8 @@ export function controlPlaneProgram(options: {
   readonly providerUrl: string;
   readonly providerTokenFile: string;
   readonly bootstrapTokenFile: string;
+  readonly standbyPartners: number;
+  readonly failover: FailoverPolicy;
 }): Program {
   const flags = {
     "--listen": at(options.port),
@@ -44,6 +47,8 @@ export function controlPlaneProgram(options: {
     "--provider-url": options.providerUrl,
     "--provider-token": `file:${options.providerTokenFile}`,
     "--bootstrap-token": `file:${options.bootstrapTokenFile}`,
+    "--standby-partners": String(options.standbyPartners),
+    "--failover": options.failover,
   };
   return cellctl("control-plane", flags, `${urlOf(options.adminPort)}/readyz`);
 }

@@ -56,6 +56,8 @@ export async function startFleet(
   options: {
     readonly cells?: number;
     readonly flags?: readonly string[];
+    /** Of each cell; none unless a test is about them: annexes are processes too. */
+    readonly standbyPartners?: number;
     /** A cellfleet.yaml; without it the application is the sample, or what CELLFLEET_TEST_APP names. */
     readonly app?: string;
   } = {},
@@ -67,6 +69,8 @@ export async function startFleet(
     ...(app === undefined ? [] : ["--app", resolve(app)]),
     "--cells",
     String(options.cells ?? 3),
+    "--standby-partners",
+    String(options.standbyPartners ?? 0),
     ...(options.flags ?? []),
   ]);
 

@@ -15,6 +15,8 @@ export const register: Register = (noun, bind) => {
       "--lease-ttl <time>",
       "how long a cell may serve without a control plane (default: 20m)",
     )
+    .option("--standby-partners <count>", "partners of each cell's standbys, 0 to 3 (default: 3)")
+    .option("--failover <policy>", "of a dead cell: auto, suggest or off (default: suggest)")
     .option("--instance <name>", "its name among several (default: host, process and chance)")
     .option("--allow-hook-commands", "hooks of stores may be commands that this process runs")
     .option("--connections <count>", "connections to its PostgreSQL (default: 20)")

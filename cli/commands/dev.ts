@@ -30,6 +30,8 @@ export const register: Register = (noun, bind) => {
     .option("--port <port>", "where the router listens (default: 8080; 0: the system chooses)")
     .option("--admin-port <port>", "the router's admin port (default: 8081)")
     .option("--control-plane-port <port>", "where the control plane listens (default: 8090)")
+    .option("--standby-partners <count>", "partners that keep each cell's standbys (default: 3)")
+    .option("--failover <policy>", "of a dead cell: auto, suggest or off (default: auto)")
     .option("--ephemeral", "in a folder of its own, removed at the end")
     .option("--no-demo", "without demo tenants, or those of the cellfleet.yaml");
   bind(noun, async (session, _args, options) => {

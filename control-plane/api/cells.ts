@@ -145,6 +145,7 @@ async function actOnCell(
   const { tx } = work;
   await lockNormalFleet(tx);
   const cell = await requireCell(tx, id);
+  if (cell.annex !== null) throw partOfHost(action, cell.id, cell.annex.host);
   await requirePossible(work, action, cell);
   const leaving = leavingCells(await openOps(tx, openOpsMax));
   const refusal = checkSafety(action, cell, await readCells(tx), leaving);
@@ -179,6 +180,13 @@ const goals = {
 } as const satisfies Partial<Record<CellAction, string>> as Partial<
   Record<CellAction, "cordoned" | "active" | "retired">
 >;
+
+const partOfHost = (action: CellAction, annex: string, host: string): CellError =>
+  new CellError(
+    "STATE_CONFLICT",
+    `${annex} is a standby in ${host}: it is started, stopped and removed with its host.`,
+    { nextSteps: [`cellctl cell ${action} ${host}`] },
+  );
 
 async function requirePossible(work: Work, action: CellAction, cell: CellView): Promise<void> {
   const open = await openOpOn(work.tx, cell.id, "cell.");

@@ -34,14 +34,16 @@ const general = ({ name, port }: ServerSettings): readonly Setting[] => [
   // Data folders may lie deeper than the 107 bytes of a socket's path; TCP with scram does for all.
   ["unix_socket_directories", ""],
   ["password_encryption", "scram-sha-256"],
-  ["max_connections", "100"],
-  // Moves and standbys: each is one sender, slot, worker and origin.
+  // Of the cell itself, of the annexes beside it, of moves into and out of all of them.
+  ["max_connections", "200"],
+  // Each store of a standby, and each move, is one sender, slot, worker and origin, while its tables
+  // are copied two more: three standbys out, six in, eight moves, of an application with two stores.
   ["wal_level", "logical"],
-  ["max_wal_senders", "24"],
-  ["max_replication_slots", "24"],
-  ["max_active_replication_origins", "24", 18],
-  ["max_worker_processes", "16"],
-  ["max_logical_replication_workers", "12"],
+  ["max_wal_senders", "64"],
+  ["max_replication_slots", "64"],
+  ["max_active_replication_origins", "64", 18],
+  ["max_worker_processes", "48"],
+  ["max_logical_replication_workers", "40"],
   ["max_sync_workers_per_subscription", "2"],
   // A retry after 5 s (the default) would be the pause of a move.
   ["wal_retrieve_retry_interval", "200ms"],
