@@ -2,7 +2,16 @@
  * The tables of standbys and failovers. An annex is a row of `cell` (lease, ownership feed, endpoints,
  * recovery: as any cell); here stands what it is the standby of.
  */
-import { boolean, doublePrecision, index, integer, jsonb, text } from "drizzle-orm/pg-core";
+import {
+  boolean,
+  doublePrecision,
+  index,
+  integer,
+  jsonb,
+  // biome-ignore lint/suspicious/noDeprecatedImports: one overload of it is deprecated, not the one used here.
+  primaryKey,
+  text,
+} from "drizzle-orm/pg-core";
 import { standbyProviders, standbyStates } from "../../contract/standby-api.ts";
 import { big, control, createdAt, when } from "./schema.ts";
 
@@ -98,4 +107,37 @@ export const failoverAck = control.table(
     createdAt,
   },
   (table) => [index("failover_ack_failover").on(table.failover)],
+);
+
+export const keyFates = [
+  /** Given to an annex. */
+  "adopted",
+  /** Given back to the cell it was just being moved from, which has all its rows. */
+  "returned",
+  /** Nobody holds a copy that may be used; `reason` says why, and what mends it. */
+  "unavailable",
+  /** It may be what brought its new cell down: nobody is served until a person has looked. */
+  "quarantined",
+] as const;
+
+/** What became of each key of a failed-over cell; `placement.op` of a key leads here. */
+export const failoverKey = control.table(
+  "failover_key",
+  {
+    failover: text("failover").notNull(),
+    key: text("key").notNull(),
+    fate: text("fate", { enum: keyFates }).notNull(),
+    /** Where it went; null: nowhere. */
+    target: text("target"),
+    /** 0 are the canaries. */
+    wave: integer("wave").notNull(),
+    /** At the dead cell. */
+    epoch: big("epoch").notNull(),
+    reason: text("reason").notNull().default(""),
+    at: when("at").notNull().defaultNow(),
+  },
+  (table) => [
+    primaryKey({ columns: [table.failover, table.key] }),
+    index("failover_key_key").on(table.key),
+  ],
 );
