@@ -6,6 +6,7 @@ export default defineConfig({
   schema: [
     "./control-plane/store/schema.ts",
     "./control-plane/store/schema-adoption.ts",
+    "./control-plane/store/schema-failover.ts",
     "./control-plane/store/schema-moves.ts",
     "./control-plane/store/schema-recovery.ts",
     "./control-plane/store/schema-standby.ts",
