@@ -1,0 +1,143 @@
+/**
+ * What a failover lost: every write that a router passed on as done and whose commit lies behind the
+ * position up to which a partner had applied the dead cell's log.
+ *
+ * The position in an acknowledgement was read after the commit, so it is never too small: what stands at or
+ * before the partner's position is there. What stands behind it may be there all the same, and is looked
+ * up by its idempotency record. What must always be true: a write that is missing is in the report, as lost
+ * or as unknown, unless the method says `bound` and why; clocks of databases are compared with no other
+ * machine's.
+ */
+import type { AckedWrite } from "../../../contract/cell-protocol.ts";
+import type { RpoReport } from "../../../contract/failover-api.ts";
+import {
+  type Finding,
+  parseLsn,
+  type Ring,
+  type RpoFacts,
+  type RpoKey,
+  type Suspect,
+} from "./rpo-facts.ts";
+import { evidenceOf, type RpoEvidence } from "./rpo-method.ts";
+
+type Acked = { readonly write: AckedWrite; readonly atMs: number };
+
+export const suspectsOf = (facts: RpoFacts): Suspect[] =>
+  writesOf(facts.rings).flatMap((acked) => suspectOf(facts, acked) ?? []);
+
+/** Pages may come twice: each write once. */
+function writesOf(rings: readonly Ring[]): Acked[] {
+  const seen = new Map<string, Acked>();
+  for (const { router, instance, entries, offsetMs } of rings) {
+    for (const write of entries) {
+      const atMs = write.atMs + offsetMs;
+      seen.set(`${router} ${instance} ${idOf(write)}`, { write, atMs });
+    }
+  }
+  return [...seen.values()];
+}
+
+const idOf = ({ requestId, key, method, path, atMs }: AckedWrite): string =>
+  [requestId, key, method, path, atMs].join(" ");
+
+function suspectOf(facts: RpoFacts, { write, atMs }: Acked): Suspect | undefined {
+  const key = facts.keys.get(write.key);
+  // It had left the cell before: its writes travelled with it. What nobody holds is named as a whole key.
+  if (key === undefined || key.fate === "unavailable") return undefined;
+  const because = doubtOf(facts, write, positionOf(facts, key));
+  return because === undefined ? undefined : { write, atMs, owner: key.cell, because };
+}
+
+function positionOf({ partners }: RpoFacts, key: RpoKey): string | null {
+  if (key.fate === "taken-back") return key.remoteLsn;
+  return partners.find(({ annex }) => annex === key.cell)?.remoteLsn ?? null;
+}
+
+function doubtOf(
+  { incomparable }: RpoFacts,
+  write: AckedWrite,
+  remoteLsn: string | null,
+): string | undefined {
+  if (incomparable !== undefined) return incomparable;
+  const position = parseLsn(write.lsn);
+  if (position === undefined) return "nobody knows its position in the cell's log";
+  const applied = parseLsn(remoteLsn);
+  if (applied === undefined) return "the partner's position is not known";
+  if (position <= applied) return undefined;
+  return `acknowledged at ${write.lsn}, and the partner had ${remoteLsn}`;
+}
+
+/** `findingOf` is asked once for each of `suspectsOf`. */
+export function rpoReportOf(
+  facts: RpoFacts,
+  suspects: readonly Suspect[],
+  findingOf: (suspect: Suspect) => Finding,
+): RpoReport {
+  const evidence = evidenceOf(facts);
+  const tenants = new Map<string, RpoReport["tenants"][number]>();
+  const first = new Map<string, number>();
+  let found = 0;
+  for (const suspect of suspects) {
+    const finding = findingOf(suspect);
+    if (finding === "found") {
+      found += 1;
+      continue;
+    }
+    const { key, tenant } = suspect.write;
+    const name = `${key}\n${tenant}`;
+    const entry = tenants.get(name) ?? { tenant, key, boundSeconds: null, lost: [], unknown: [] };
+    const list = finding === "absent" ? entry.lost : entry.unknown;
+    list.push({ ...suspect.write, because: becauseOf(suspect, finding) });
+    tenants.set(name, entry);
+    first.set(name, Math.min(first.get(name) ?? suspect.atMs, suspect.atMs));
+  }
+  const rows = [...tenants].map(([name, entry]) => ({
+    ...entry,
+    boundSeconds: evidence.boundOf(facts.keys.get(entry.key), first.get(name)),
+  }));
+  return assemble(facts, evidence, rows, found);
+}
+
+const becauseOf = ({ because, write }: Suspect, finding: Finding): string => {
+  if (finding === "absent") return `${because}; its idempotency record is not there`;
+  if (write.idempotencyKey === undefined) return `${because}; it had no idempotency key`;
+  return `${because}; its idempotency record could not be looked up`;
+};
+
+function assemble(
+  facts: RpoFacts,
+  evidence: RpoEvidence,
+  rows: RpoReport["tenants"],
+  found: number,
+): RpoReport {
+  const keys = [...facts.keys.values()];
+  const of = (fate: RpoKey["fate"]) => keys.filter((key) => key.fate === fate);
+  const named = (fate: RpoKey["fate"]) => of(fate).map(({ key, reason }) => ({ key, reason }));
+  const sum = (count: (row: RpoReport["tenants"][number]) => number) =>
+    rows.reduce((total, row) => total + count(row), 0);
+  return {
+    failover: facts.failover,
+    cell: facts.cell,
+    detectedAt: new Date(facts.detectedAtMs).toISOString(),
+    fencedAt: facts.fencedAtMs === null ? null : new Date(facts.fencedAtMs).toISOString(),
+    method: evidence.method,
+    methodReason: evidence.reason,
+    partners: facts.partners.map(({ annex, host, remoteLsn, heartbeatAgeMs }) => ({
+      ...{ annex, host, remoteLsn, heartbeatAgeMs },
+      keys: keys.filter(({ cell }) => cell === annex).length,
+    })),
+    totals: {
+      keys: keys.length,
+      adopted: of("adopted").length + of("taken-back").length,
+      unavailable: of("unavailable").length,
+      quarantined: of("quarantined").length,
+      acked: writesOf(facts.rings).filter(({ write }) => facts.keys.has(write.key)).length,
+      lost: sum(({ lost }) => lost.length),
+      unknown: sum(({ unknown }) => unknown.length),
+      found,
+    },
+    tenants: [...rows, ...evidence.otherTenants(rows)],
+    unavailable: named("unavailable"),
+    quarantined: named("quarantined"),
+  };
+}

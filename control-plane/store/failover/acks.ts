@@ -1,0 +1,115 @@
+/**
+ * What routers hand in of a failed-over cell's acknowledged writes, page by page.
+ *
+ * They are asked only when the cell certainly acknowledges nothing more: a list that was handed in before
+ * could lack the last writes. Always true: a page that is sent twice stands here once, and no router can fill
+ * the table.
+ */
+import { and, asc, eq, gt, inArray, isNotNull, isNull, sql } from "drizzle-orm";
+import { z } from "zod";
+import { ackedWriteSchema, type RouterAcks } from "../../../contract/cell-protocol.ts";
+import { CellError } from "../../../contract/errors.ts";
+import { type CellId, parseCellId } from "../../../contract/ids.ts";
+import type { Ring } from "../../core/failover/rpo-facts.ts";
+import type { Database, Reader } from "../database.ts";
+import { failover, failoverAck } from "../schema-standby.ts";
+
+/** Of one router and failover; with 5,000 writes a page. */
+export const ackPagesMax = 200;
+/** After the cell was cut off; whoever comes later changes no report. */
+const collectForHours = 1;
+
+export type Collect = { readonly failover: string; readonly cell: CellId };
+
+/** Failovers whose lists are wanted now. */
+export async function readCollect(reader: Reader): Promise<readonly Collect[]> {
+  const rows = await reader
+    .select({ failover: failover.op, cell: failover.cell })
+    .from(failover)
+    .where(
+      and(
+        isNotNull(failover.fencedAt),
+        isNull(failover.report),
+        gt(failover.fencedAt, sql`now() - make_interval(hours => ${collectForHours})`),
+      ),
+    )
+    .orderBy(asc(failover.op))
+    .limit(100);
+  return rows.flatMap(({ failover: id, cell }) => {
+    const parsed = parseCellId(cell);
+    return parsed === undefined ? [] : [{ failover: id, cell: parsed }];
+  });
+}
+
+/** Throws FAILOVER_UNKNOWN, VALIDATION_FAILED. */
+export async function recordAcks(database: Database, page: RouterAcks): Promise<void> {
+  const { router, instance, entries, completeSinceMs, last } = page;
+  await database.transaction(async (tx) => {
+    const [row] = await tx
+      .select({ cell: failover.cell })
+      .from(failover)
+      .where(eq(failover.op, page.failover))
+      // One page of a failover after the other: the same page, sent twice, meets itself.
+      .for("update");
+    if (row === undefined || row.cell !== page.cell) {
+      throw new CellError(
+        "FAILOVER_UNKNOWN",
+        `There is no failover ${page.failover} of ${page.cell}.`,
+      );
+    }
+    const mine = and(eq(failoverAck.failover, page.failover), eq(failoverAck.router, router));
+    const text = JSON.stringify(entries);
+    const same = and(
+      ...[mine, eq(failoverAck.instance, instance), eq(failoverAck.last, last)],
+      sql`${failoverAck.entries} = ${text}::jsonb`,
+    );
+    if ((await tx.$count(failoverAck, same)) > 0) return;
+    if ((await tx.$count(failoverAck, mine)) >= ackPagesMax) {
+      throw new CellError(
+        "VALIDATION_FAILED",
+        `${router} has handed in ${ackPagesMax} pages for ${page.failover}; no more is kept.`,
+      );
+    }
+    await tx.insert(failoverAck).values({
+      ...{ failover: page.failover, router, instance, entries, completeSinceMs, last },
+      routerNowMs: page.nowMs,
+    });
+  });
+}
+
+/** Routers whose last page has come. */
+export async function routersHandedIn(reader: Reader, id: string): Promise<ReadonlySet<string>> {
+  const rows = await reader
+    .selectDistinct({ router: failoverAck.router })
+    .from(failoverAck)
+    .where(and(eq(failoverAck.failover, id), eq(failoverAck.last, true)));
+  return new Set(rows.map(({ router }) => router));
+}
+
+export async function readRings(reader: Reader, id: string): Promise<readonly Ring[]> {
+  const rows = await reader
+    .select()
+    .from(failoverAck)
+    .where(eq(failoverAck.failover, id))
+    .orderBy(asc(failoverAck.id));
+  const rings = new Map<string, Ring>();
+  for (const row of rows) {
+    const name = `${row.router}\n${row.instance}`;
+    const ring = rings.get(name);
+    rings.set(name, {
+      ...{ router: row.router, instance: row.instance },
+      isWhole: row.last || (ring?.isWhole ?? false),
+      // The latest of all pages: what was overwritten meanwhile is gone.
+      completeSinceMs: Math.max(row.completeSinceMs, ring?.completeSinceMs ?? row.completeSinceMs),
+      offsetMs: row.createdAt.getTime() - row.routerNowMs,
+      entries: [...(ring?.entries ?? []), ...pageSchema.parse(row.entries)],
+    });
+  }
+  return [...rings.values()];
+}
+
+const pageSchema = z.array(ackedWriteSchema);
+
+/** After the report, and after failovers that are over: the lists are large. */
+export const forgetAcks = (database: Database, ids: readonly string[]) =>
+  database.read.delete(failoverAck).where(inArray(failoverAck.failover, [...ids]));
