@@ -80,9 +80,13 @@ function slotCondition(
   slotCount: number | undefined,
   column: FilterColumn,
 ): string {
+  return `${slotNumber(slotCount ?? slotCountMax, column)} = any (array[${slots.join(", ")}])`;
+}
+
+/** `slotOf` of the column's value; `slotCount` is a power of two. */
+export function slotNumber(slotCount: number, column: FilterColumn): string {
   const digest = `decode(md5(${textOf(column)}), 'hex')`;
-  const slot = `((get_byte(${digest}, 0) * 256 + get_byte(${digest}, 1)) & ${(slotCount ?? slotCountMax) - 1})`;
-  return `${slot} = any (array[${slots.join(", ")}])`;
+  return `((get_byte(${digest}, 0) * 256 + get_byte(${digest}, 1)) & ${slotCount - 1})`;
 }
 
 function rangeCondition(from: string, { until }: MovingKey, column: FilterColumn): string {

@@ -5,12 +5,14 @@
 import pg from "pg";
 import type { Queryable } from "./queryable.ts";
 
-/** `role` is there already. May be repeated. */
+/** `role` is there already; `client` is connected to `database`. May be repeated. */
 export async function letMove(client: Queryable, role: string, database: string): Promise<void> {
   const name = pg.escapeIdentifier(role);
   await client.query(`alter role ${name} with replication bypassrls`);
   await client.query(`grant pg_create_subscription, pg_monitor, pg_signal_backend to ${name}`);
   await client.query(`grant create on database ${pg.escapeIdentifier(database)} to ${name}`);
+  // How far a standby's stream came: what a failover has lost is counted from there.
+  await client.query(`grant execute on function pg_show_replication_origin_status() to ${name}`);
   // Copies and removes rows of keys that are not active here: neither guard nor triggers are to fire.
   await client.query(`grant set on parameter session_replication_role to ${name}`);
 }
