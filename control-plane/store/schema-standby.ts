@@ -134,6 +134,8 @@ export const failoverKey = control.table(
     /** At the dead cell. */
     epoch: big("epoch").notNull(),
     reason: text("reason").notNull().default(""),
+    /** Of one that was returned: how far the copy there had come in the dead cell's log; null: not known. */
+    remoteLsn: text("remote_lsn"),
     at: when("at").notNull().defaultNow(),
   },
   (table) => [

@@ -1,0 +1,1 @@
+ALTER TABLE "cellfleet_control"."failover_key" ADD COLUMN "remote_lsn" text;
