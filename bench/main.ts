@@ -26,6 +26,10 @@ const benches: Readonly<Record<string, Bench>> = {
     what: "[--moves N] [--writes N] [--large] [--no-sizes] [--no-save]  the pause of moves as clients see it, and its parts; whole moves by size",
     run: async (args) => (await import("./move.ts")).run(args),
   },
+  rebalance: {
+    what: "[--tenants N] [--cells N]  planning a rebalance: time, distance from the best there can be, bytes",
+    run: async (args) => (await import("./rebalance.ts")).run(args),
+  },
   propagation: {
     what: "[CHANGES]  from commit until three routers serve a change, p50 and p99",
     run: async (args) => (await import("./propagation.ts")).run(args),

@@ -42,14 +42,21 @@ const timeoutMs = 30_000;
 const connectionsMax = 1024;
 
 export function startOpenLoad(options: {
-  readonly router: string;
+  /** Of a router; several take turns. */
+  readonly router: string | readonly string[];
   readonly streams: readonly Stream[];
   readonly recorder: Recorder;
   readonly run: string;
 }): OpenLoad {
-  const { router, recorder, run } = options;
+  const { recorder, run } = options;
+  const routers = [options.router].flat();
+  let turn = 0;
+  const router = (): string => {
+    turn = (turn + 1) % routers.length;
+    return routers[turn] ?? "";
+  };
   const dispatcher = new Agent({ connections: connectionsMax, allowH2: false });
-  const asking = { router: () => router, dispatcher, timeoutMs };
+  const asking = { router, dispatcher, timeoutMs };
   const over = new AbortController();
   const samples: Sample[] = [];
   const underWay = new Set<Promise<void>>();
