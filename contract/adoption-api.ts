@@ -54,6 +54,8 @@ export const cellStoresSchema = z.strictObject({
           hook: storeSchema.shape.hook,
           /** It holds nothing of tenants that would have to move: moves leave it out. */
           ignore: z.boolean().optional(),
+          /** Asked after a failover whether an acknowledged write is there. */
+          idempotency: storeSchema.shape.idempotency,
         })
         .superRefine(refineStore)
         .nullable(),

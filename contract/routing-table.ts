@@ -70,6 +70,20 @@ export const storeHookSchema = z.union([
 export type StoreHook = z.infer<typeof storeHookSchema>;
 
 /**
+ * Where an application keeps which requests it has served: a table of tenants that is written in the
+ * transaction of their effect. After a failover it tells of a write whether it is there.
+ */
+export const idempotencyTableSchema = z.strictObject({
+  /** `TABLE`, or `SCHEMA.TABLE`. */
+  table: z.string().min(1).max(130),
+  /** Default: the store's key column. */
+  tenantColumn: z.string().min(1).max(63).optional(),
+  /** Holds the `Idempotency-Key` of the request, as it was sent. */
+  keyColumn: z.string().min(1).max(63).default("key"),
+});
+export type IdempotencyTable = z.infer<typeof idempotencyTableSchema>;
+
+/**
  * An application's data in a cell. `database` and `mover` are references (`env:`, `file:`, `exec:`), never
  * secrets; `mover` logs in as the role that moves tenants (absent: nothing of this store can move).
  * A store of kind `external` (Redis, object storage, search) moves by its `hook`, or says `ignore`; a
@@ -83,6 +97,7 @@ export const storeSchema = z.object({
   mover: z.string().min(1).max(200).optional(),
   hook: storeHookSchema.optional(),
   ignore: z.boolean().optional(),
+  idempotency: idempotencyTableSchema.optional(),
 });
 
 /** An external store moves by its hook, or stays behind; a database is reached and has no hook. */

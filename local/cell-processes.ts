@@ -1,132 +1,132 @@
 /**
  * The cells of this machine. One cell is several units: PostgreSQL, the application's processes, the
- * agent.
+ * agent; and the annexes that it hosts, which are standbys of other cells (annexes.ts).
  *
  * What must always be true: actions on one cell run one after the other, each may be asked twice,
  * and each resumes what was interrupted; a cell that crashed stays as it is until `start`; a cell's
- * database is made once, and removed by `destroy` alone.
+ * database is made once, and removed by `destroy` alone; an annex is no cell of this list.
  */
-import { mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { z } from "zod";
 import { CellError } from "../contract/errors.ts";
-import { type CellId, cellIdSchema, parseCellId } from "../contract/ids.ts";
+import { type CellId, parseCellId } from "../contract/ids.ts";
 import type { ProvidedCell, ProviderAction } from "../contract/provider-api.ts";
-import { defaultService } from "../contract/service-route.ts";
-import { type AppProcess, guardedStores, type LocalApplication } from "./application.ts";
+import {
+  type Annex,
+  absent,
+  type Given,
+  type HostedAnnexes,
+  openAnnexes,
+  unitsOfAnnex,
+} from "./annexes.ts";
 import {
   type CellLogins,
   type CellTemplate,
   cellTemplate,
-  moverFile,
   personalise,
-  referenceFile,
   writeLogins,
 } from "./cell-database.ts";
-import { type DataFolder, writeJson } from "./data-folder.ts";
+import {
+  busily,
+  type CellPorts,
+  type CellsOptions,
+  createParts,
+  inTurn,
+  keepToken,
+  makeFolders,
+  type Parts,
+  portsFor,
+  portsSchema,
+  reachOf,
+  secretsOf,
+  stateOfUnits,
+} from "./cell-parts.ts";
+import { writeJson } from "./data-folder.ts";
 import { createDatabaseUnit, type DatabaseUnit, ensureDatabase } from "./database-unit.ts";
-import { trustKeysFile } from "./fleet-units.ts";
-import { launchProgram } from "./node-process.ts";
-import { choosePorts } from "./postgres/port.ts";
-import { ensureTemplate, removeServer, type TemplateTools } from "./postgres/template.ts";
-import { agentProgram, type Program, urlOf } from "./programs.ts";
-import { createUnit, type Unit, type UnitStatus } from "./unit.ts";
+import { ensureTemplate, removeServer } from "./postgres/template.ts";
+import { isProvedDead } from "./proof-of-death.ts";
+import type { Unit } from "./unit.ts";
 
 export type LocalCells = {
+  /** Whole cells. */
   readonly ids: () => readonly CellId[];
+  /** Of a cell or an annex. */
   readonly describe: (id: CellId) => ProvidedCell;
-  readonly act: (id: CellId, action: ProviderAction, agentToken?: string) => Promise<ProvidedCell>;
+  readonly act: (id: CellId, action: ProviderAction, given?: Given) => Promise<ProvidedCell>;
   readonly units: () => readonly Unit[];
   /** Undefined while its database has not run yet. */
   readonly logins: (id: CellId) => CellLogins | undefined;
   readonly ports: (id: CellId) => CellPorts | undefined;
   /** Makes the template now, so that the first cell does not wait for it. */
   readonly prepare: () => Promise<void>;
+  /** Until this is called annexes that do not serve are left asleep: a fleet's start does not wait for them. */
+  readonly wakeAnnexes: () => Promise<void>;
   readonly stopAll: () => Promise<void>;
 };
 
-export type CellsOptions = {
-  readonly folder: DataFolder;
-  readonly tools: TemplateTools;
-  readonly controlPlaneUrl: string;
-  readonly application: LocalApplication;
-  /** The environment of the application and the agent, beside their own variables. */
-  readonly env: Readonly<Record<string, string>>;
-  readonly onChange: (status: UnitStatus) => void;
-  /** Told what is worth knowing about the application's tables; nothing of it stands in the way. */
-  readonly say?: (line: string) => void;
-};
-
-const port = z.number().int();
-const portsSchema = z
-  .object({
-    id: cellIdSchema,
-    gate: port,
-    admin: port,
-    /** By process that listens. */
-    apps: z.record(z.string(), port).optional(),
-    /** As older releases wrote it. */
-    app: port.optional(),
-  })
-  .transform(({ id, gate, admin, apps, app }) => ({
-    id,
-    gate,
-    admin,
-    apps: apps ?? (app === undefined ? {} : { app }),
-  }));
-export type CellPorts = z.output<typeof portsSchema>;
-
-type Cell = {
-  readonly id: CellId;
-  readonly home: string;
+type Cell = Parts & {
   readonly database: DatabaseUnit;
-  readonly apps: readonly Unit[];
-  readonly agent: Unit;
-  ports: CellPorts | undefined;
-  logins: CellLogins | undefined;
-  /** A create or start is under way. */
-  busy: boolean;
+  readonly annexes: HostedAnnexes;
+  /** Creates and starts under way. */
+  busy: number;
   queue: Promise<unknown>;
+  /** What is made in its server. */
+  readonly makers: { queue: Promise<unknown> };
 };
-
-/** An orderly stop waits this long for requests in flight. */
-const graceMs = 7000;
 
 /** Knows the cells that the data folder holds; starts none of them. */
 export async function openCells(options: CellsOptions): Promise<LocalCells> {
   const { application, tools, say = () => {} } = options;
   const template = cellTemplate({ application, random: tools.random, say });
   const cells = new Map<CellId, Cell>();
+  let awake = false;
   const root = join(options.folder.root, "cells");
   await mkdir(root, { recursive: true, mode: 0o711 });
   for (const name of await readdir(root)) {
     const id = parseCellId(name);
     const ports = id === undefined ? undefined : await readPorts(join(root, name));
-    if (id !== undefined && ports !== undefined) cellOf(id).ports = ports;
+    if (id !== undefined && ports !== undefined) (await cellOf(id)).ports = ports;
   }
 
-  function cellOf(id: CellId): Cell {
-    const cell = cells.get(id) ?? createCell(id, options);
-    cells.set(id, cell);
-    return cell;
+  async function cellOf(id: CellId): Promise<Cell> {
+    const cell = cells.get(id) ?? (await createCell(id, options));
+    // Of two that ask at once the first makes it.
+    const known = cells.get(id) ?? cell;
+    cells.set(id, known);
+    return known;
   }
 
   const all = (): readonly Cell[] => [...cells.values()].sort((a, b) => a.id.localeCompare(b.id));
+  const annexOf = (id: CellId) => findAnnex(all(), id);
+
+  function describe(id: CellId): ProvidedCell {
+    const { host, annex } = annexOf(id) ?? {};
+    if (host !== undefined && annex !== undefined) return host.annexes.describe(annex);
+    const cell = cells.get(id);
+    return cell?.ports === undefined ? absent(id) : describeCell(cell, options);
+  }
+
+  async function actOnCell(id: CellId, action: ProviderAction, token: string | undefined) {
+    if (!cells.has(id) && action !== "create") {
+      if (action === "destroy") return absent(id);
+      throw new CellError("CELL_UNKNOWN", `there is no cell ${id} on this machine`);
+    }
+    const cell = await cellOf(id);
+    const wake = () => void cell.annexes.wake(awake);
+    const work = () => perform(cell, action, { options, template, agentToken: token, wake });
+    // A crash does not wait for its turn.
+    await (action === "kill" ? work() : inTurn(cell, work));
+    if (action === "destroy") cells.delete(id);
+    return describe(id);
+  }
 
   return {
     ids: () => all().map((cell) => cell.id),
-    describe: (id) => describeCell(id, cells.get(id), options),
-    act: async (id, action, agentToken) => {
-      if (!cells.has(id) && action !== "create") {
-        if (action === "destroy") return describeCell(id, undefined, options);
-        throw new CellError("CELL_UNKNOWN", `there is no cell ${id} on this machine`);
-      }
-      const cell = cellOf(id);
-      const work = () => perform(cell, action, { options, template, agentToken });
-      // A crash does not wait for its turn.
-      await (action === "kill" ? work() : inTurn(cell, work));
-      if (action === "destroy") cells.delete(id);
-      return describeCell(id, cells.get(id), options);
+    describe,
+    act: async (id, action, given = {}) => {
+      const host = annexOf(id)?.host ?? hostOf(cells, id, given);
+      if (host === undefined) return actOnCell(id, action, given.agentToken);
+      return host.annexes.act(id, action, given);
     },
     units: () => all().flatMap(unitsOf),
     logins: (id) => cells.get(id)?.logins,
@@ -134,18 +134,49 @@ export async function openCells(options: CellsOptions): Promise<LocalCells> {
     prepare: async () => {
       await ensureTemplate(template, options.tools);
     },
+    wakeAnnexes: async () => {
+      awake = true;
+      for (const cell of all()) await cell.annexes.wake(true);
+    },
     stopAll: async () => {
       await Promise.all(all().map((cell) => inTurn(cell, () => stopCell(cell))));
     },
   };
 }
 
-const unitsOf = (cell: Cell): readonly Unit[] => [cell.database, ...cell.apps, cell.agent];
+function findAnnex(
+  cells: readonly Cell[],
+  id: CellId,
+): { readonly host: Cell; readonly annex: Annex } | undefined {
+  for (const host of cells) {
+    const annex = host.annexes.all().find((one) => one.id === id);
+    if (annex !== undefined) return { host, annex };
+  }
+  return undefined;
+}
+
+/** Of an annex that is to be made. */
+function hostOf(cells: ReadonlyMap<CellId, Cell>, id: CellId, { annex }: Given): Cell | undefined {
+  if (annex === undefined) return undefined;
+  const host = cells.get(annex.host);
+  if (host !== undefined && !cells.has(id)) return host;
+  const text = host === undefined ? `there is no cell ${annex.host}` : `${id} is a cell`;
+  throw new CellError("VALIDATION_FAILED", `${text} on this machine: no annex can be made so`);
+}
+
+const ownUnits = (cell: Cell): readonly Unit[] => [cell.database, ...cell.apps, cell.agent];
+
+const unitsOf = (cell: Cell): readonly Unit[] => [
+  ...ownUnits(cell),
+  ...cell.annexes.all().flatMap(unitsOfAnnex),
+];
 
 type Context = {
   readonly options: CellsOptions;
   readonly template: CellTemplate;
   readonly agentToken: string | undefined;
+  /** Nobody waits for its annexes: the cell itself is up. */
+  readonly wake: () => void;
 };
 
 async function perform(cell: Cell, action: ProviderAction, context: Context): Promise<void> {
@@ -160,13 +191,15 @@ async function perform(cell: Cell, action: ProviderAction, context: Context): Pr
       return killCell(cell);
     case "destroy":
       return destroy(cell, context.options);
+    case "serve":
+    case "rest":
+      throw new CellError("VALIDATION_FAILED", `${cell.id} is no annex: ${action} is for these`);
   }
 }
 
 async function create(cell: Cell, context: Context): Promise<void> {
   const { options, template, agentToken } = context;
-  await mkdir(cell.home, { recursive: true, mode: 0o711 });
-  await mkdir(secretsOf(cell), { recursive: true, mode: 0o700 });
+  await makeFolders(cell);
   const changed = agentToken !== undefined && (await keepToken(cell, agentToken));
   await ensureDatabase(databaseOptions(cell.id, options), template, (server) =>
     personalise({ ...belonging(cell, options), cell: cell.id, server }),
@@ -178,16 +211,19 @@ async function create(cell: Cell, context: Context): Promise<void> {
   await startCell(cell, context);
 }
 
-async function startCell(cell: Cell, { options, template }: Context): Promise<void> {
+async function startCell(cell: Cell, { options, template, wake }: Context): Promise<void> {
   cell.ports = await portsFor(cell, options);
   await writeJson(portsFile(cell.home), cell.ports);
   await cell.database.start();
   const server = cell.database.server();
   if (server === undefined) throw new CellError("PROVIDER_FAILED", `${cell.id}: no database`);
-  await mkdir(stateOf(cell), { recursive: true, mode: 0o700 });
-  await template.bringUpToDate(server, cell.id, secretsOf(cell));
-  cell.logins = await writeLogins({ ...belonging(cell, options), server });
+  await makeFolders(cell);
+  cell.logins = await inTurn(cell.makers, async () => {
+    await template.bringUpToDate(server, cell.id, secretsOf(cell));
+    return writeLogins({ ...belonging(cell, options), server });
+  });
   await Promise.all([...cell.apps, cell.agent].map((unit) => unit.start()));
+  wake();
 }
 
 const belonging = (cell: Cell, { application, tools }: CellsOptions) => ({
@@ -198,13 +234,16 @@ const belonging = (cell: Cell, { application, tools }: CellsOptions) => ({
 
 /** Requests in flight end first: the agent's gate, then the application, then the database. */
 async function stopCell(cell: Cell): Promise<void> {
-  await cell.agent.stop();
-  await Promise.all(cell.apps.map((app) => app.stop()));
+  await Promise.all([
+    cell.annexes.stop(),
+    cell.agent.stop().then(() => Promise.all(cell.apps.map((app) => app.stop()))),
+  ]);
   await cell.database.stop();
 }
 
+/** All of it at once, as a machine dies. */
 async function killCell(cell: Cell): Promise<void> {
-  await Promise.all(unitsOf(cell).map((unit) => unit.kill()));
+  await Promise.all([cell.annexes.kill(), ...ownUnits(cell).map((unit) => unit.kill())]);
 }
 
 async function destroy(cell: Cell, options: CellsOptions): Promise<void> {
@@ -217,74 +256,22 @@ async function destroy(cell: Cell, options: CellsOptions): Promise<void> {
   await rm(cell.home, { recursive: true, force: true });
 }
 
-function createCell(id: CellId, options: CellsOptions): Cell {
-  const { clock } = options.tools;
+async function createCell(id: CellId, options: CellsOptions): Promise<Cell> {
   const home = join(options.folder.root, "cells", id);
-  const folders = { logs: options.folder.logs, notes: options.folder.notes };
-  const part = (kind: string, program: () => Program): Unit => {
-    const name = `${id}-${kind}`;
-    return createUnit({
-      name,
-      restart: false,
-      clock,
-      onChange: options.onChange,
-      launch: () => launchProgram(program(), { name, env: options.env, folders, clock, graceMs }),
-    });
-  };
-  const cell: Cell = {
+  const databaseOf = databaseOptions(id, options);
+  const parts = createParts({ id, home, shownAs: id }, options);
+  const database = createDatabaseUnit(databaseOf);
+  const makers = { queue: Promise.resolve() };
+  const host = {
     id,
     home,
-    database: createDatabaseUnit(databaseOptions(id, options)),
-    apps: options.application.processes.map((process) =>
-      part(process.name, () => appProgram(cell, process)),
-    ),
-    agent: part("agent", () => agentOf(cell, options)),
-    ports: undefined,
-    logins: undefined,
-    busy: false,
-    queue: Promise.resolve(),
+    database,
+    databaseFolder: databaseOf.folder,
+    hasLogins: () => parts.logins !== undefined,
+    makers,
   };
-  return cell;
-}
-
-function appProgram(cell: Cell, process: AppProcess): Program {
-  const { ports, logins } = prepared(cell);
-  return process.program({
-    cell: cell.id,
-    port: ports.apps[process.name] ?? 0,
-    agentUrl: urlOf(ports.admin),
-    databaseUrls: new Map([...logins.stores].map(([name, { url }]) => [name, url])),
-  });
-}
-
-function agentOf(cell: Cell, { application, folder, controlPlaneUrl }: CellsOptions): Program {
-  const { ports, logins } = prepared(cell);
-  const named = [...application.services].filter(([, health]) => health !== undefined);
-  return agentProgram({
-    cell: cell.id,
-    port: ports.gate,
-    adminPort: ports.admin,
-    upstreams: listeners(application).map(
-      ({ name, service }) => `${service}=${urlOf(ports.apps[name] ?? 0)}`,
-    ),
-    health: named.map(([service, health]) => `${service}=${health}`),
-    databaseUrlFile: logins.agentFile,
-    stores: logins.agentStores.map(({ store, file }) => `${store}=file:${file}`),
-    queryDatabaseUrlFile: logins.readerFile,
-    controlPlaneUrl,
-    tokenFile: tokenFile(cell),
-    trustKeysFile: trustKeysFile(folder),
-    stateDir: stateOf(cell),
-  });
-}
-
-const listeners = ({ processes }: LocalApplication): readonly AppProcess[] =>
-  processes.filter(({ listens }) => listens);
-
-function prepared(cell: Cell): { readonly ports: CellPorts; readonly logins: CellLogins } {
-  const { id, ports, logins } = cell;
-  if (ports !== undefined && logins !== undefined) return { ports, logins };
-  throw new CellError("PROVIDER_FAILED", `start the cell ${id} first: its database must run`);
+  const annexes = await openAnnexes(host, options);
+  return Object.assign(parts, { database, annexes, busy: 0, queue: Promise.resolve(), makers });
 }
 
 const databaseOptions = (id: CellId, { folder, tools, onChange }: CellsOptions) => ({
@@ -296,82 +283,24 @@ const databaseOptions = (id: CellId, { folder, tools, onChange }: CellsOptions) 
   onChange,
 });
 
-function describeCell(
-  id: CellId,
-  cell: Cell | undefined,
-  { application }: CellsOptions,
-): ProvidedCell {
-  const ports = cell?.ports;
-  if (cell === undefined || ports === undefined) {
-    return { id, state: "absent", text: "not on this machine", services: {}, stores: {} };
-  }
-  const endpoints = [urlOf(ports.gate)];
-  const { stores } = application;
-  const guarded = guardedStores(application);
+function describeCell(cell: Cell, options: CellsOptions): ProvidedCell {
+  const { database, apps, agent, busy } = cell;
+  const { folder } = databaseOptions(cell.id, options);
   return {
-    id,
-    ...stateOfParts(cell),
-    services: Object.fromEntries(
-      [...application.services.keys()].map((service) => [service, { endpoints }]),
-    ),
-    stores: Object.fromEntries(
-      stores.map(({ name, keyColumn }, index) => [
-        // The first bears the name that everybody knows.
-        index === 0 ? defaultService : name,
-        {
-          database: `file:${join(secretsOf(cell), referenceFile(application, name))}`,
-          keyColumn,
-          // Without tables of tenants there is nothing in it that could move.
-          ...(guarded.some((store) => store.name === name)
-            ? { mover: `file:${join(secretsOf(cell), moverFile(name))}` }
-            : { ignore: true }),
-        },
-      ]),
-    ),
+    id: cell.id,
+    ...stateOfUnits(ownUnits(cell), busy > 0),
+    ...reachOf(cell, options.application),
+    provedDead:
+      busy === 0 &&
+      isProvedDead({
+        programs: [...apps, agent],
+        notes: options.folder.notes,
+        database: { unit: database, name: database.name, folder },
+      }),
   };
 }
 
-function stateOfParts(cell: Cell): Pick<ProvidedCell, "state" | "text"> {
-  if (cell.busy) return { state: "creating", text: "being started" };
-  const parts = unitsOf(cell).map((unit) => unit.status());
-  const dead = parts.filter((part) => part.state === "dead");
-  if (dead.length > 0) {
-    return { state: "dead", text: dead.map((part) => `${part.name} ${part.text}`).join("; ") };
-  }
-  const stopped = parts.filter((part) => part.state === "stopped");
-  if (stopped.length > 0) {
-    return { state: "stopped", text: stopped.map((part) => `${part.name} is stopped`).join("; ") };
-  }
-  return { state: "running", text: "database, application and agent run" };
-}
-
-function inTurn<T>(cell: Cell, work: () => Promise<T>): Promise<T> {
-  const result = cell.queue.then(work, work);
-  cell.queue = result.catch(() => {}); // The caller has the same rejection.
-  return result;
-}
-
-async function busily(cell: Cell, work: () => Promise<void>): Promise<void> {
-  cell.busy = true;
-  try {
-    await work();
-  } finally {
-    cell.busy = false;
-  }
-}
-
-const secretsOf = (cell: Cell): string => join(cell.home, "secrets");
 const portsFile = (home: string): string => join(home, "cell.json");
-const stateOf = (cell: Cell): string => join(cell.home, "agent");
-const tokenFile = (cell: Cell): string => join(secretsOf(cell), "agent-token");
-
-/** True when it is another one than before. */
-async function keepToken(cell: Cell, token: string): Promise<boolean> {
-  const before = await readFile(tokenFile(cell), "utf8").catch(() => "");
-  if (before.trim() === token) return false;
-  await writeFile(tokenFile(cell), `${token}\n`, { mode: 0o600 });
-  return true;
-}
 
 async function readPorts(home: string): Promise<CellPorts | undefined> {
   try {
@@ -379,21 +308,4 @@ async function readPorts(home: string): Promise<CellPorts | undefined> {
   } catch {
     return undefined; // Not created to the end, or destroyed.
   }
-}
-
-/** Ports of running parts stay; those of the others are looked at again, as somebody may have taken them. */
-async function portsFor(cell: Cell, { application, tools }: CellsOptions): Promise<CellPorts> {
-  const { id, ports, agent, apps } = cell;
-  const names = listeners(application).map(({ name }) => name);
-  const runs = [agent, ...apps].some((unit) => unit.status().state === "running");
-  const known = names.every((name) => ports?.apps[name] !== undefined);
-  if (ports !== undefined && runs && known) return ports;
-  const wishes = [ports?.gate, ports?.admin, ...names.map((name) => ports?.apps[name])];
-  const [gate = 0, admin = 0, ...chosen] = await choosePorts(wishes, tools.random);
-  return {
-    id,
-    gate,
-    admin,
-    apps: Object.fromEntries(names.map((name, index) => [name, chosen[index] ?? 0])),
-  };
 }

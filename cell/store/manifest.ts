@@ -12,11 +12,13 @@
  *     countries: reference        # the same in every cell
  *     jobs: cell-local            # of this cell alone: never moved
  *     schema_migrations: ignore
+ *   idempotency: {table: idempotency, keyColumn: key}   # which requests were served; may be left out
  */
 import { parse } from "yaml";
 import { z } from "zod";
 import { CellError } from "../../contract/errors.ts";
 import { defaultKeyspace, keyspaceNameSchema } from "../../contract/ids.ts";
+import { type IdempotencyTable, idempotencyTableSchema } from "../../contract/routing-table.ts";
 
 export const tableClasses = ["tenant", "reference", "cell-local", "ignore"] as const;
 export type TableClass = (typeof tableClasses)[number];
@@ -50,6 +52,7 @@ const manifestSchema = z.strictObject({
   keyColumn: column.default("tenant_id"),
   keyspace: keyspaceNameSchema.default(defaultKeyspace),
   tables: z.record(z.string(), tableSchema),
+  idempotency: idempotencyTableSchema.optional(),
 });
 
 export type ManifestTable = { readonly schema: string; readonly table: string } & (
@@ -63,6 +66,8 @@ export type Manifest = {
   readonly keyColumn: string;
   readonly keyspace: string;
   readonly tables: readonly ManifestTable[];
+  /** Asked after a failover whether a write is there; absent: nobody can be asked. */
+  readonly idempotency?: IdempotencyTable;
 };
 
 /** Throws `CONFIG_INVALID` with every fault, each with the place where it stands. */
@@ -71,7 +76,7 @@ export function parseManifest(text: string): Manifest {
   if (!parsed.success) {
     throw invalid(parsed.error.issues.map((issue) => `${issue.path.join(".")}: ${issue.message}`));
   }
-  const { store, keyColumn, keyspace, tables } = parsed.data;
+  const { store, keyColumn, keyspace, tables, idempotency } = parsed.data;
   const misnamed = Object.keys(tables).filter((name) => !isTableName(name));
   if (misnamed.length > 0) {
     throw invalid(
@@ -92,7 +97,22 @@ export function parseManifest(text: string): Manifest {
     .map(({ schema, table }) => `${schema}.${table}`)
     .filter((name, index, all) => all.indexOf(name) !== index);
   if (twice.length > 0) throw invalid(twice.map((name) => `tables: ${name} is classed twice`));
-  return { store, keyColumn, keyspace, tables: named };
+  const plain = { store, keyColumn, keyspace, tables: named };
+  return idempotency === undefined
+    ? plain
+    : { ...plain, idempotency: recordsOf(plain, idempotency) };
+}
+
+/** Throws CONFIG_INVALID: of a table that does not move with its tenants it would tell nothing. */
+function recordsOf(manifest: Manifest, wanted: IdempotencyTable): IdempotencyTable {
+  const table = manifest.tables.find(
+    (one) =>
+      [one.table, `${one.schema}.${one.table}`].includes(wanted.table) && one.class === "tenant",
+  );
+  if (table?.class !== "tenant") {
+    throw invalid([`idempotency.table: ${wanted.table} is no table of class tenant`]);
+  }
+  return { tenantColumn: table.keyColumn, ...wanted, table: `${table.schema}.${table.table}` };
 }
 
 function definedOf(wish: Wish): { readonly keyColumn?: string; readonly keyspace?: string } {

@@ -8,9 +8,11 @@
  * an older state (corrections A5); it is believed only after the log has been read once more, since
  * another control plane may simply have been quicker.
  */
+import { z } from "zod";
 import {
   type RouterSyncRequest,
   type RouterSyncResponse,
+  routerAcksSchema,
   routerSyncRequestSchema,
   routerSyncResponseSchema,
 } from "../../contract/cell-protocol.ts";
@@ -21,6 +23,7 @@ import { snapshotHeadSchema } from "../../contract/routing-table.ts";
 import { must } from "../../runtime/assert.ts";
 import { isPublicKey } from "../../runtime/signing.ts";
 import { evidenceOfRestore, presentedMax } from "../core/recovery.ts";
+import { recordAcks } from "../store/failover/acks.ts";
 import { enterRecovery } from "../store/recovery-evidence.ts";
 import {
   announceAcknowledgement,
@@ -28,6 +31,7 @@ import {
   recordRouter,
   sameKeys,
 } from "../store/router-record.ts";
+import { type CollectDesk, createCollectDesk } from "./ack-collect.ts";
 import { requireSubject } from "./auth.ts";
 import type { ApiContext } from "./context.ts";
 import { type Endpoint, endpoint } from "./endpoint.ts";
@@ -37,11 +41,15 @@ import type { RoutingFeed, TableSnapshot } from "./routing-feed.ts";
 const routerWaitMsMax = 10_000;
 /** A router that calls more often, without news, is written down this often. */
 const recordEveryMs = 1000;
+/** 5,000 writes of a page, at the longest. */
+const ackPageBytesMax = 12 * 2 ** 20;
+const keptSchema = z.object({ kept: z.number().int() });
 /** Routers remembered for that; more of them are only written down more often. */
 const recordedMax = 1000;
 
 export function machineRouterEndpoints(context: ApiContext, feed: RoutingFeed): Endpoint[] {
   const record = createRecorder(context);
+  const desk = createCollectDesk(context);
   return [
     endpoint({
       method: "post",
@@ -56,7 +64,24 @@ export function machineRouterEndpoints(context: ApiContext, feed: RoutingFeed): 
         await admitFollower(context, feed, body, `router ${body.router}`);
         await record(body);
         const signal = stopSignal(request);
-        return { status: 200, body: await nextAnswer(context, feed, body, signal) };
+        return { status: 200, body: await nextAnswer(context, feed, body, signal, desk) };
+      },
+    }),
+    endpoint({
+      method: "post",
+      path: "/v1/machine/router/acks",
+      role: "router",
+      tag: "machine",
+      summary: "Hand in what was acknowledged for a cell that failed over, page by page",
+      body: routerAcksSchema,
+      bodyBytesMax: ackPageBytesMax,
+      // Keys and paths are what clients sent; they are kept in the report and nowhere else.
+      verbatim: true,
+      answers: { 200: keptSchema },
+      serve: async ({ caller, body }) => {
+        requireSubject(caller, body.router);
+        await recordAcks(context.database, body);
+        return { status: 200, body: { kept: body.entries.length } };
       },
     }),
     endpoint({
@@ -189,21 +214,27 @@ async function publishKeys(
   }
 }
 
+/** `desk`: of a router, which alone acknowledges writes. */
 async function nextAnswer(
   context: ApiContext,
   feed: RoutingFeed,
   body: RouterSyncRequest,
   signal: AbortSignal,
+  desk?: CollectDesk,
 ): Promise<RouterSyncResponse> {
   const deadlineMs = context.clock.monotonicMs() + Math.min(body.waitMs, routerWaitMsMax);
   for (;;) {
     const answer = feed.answerTo(body.revision, body.checksum);
+    const collect = (await desk?.wantedOf(body)) ?? [];
     const leftMs = deadlineMs - context.clock.monotonicMs();
-    if (answer.kind !== "unchanged" || leftMs <= 0 || signal.aborted) {
+    const isNews = answer.kind !== "unchanged" || desk?.isNews(body, collect) === true;
+    if (isNews || leftMs <= 0 || signal.aborted) {
       const revision = must(parseRevision(feed.revision()), "revision");
-      return { nonce: body.nonce, revision, answer };
+      const wanted = collect.length === 0 ? {} : { collect: [...collect] };
+      return { nonce: body.nonce, revision, ...wanted, answer };
     }
-    await feed.changed(leftMs, signal);
+    await (desk?.sooner(feed.changed(leftMs, signal), leftMs, signal) ??
+      feed.changed(leftMs, signal));
   }
 }
 

@@ -34,9 +34,9 @@ export type RpoKey = {
   readonly key: PlacementKey;
   /** Who owns it now; an annex, the cell that a move had taken it from, or the dead cell itself. */
   readonly cell: string;
-  readonly fate: "adopted" | "taken-back" | "unavailable" | "quarantined";
+  readonly fate: "adopted" | "returned" | "unavailable" | "quarantined";
   readonly reason: string;
-  /** Of a key that was taken back: how far the copy there had come in the dead cell's log. */
+  /** Of a key that was returned: how far the copy there had come in the dead cell's log. */
   readonly remoteLsn: string | null;
 };
 

@@ -49,7 +49,7 @@ function suspectOf(facts: RpoFacts, { write, atMs }: Acked): Suspect | undefined
 }
 
 function positionOf({ partners }: RpoFacts, key: RpoKey): string | null {
-  if (key.fate === "taken-back") return key.remoteLsn;
+  if (key.fate === "returned") return key.remoteLsn;
   return partners.find(({ annex }) => annex === key.cell)?.remoteLsn ?? null;
 }
 
@@ -128,7 +128,7 @@ function assemble(
     })),
     totals: {
       keys: keys.length,
-      adopted: of("adopted").length + of("taken-back").length,
+      adopted: of("adopted").length + of("returned").length,
       unavailable: of("unavailable").length,
       quarantined: of("quarantined").length,
       acked: writesOf(facts.rings).filter(({ write }) => facts.keys.has(write.key)).length,

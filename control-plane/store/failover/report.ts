@@ -4,17 +4,15 @@
  * Of keys it tells what became of them as it stands now: the report is made before anything is moved out of
  * the annexes again.
  */
-import { and, eq, gt, inArray, isNotNull, or, sql } from "drizzle-orm";
-import { z } from "zod";
+import { and, eq, gt, isNotNull, or, sql } from "drizzle-orm";
 import { CellError } from "../../../contract/errors.ts";
 import { type RpoReport, rpoReportSchema } from "../../../contract/failover-api.ts";
 import { cellIdSchema, type OpId } from "../../../contract/ids.ts";
 import { placementKeySchema } from "../../../contract/placement-key.ts";
-import { must } from "../../../runtime/assert.ts";
 import type { RpoFacts, RpoKey, RpoPartner } from "../../core/failover/rpo-facts.ts";
 import type { Database, Reader } from "../database.ts";
-import { placement, router } from "../schema.ts";
-import { failover, standby } from "../schema-standby.ts";
+import { router } from "../schema.ts";
+import { failover, failoverKey, standby } from "../schema-standby.ts";
 import { readRings } from "./acks.ts";
 
 /** A router that was seen within this time before the cell was cut off may have acknowledged its writes. */
@@ -45,34 +43,18 @@ export const severedOf = (reader: Reader, row: Pick<FailoverRow, "op" | "cell">)
     )
     .orderBy(standby.annex);
 
-const namedKeys = z.array(z.object({ key: placementKeySchema, reason: z.string() })).catch([]);
-const evidenceSchema = z
-  .object({
-    quarantined: namedKeys,
-    unavailable: namedKeys,
-    takenBack: z
-      .array(
-        z.object({ key: placementKeySchema, cell: z.string(), remoteLsn: z.string().nullable() }),
-      )
-      .catch([]),
-  })
-  .partial()
-  .catch({});
-export type ReportEvidence = z.infer<typeof evidenceSchema>;
-
 /** Throws FAILOVER_UNKNOWN. */
 export async function readRpoFacts(reader: Reader, id: OpId, nowMs: number): Promise<RpoFacts> {
   const row = await requireFailoverRow(reader, id);
   const standbys = await severedOf(reader, row);
-  const evidence = evidenceSchema.parse(row.evidence);
   const cutMs = (row.fencedAt ?? row.revokedAt ?? row.createdAt).getTime();
   return {
     failover: id,
-    cell: must(cellIdSchema.parse(row.cell), "cell"),
+    cell: cellIdSchema.parse(row.cell),
     detectedAtMs: row.createdAt.getTime(),
     fencedAtMs: row.fencedAt?.getTime() ?? null,
     partners: standbys.map((one) => toPartner(one)),
-    keys: await readKeys(reader, row, standbys, evidence),
+    keys: await readKeys(reader, id),
     routers: await routersSince(reader, Math.min(cutMs, nowMs) - routersWithinMs),
     rings: await readRings(reader, id),
     incomparable: undefined,
@@ -91,41 +73,13 @@ function toPartner(row: StandbyRow): RpoPartner {
   };
 }
 
-async function readKeys(
-  reader: Reader,
-  { cell }: FailoverRow,
-  standbys: readonly StandbyRow[],
-  evidence: ReportEvidence,
-): Promise<ReadonlyMap<string, RpoKey>> {
-  const quarantined = new Map(evidence.quarantined?.map(({ key, reason }) => [key, reason]));
-  const unavailable = new Map(evidence.unavailable?.map(({ key, reason }) => [key, reason]));
-  const takenBack = new Map(evidence.takenBack?.map((one) => [one.key, one]));
-  const owners = [cell, ...standbys.map(({ annex }) => annex)];
-  const rows = await reader
-    .select({ key: placement.key, cell: placement.cell, state: placement.state })
-    .from(placement)
-    .where(
-      and(
-        eq(placement.deleted, false),
-        takenBack.size === 0
-          ? inArray(placement.cell, owners)
-          : or(inArray(placement.cell, owners), inArray(placement.key, [...takenBack.keys()])),
-      ),
-    );
+async function readKeys(reader: Reader, id: OpId): Promise<ReadonlyMap<string, RpoKey>> {
+  const rows = await reader.select().from(failoverKey).where(eq(failoverKey.failover, id));
   return new Map(
-    rows.map((row): [string, RpoKey] => {
-      const key = placementKeySchema.parse(row.key);
-      const back = takenBack.get(key);
-      const place = { key, cell: row.cell, remoteLsn: back?.remoteLsn ?? null };
-      const suspect = quarantined.get(key);
-      if (suspect !== undefined) return [key, { ...place, fate: "quarantined", reason: suspect }];
-      if (back !== undefined && back.cell === row.cell) {
-        return [key, { ...place, fate: "taken-back", reason: "" }];
-      }
-      if (row.cell !== cell) return [key, { ...place, fate: "adopted", reason: "" }];
-      const reason = unavailable.get(key) ?? "no partner had a copy of it that was in step";
-      return [key, { ...place, fate: "unavailable", reason }];
-    }),
+    rows.map(({ key, fate, target, reason, remoteLsn }): [string, RpoKey] => [
+      key,
+      { key: placementKeySchema.parse(key), cell: target ?? "", fate, reason, remoteLsn },
+    ]),
   );
 }
 
