@@ -101,6 +101,8 @@ export async function bringUp(
     await step(name, () => all(tenants.map((id) => api.ensureTenant(id))));
   }
   await step("traffic", () => waitForTraffic(parts, { ...options, tenants, broken }, aborted));
+  // Standbys come when everybody is served; a stop ends them like all else.
+  void cells.wakeAnnexes();
 }
 
 type FleetRouter = FleetUnits["routers"][number];

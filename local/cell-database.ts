@@ -137,12 +137,18 @@ export async function personalise(
 
 /** At every start: the port may have changed. Older cells get what they have no password for. */
 export async function writeLogins(
-  options: Context & { readonly server: PostgresServer; readonly secrets: string },
+  options: Context & {
+    readonly server: PostgresServer;
+    readonly secrets: string;
+    /** Where the roles' passwords lie, when it is elsewhere: roles are the server's. */
+    readonly passwords?: string;
+  },
 ): Promise<CellLogins> {
   const { application, server, secrets, random } = options;
+  const { passwords = secrets } = options;
   const [first, ...others] = application.stores;
   const write = async (role: string, store: LocalStore, fileName: string) => {
-    const password = await passwordOf(secrets, role, random, async (fresh) => {
+    const password = await passwordOf(passwords, role, random, async (fresh) => {
       await withClient(server.url(first.database), (client) =>
         client.query(`alter role ${role} login password '${fresh}'`),
       );
@@ -323,7 +329,10 @@ async function passwordOf(
   return keepSecret(file, () => fresh);
 }
 
-async function withClient<T>(url: string, work: (client: pg.Client) => Promise<T>): Promise<T> {
+export async function withClient<T>(
+  url: string,
+  work: (client: pg.Client) => Promise<T>,
+): Promise<T> {
   const client = new pg.Client(url);
   client.on("error", () => {}); // Reported by the query that fails.
   await client.connect();

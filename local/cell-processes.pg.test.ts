@@ -86,17 +86,17 @@ const systemIdentifier = async () =>
 
 describe("a cell on this machine", () => {
   test("runs after create; created again it is left alone", async ({ expect }) => {
-    const created = await cells.act(id, "create", "token-1");
+    const created = await cells.act(id, "create", { agentToken: "token-1" });
     expect(created).toMatchObject({ id, state: "running" });
     expect(created.services["default"]?.endpoints).toHaveLength(1);
     expect(created.stores["default"]?.database).toMatch(/^file:.*app-database-url$/);
     const before = pids();
-    expect(await cells.act(id, "create", "token-1")).toEqual(created);
+    expect(await cells.act(id, "create", { agentToken: "token-1" })).toEqual(created);
     expect(pids()).toEqual(before);
   });
 
   test("serves its application as an ordinary role, behind the guard", async ({ expect }) => {
-    await cells.act(id, "create", "token-1");
+    await cells.act(id, "create", { agentToken: "token-1" });
     const [role] = await asApp(
       `select rolsuper, rolbypassrls, (select count(*)::int from pg_class where relowner = r.oid) as owns
          from pg_roles r where rolname = current_user`,
@@ -109,13 +109,13 @@ describe("a cell on this machine", () => {
   });
 
   test("has no table and no role that the guard does not hold", async ({ expect }) => {
-    await cells.act(id, "create", "token-1");
+    await cells.act(id, "create", { agentToken: "token-1" });
     expect(await gaps()).toEqual([]);
     expect(await forgotten()).toEqual([]);
   });
 
   test("that older code made is brought up to date when it starts", async ({ expect }) => {
-    await cells.act(id, "create", "token-1");
+    await cells.act(id, "create", { agentToken: "token-1" });
     const [{ port } = {}] = await asApp("select inet_server_port() as port");
     const password = (
       await readFile(join(folder.databases, "cells", id, "password"), "utf8")
@@ -135,7 +135,7 @@ describe("a cell on this machine", () => {
   });
 
   test("stays dead after kill, and start brings it back on its own data", async ({ expect }) => {
-    await cells.act(id, "create", "token-1");
+    await cells.act(id, "create", { agentToken: "token-1" });
     const identifier = await systemIdentifier();
     expect(await cells.act(id, "kill")).toMatchObject({ state: "dead" });
     expect(pids()).toEqual([null, null, null]);
@@ -146,7 +146,7 @@ describe("a cell on this machine", () => {
   test("whose application dies from outside is reported dead, and not mended", async ({
     expect,
   }) => {
-    await cells.act(id, "create", "token-1");
+    await cells.act(id, "create", { agentToken: "token-1" });
     const app = must(
       cells.units().find((unit) => unit.name === "cell-01-app"),
       "the app",
@@ -164,7 +164,7 @@ describe("a cell on this machine", () => {
   });
 
   test("comes back from its folder, with another supervisor", async ({ expect }) => {
-    const created = await cells.act(id, "create", "token-1");
+    const created = await cells.act(id, "create", { agentToken: "token-1" });
     const identifier = await systemIdentifier();
     await cells.stopAll();
     expect(cells.describe(id).state).toBe("stopped");
@@ -177,18 +177,20 @@ describe("a cell on this machine", () => {
   });
 
   test("whose creation was cut short is created by the next attempt", async ({ expect }) => {
-    await cells.act(id, "create", "token-1");
+    await cells.act(id, "create", { agentToken: "token-1" });
     await cells.act(id, "kill");
     await rm(join(folder.databases, "cells", id, "made.json"));
     await rm(join(root, "cells", id, "cell.json"));
     cells = await open();
     expect(cells.describe(id).state).toBe("absent");
-    expect(await cells.act(id, "create", "token-2")).toMatchObject({ state: "running" });
+    expect(await cells.act(id, "create", { agentToken: "token-2" })).toMatchObject({
+      state: "running",
+    });
     expect(await asApp("select count(*)::int as orders from orders")).toEqual([{ orders: 0 }]);
   });
 
   test("leaves nothing behind when it is destroyed, twice", async ({ expect }) => {
-    await cells.act(id, "create", "token-1");
+    await cells.act(id, "create", { agentToken: "token-1" });
     expect(await cells.act(id, "destroy")).toMatchObject({ state: "absent" });
     expect(await cells.act(id, "destroy")).toMatchObject({ state: "absent" });
     expect(await readdir(join(root, "cells"))).toEqual([]);

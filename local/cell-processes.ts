@@ -8,6 +8,7 @@
  */
 import { mkdir, readdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
+import { isAnnexId } from "../contract/annex.ts";
 import { CellError } from "../contract/errors.ts";
 import { type CellId, parseCellId } from "../contract/ids.ts";
 import type { ProvidedCell, ProviderAction } from "../contract/provider-api.ts";
@@ -112,7 +113,10 @@ export async function openCells(options: CellsOptions): Promise<LocalCells> {
       throw new CellError("CELL_UNKNOWN", `there is no cell ${id} on this machine`);
     }
     const cell = await cellOf(id);
-    const wake = () => void cell.annexes.wake(awake);
+    const wake = () => {
+      cell.annexes.admit();
+      void cell.annexes.wake(awake);
+    };
     const work = () => perform(cell, action, { options, template, agentToken: token, wake });
     // A crash does not wait for its turn.
     await (action === "kill" ? work() : inTurn(cell, work));
@@ -124,7 +128,9 @@ export async function openCells(options: CellsOptions): Promise<LocalCells> {
     ids: () => all().map((cell) => cell.id),
     describe,
     act: async (id, action, given = {}) => {
-      const host = annexOf(id)?.host ?? hostOf(cells, id, given);
+      const known = annexOf(id)?.host;
+      if (known === undefined && action === "destroy" && isAnnexId(id)) return absent(id);
+      const host = known ?? hostOf(cells, id, given);
       if (host === undefined) return actOnCell(id, action, given.agentToken);
       return host.annexes.act(id, action, given);
     },
@@ -155,9 +161,12 @@ function findAnnex(
   return undefined;
 }
 
-/** Of an annex that is to be made. */
+/** Of an annex that is to be made; undefined: what is meant is a cell. */
 function hostOf(cells: ReadonlyMap<CellId, Cell>, id: CellId, { annex }: Given): Cell | undefined {
-  if (annex === undefined) return undefined;
+  if (annex === undefined) {
+    if (!isAnnexId(id)) return undefined;
+    throw new CellError("CELL_UNKNOWN", `there is no annex ${id} on this machine`);
+  }
   const host = cells.get(annex.host);
   if (host !== undefined && !cells.has(id)) return host;
   const text = host === undefined ? `there is no cell ${annex.host}` : `${id} is a cell`;
@@ -267,7 +276,6 @@ async function createCell(id: CellId, options: CellsOptions): Promise<Cell> {
     home,
     database,
     databaseFolder: databaseOf.folder,
-    hasLogins: () => parts.logins !== undefined,
     makers,
   };
   const annexes = await openAnnexes(host, options);

@@ -90,7 +90,7 @@ const forgotten = "select table_name from cellfleet.unclassed_tables()";
 describe("a cell of an application with a cellfleet.yaml", () => {
   test("runs its services and workers, told where they are", async ({ expect }) => {
     const { units, act, ports } = await open();
-    expect(await act(id, "create", "token-1")).toMatchObject({ state: "running" });
+    expect(await act(id, "create", { agentToken: "token-1" })).toMatchObject({ state: "running" });
     expect(units().map(({ name }) => name.replace("cell-01-", ""))).toEqual([
       "db",
       "web-1",
@@ -122,7 +122,7 @@ describe("a cell of an application with a cellfleet.yaml", () => {
   });
 
   test("holds its tables, made by its own migrations, under the guard", async ({ expect }) => {
-    await (await open()).act(id, "create", "token-1");
+    await (await open()).act(id, "create", { agentToken: "token-1" });
     expect(
       await asRole("app-database-url", "select name from schema_migrations order by 1"),
     ).toEqual([{ name: "001_shop.sql" }, { name: "002_background.sql" }]);
@@ -141,7 +141,7 @@ describe("a cell of an application with a cellfleet.yaml", () => {
 
   test("gets new migrations at its next start, with its data kept", async ({ expect }) => {
     const first = await open();
-    await first.act(id, "create", "token-1");
+    await first.act(id, "create", { agentToken: "token-1" });
     await asRole("owner-database-url", "insert into currencies values ('CHF', 2)");
     await first.stopAll();
     await writeFile(
@@ -192,7 +192,7 @@ describe("a cell of an application with a cellfleet.yaml", () => {
     });
     await add("rates");
     // Without tenants there is nothing in it to guard, and nothing that could move.
-    await (await open()).act(id, "create", "token-1");
+    await (await open()).act(id, "create", { agentToken: "token-1" });
     const { stores } = cells?.describe(id) ?? {};
     expect(stores?.["rates"]).toMatchObject({ ignore: true });
     expect(stores?.["rates"]).not.toHaveProperty("mover");
@@ -203,7 +203,7 @@ describe("a cell of an application with a cellfleet.yaml", () => {
     expect,
   }) => {
     await edit("cellfleet.schema.yaml", (text) => text.replace("  jobs: tenant\n", ""));
-    const created = (await open()).act(id, "create", "token-1");
+    const created = (await open()).act(id, "create", { agentToken: "token-1" });
     await expect(created).rejects.toThrow(/TABLE_UNCLASSED public\.jobs[\s\S]*jobs: tenant/);
   });
 
@@ -213,7 +213,9 @@ describe("a cell of an application with a cellfleet.yaml", () => {
       "create table coupons (id bigserial primary key, account_id text not null, code text unique)",
     );
     await edit("cellfleet.schema.yaml", (text) => `${text.trimEnd()}\n  coupons: tenant\n`);
-    expect(await (await open()).act(id, "create", "token-1")).toMatchObject({ state: "running" });
+    expect(await (await open()).act(id, "create", { agentToken: "token-1" })).toMatchObject({
+      state: "running",
+    });
     expect(said).toEqual([
       expect.stringMatching(/UNIQUE_WITHOUT_KEY public\.coupons coupons_code_key makes \(code\)/),
     ]);
@@ -227,17 +229,19 @@ describe("a cell of an application with a cellfleet.yaml", () => {
       "create table parcels (id bigserial primary key, order_id bigint not null references orders (id))",
     );
     await edit("cellfleet.schema.yaml", (text) => `${text.trimEnd()}\n  parcels: tenant\n`);
-    await expect((await open()).act(id, "create", "token-1")).rejects.toMatchObject({
-      code: "CONFIG_INVALID",
-      message: expect.stringMatching(
-        /KEY_COLUMN_MISSING public\.parcels .*account_id[\s\S]*alter table "public"\."parcels" add column "account_id" text/,
-      ),
-    });
+    await expect((await open()).act(id, "create", { agentToken: "token-1" })).rejects.toMatchObject(
+      {
+        code: "CONFIG_INVALID",
+        message: expect.stringMatching(
+          /KEY_COLUMN_MISSING public\.parcels .*account_id[\s\S]*alter table "public"\."parcels" add column "account_id" text/,
+        ),
+      },
+    );
   });
 
   test("is not started when its migrations fail, and shows why", async ({ expect }) => {
     await writeFile(join(app, "migrations/003_broken.sql"), "create table nonsense (");
-    await expect((await open()).act(id, "create", "token-1")).rejects.toThrow(
+    await expect((await open()).act(id, "create", { agentToken: "token-1" })).rejects.toThrow(
       /migrate of store main failed \(exit code 1\): node migrate\.js[\s\S]*syntax error/,
     );
   });
@@ -248,7 +252,7 @@ describe("a cell of an application with a cellfleet.yaml", () => {
     );
     await writeFile(join(app, "stubborn.cjs"), stubborn);
     const { act, units } = await open();
-    await act(id, "create", "token-1");
+    await act(id, "create", { agentToken: "token-1" });
     const worker = must(
       units().find(({ name }) => name === "cell-01-worker-1"),
       "the worker",

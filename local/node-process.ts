@@ -7,7 +7,7 @@
  * group, and the group is ended as one.
  */
 import { spawn } from "node:child_process";
-import { renameSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { readdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
@@ -18,6 +18,7 @@ import {
   identify,
   isAlive,
   membersOfGroup,
+  noneOfGroup,
   processIdentitySchema,
   signalGroup,
   signalProcess,
@@ -126,11 +127,24 @@ export async function endLeftovers(
       if (note !== undefined && lives(note)) {
         await terminate(note, graceMs, clock);
         ended.push(file.replace(/\.json$/, ""));
+        if (lives(note)) return; // Stuck in the kernel: the note is what still tells of it.
       }
       await rm(join(notes, file), { force: true });
     });
   await Promise.all(work);
   return ended.sort((a, b) => a.localeCompare(b));
+}
+
+/**
+ * No process that was started under this name is left, nor one that it started in turn: by the note, so
+ * that it holds also for what another supervisor started. What cannot be read is not gone.
+ */
+export function isProvedGone(notes: string, name: string): boolean {
+  const text = readIfThere(join(notes, `${name}.json`));
+  if (text === undefined) return true;
+  const note = parseNote(text);
+  if (note === undefined || isAlive(note)) return false;
+  return note.groupMark === undefined || noneOfGroup(note, note.groupMark);
 }
 
 function describe(note: Note, gone: Promise<string>, { graceMs, clock }: Launch): Launched {
@@ -206,9 +220,21 @@ function writeNote(options: Launch, note: Note): void {
   renameSync(draft, noteOf(options));
 }
 
-async function readNote(path: string): Promise<Note | undefined> {
+const readNote = async (path: string): Promise<Note | undefined> =>
+  parseNote(await readFile(path, "utf8").catch(() => ""));
+
+/** Undefined: there is no such file. Unreadable it is empty, which is no note. */
+function readIfThere(path: string): string | undefined {
   try {
-    return noteSchema.parse(JSON.parse(await readFile(path, "utf8")));
+    return readFileSync(path, "utf8");
+  } catch {
+    return existsSync(path) ? "" : undefined;
+  }
+}
+
+function parseNote(text: string): Note | undefined {
+  try {
+    return noteSchema.parse(JSON.parse(text));
   } catch {
     return undefined; // Not a note of ours: nothing that may be ended by it.
   }

@@ -5,7 +5,7 @@
  * Linux: /proc (start time in ticks, with the boot's id). Elsewhere: `ps`.
  */
 import { execFileSync } from "node:child_process";
-import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { readdirSync, readFileSync, readlinkSync, realpathSync } from "node:fs";
 import { z } from "zod";
 
 export const processIdentitySchema = z.object({
@@ -54,6 +54,16 @@ export function membersOfGroup(leader: ProcessIdentity, mark: string): ProcessId
   return ofGroup(leader, (environment) => environment === "" || has(environment, mark));
 }
 
+/**
+ * Not one process is left that the leader or its descendants may have been. On Linux also one that left
+ * the group, as long as it kept its environment; elsewhere whatever bears the group's number counts.
+ */
+export function noneOfGroup(leader: ProcessIdentity, mark: string): boolean {
+  if (!hasProc) return pidsOfGroup(leader.pid).length === 0;
+  const strayed = () => allPids().some((pid) => has(environmentOf(pid), mark) && isThere(pid));
+  return membersOfGroup(leader, mark).length === 0 && !strayed();
+}
+
 /** To the group as one, so that a member that is just being born hears it too; false when it is empty. */
 export function signalGroup(
   leader: ProcessIdentity,
@@ -99,9 +109,40 @@ const environmentOf = (pid: number): string =>
  */
 export function processesIn(folder: string): ProcessIdentity[] {
   if (!hasProc) return [];
+  // Reached by a link, the folder has another name there.
+  const real = realPath(folder);
   return allPids()
-    .filter((pid) => workingFolder(pid) === folder)
+    .filter((pid) => workingFolder(pid) === real)
     .flatMap((pid) => identify(pid) ?? []);
+}
+
+/**
+ * No process works in `folder`, nor one that may and that `looks` like one of it by its command line:
+ * whose working directory we may not read, or, elsewhere than on Linux, cannot.
+ */
+export function noneIn(folder: string, looks: (command: string) => boolean): boolean {
+  const real = realPath(folder);
+  if (!hasProc) return !ps(["-axww", "-o", "args="]).split("\n").some(looks);
+  return allPids().every((pid) => {
+    const works = workingFolder(pid);
+    const ours = works === undefined ? looks(commandLine(pid)) : isIn(works, real);
+    return !ours || !isThere(pid);
+  });
+}
+
+/** Not a zombie. */
+const isThere = (pid: number): boolean => identify(pid) !== undefined;
+
+/** A folder that was removed under a process keeps its name, with a remark. */
+const isIn = (works: string, folder: string): boolean =>
+  works === folder || works === `${folder} (deleted)`;
+
+function realPath(folder: string): string {
+  try {
+    return realpathSync(folder);
+  } catch {
+    return folder; // Removed: the name it had.
+  }
 }
 
 /** The command line, words joined by one space; empty when it cannot be read. */

@@ -79,7 +79,7 @@ function createProviderApp(options: ProviderOptions): Hono {
     const action = oneOf(providerActions, context.req.param("action"));
     const body = providerRequestSchema.safeParse(await jsonOf(context));
     if (!body.success) throw new CellError("VALIDATION_FAILED", z.prettifyError(body.error));
-    const answer = await options.cells.act(id, action, body.data.agentToken);
+    const answer = await options.cells.act(id, action, body.data);
     await options.onCells();
     return context.json(answer);
   });

@@ -36,6 +36,8 @@ export type Launched = {
 export type Unit = {
   readonly name: string;
   readonly status: () => UnitStatus;
+  /** Nothing is being started or ended: no process is alive that `status` does not know. */
+  readonly isSettled: () => boolean;
   readonly start: () => Promise<void>;
   readonly stop: () => Promise<void>;
   readonly kill: () => Promise<void>;
@@ -66,6 +68,7 @@ export function createUnit(options: UnitOptions): Unit {
   let failures = 0;
   let pending: Timer | undefined;
   let queue: Promise<unknown> = Promise.resolve();
+  let underWay = 0;
 
   const status = (): UnitStatus => ({ name, state, pid: process?.pid ?? null, restarts, text });
 
@@ -77,7 +80,10 @@ export function createUnit(options: UnitOptions): Unit {
 
   /** One at a time; a failure is the caller's, and does not stop the next. */
   function inTurn<T>(work: () => Promise<T>): Promise<T> {
-    const result = queue.then(work, work);
+    underWay += 1;
+    const result = queue.then(work, work).finally(() => {
+      underWay -= 1;
+    });
     queue = result.catch(() => {}); // The caller has the same rejection.
     return result;
   }
@@ -138,6 +144,7 @@ export function createUnit(options: UnitOptions): Unit {
   return {
     name,
     status,
+    isSettled: () => underWay === 0,
     start: () =>
       inTurn(async () => {
         pending?.cancel();

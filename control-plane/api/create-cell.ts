@@ -4,6 +4,7 @@
  */
 import { eq } from "drizzle-orm";
 import type { z } from "zod";
+import { annexPrefix, isAnnexId } from "../../contract/annex.ts";
 import type { Cell, createCellSchema } from "../../contract/control-api.ts";
 import { CellError } from "../../contract/errors.ts";
 import { defaultService } from "../../contract/service-route.ts";
@@ -23,6 +24,10 @@ type Wanted = z.output<typeof createCellSchema>;
 export async function createCell(context: ApiContext, work: Work, wanted: Wanted): Promise<Answer> {
   const { tx } = work;
   await lockNormalFleet(tx);
+  if (isAnnexId(wanted.id)) {
+    const text = `Names that begin with ${annexPrefix} are those of standbys.`;
+    throw new CellError("VALIDATION_FAILED", text);
+  }
   requireProvider(context, wanted);
   requireStores(wanted);
   const cells = await readCells(tx);
