@@ -51,5 +51,10 @@ export const sqlStates = {
     action: "requeue",
     meaning: "No leased id range is left for this sequence.",
   },
+  CF011: {
+    name: "takeover_not_open",
+    action: "fail",
+    meaning: "A standby makes a key active only by an open takeover, with no promise left.",
+  },
 } as const;
 export type SqlState = keyof typeof sqlStates;

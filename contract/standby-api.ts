@@ -90,6 +90,10 @@ export const takeoverOrderSchema = z.object({
   attempt: z.number().int().min(0),
   /** The control plane has severed the stream, and all promises are over: keys may become active. */
   open: z.boolean(),
+  /** With `open`: no process of the origin is left, so that no promise to it binds any more. */
+  proved: z.boolean().optional(),
+  /** The failover was given up before it was open: promises may be made again. */
+  withdrawn: z.boolean().optional(),
 });
 export type TakeoverOrder = z.infer<typeof takeoverOrderSchema>;
 
@@ -116,6 +120,8 @@ export const originReportSchema = z.object({
   listRevision: z.number().int().min(0),
   /** Served without the control plane for so long, when it last was out of reach; 0: not now. */
   failsafeMs: z.number().min(0),
+  /** The highest grant that a control plane gave; those above it the cell's agent gave itself. */
+  controlGrant: z.number().int().min(0).optional(),
 });
 export type OriginReport = z.infer<typeof originReportSchema>;
 
@@ -138,7 +144,12 @@ export const promiseRequestSchema = z.strictObject({
   /** The highest grant its database knows; a lower one than was presented before gets no promise. */
   grant: z.number().int().min(0),
   /** Write-ahead log position, text; a lower one than was applied here gets no promise. */
-  lsn: z.string().max(20),
+  lsn: z.string().regex(/^[0-9A-F]{1,8}\/[0-9A-F]{1,8}$/),
+  /** When its database was started, ISO 8601, and the agent that asks: of two lives one gets promises. */
+  boot: z.iso.datetime({ offset: true }),
+  instance: z.string().max(64),
+  /** With `forMs: 0`: the number of the promise that is given back; a later one stands. */
+  number: z.number().int().min(0).optional(),
 });
 export type PromiseRequest = z.infer<typeof promiseRequestSchema>;
 
@@ -151,7 +162,7 @@ export const promiseRefusals = [
   "NOT_MY_ORIGIN",
 ] as const;
 export const promiseAnswerSchema = z.union([
-  z.object({ promisedMs: z.number().min(0) }),
+  z.object({ promisedMs: z.number().min(0), number: z.number().int().min(0) }),
   z.object({ refused: z.enum(promiseRefusals), text: z.string() }),
 ]);
 export type PromiseAnswer = z.infer<typeof promiseAnswerSchema>;

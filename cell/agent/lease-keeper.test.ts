@@ -3,6 +3,7 @@ import { expect, test } from "vitest";
 import type { Clock } from "../../runtime/clock.ts";
 import { createLog } from "../../runtime/log.ts";
 import type { DatabaseFacts } from "../store/facts.ts";
+import { withoutStandbys } from "../store/standby-facts.fixture.ts";
 import type { AgentEvents } from "./events.ts";
 import { LeaseKeeper } from "./lease-keeper.ts";
 
@@ -28,6 +29,7 @@ function setUp() {
     ...{ cell: "cell-01", systemIdentifier: "1", timeline: 1, boot, clock: boot },
     ...{ grant: lease.grant, lease, epochMax: 1, appliedRevision: 1, inRecovery: false },
     ...{ stage: "enforce", stageNumber: 0, wouldRefuse: {}, guardedTables: 1, schemaVersion: null },
+    standby: withoutStandbys,
   });
   return {
     keeper,

@@ -130,6 +130,16 @@ create table if not exists cellfleet.grant_seen (
   lease_grant bigint not null default 0
 );
 insert into cellfleet.grant_seen default values on conflict do nothing;
+-- The highest grant that the control plane gave: in a failsafe the cell's agent gives itself further ones,
+-- which no control plane can know. Null: all were the control plane's. `refused`: its last word was no.
+do $$ begin
+  perform from pg_attribute a
+    where a.attrelid = 'cellfleet.grant_seen'::regclass and a.attname = 'refused' and not a.attisdropped;
+  if not found then
+    alter table cellfleet.grant_seen add column control_grant bigint,
+      add column refused boolean not null default false;
+  end if;
+end $$;
 
 -- What protect_table() installed; coverage compares it with the catalog.
 create table if not exists cellfleet.guarded_table (

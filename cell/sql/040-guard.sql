@@ -137,7 +137,12 @@ begin
       format('epoch %s', coalesce(p_epoch, 0)), v_own, p_key, p_state is not null);
   end if;
   if cellfleet.is_lease_live() is not true then
-    return cellfleet.refuse('CF004', 'this cell holds no valid lease', v_elsewhere, null, v_own, p_key);
+    if cellfleet.is_lease_live_in_part() is not true then
+      return cellfleet.refuse('CF004', 'this cell holds no valid lease', v_elsewhere, null, v_own, p_key);
+    elsif cellfleet.is_stopped(p_keyspace, p_tenant) then
+      return cellfleet.refuse('CF004', 'the partner that keeps a copy of this key promises nothing any more',
+                              v_elsewhere, null, v_own, p_key, true);
+    end if;
   end if;
   return p_mode = 'row' or cellfleet.check_entered(v_own, p_key, p_epoch);
 end $$;
@@ -232,7 +237,7 @@ begin
     end if;
     v_entered := v_entered || ' ' || v_pair.key || '=' || v_pair.epoch || ' ';
   end loop;
-  if not pg_is_in_recovery() and cellfleet.is_lease_live() is not true then
+  if not pg_is_in_recovery() and not cellfleet.lease_live() then
     v_passed := cellfleet.refuse_entry('CF004', 'this cell holds no valid lease', v_elsewhere);
   end if;
   perform set_config('cellfleet.entered', v_entered, true);
@@ -271,11 +276,28 @@ create or replace function cellfleet.check_commit() returns trigger
 declare
   v_passed boolean;
 begin
-  if cellfleet.is_lease_live() is not true then
+  if cellfleet.is_lease_live() is not true
+     and (cellfleet.is_lease_live_in_part() is not true
+          or cellfleet.is_row_stopped(tg_relid, to_jsonb(coalesce(new, old)))) then
     v_passed := cellfleet.refuse('CF004', 'the cell''s lease ended before the commit',
       'Resolve the tenant''s cell anew and repeat the transaction there.');
   end if;
   return null;
+end $$;
+
+-- Only while something is stopped: a copy of the row is dear.
+create or replace function cellfleet.is_row_stopped(p_table oid, p_row jsonb) returns boolean
+  language plpgsql volatile as $$
+declare
+  v_key_column text;
+  v_keyspace text;
+begin
+  select g.key_column, g.keyspace into v_key_column, v_keyspace
+    from cellfleet.guarded_table g
+    join pg_namespace n on n.nspname = g.schema_name
+    join pg_class c on c.relnamespace = n.oid and c.relname = g.table_name
+   where c.oid in (select p_table union all select r.relid from pg_partition_ancestors(p_table) r);
+  return coalesce(cellfleet.is_stopped(v_keyspace, p_row ->> v_key_column), true);
 end $$;
 
 create or replace function cellfleet.refuse_truncate() returns trigger

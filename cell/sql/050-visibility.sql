@@ -29,19 +29,26 @@ begin
     return 'all';
   end if;
   if v_strategy is distinct from 'all' and not pg_is_in_recovery() and cellfleet.is_lease_live() is not true then
+    if cellfleet.is_lease_live_in_part() then
+      -- Some buckets are stopped: visible() looks row by row.
+      return case when v_strategy is null then 'none' else 'stopped' end;
+    end if;
     raise exception 'this cell holds no valid lease' using errcode = 'CF004',
       hint = 'Resolve the tenant''s cell anew and read there.';
   end if;
   return coalesce(v_strategy, 'none');
 end $$;
 
--- Slots and ranges: the key has to be resolved row by row, at some 10 us each.
+-- Slots and ranges, and every keyspace while buckets are stopped: the key has to be resolved row by row, at
+-- some 10 us each.
 create or replace function cellfleet.visible(p_keyspace text, p_tenant text) returns boolean
   language plpgsql stable parallel safe security definer set search_path = pg_catalog, pg_temp as $$
 begin
   return exists (
     select from cellfleet.ownership o
-     where o.key = cellfleet.placement_key(p_keyspace, p_tenant) collate "C" and o.state = 'active');
+     where o.key = cellfleet.placement_key(p_keyspace, p_tenant) collate "C" and o.state = 'active')
+    and (pg_is_in_recovery() or cellfleet.is_lease_live() is true
+         or not cellfleet.is_stopped(p_keyspace, p_tenant));
 end $$;
 
 -- The condition on a row, in text. EXISTS, because the planner turns it into index lookups for few

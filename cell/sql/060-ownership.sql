@@ -48,6 +48,7 @@ begin
   -- One call at a time. A row, not an advisory lock: the application's role could hold that one.
   perform from cellfleet.progress for update;
   perform cellfleet.check_changes(p_changes);
+  perform cellfleet.check_activation(p_changes);
   select array_agg(distinct l.own) filter (where l.leaves or l.resolves),
          array_agg(distinct l.container) filter (where l.resolves and l.container is not null)
     into v_locks, v_containers

@@ -32,7 +32,8 @@ create or replace function cellfleet.facts() returns table (
     cell text, system_identifier text, timeline integer, boot timestamptz, clock timestamptz,
     grant_seen bigint, lease_grant bigint, lease_expires_at timestamptz, lease_live boolean,
     lease_remaining_ms double precision, epoch_max bigint, applied_revision bigint, in_recovery boolean,
-    stage text, stage_number bigint, would_refuse jsonb, guarded_tables integer, schema_version text)
+    stage text, stage_number bigint, would_refuse jsonb, guarded_tables integer, schema_version text,
+    standby jsonb)
   language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
 declare
   v_clock timestamptz := cellfleet.clock();
@@ -52,7 +53,8 @@ begin
          (select count(*)::integer from cellfleet.guarded_table g
             join pg_namespace n on n.nspname = g.schema_name
             join pg_class c on c.relnamespace = n.oid and c.relname = g.table_name),
-         (select v.version from cellfleet.store_version v order by v.number desc limit 1)
+         (select v.version from cellfleet.store_version v order by v.number desc limit 1),
+         cellfleet.standby_facts()
     from cellfleet.progress p
    cross join cellfleet.stage t
    cross join cellfleet.grant_seen s

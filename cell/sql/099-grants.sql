@@ -56,7 +56,7 @@ begin
   execute format('grant select on cellfleet.guarded_table, cellfleet.id_sequence, cellfleet.pack_role to %I', v_owner);
   execute format(
     'grant execute on function cellfleet.apply_ownership(jsonb, bigint, integer),
-       cellfleet.set_keyspaces(jsonb, integer), cellfleet.set_lease(bigint, timestamptz, timestamptz, text),
+       cellfleet.set_keyspaces(jsonb, integer), cellfleet.set_lease(bigint, timestamptz, timestamptz, text, boolean),
        cellfleet.expire_lease(bigint), cellfleet.facts(), cellfleet.clock(), cellfleet.lease_live(),
        cellfleet.placement_key(text, text), cellfleet.add_id_range(text, bigint, bigint),
        cellfleet.low_ranges(), cellfleet.held_ranges(), cellfleet.stats(integer), cellfleet.lock_key(text),

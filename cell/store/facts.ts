@@ -5,6 +5,7 @@
 import { z } from "zod";
 import { type CellStage, cellStages } from "../../contract/routing-table.ts";
 import type { Queryable } from "./queryable.ts";
+import { standbyFactsSchema } from "./standby-facts.ts";
 
 const factsSchema = z.object({
   /** Null in a database that was never given to a cell. */
@@ -37,6 +38,8 @@ const factsSchema = z.object({
   guardedTables: z.number(),
   /** Of the application's tables, as last told; null if never. */
   schemaVersion: z.string().nullable(),
+  /** As the origin of standbys, and as an annex. */
+  standby: standbyFactsSchema,
 });
 export type DatabaseFacts = z.infer<typeof factsSchema>;
 
@@ -49,7 +52,7 @@ export async function readFacts(client: Queryable): Promise<DatabaseFacts> {
                                    'grant', coalesce(f.lease_grant, 0)),
        'epochMax', f.epoch_max, 'appliedRevision', f.applied_revision,
        'inRecovery', f.in_recovery, 'stage', f.stage, 'stageNumber', f.stage_number, 'wouldRefuse', f.would_refuse,
-       'guardedTables', f.guarded_tables, 'schemaVersion', f.schema_version) as facts
+       'guardedTables', f.guarded_tables, 'schemaVersion', f.schema_version, 'standby', f.standby) as facts
      from cellfleet.facts() f`,
   );
   return factsSchema.parse(rows[0]?.facts);

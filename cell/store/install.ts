@@ -16,7 +16,7 @@ import type { Queryable } from "./queryable.ts";
 export type { PackRoles } from "./pack-roles.ts";
 
 /** Grows when a file of the pack changes in a way that an older agent must not undo. */
-export const packVersion = 3;
+export const packVersion = 4;
 
 export type PackOptions = PackRoles & {
   /** Absent in a template. A database that is another cell's is refused. */

@@ -10,14 +10,16 @@ import type { Queryable } from "./queryable.ts";
 /**
  * `set`: counts. `same`: stood already. `other-boot`: the postmaster it was asked for is gone.
  * `stale-grant`: the database has seen this grant or a newer one, and only a new one opens it.
+ * `refused`: of an own one, after the control plane has said no.
  */
-export type LeaseOutcome = "set" | "same" | "other-boot" | "stale-grant";
+export type LeaseOutcome = "set" | "same" | "other-boot" | "stale-grant" | "refused";
 
 const outcomes: Readonly<Record<string, LeaseOutcome>> = {
   set: "set",
   same: "same",
   other_boot: "other-boot",
   stale_grant: "stale-grant",
+  refused: "refused",
 };
 
 export type LeaseGrant = {
@@ -29,12 +31,14 @@ export type LeaseGrant = {
   readonly boot: string;
   /** The agent's instance. */
   readonly holder: string;
+  /** The cell's agent gives it to itself: no control plane knows of it. */
+  readonly own?: boolean;
 };
 
 export async function setLease(client: Queryable, lease: LeaseGrant): Promise<LeaseOutcome> {
   const { rows } = await client.query<{ outcome: string }>(
-    `select cellfleet.set_lease($1, $2::timestamptz + $3 * interval '1 millisecond', $4, $5) as outcome`,
-    [lease.grant, lease.clock, lease.ttlMs, lease.boot, lease.holder],
+    `select cellfleet.set_lease($1, $2::timestamptz + $3 * interval '1 millisecond', $4, $5, $6) as outcome`,
+    [lease.grant, lease.clock, lease.ttlMs, lease.boot, lease.holder, lease.own ?? false],
   );
   const outcome = outcomes[rows[0]?.outcome ?? ""];
   if (outcome === undefined) throw new Error(`set_lease answered ${rows[0]?.outcome}`);

@@ -46,6 +46,8 @@ export const standby = control.table(
     orderFailover: text("order_failover"),
     orderAttempt: integer("order_attempt").notNull().default(0),
     orderOpen: boolean("order_open").notNull().default(false),
+    /** With `orderOpen`: the origin is proved dead, so promises to it bind no more. */
+    orderProved: boolean("order_proved").notNull().default(false),
     /** The takeover that its database recorded: failover and attempt; and whether keys may become active. */
     takeoverFailover: text("takeover_failover"),
     takeoverAttempt: integer("takeover_attempt").notNull().default(0),

@@ -4,6 +4,7 @@ import { describe, expect, test } from "vitest";
 import { ownershipStates } from "../../../contract/cell-protocol.ts";
 import type { DatabaseFacts } from "../../store/facts.ts";
 import type { OwnedKey } from "../../store/ownership.ts";
+import { withoutStandbys } from "../../store/standby-facts.fixture.ts";
 import type { Placement } from "../placement.ts";
 import type { Purged } from "../purger.ts";
 import { factsOfAll } from "./facts-of-all.ts";
@@ -60,6 +61,7 @@ describe("facts", () => {
     lease: { live: true, remainingMs: 1, grant: 7 },
     ...{ epochMax: 3, appliedRevision: 9, inRecovery: false, stage: "enforce", stageNumber: 4 },
     ...{ wouldRefuse: {}, guardedTables: 2, schemaVersion: null },
+    standby: withoutStandbys,
     ...some,
   });
   const of = (first: Partial<DatabaseFacts>, second: Partial<DatabaseFacts>): DatabaseFacts =>

@@ -1,0 +1,11 @@
+import type { StandbyFacts } from "./standby-facts.ts";
+
+/** Of a cell that was never told of partners, and is no annex. */
+export const withoutStandbys: StandbyFacts = {
+  listRevision: null,
+  controlGrant: 0,
+  refused: false,
+  lsn: "0/0",
+  stopped: [],
+  annex: null,
+};
