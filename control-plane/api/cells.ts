@@ -26,6 +26,7 @@ import {
   leavingCells,
 } from "../core/safety.ts";
 import { databaseNowMs } from "../store/database.ts";
+import { failoverKind } from "../store/failover/read.ts";
 import { listCells, openOpsMax, readCells } from "../store/fleet-store.ts";
 import { requireNoMoveAt } from "../store/moves/motion.ts";
 import { lastOpOn, openOpOn, openOps } from "../store/ops.ts";
@@ -189,7 +190,9 @@ const partOfHost = (action: CellAction, annex: string, host: string): CellError 
   );
 
 async function requirePossible(work: Work, action: CellAction, cell: CellView): Promise<void> {
-  const open = await openOpOn(work.tx, cell.id, "cell.");
+  // A cell that is failed over may come back, or be taken down once more, at any of its steps.
+  const isProcesses = action === "start" || action === "stop" || action === "kill";
+  const open = await openOpOn(work.tx, cell.id, "cell.", isProcesses ? failoverKind : "");
   if (open !== undefined) {
     throw new CellError(
       "STATE_CONFLICT",

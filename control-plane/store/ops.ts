@@ -2,7 +2,7 @@
  * Operations as rows. Every change is a compare-and-set on `version`, appends to the history when the
  * step changes, and wakes who watches.
  */
-import { and, desc, eq, gte, inArray, lt, ne, type SQL, sql } from "drizzle-orm";
+import { and, desc, eq, gte, inArray, lt, ne, notInArray, type SQL, sql } from "drizzle-orm";
 import { z } from "zod";
 import type { Op, OpState, Plan } from "../../contract/control-api.ts";
 import { opSchema } from "../../contract/control-api.ts";
@@ -19,10 +19,13 @@ import { op } from "./schema.ts";
 
 export type OpRow = typeof op.$inferSelect;
 
+/** Kinds that have an executor of their own. */
+const ownDrivers = ["tenant.move", "cell.failover"] as const;
+
 export type NewOp = {
   readonly id: string;
-  /** A move is driven by work/moving, not by a machine of core/ops. */
-  readonly kind: OpKind | "tenant.move";
+  /** Moves and failovers are driven by work/moving and work/failover, not by a machine of core/ops. */
+  readonly kind: OpKind | (typeof ownDrivers)[number];
   readonly object: string;
   readonly step: string;
   readonly state: OpState;
@@ -141,12 +144,12 @@ export async function extendDeadlines(tx: Tx, untilMs: number): Promise<void> {
 
 const openStates: OpState[] = ["pending", "running"];
 
-/** What machines of core/ops drive: not moves, of which many may wait for their turn. */
+/** What machines of core/ops drive: not failovers, and not moves, of which many may wait for their turn. */
 export const openOps = (reader: Reader, limit: number): Promise<OpRow[]> =>
   reader
     .select()
     .from(op)
-    .where(and(inArray(op.state, openStates), ne(op.kind, "tenant.move")))
+    .where(and(inArray(op.state, openStates), notInArray(op.kind, [...ownDrivers])))
     .orderBy(op.id)
     .limit(limit);
 

@@ -1,0 +1,145 @@
+/**
+ * From witnesses to a verdict on a cell, and from verdicts to news.
+ *
+ * What must always be true: a cell is confirmed gone only when at least two of the three kinds of witnesses
+ * say so and no partner that is heard says that it is alive. Verdicts are made of what is seen now:
+ * nothing is remembered but since when, so a new leader begins anew.
+ */
+import type { Witness } from "../../../contract/failover-api.ts";
+import { type CellSight, witnessesOf, witnessLimits } from "./witness.ts";
+
+/**
+ * `suspect`: some witness says gone, or probes miss. `gray`: it does not serve as it should, and is not dead:
+ * a takeover would cost writes that starting it again does not. `gone`: confirmed.
+ */
+export const verdictStates = ["healthy", "suspect", "gray", "gone"] as const;
+export type VerdictState = (typeof verdictStates)[number];
+
+export type Verdict = {
+  readonly cell: string;
+  readonly state: VerdictState;
+  readonly text: string;
+  readonly witnesses: readonly Witness[];
+  /** Of this state, in a row. */
+  readonly forMs: number;
+};
+
+/** A single probe that was missed is nobody's news. */
+const suspectMissesMin = 2;
+
+/** So many of the three kinds must say gone. */
+export const confirmationsMin = 2;
+
+export function judgeCell(sight: CellSight): Omit<Verdict, "forMs"> {
+  const witnesses = witnessesOf(sight);
+  const { state, text } = judgeWitnesses(sight, witnesses);
+  return { cell: sight.cell, state, text, witnesses };
+}
+
+function judgeWitnesses(
+  sight: CellSight,
+  witnesses: readonly Witness[],
+): { readonly state: VerdictState; readonly text: string } {
+  const { cell } = sight;
+  const gone = witnesses.filter(({ says }) => says === "gone");
+  const reasons = gone.map((one) => `${one.class}: ${one.text}`).join("; ");
+  const veto = witnesses.find(({ class: name, says }) => name === "partners" && says === "alive");
+  if (isConfirmed(witnesses)) {
+    return { state: "gone", text: `${cell} is gone by ${gone.length} of 3 witnesses: ${reasons}` };
+  }
+  if (gone.length > 0 && veto !== undefined) {
+    return { state: "suspect", text: `${reasons}; but partners: ${veto.text}` };
+  }
+  if (gone.length > 0) {
+    return {
+      state: "suspect",
+      text: `${reasons}; ${confirmationsMin} of 3 kinds of witnesses must say so`,
+    };
+  }
+  if (!sight.agent.appReachable && isHeard(sight)) {
+    return {
+      state: "gray",
+      text: "its application does not answer, its database does: a restart mends it, a takeover would lose what is not replicated",
+    };
+  }
+  const own = witnesses.find(({ class: name }) => name === "control-plane");
+  if (sight.probes.misses === 0 && own?.says === "unknown" && sight.agent.silentMs !== null) {
+    return { state: "gray", text: own.text };
+  }
+  return sight.probes.misses >= suspectMissesMin && own?.says === "unknown"
+    ? { state: "suspect", text: own.text }
+    : { state: "healthy", text: own?.text ?? "" };
+}
+
+const isHeard = ({ agent }: CellSight): boolean =>
+  agent.silentMs !== null && agent.silentMs <= witnessLimits.agentFreshMs;
+
+/** The one place that says what confirms a death. */
+export function isConfirmed(witnesses: readonly Witness[]): boolean {
+  const gone = witnesses.filter(({ says }) => says === "gone").length;
+  const seenByPartner = witnesses.some(
+    ({ class: name, says }) => name === "partners" && says === "alive",
+  );
+  return gone >= confirmationsMin && !seenByPartner;
+}
+
+/** Witnesses disagree: look again at once, instead of waiting longer. */
+export const wantsProbe = ({ state, witnesses }: Pick<Verdict, "state" | "witnesses">): boolean =>
+  state === "suspect" &&
+  witnesses.some(({ class: name, says }) => name === "control-plane" && says !== "gone");
+
+/** By this control plane's own eyes: what makes it doubt its eyes when there are many. */
+export const looksBad = ({ witnesses }: Pick<Verdict, "witnesses">): boolean =>
+  witnesses.some(({ class: name, says }) => name === "control-plane" && says === "gone");
+
+/**
+ * This process stood still (a pause of its machine, a long stop of its event loop) or could not look: what it
+ * missed meanwhile says nothing about cells.
+ */
+export const observerGapMsMax = 1500;
+export const stoodStill = (sinceLastLookMs: number): boolean => sinceLastLookMs > observerGapMsMax;
+
+/** A stretch of time in which a cell was not simply healthy. */
+export type Episode = {
+  readonly sinceMs: number;
+  /** Since when it has been well again; null: it is not. */
+  readonly calmSinceMs: number | null;
+  /** States, suggestions and obstacles that were told in it: each once, however often the cell flaps. */
+  readonly told: readonly string[];
+};
+
+/** A cell that flaps is one episode: it must be well for so long until it is over. */
+export const calmMs = 3000;
+
+export type Followed = {
+  readonly episode: Episode | undefined;
+  /** Worth an event. */
+  readonly news: string | undefined;
+};
+
+export function followEpisode(
+  before: Episode | undefined,
+  { cell, state, text }: Pick<Verdict, "cell" | "state" | "text">,
+  nowMs: number,
+): Followed {
+  if (state === "healthy") {
+    if (before === undefined) return { episode: undefined, news: undefined };
+    const calmSinceMs = before.calmSinceMs ?? nowMs;
+    return nowMs - calmSinceMs < calmMs
+      ? { episode: { ...before, calmSinceMs }, news: undefined }
+      : { episode: undefined, news: `${cell} is well again: ${text}` };
+  }
+  const known = before ?? { sinceMs: nowMs, calmSinceMs: null, told: [] };
+  const episode = { ...known, calmSinceMs: null };
+  return once(episode, state, `${cell} is ${state}: ${text}`);
+}
+
+/** Of a thing that was told in this episode nothing more is told. */
+export const once = (
+  episode: Episode,
+  mark: string,
+  news: string,
+): Followed & { episode: Episode } =>
+  episode.told.includes(mark)
+    ? { episode, news: undefined }
+    : { episode: { ...episode, told: [...episode.told, mark] }, news };

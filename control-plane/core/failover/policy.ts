@@ -1,0 +1,41 @@
+/**
+ * What is done about a cell that is confirmed gone: nothing, a word to people, or a failover. The gates have
+ * been looked at; the policy only decides who decides.
+ */
+import type { FailoverGate, FailoverPolicy } from "../../../contract/failover-api.ts";
+
+export type PolicyAnswer =
+  | { readonly kind: "nothing" }
+  /** An event with the command to type. */
+  | { readonly kind: "suggest"; readonly text: string; readonly command: string }
+  /** Automation stands still, and says why. */
+  | { readonly kind: "held"; readonly text: string; readonly command: string }
+  | { readonly kind: "start" };
+
+export function decidePolicy(
+  policy: FailoverPolicy,
+  cell: string,
+  why: string,
+  blocked: readonly FailoverGate[],
+): PolicyAnswer {
+  if (policy === "off") return { kind: "nothing" };
+  const command = startCommand(cell, blocked);
+  if (policy === "suggest") {
+    const against =
+      blocked.length === 0 ? "" : `; against it: ${blocked.map(({ text }) => text).join("; ")}`;
+    return { kind: "suggest", text: `${why}${against}`, command };
+  }
+  if (blocked.length === 0) return { kind: "start" };
+  const text = `${cell} is not taken over by itself: ${blocked.map(({ text: said }) => said).join("; ")}`;
+  return { kind: "held", text, command };
+}
+
+/** What a person types, with the gates to go past; where one cannot be passed, the plan says why. */
+export function startCommand(cell: string, blocked: readonly FailoverGate[]): string {
+  if (blocked.some(({ overridable }) => !overridable)) return `cellctl failover plan ${cell}`;
+  const flags = blocked.map(({ name }) =>
+    name === "lag" ? " --allow-data-loss" : ` --override ${name}`,
+  );
+  const reason = flags.length === 0 ? "" : ' --reason "…"';
+  return `cellctl failover start ${cell}${flags.join("")}${reason}`;
+}
