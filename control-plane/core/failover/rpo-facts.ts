@@ -23,10 +23,8 @@ export type RpoPartner = {
   /** Everything that the cell committed up to here is applied; null: nothing is known to be. */
   readonly remoteLsn: string | null;
   readonly heartbeatAgeMs: number | null;
-  /** By our clock: when the newest heartbeat that was applied had arrived; null: none. */
+  /** By our clock: when the newest heartbeat that was applied was made; null: none. */
   readonly heartbeatAtMs: number | null;
-  /** As looked at last. */
-  readonly lagBytes: number | null;
 };
 
 /** A key of the dead cell, and what became of it. */

@@ -6,7 +6,7 @@
  * with a position which the partner has, proves that the log passed the partner's position no earlier than
  * that acknowledgement was made; nothing that was acknowledged before it is lost. So the youngest such
  * write is a bound, and a router's list that begins before it is long enough. Where no write proves it
- * the newest heartbeat does, of a stream that was in step.
+ * the newest heartbeat does, whose age the annex tells by its own clock.
  */
 import type { RpoReport } from "../../../contract/failover-api.ts";
 import { parsePlacementKey } from "../../../contract/placement-key.ts";
@@ -25,9 +25,6 @@ export type RpoEvidence = {
 export const clockMarginMs = 1000;
 /** Heartbeats come every 500 ms. */
 const heartbeatEveryMs = 500;
-/** A stream with more to apply was not in step: the arrival of a heartbeat then says nothing of its age. */
-const inStepBytesMax = 64 * 1024;
-
 export function evidenceOf(facts: RpoFacts): RpoEvidence {
   const since = new Map(facts.partners.map((one) => [one.annex as string, sinceOf(facts, one)]));
   const reason = whyBound(facts, since);
@@ -70,8 +67,8 @@ function sinceOf(facts: RpoFacts, partner: RpoPartner): number | undefined {
   const latest =
     facts.incomparable === undefined ? youngestApplied(facts.rings, applied) : undefined;
   if (latest !== undefined) return latest - clockMarginMs;
-  const { heartbeatAtMs, lagBytes } = partner;
-  if (heartbeatAtMs === null || lagBytes === null || lagBytes > inStepBytesMax) return undefined;
+  const { heartbeatAtMs } = partner;
+  if (heartbeatAtMs === null) return undefined;
   return heartbeatAtMs - heartbeatEveryMs - clockMarginMs;
 }
 

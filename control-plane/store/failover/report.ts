@@ -62,12 +62,12 @@ export async function readRpoFacts(reader: Reader, id: OpId, nowMs: number): Pro
 }
 
 function toPartner(row: StandbyRow): RpoPartner {
-  const { heartbeatAgeMs, reportedAt, remoteLsn, lagBytes } = row;
+  const { heartbeatAgeMs, reportedAt, remoteLsn } = row;
   return {
     annex: cellIdSchema.parse(row.annex),
     host: cellIdSchema.parse(row.host),
     buckets: { lo: row.bucketLo, hi: row.bucketHi },
-    ...{ remoteLsn, heartbeatAgeMs, lagBytes },
+    ...{ remoteLsn, heartbeatAgeMs },
     heartbeatAtMs:
       heartbeatAgeMs === null || reportedAt === null ? null : reportedAt.getTime() - heartbeatAgeMs,
   };
