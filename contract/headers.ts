@@ -32,9 +32,15 @@ export const headers = {
   nonce: "x-cellfleet-nonce",
   /**
    * Response, cell to router (rule R2): `cell=cell-01;epoch=3;lease=1199000`, the lease's remaining
-   * milliseconds, read when the application's response headers were there. Never passed on.
+   * milliseconds, read when the application's response headers were there. Never passed on. Of a
+   * request: see `confirmPath`.
    */
   confirm: "x-cellfleet-confirm",
+  /**
+   * Response to a write, cell to router: where the cell's write-ahead log stood when the application had
+   * answered, `X/Y`; of further stores behind it, `X/Y, NAME=X/Y`. Never passed on.
+   */
+  lsn: "x-cellfleet-lsn",
   /** Response, cell to router: `nonce` of a request refused before the application saw a byte. */
   notAdmitted: "x-cellfleet-not-admitted",
   /** Response, to the client: the code of an answer that the house made itself. */
@@ -42,6 +48,13 @@ export const headers = {
   /** Response, to the client: which part of the house made the answer. */
   answeredBy: "x-cellfleet-answered-by",
 } as const;
+
+/**
+ * `GET`, router to gate, with the headers of a request whose answer took longer than the lease that it
+ * carries, and `x-cellfleet-confirm: again`: answered with a fresh `x-cellfleet-confirm`, or refused.
+ */
+export const confirmPath = "/cellfleet/confirm";
+export const confirmAgain = "again";
 
 /** Response, to the client: who answered, under which epoch. Can be switched off in the router. */
 export const cellHeader = "x-cell";

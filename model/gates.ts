@@ -79,5 +79,7 @@ export const delivers = (header: string | undefined, sent: ModelRoute, now: Mode
     header === undefined ? [] : [headers.confirm, header],
     200,
     routeOf(sent),
-    routeOf(now),
+    { route: routeOf(now), halted: false },
+    // Its leases are counted in ticks, and when they end is the model's own matter.
+    { sentMs: 0, nowMs: Number.NEGATIVE_INFINITY },
   ) === "confirmed";

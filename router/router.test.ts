@@ -347,9 +347,9 @@ describe("an answer reaches the client only if it is confirmed (R2)", () => {
 
   test.each([
     ["missing", (): string[] => []],
-    ["other-epoch", () => ["cell=a;epoch=7;lease=1000"]],
+    ["other-epoch", () => ["cell=a;epoch=7;lease=60000"]],
     ["lease-over", () => ["cell=a;epoch=1;lease=0"]],
-    ["other-cell", () => ["cell=b;epoch=1;lease=1000"]],
+    ["other-cell", () => ["cell=b;epoch=1;lease=60000"]],
   ])("confirmation %s", async (verdict, confirm) => {
     const { router, cell } = await answering((_req, res) => {
       res.removeHeader("x-cellfleet-confirm");

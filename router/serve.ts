@@ -187,7 +187,7 @@ function withinBudget(
   verdict: RetryVerdict,
 ): RetryVerdict {
   if (verdict.kind !== "again" || cells.of(placed).budget.take(clock.monotonicMs())) return verdict;
-  metrics.retryBudgetExhausted.inc({ cell: placed.cell ?? globalTarget });
+  metrics.retryBudgetExhausted.inc({ cell: placed.shown ?? globalTarget });
   return { kind: "keep", reason: "budget-exhausted" };
 }
 

@@ -4,6 +4,8 @@
  * of its workers.
  */
 import { isIP } from "node:net";
+import type { PlacementKey } from "../contract/placement-key.ts";
+import type { TableState } from "../contract/table-state.ts";
 import { type Clock, systemClock } from "../runtime/clock.ts";
 import { forwardLimits } from "../runtime/http/forward.ts";
 import type { Lifecycle } from "../runtime/lifecycle.ts";
@@ -33,7 +35,9 @@ import { createRouterMetrics } from "./observe/metrics.ts";
 import { Remembered } from "./observe/remembered.ts";
 import { rankMs, TopTenants } from "./observe/top-tenants.ts";
 import { startTracing, type Tracing } from "./observe/tracing.ts";
+import { isHalted } from "./place/decide.ts";
 import { Doubt } from "./place/doubt.ts";
+import { Halts } from "./place/halts.ts";
 import { Hold, type HoldLimits } from "./place/hold.ts";
 import { News } from "./place/news.ts";
 import { WouldRefuse } from "./place/would-refuse.ts";
@@ -91,13 +95,15 @@ export function createServing(options: ServingOptions) {
     ...{ config, clock, random, log, registry },
     ownsKeys: options.ownsKeys ?? true,
   });
+  const halts = new Halts();
   const served = createServedView(({ table }, delta) => {
     news.note(table.revision, delta);
     trust.follow(table);
     cellSeries(table);
     protection.follow(table);
     dropMoved(kept, table);
-    hold.release((key) => table.get(key)?.state !== "hold");
+    hold.release((key) => isFree(table, key));
+    halts.follow(table);
   });
   addLimitGauges({
     ...{ registry, endpoints, cells, ...protection.limits },
@@ -131,6 +137,7 @@ export function createServing(options: ServingOptions) {
     news,
     doubt,
     served,
+    halts,
     status,
     tally,
     wouldRefuse,
@@ -140,6 +147,12 @@ export function createServing(options: ServingOptions) {
     kept,
     fanOuts,
   };
+}
+
+/** What waits for a cell that is being taken over is told so at once. */
+function isFree(table: TableState, key: PlacementKey): boolean {
+  const route = table.get(key);
+  return route?.state !== "hold" || isHalted(table, route.cell);
 }
 
 const holdLimits = (config: RouterConfig): HoldLimits => ({
@@ -187,6 +200,7 @@ export async function openDoors(
     totalMax: config.wsMax,
     perTenantMax: config.wsPerTenantMax,
   });
+  serving.halts.onHalted(tunnels.endOf);
   registry.gaugeFrom("cellfleet_router_ws_open", "WebSocket tunnels.", tunnels.open);
   const listeners = await openListeners({
     ...{ config, clock, log, registry, certificates, isTrusted: context.isTrusted },

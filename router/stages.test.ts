@@ -15,7 +15,7 @@ const { closers, startApp, startRemote } = createBench();
 
 /** Says what it was asked. */
 const echo: RequestListener = (req, res) => {
-  res.setHeader("x-cellfleet-confirm", "cell=old;epoch=1;lease=1000");
+  res.setHeader("x-cellfleet-confirm", "cell=old;epoch=1;lease=60000");
   res.end(JSON.stringify({ url: req.url, headers: req.headers }));
 };
 

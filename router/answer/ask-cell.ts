@@ -4,7 +4,9 @@
  * What must always be true: it ends, with an answer that the cell confirmed or with the reason why there
  * is none; a seat that was taken is given back; nothing is read beyond the limits.
  */
-import type { RawHeaders } from "../../contract/raw-headers.ts";
+import { headers as names } from "../../contract/headers.ts";
+import type { CellId } from "../../contract/ids.ts";
+import { headerValues, type RawHeaders } from "../../contract/raw-headers.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import type { Endpoint } from "../../runtime/http/endpoint.ts";
 import type { Random } from "../../runtime/random.ts";
@@ -13,9 +15,11 @@ import type { Picked } from "../cells/endpoints.ts";
 import type { RetryBudget } from "../cells/retry-budget.ts";
 import type { AttemptSpan, RequestSpans } from "../observe/request-spans.ts";
 import type { Placed, Subject } from "../place/decide.ts";
-import { type AttemptContext, wireHeaders } from "./attempt.ts";
-import { confirmsCell } from "./confirm.ts";
+import type { AttemptContext } from "./attempt.ts";
+import { cellConfirmedUntilMs } from "./confirm.ts";
 import { embedAnswer, type MissingReason, type Part } from "./fan-out-answer.ts";
+import { askAgain } from "./passing-on.ts";
+import { wireHeaders } from "./wire-headers.ts";
 
 export type AskContext = Pick<
   AttemptContext,
@@ -40,37 +44,49 @@ export type AskCell = {
   readonly spans: RequestSpans | undefined;
 };
 
+/** A part as it came: it may be passed on until its cell's lease may be over. */
+export type Came = {
+  readonly part: Part;
+  /** Monotonic; infinite where nothing is confirmed. */
+  readonly untilMs: number;
+  /** Asks the same gate once more; until when it stands by the answer then, if it does. */
+  readonly again: () => Promise<number | undefined>;
+};
+
 /** Never rejects. A GET changes nothing, so another endpoint is tried once when one cannot be reached. */
-export async function askCell(context: AskContext, ask: AskCell): Promise<Part> {
+export async function askCell(context: AskContext, ask: AskCell): Promise<Came> {
   const { slots, budget } = context.cells.of(ask.placed);
   budget.noteRequest(context.clock.monotonicMs());
   const seat = await slots.take(ask.signal);
   if (seat !== "taken") return missingFrom(ask)(ask.signal.aborted ? "late" : "overloaded");
   try {
-    const part = await askTwice(context, ask, budget);
+    const came = await askTwice(context, ask, budget);
+    const { part } = came;
     const isDead = part.kind === "missing" && part.reason === "unreachable";
     context.tally.note(ask.placed.cell, isDead);
-    return part;
+    return came;
   } finally {
     slots.give();
   }
 }
 
-async function askTwice(context: AskContext, ask: AskCell, budget: RetryBudget): Promise<Part> {
+async function askTwice(context: AskContext, ask: AskCell, budget: RetryBudget): Promise<Came> {
   const { endpoints } = ask.placed;
   const first = context.endpoints.pick(endpoints, undefined);
   if (first === undefined) return missingFrom(ask)("unreachable");
-  const part = await askEndpoint(context, ask, first);
+  const came = await askEndpoint(context, ask, first);
+  const { part } = came;
   const failed = part.kind === "missing" && part.reason === "unreachable";
-  if (!failed || context.endpoints.count(endpoints) < 2 || ask.signal.aborted) return part;
-  if (!budget.take(context.clock.monotonicMs())) return part;
+  if (!failed || context.endpoints.count(endpoints) < 2 || ask.signal.aborted) return came;
+  if (!budget.take(context.clock.monotonicMs())) return came;
   const second = context.endpoints.pick(endpoints, first.endpoint.name);
-  return second === undefined ? part : askEndpoint(context, ask, second);
+  return second === undefined ? came : askEndpoint(context, ask, second);
 }
 
-async function askEndpoint(context: AskContext, ask: AskCell, picked: Picked): Promise<Part> {
+async function askEndpoint(context: AskContext, ask: AskCell, picked: Picked): Promise<Came> {
   const { endpoint } = picked;
-  const part = await askSeated(context, ask, endpoint);
+  const came = await askSeated(context, ask, endpoint);
+  const { part } = came;
   // Of a failed exchange it is not known whether it was the connection: a reset is the lesser charge.
   const failed = part.kind === "missing" && part.reason === "unreachable";
   const evidence: Evidence =
@@ -80,19 +96,20 @@ async function askEndpoint(context: AskContext, ask: AskCell, picked: Picked): P
         ? { kind: "failed", reason: "reset" }
         : { kind: "none" };
   context.endpoints.note(picked, { evidence, who: "" });
-  return part;
+  return came;
 }
 
-async function askSeated(context: AskContext, ask: AskCell, endpoint: Endpoint): Promise<Part> {
+async function askSeated(context: AskContext, ask: AskCell, endpoint: Endpoint): Promise<Came> {
   const missing = missingFrom(ask);
   const seat = await endpoint.slots.take(ask.signal);
   if (seat !== "taken") return missing(ask.signal.aborted ? "late" : "overloaded");
   const { clock, random } = context;
   const span = ask.spans?.open(random.hex(8), endpoint.url, clock.monotonicMs());
   try {
-    const part = await exchange(context, ask, endpoint, span);
+    const came = await exchange(context, ask, endpoint, span);
+    const { part } = came;
     span?.end(part.kind === "missing" ? part.reason : undefined, clock.monotonicMs());
-    return part;
+    return came;
   } catch {
     span?.end(ask.signal.aborted ? "late" : "unreachable", clock.monotonicMs());
     // What failed shows in the reason: the deadline or the connection; there is no third.
@@ -104,7 +121,15 @@ async function askSeated(context: AskContext, ask: AskCell, endpoint: Endpoint):
 
 const missingFrom =
   ({ placed }: AskCell) =>
-  (reason: MissingReason): Part => ({ kind: "missing", cell: placed.cell, reason });
+  (reason: MissingReason): Came =>
+    missingPart(placed.cell, reason);
+
+/** That it is missing needs nobody's word. */
+export const missingPart = (cell: CellId, reason: MissingReason): Came => ({
+  part: { kind: "missing", cell, reason },
+  untilMs: Number.POSITIVE_INFINITY,
+  again: async () => undefined,
+});
 
 const nobody: Subject = { kind: "refused", code: "TENANT_MISSING", message: "", named: [] };
 
@@ -113,11 +138,14 @@ async function exchange(
   ask: AskCell,
   endpoint: Endpoint,
   span: AttemptSpan | undefined,
-): Promise<Part> {
+): Promise<Came> {
   const { placed, path, headers, signal } = ask;
   const missing = missingFrom(ask);
   const nonce = context.random.hex(12);
-  const own = wireHeaders({ placed, subject: nobody, routeClass: "fan-out" }, nonce, context);
+  const addressed = { placed, subject: nobody, routeClass: "fan-out" } as const;
+  const own = wireHeaders(addressed, nonce, context);
+  // A connection may have to be made first: if anything, this is too early.
+  const sentMs = context.clock.monotonicMs();
   const answer = await endpoint.pool.request({
     method: "GET",
     path: endpoint.basePath + path,
@@ -125,7 +153,8 @@ async function exchange(
     signal,
   });
   const { statusCode: status, body } = answer;
-  const problem = headProblem(context, ask, status, answer.headers);
+  const untilMs = cellConfirmedUntilMs(answer.headers, placed.cell, sentMs);
+  const problem = headProblem(context, ask, status, answer.headers, untilMs !== undefined);
   if (problem !== undefined) {
     // The connection is given up with what still comes on it.
     body.on("error", () => {}).destroy();
@@ -135,7 +164,16 @@ async function exchange(
   if (kept === undefined) return missing("too-large");
   const contentType = firstOf(answer.headers["content-type"]) ?? "";
   const text = embedAnswer(status, contentType, kept);
-  return { kind: "answered", cell: placed.cell, text };
+  return {
+    part: { kind: "answered", cell: placed.cell, text },
+    untilMs: placed.wire === "enforce" ? (untilMs ?? 0) : Number.POSITIVE_INFINITY,
+    again: async () => {
+      const said = await askAgain(context, addressed, endpoint);
+      if (said === undefined) return undefined;
+      const [value] = headerValues(said.raw, names.confirm);
+      return cellConfirmedUntilMs({ [names.confirm]: value }, placed.cell, said.sentMs);
+    },
+  };
 }
 
 type AnswerHeaders = Readonly<Record<string, string | string[] | undefined>>;
@@ -145,12 +183,13 @@ function headProblem(
   { placed }: AskCell,
   status: number,
   headers: AnswerHeaders,
+  isConfirmed: boolean,
 ): MissingReason | undefined {
   if (status >= 500) return "failed";
   const encoding = firstOf(headers["content-encoding"]);
   if (encoding !== undefined && encoding !== "identity") return "unreadable";
   if (placed.wire === "plain" || placed.wire === "pass-through") return undefined;
-  if (confirmsCell(headers, placed.cell)) return undefined;
+  if (isConfirmed) return undefined;
   if (placed.wire === "enforce") return "unconfirmed";
   wouldRefuse.note("OUTCOME_UNKNOWN");
   return undefined;

@@ -5,9 +5,10 @@
  */
 import { CellError, type ErrorCode } from "../../contract/errors.ts";
 import { headers as names } from "../../contract/headers.ts";
-import type { FoundRoute } from "../../contract/keyspace-routes.ts";
 import { headerValues, type RawHeaders } from "../../contract/raw-headers.ts";
 import type { Fallback, RouteClass } from "../../contract/service-route.ts";
+import type { Clock } from "../../runtime/clock.ts";
+import type { Endpoint } from "../../runtime/http/endpoint.ts";
 import { isTlsError } from "../../runtime/http/endpoint-tls.ts";
 import {
   type ForwardOptions,
@@ -28,15 +29,17 @@ import { withoutDeadline } from "../limits/deadline.ts";
 import type { Stay } from "../limits/stay.ts";
 import type { RouterMetrics, UpstreamErrorReason } from "../observe/metrics.ts";
 import type { RequestRecord } from "../observe/record.ts";
-import { findRoute, type Placed, type RoutingView, type Subject } from "../place/decide.ts";
-import { flagsOf } from "../place/flags.ts";
+import type { Placed, RoutingView, Subject } from "../place/decide.ts";
 import type { Leaving } from "../place/place.ts";
 import type { WouldRefuse } from "../place/would-refuse.ts";
-import { gateHeaders, rewriteResponse, tenantHeaders } from "../receive/rewrite-headers.ts";
+import { rewriteResponse } from "../receive/rewrite-headers.ts";
 import type { SignRequest } from "../trust/trust.ts";
-import { confirmAnswer, isNotAdmitted } from "./confirm.ts";
+import { isNotAdmitted } from "./confirm.ts";
+import { type AnswerHead, isConfirmed, isFromHalted, unconfirmed } from "./passing-on.ts";
+import { wireHeaders } from "./wire-headers.ts";
 
 export type AttemptContext = {
+  readonly clock: Clock;
   readonly random: Random;
   readonly metrics: RouterMetrics;
   readonly endpoints: Endpoints;
@@ -133,16 +136,28 @@ function send(
     headers: record.spans?.begin(context.random.hex(8), endpoint.url, startedMs, all) ?? all,
     // What is judged by rule R2 is the answer's head; hints come before it.
     earlyHints: !gated,
-    onResponseHead: (status, raw) => {
+    onResponseHead: (status, raw, sentMs) => {
       if (status >= 502 && status <= 504) [seen.gateCode] = headerValues(raw, names.error);
       else context.endpoints.answering(picked, whoOf(attempt.subject));
-      const verdict = judgeHead(context, attempt, { status, raw, nonce });
-      seen.notAdmitted = verdict.kind === "not-admitted";
-      if (verdict.kind === "pass") stay.met();
-      if (verdict.kind === "not-admitted") return verdict.head;
-      return attempt.fallback === undefined ? verdict : keeping(context, attempt, status, verdict);
+      const judged = judgeHead(context, attempt, endpoint, { status, raw, nonce, sentMs });
+      return judged instanceof Promise
+        ? judged.then((late) => settle(context, attempt, status, late, seen))
+        : settle(context, attempt, status, judged, seen);
     },
   });
+}
+
+function settle(
+  context: AttemptContext,
+  attempt: Attempt,
+  status: number,
+  verdict: Judged,
+  seen: Seen,
+): HeadVerdict {
+  seen.notAdmitted = verdict.kind === "not-admitted";
+  if (verdict.kind === "pass") attempt.stay.met();
+  if (verdict.kind === "not-admitted") return verdict.head;
+  return attempt.fallback === undefined ? verdict : keeping(context, attempt, status, verdict);
 }
 
 function tell(
@@ -187,7 +202,7 @@ function noSeat(
 /** Nothing listens there, by all that is known: the client is told at once. */
 function unreachable(context: AttemptContext, { placed, record }: Attempt): CellError {
   if (placed.cell !== undefined) context.tally.note(placed.cell, true);
-  context.metrics.upstreamErrors.inc({ cell: placed.cell ?? record.target, reason: "breaker" });
+  context.metrics.upstreamErrors.inc({ cell: placed.shown ?? record.target, reason: "breaker" });
   record.flag = "breaker-open";
   return new CellError("CELL_UNREACHABLE", aboutTarget(placed, failures.connect[1]));
 }
@@ -205,37 +220,14 @@ function keeping(
   return { ...verdict, tap: keepingTap(fallbacks, answered, status, verdict.headers) };
 }
 
-/** What we say to this endpoint. */
-export function wireHeaders(
-  { placed, subject, routeClass }: Pick<Attempt, "placed" | "subject" | "routeClass">,
-  nonce: string,
-  context: Pick<AttemptContext, "view" | "sign">,
-): string[] {
-  const table = context.view()?.table;
-  const { cell, wire, service, route } = placed;
-  const named = subject.kind === "tenant" ? subject : undefined;
-  const flags = flagsOf(table?.lists.policy, cell, named);
-  const told = flags === "" ? [] : [names.flags, flags];
-  if (wire === "plain" || cell === undefined) return told;
-  if (wire === "pass-through") {
-    return named === undefined ? told : [...tenantHeaders(named), ...told];
-  }
-  const own = gateHeaders({ cell, nonce, service, routeClass, named, route });
-  const { fleet = "" } = table ?? {};
-  const asked = { fleet, cell, tenant: named, placement: route, routeClass, service };
-  const signature = context.sign(asked);
-  if (signature !== undefined) own.push(names.signature, signature);
-  return [...own, ...told];
-}
-
-export type AnswerHead = {
-  readonly status: number;
-  readonly raw: RawHeaders;
-  readonly nonce: string;
-};
 type Judged = HeadVerdict | { readonly kind: "not-admitted"; readonly head: HeadVerdict };
 
-function judgeHead(context: AttemptContext, attempt: Attempt, head: AnswerHead): Judged {
+function judgeHead(
+  context: AttemptContext,
+  attempt: Attempt,
+  endpoint: Endpoint,
+  head: AnswerHead,
+): Judged | Promise<Judged> {
   const { placed, record } = attempt;
   const { route } = placed;
   const gated = isGated(placed);
@@ -244,48 +236,29 @@ function judgeHead(context: AttemptContext, attempt: Attempt, head: AnswerHead):
   if (isNotAdmitted(head.raw, head.nonce)) {
     if (head.status !== 421) return pass(context, placed, record, head.raw, true);
     const error = notAdmitted(placed);
-    context.metrics.fenced.inc({ cell: placed.cell ?? record.target });
+    context.metrics.fenced.inc({ cell: placed.shown ?? record.target });
     return { kind: "not-admitted", head: { kind: "replace", error } };
   }
   // A request that named no placement has none that could be confirmed.
-  if (route === undefined) return pass(context, placed, record, head.raw, true);
-  return isConfirmed(context, attempt, route, head)
-    ? pass(context, placed, record, head.raw, true)
-    : { kind: "replace", error: unconfirmed(route) };
+  if (route === undefined) {
+    return isFromHalted(context, placed)
+      ? { kind: "replace", error: unconfirmed(placed) }
+      : pass(context, placed, record, head.raw, true);
+  }
+  const confirmed = isConfirmed(context, attempt, { route, endpoint, head });
+  const verdict = (is: boolean): Judged =>
+    is
+      ? pass(context, placed, record, head.raw, true)
+      : { kind: "replace", error: unconfirmed(placed) };
+  return typeof confirmed === "boolean" ? verdict(confirmed) : confirmed.then(verdict);
 }
 
-const notAdmitted = ({ cell, route }: Placed): CellError =>
+const notAdmitted = ({ shown, route }: Placed): CellError =>
   new CellError(
     "PLACEMENT_UNAVAILABLE",
     route === undefined
-      ? `Cell ${cell} may not serve now.`
-      : `Cell ${cell} does not own the placement at epoch ${route.epoch}.`,
-  );
-
-/** Rule R2; also true of an answer that a cell in `observe` did not confirm, which is counted. */
-export function isConfirmed(
-  context: AttemptContext,
-  { subject, placed, record }: Pick<Attempt, "subject" | "placed" | "record">,
-  route: FoundRoute,
-  { raw, status }: AnswerHead,
-): boolean {
-  const view = context.view();
-  const verdict = confirmAnswer(raw, status, route, view && findRoute(view, subject));
-  context.metrics.confirmations.inc({ verdict });
-  if (verdict === "confirmed" || verdict === "gate-answer") return true;
-  if (placed.wire === "observe") {
-    context.wouldRefuse.note("OUTCOME_UNKNOWN");
-    return true;
-  }
-  record.flag = `unconfirmed-${verdict}`;
-  return false;
-}
-
-export const unconfirmed = ({ cell }: FoundRoute): CellError =>
-  new CellError(
-    "OUTCOME_UNKNOWN",
-    `Cell ${cell} answered, but that it still owned the tenant could not be confirmed.`,
-    { nextSteps: ["Repeat the request with the same Idempotency-Key."] },
+      ? `Cell ${shown} may not serve now.`
+      : `Cell ${shown} does not own the placement at epoch ${route.epoch}.`,
   );
 
 function pass(
@@ -305,8 +278,8 @@ function pass(
 }
 
 /** What the client is told of who answered. */
-export const answerer = ({ cell, route }: Placed) =>
-  cell === undefined ? undefined : { cell, epoch: route?.epoch };
+export const answerer = ({ shown, route }: Placed) =>
+  shown === undefined ? undefined : { cell: shown, epoch: route?.epoch };
 
 const upstreamReasons: Readonly<Partial<Record<HopFailure, UpstreamErrorReason>>> = {
   connect: "connect",
@@ -333,7 +306,7 @@ function note(
   record.bytesOut = outcome.bytesOut;
   const reason = outcome.kind === "answered" ? undefined : upstreamReason(outcome);
   if (placed.cell !== undefined) context.tally.note(placed.cell, reason !== undefined);
-  const cell = placed.cell ?? record.target;
+  const cell = placed.shown ?? record.target;
   if (outcome.kind === "answered") {
     record.status = outcome.status;
     record.flag = "ok";
@@ -380,8 +353,8 @@ export function failureError(
 }
 
 /** Puts the name of the cell or service in the place of `TARGET`. */
-export function aboutTarget({ cell, service }: Placed, text: string): string {
-  const [kind, id] = cell === undefined ? ["service", service] : ["cell", cell];
+export function aboutTarget({ shown, service }: Placed, text: string): string {
+  const [kind, id] = shown === undefined ? ["service", service] : ["cell", shown];
   const begin = text.startsWith("TARGET") ? kind.charAt(0).toUpperCase() : kind.charAt(0);
   return text.replace("TARGET", `${begin}${kind.slice(1)} ${id}`);
 }

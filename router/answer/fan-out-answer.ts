@@ -25,6 +25,8 @@ export const missingReasons = [
   "unreadable",
   /** It owns tenants, and the table does not say where it, or the service in it, is. */
   "unlisted",
+  /** Its tenants are being taken over by other cells. */
+  "halted",
   /** It answered, while some tenant of it changed hands or could be served by nobody. */
   "unsettled",
 ] as const;
@@ -61,23 +63,48 @@ export function missingOf(
 const sortedByCell = (parts: readonly Part[]): Part[] =>
   [...parts].sort((a, b) => Number(a.cell > b.cell) - Number(a.cell < b.cell));
 
+/** `nameOf`: what a cell is called; no two of them alike. */
 export function buildFanOutAnswer(
   parts: readonly Part[],
   missing: readonly MissingCell[],
+  nameOf: (cell: CellId) => string = (cell) => cell,
 ): FanOutAnswer {
   const sorted = sortedByCell(parts);
   const cells = sorted.flatMap((part) =>
-    part.kind === "answered" ? [`${JSON.stringify(part.cell)}:${part.text}`] : [],
+    part.kind === "answered" ? [`${JSON.stringify(nameOf(part.cell))}:${part.text}`] : [],
   );
   const complete = missing.length === 0;
+  const named = missing.map(({ cell, reason }) => ({ cell: nameOf(cell), reason }));
   return {
     status: complete ? 200 : 207,
     headers: [
       ...["content-type", "application/json", "cache-control", "no-store"],
-      ...(complete ? [] : [missingCellsHeader, missing.map(({ cell }) => cell).join(", ")]),
+      ...(complete ? [] : [missingCellsHeader, named.map(({ cell }) => cell).join(", ")]),
     ],
-    body: `{"complete":${complete},"cells":{${cells.join(",")}},"missing":${JSON.stringify(missing)}}\n`,
+    body: `{"complete":${complete},"cells":{${cells.join(",")}},"missing":${JSON.stringify(named)}}\n`,
   };
+}
+
+/**
+ * People know a cell's annexes by the cell that they stand in. Where several of those answer, the first
+ * in this order has the name, and the others are told apart: `cell-02`, `cell-02+1`.
+ */
+export function shownNames(
+  cells: readonly CellId[],
+  shownOf: (cell: CellId) => CellId,
+): (cell: CellId) => string {
+  const names = new Map<CellId, string>();
+  const taken = new Map<CellId, number>();
+  // A cell itself before those that stand in it.
+  const whole = cells.filter((cell) => shownOf(cell) === cell);
+  const annexes = cells.filter((cell) => shownOf(cell) !== cell).sort();
+  for (const cell of [...whole, ...annexes]) {
+    const shown = shownOf(cell);
+    const before = taken.get(shown) ?? 0;
+    names.set(cell, before === 0 ? shown : `${shown}+${before}`);
+    taken.set(shown, before + 1);
+  }
+  return (cell) => names.get(cell) ?? cell;
 }
 
 /** A cell's answer as JSON. Made as it comes in: to check all bodies at the end would hold up others. */

@@ -20,7 +20,7 @@ const deadlineMs = 20_000;
 const gate =
   (id: string, serve: RequestListener): RequestListener =>
   (req, res) => {
-    res.setHeader("x-cellfleet-confirm", `cell=${id};epoch=0;lease=1000`);
+    res.setHeader("x-cellfleet-confirm", `cell=${id};epoch=0;lease=60000`);
     serve(req, res);
   };
 const json =

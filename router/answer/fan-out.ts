@@ -14,12 +14,12 @@ import type { TableState } from "../../contract/table-state.ts";
 import { clientGone } from "../../runtime/http/forward.ts";
 import { everyCell, type RouterMetrics } from "../observe/metrics.ts";
 import type { RequestRecord } from "../observe/record.ts";
-import { decideFanOut, type RoutingView } from "../place/decide.ts";
+import { decideFanOut, isHalted, type RoutingView, shownCell } from "../place/decide.ts";
 import { ClientGone } from "../place/place.ts";
 import type { Arrival } from "../receive/receive.ts";
 import type { Client } from "../serve.ts";
-import { type AskContext, askCell, type Budget } from "./ask-cell.ts";
-import { buildFanOutAnswer, missingOf, type Part } from "./fan-out-answer.ts";
+import { type AskContext, askCell, type Budget, type Came, missingPart } from "./ask-cell.ts";
+import { buildFanOutAnswer, missingOf, type Part, shownNames } from "./fan-out-answer.ts";
 
 export type FanOutLimits = {
   /** Where the route says nothing else: cells that have not answered by then are missing. */
@@ -76,9 +76,10 @@ export async function fanOut(context: FanOutContext, request: FanOutRequest): Pr
     const view = context.view();
     if (view === undefined) throw new CellError("TABLE_NOT_LOADED", "There is no routing table.");
     const settled = watchOwners(view.table);
-    const parts = await askAll(context, view, request);
+    const parts = await standBy(context, await askAll(context, view, request));
     if (signal.aborted) throw new ClientGone();
-    respond(context, request, parts, settled(context.view()?.table));
+    const { table } = context.view() ?? view;
+    respond(context, request, parts, table, settled(table));
   } finally {
     fanOuts.running -= 1;
   }
@@ -98,11 +99,37 @@ function watchOwners(before: TableState): (now: TableState | undefined) => Reado
   };
 }
 
+/**
+ * Rule R2 for parts that waited for the others: whose lease may be over by now is asked once more, and
+ * one whose cell does not stand by it any more is missing.
+ */
+async function standBy(context: FanOutContext, all: readonly Came[]): Promise<readonly Part[]> {
+  const { clock } = context;
+  const startedMs = clock.monotonicMs();
+  const known = await Promise.all(
+    all.map(async ({ part, untilMs, again }) => ({
+      part,
+      untilMs: untilMs > startedMs ? untilMs : await again(),
+    })),
+  );
+  const table = context.view()?.table;
+  const nowMs = clock.monotonicMs();
+  return known.map(({ part, untilMs }): Part => {
+    if (part.kind === "missing") return part;
+    const { cell } = part;
+    if (table !== undefined && isHalted(table, cell)) {
+      return { kind: "missing", cell, reason: "halted" };
+    }
+    const isGood = untilMs !== undefined && nowMs < untilMs;
+    return isGood ? part : { kind: "missing", cell, reason: "unconfirmed" };
+  });
+}
+
 async function askAll(
   context: FanOutContext,
   view: RoutingView,
   { arrival, record, signal, leftMs = Infinity }: FanOutRequest,
-): Promise<readonly Part[]> {
+): Promise<readonly Came[]> {
   const { clock, fanOuts } = context;
   record.revision = view.table.revision;
   const decision = decideFanOut(view, arrival.route.service);
@@ -122,7 +149,7 @@ async function askAll(
     return await Promise.all(
       decision.targets.map((placed) =>
         "missing" in placed
-          ? ({ kind: "missing", cell: placed.missing, reason: "unlisted" } as const)
+          ? missingPart(placed.missing, placed.halted ? "halted" : "unlisted")
           : askCell(context, {
               ...{ placed, headers, budget, signal: over.signal, spans: record.spans },
               path: arrival.path,
@@ -158,11 +185,16 @@ function respond(
   { metrics, routerId }: FanOutContext,
   { client, record }: FanOutRequest,
   parts: readonly Part[],
+  table: TableState,
   unsettled: ReadonlySet<CellId>,
 ): void {
   const missing = missingOf(parts, unsettled);
   for (const { reason } of missing) metrics.fanOutMissing.inc({ reason });
-  const { status, headers, body } = buildFanOutAnswer(parts, missing);
+  const nameOf = shownNames(
+    parts.map(({ cell }) => cell),
+    (cell) => shownCell(table, cell),
+  );
+  const { status, headers, body } = buildFanOutAnswer(parts, missing, nameOf);
   const bytes = Buffer.byteLength(body);
   record.attempt = 1;
   record.status = status;

@@ -17,6 +17,8 @@ export const tunnelEnds = [
   /** Nothing moved for too long; it was open for too long. */
   "idle",
   "max-age",
+  /** What the cell owns is being taken over by others. */
+  "halted",
   /** The router shuts down. */
   "drain",
 ] as const;

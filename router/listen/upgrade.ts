@@ -11,15 +11,18 @@ import type { ClientRequest, IncomingMessage } from "node:http";
 import type { Socket } from "node:net";
 import httpProxy from "http-proxy";
 import { CellError, errorTable } from "../../contract/errors.ts";
-import type { FoundRoute } from "../../contract/keyspace-routes.ts";
+import type { CellId } from "../../contract/ids.ts";
 import { headerValues, listElements, type RawHeaders } from "../../contract/raw-headers.ts";
 import type { Timer } from "../../runtime/clock.ts";
+import type { Endpoint } from "../../runtime/http/endpoint.ts";
 import { errorCode } from "../../runtime/http/error-code.ts";
 import { clientGone } from "../../runtime/http/forward.ts";
 import { stripResponseHeaders } from "../../runtime/http/hop-headers.ts";
 import { errorFields } from "../../runtime/log.ts";
-import { aboutTarget, answerer, isConfirmed, unconfirmed, wireHeaders } from "../answer/attempt.ts";
+import { aboutTarget, answerer } from "../answer/attempt.ts";
 import { isNotAdmitted } from "../answer/confirm.ts";
+import { isConfirmed, isFromHalted, unconfirmed } from "../answer/passing-on.ts";
+import { wireHeaders } from "../answer/wire-headers.ts";
 import type { Evidence } from "../cells/breaker.ts";
 import type { Picked } from "../cells/endpoints.ts";
 import { checkTunnelShed, enterTunnel } from "../limits/stay.ts";
@@ -31,6 +34,7 @@ import { type Arrival, receive } from "../receive/receive.ts";
 import { rewriteResponse } from "../receive/rewrite-headers.ts";
 import { beginRecord, placeArrival, type ServeContext } from "../serve.ts";
 import { endWith } from "./bad-input.ts";
+import { type HeldWrites, holdWrites } from "./held-writes.ts";
 import {
   type LifeLimits,
   lingerAfter,
@@ -43,6 +47,8 @@ export type Tunnels = {
   readonly serve: (req: IncomingMessage, socket: Socket, head: Buffer) => void;
   /** Also those that wait for their cell's answer. */
   readonly open: () => number;
+  /** Ends the tunnels to these cells, and those that wait for their answer. */
+  readonly endOf: (cells: ReadonlySet<CellId>) => void;
   /** Ends every tunnel; resolves when their clients have what was under way to them. */
   readonly close: () => Promise<void>;
 };
@@ -69,8 +75,12 @@ type Opening = {
   readonly socket: Socket;
   readonly head: Buffer;
   readonly record: RequestRecord;
+  /** Where it goes, once that is known. */
+  cell: CellId | undefined;
   /** Undefined until the cell has said 101. */
   life: TunnelLife | undefined;
+  /** The cell has answered, and its answer is not to be passed on yet. */
+  held: HeldWrites | undefined;
 };
 
 const tunnelListenersMax = 30;
@@ -84,7 +94,10 @@ export function createTunnels(context: ServeContext, limits: TunnelLimits): Tunn
       // Each part of a tunnel's life waits for its end: more than Node takes for a leak.
       socket.setMaxListeners(tunnelListenersMax);
       const record = beginRecord(context, req);
-      const opening = { context, limits, counts, req, socket, head, record, life: undefined };
+      const opening: Opening = {
+        ...{ context, limits, counts, req, socket, head, record },
+        ...{ cell: undefined, life: undefined, held: undefined },
+      };
       socket.once("close", () => {
         open.delete(opening);
         finish(context, record, socket);
@@ -97,6 +110,14 @@ export function createTunnels(context: ServeContext, limits: TunnelLimits): Tunn
       openTunnel(opening).catch((error: unknown) => rescue(opening, error));
     },
     open: () => open.size,
+    endOf: (cells) => {
+      for (const opening of open) {
+        const { cell, life } = opening;
+        if (cell === undefined || !cells.has(cell)) continue;
+        if (life === undefined) fail(opening, unconfirmed({ shown: opening.record.cell }));
+        else life.end("halted");
+      }
+    },
     close: async () => {
       const ends = [...open].map(({ life, socket }) => {
         const closed = new Promise((resolve) => socket.once("close", resolve));
@@ -147,6 +168,7 @@ async function openTunnel(opening: Opening): Promise<void> {
 
 function connect(opening: Opening, arrival: Arrival, placed: Placed): void {
   const { context, limits, req, socket, head, record } = opening;
+  opening.cell = placed.cell;
   const picked = context.endpoints.pick(placed.endpoints, undefined);
   if (picked === undefined) throw failure(placed, undefined);
   const { endpoint } = picked;
@@ -155,7 +177,8 @@ function connect(opening: Opening, arrival: Arrival, placed: Placed): void {
   const nonce = context.random.hex(12);
   record.attempt = 1;
   record.upstream = endpoint.url;
-  record.forwardedMs = context.clock.monotonicMs();
+  const sentMs = context.clock.monotonicMs();
+  record.forwardedMs = sentMs;
   const { subject, route } = arrival;
   req.headers = headerObject([
     ...arrival.headers,
@@ -168,7 +191,7 @@ function connect(opening: Opening, arrival: Arrival, placed: Placed): void {
     const text = aboutTarget(placed, "TARGET did not answer in time.");
     fail(opening, new CellError("CELL_TIMEOUT", text));
   });
-  const judged = { opening, placed, arrival, nonce, timer, tell };
+  const judged = { opening, placed, arrival, nonce, endpoint, sentMs, timer, tell };
   proxy.on("proxyReqWs", (outgoing: ClientRequest) => {
     // http-proxy would join slashes; the cell is asked for what the client asked for.
     outgoing.path = endpoint.basePath + arrival.path;
@@ -219,6 +242,9 @@ type Judging = {
   readonly placed: Placed;
   readonly arrival: Arrival;
   readonly nonce: string;
+  readonly endpoint: Endpoint;
+  /** Monotonic, from before the first byte. */
+  readonly sentMs: number;
   readonly timer: Timer;
   readonly tell: (evidence: Evidence) => void;
 };
@@ -226,8 +252,8 @@ type Judging = {
 /** http-proxy writes `res.headers` to the client right after this: what is not in them is not sent. */
 function onAnswer(judging: Judging, res: IncomingMessage, upstream: Socket | undefined): void {
   const { opening, placed, timer } = judging;
-  const { context, socket, record } = opening;
-  const { wire, route } = placed;
+  const { socket } = opening;
+  const { wire } = placed;
   const gated = wire === "enforce" || wire === "observe";
   timer.cancel();
   judging.tell({ kind: "answered" });
@@ -241,14 +267,47 @@ function onAnswer(judging: Judging, res: IncomingMessage, upstream: Socket | und
     fail(opening, new CellError("CELL_PROTOCOL", text));
     return;
   }
-  if (gated && route !== undefined && !isGood(judging, route, res)) {
-    upstream?.destroy();
-    res.destroy();
-    fail(opening, unconfirmed(route));
+  const good = gated ? isGood(judging, res) : true;
+  res.headers = headersFor(judging, res, upstream, gated);
+  if (typeof good === "boolean") {
+    end(judging, res, upstream, good);
     return;
   }
-  const status = upstream === undefined ? (res.statusCode ?? 0) : 101;
-  record.status = status;
+  // What http-proxy writes meanwhile waits for the gate's second word.
+  opening.held = holdWrites(socket);
+  void good.then((late) => end(judging, res, upstream, late));
+}
+
+/** The answer is judged: it goes to the client, or an error in its place. */
+function end(
+  { opening, placed }: Judging,
+  res: IncomingMessage,
+  upstream: Socket | undefined,
+  good: boolean,
+): void {
+  const { context, socket, record, held } = opening;
+  // It may have ended otherwise while the gate was asked.
+  if (record.status !== 0) return;
+  if (!good) {
+    upstream?.destroy();
+    res.destroy();
+    fail(opening, unconfirmed(placed));
+    return;
+  }
+  record.status = upstream === undefined ? (res.statusCode ?? 0) : 101;
+  if (upstream === undefined) socket.once("finish", () => lingerAfter(socket, context.clock));
+  else stand(opening, upstream);
+  opening.held = undefined;
+  held?.release();
+}
+
+function headersFor(
+  { opening, placed }: Judging,
+  res: IncomingMessage,
+  upstream: Socket | undefined,
+  gated: boolean,
+) {
+  const { context, record } = opening;
   const headers = rewriteResponse({
     headers: stripResponseHeaders(res.rawHeaders),
     requestId: record.trace.requestId,
@@ -260,9 +319,7 @@ function onAnswer(judging: Judging, res: IncomingMessage, upstream: Socket | und
     upstream === undefined
       ? ["connection", "close"]
       : ["connection", "Upgrade", "upgrade", "websocket"];
-  res.headers = headerObject([...headers, ...own]);
-  if (upstream === undefined) socket.once("finish", () => lingerAfter(socket, context.clock));
-  else stand(opening, upstream);
+  return headerObject([...headers, ...own]);
 }
 
 function stand(opening: Opening, cell: Socket): void {
@@ -280,20 +337,22 @@ function isUnderstood(res: IncomingMessage, upstream: Socket | undefined): boole
   return ["", "chunked"].includes(listed("transfer-encoding"));
 }
 
-function isGood(judging: Judging, route: FoundRoute, res: IncomingMessage): boolean {
-  const { opening, placed, arrival, nonce } = judging;
+function isGood(judging: Judging, res: IncomingMessage): boolean | Promise<boolean> {
+  const { opening, placed, arrival, nonce, endpoint, sentMs } = judging;
   const { context, record } = opening;
+  const { route } = placed;
   const { rawHeaders: raw, statusCode: status = 0 } = res;
+  if (route === undefined) return !isFromHalted(context, placed);
   if (isNotAdmitted(raw, nonce)) return status !== 421;
-  return isConfirmed(context, { subject: arrival.subject, placed, record }, route, {
-    raw,
-    status,
-    nonce,
-  });
+  const answered = { subject: arrival.subject, routeClass: arrival.route.class, placed, record };
+  return isConfirmed(context, answered, { route, endpoint, head: { raw, status, nonce, sentMs } });
 }
 
-function fail({ context, socket, record }: Opening, error: CellError): void {
+function fail(opening: Opening, error: CellError): void {
+  const { context, socket, record } = opening;
   if (record.status !== 0 || socket.destroyed) return;
+  opening.held?.drop();
+  opening.held = undefined;
   record.errorCode = error.code;
   record.refusal = error;
   if (record.flag === "ok") record.flag = "refused";

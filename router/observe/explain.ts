@@ -43,19 +43,29 @@ export function explain(view: RoutingView, query: URLSearchParams): object {
       decision.kind === "refuse" ? decision : { code: "INTERNAL" as const, message: "" };
     throw new CellError(code, message, { details: { trace } });
   }
-  const stage = view.table.cell(cell)?.stage ?? "enforce";
+  const { stage = "enforce", host } = view.table.cell(cell) ?? {};
+  const shown = host ?? cell;
   const how =
     route === undefined
-      ? `has no placement and is passed through to cell ${cell}`
-      : `is decided by key ${route.key}: cell ${cell}, epoch ${route.epoch}, ${route.state}`;
+      ? `has no placement and is passed through to cell ${shown}`
+      : `is decided by key ${route.key}: cell ${shown}, epoch ${route.epoch}, ${route.state}`;
   trace.push(`tenant ${tenant} ${how}`);
+  if (host !== undefined) trace.push(`cell ${host} serves it from the standby ${cell}`);
   if (stage !== "enforce") trace.push(stageTexts[stage]);
   trace.push(consequence(decision));
   const placement =
     route === undefined
       ? { key: null, via: "pass-through", epoch: null, state: "active" }
       : { key: route.key, via: route.via, epoch: route.epoch, state: route.state };
-  return { ...question, ...placement, cell, stage, revision, decision: decision.kind, trace };
+  return {
+    ...question,
+    ...placement,
+    cell: shown,
+    stage,
+    revision,
+    decision: decision.kind,
+    trace,
+  };
 }
 
 const stageTexts = {

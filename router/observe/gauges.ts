@@ -3,6 +3,7 @@ import { release } from "../../contract/release.ts";
 import type { TableState } from "../../contract/table-state.ts";
 import type { Labels, Metrics } from "../../runtime/metrics.ts";
 import type { Endpoints } from "../cells/endpoints.ts";
+import { shownCell } from "../place/decide.ts";
 import type { Hold } from "../place/hold.ts";
 import { globalTarget, noCell, type RouterMetrics, upstreamErrorReasons } from "./metrics.ts";
 import type { Remembered } from "./remembered.ts";
@@ -78,9 +79,10 @@ function trafficGauges({ registry, hold, endpoints, fanOuts, remembered, table }
 type Held = ReturnType<Hold["heldByKey"]>;
 
 function heldRows(held: Held, table: TableState | undefined): Row[] {
-  const counts = new Map((table?.lists.cells ?? []).map(({ id }) => [String(id), 0]));
+  const counts = new Map((table?.lists.cells ?? []).map(({ id, host }) => [String(host ?? id), 0]));
   for (const [key, count] of held) {
-    const cell = table?.get(key)?.cell ?? noCell;
+    const owner = table?.get(key)?.cell;
+    const cell = table && owner ? shownCell(table, owner) : noCell;
     counts.set(cell, (counts.get(cell) ?? 0) + count);
   }
   return [...counts].map(([cell, count]): Row => [{ cell }, count]);
@@ -105,9 +107,9 @@ function cellsByEndpoint(table: TableState | undefined): ReadonlyMap<string, str
   for (const { endpoints } of Object.values(table?.lists.globalServices ?? {})) {
     for (const url of endpoints) cells.set(url, globalTarget);
   }
-  for (const { id, services } of table?.lists.cells ?? []) {
+  for (const { id, host, services } of table?.lists.cells ?? []) {
     for (const { endpoints } of Object.values(services)) {
-      for (const url of endpoints) cells.set(url, id);
+      for (const url of endpoints) cells.set(url, host ?? id);
     }
   }
   return cells;
@@ -117,7 +119,7 @@ function cellsByEndpoint(table: TableState | undefined): ReadonlyMap<string, str
 export function createCellSeries(metrics: RouterMetrics): (table: TableState) => void {
   const known = new Set<string>();
   return ({ lists }) => {
-    for (const { id: cell } of lists.cells) {
+    for (const { id, host: cell = id } of lists.cells) {
       if (known.has(cell)) continue;
       known.add(cell);
       for (const reason of upstreamErrorReasons) metrics.upstreamErrors.with({ cell, reason });

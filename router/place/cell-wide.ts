@@ -32,7 +32,7 @@ export function placeCellWide(
   const decision = decideFor(view, route, random, isUsable);
   if (decision.kind === "refuse") throw new CellError(decision.code, decision.message);
   if (decision.cell === undefined) record.target = globalTarget;
-  record.cell = decision.cell;
+  record.cell = decision.shown;
   return decision;
 }
 

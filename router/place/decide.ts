@@ -51,6 +51,8 @@ export type Placed = {
   readonly kind: "proxy";
   /** Undefined: a service outside of all cells. */
   readonly cell: CellId | undefined;
+  /** What people are told of it: of an annex the cell that it stands in. */
+  readonly shown: CellId | undefined;
   /** Undefined where the table has no placement: passed through, or outside of all cells. */
   readonly route: FoundRoute | undefined;
   readonly wire: Wire;
@@ -79,7 +81,10 @@ export function decide(view: RoutingView | undefined, wanted: Wanted): RouteDeci
     case "active":
       return toCell(view, route.cell, route, service);
     case "hold":
-      return { kind: "hold", route };
+      // A switch of a cell that is being taken over may not end for long.
+      return isHalted(view.table, route.cell)
+        ? refuse("PLACEMENT_UNAVAILABLE", haltedText(view.table, route.cell), route)
+        : { kind: "hold", route };
     case "suspended":
       return refuse("TENANT_SUSPENDED", "This tenant is suspended by its operator.", route);
     case "unavailable":
@@ -91,6 +96,17 @@ export function decide(view: RoutingView | undefined, wanted: Wanted): RouteDeci
 export const findRoute = ({ table }: RoutingView, subject: Subject): FoundRoute | undefined =>
   subject.kind === "tenant" ? table.lookup(subject.keyspace, subject.tenant) : undefined;
 
+/** Its ownership is being taken away: nothing goes there, and nothing comes from there. */
+export const isHalted = (table: TableState, cell: CellId): boolean =>
+  table.cell(cell)?.halted === true;
+
+/** An annex goes by the name of the cell that it stands in. */
+export const shownCell = (table: TableState, cell: CellId): CellId =>
+  table.cell(cell)?.host ?? cell;
+
+const haltedText = (table: TableState, cell: CellId): string =>
+  `Cell ${shownCell(table, cell)} is being taken out of service: what it owned waits for its new owner.`;
+
 /** A service outside of all cells. */
 export function decideGlobal({ table }: RoutingView, service: string): Placed | Refused {
   const found = table.lists.globalServices?.[service];
@@ -98,12 +114,18 @@ export function decideGlobal({ table }: RoutingView, service: string): Placed | 
     return refuse("SERVICE_UNKNOWN", `No service ${service} is registered outside of the cells.`);
   }
   const { endpoints } = found;
-  return { kind: "proxy", cell: undefined, route: undefined, wire: "plain", service, endpoints };
+  const outside = { cell: undefined, shown: undefined, route: undefined } as const;
+  return { kind: "proxy", ...outside, wire: "plain", service, endpoints };
 }
 
 /** The one cell that a route of class `public` names. */
-export const decidePublic = (view: RoutingView, cell: CellId, service: string): Placed | Refused =>
-  toCell(view, cell, undefined, service);
+export function decidePublic(view: RoutingView, cell: CellId, service: string): Placed | Refused {
+  const { table } = view;
+  const known = table.cell(cell);
+  return known?.host !== undefined && !servesAnybody(table, known)
+    ? refuse("PLACEMENT_UNAVAILABLE", `${cell} is a standby, which serves nobody.`)
+    : toCell(view, cell, undefined, service);
+}
 
 /**
  * One of the cells that offer the service, for a route of class `any-cell`. `share` (from 0, below 1) says
@@ -115,8 +137,9 @@ export function decideAnyCell(
   share: number,
   isUsable: (endpoints: readonly string[]) => boolean,
 ): Placed | Refused {
-  const offering = view.table.lists.cells.filter(({ services }) =>
-    Object.hasOwn(services, service),
+  const { table } = view;
+  const offering = table.lists.cells.filter(
+    (cell) => Object.hasOwn(cell.services, service) && servesAnybody(table, cell),
   );
   const usable = offering.filter(({ services }) => isUsable(services[service]?.endpoints ?? []));
   const pool = usable.length > 0 ? usable : offering;
@@ -126,8 +149,14 @@ export function decideAnyCell(
     : toCell(view, chosen.id, undefined, service);
 }
 
+/** Not one that is being taken over, nor an annex that is a standby and nothing else. */
+const servesAnybody = (table: TableState, { id, host, halted }: RoutedCell): boolean =>
+  halted !== true && (host === undefined || table.owners().all.has(id));
+
 /** A cell that a fan-out goes to, or one that it cannot go to although it owns tenants. */
-export type FanOutTarget = (Placed & { readonly cell: CellId }) | { readonly missing: CellId };
+export type FanOutTarget =
+  | (Placed & { readonly cell: CellId })
+  | { readonly missing: CellId; readonly halted: boolean };
 
 /** Every cell that offers the service and owns something, or takes what nobody owns. */
 export function decideFanOut(
@@ -143,7 +172,9 @@ export function decideFanOut(
   const targets = [...owners].flatMap((cell): FanOutTarget[] => {
     const placed = toCell(view, cell, undefined, service);
     // One that owns tenants and does not offer the service holds a part of the answer all the same.
-    return placed.kind === "proxy" ? [{ ...placed, cell }] : [{ missing: cell }];
+    return placed.kind === "proxy"
+      ? [{ ...placed, cell }]
+      : [{ missing: cell, halted: isHalted(table, cell) }];
   });
   return { kind: "fan-out", targets };
 }
@@ -178,13 +209,17 @@ function toCell(
   service: string,
 ): Placed | Refused {
   const known = view.table.cell(cell);
+  const shown = known?.host ?? cell;
+  if (known?.halted === true) {
+    return refuse("PLACEMENT_UNAVAILABLE", haltedText(view.table, cell), route);
+  }
   const offered = known?.services[service];
   if (offered === undefined) {
-    const message = `Cell ${cell} offers no service ${service}.`;
+    const message = `Cell ${shown} offers no service ${service}.`;
     return refuse("PLACEMENT_UNAVAILABLE", message, route);
   }
   const { endpoints } = offered;
-  return { kind: "proxy", cell, route, wire: wireOf(view, known), service, endpoints };
+  return { kind: "proxy", cell, shown, route, wire: wireOf(view, known), service, endpoints };
 }
 
 const refuse = (

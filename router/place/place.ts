@@ -6,9 +6,11 @@ import type { RouterMetrics } from "../observe/metrics.ts";
 import type { RequestRecord } from "../observe/record.ts";
 import {
   decide,
+  isHalted,
   type Placed,
   type RouteDecision,
   type RoutingView,
+  shownCell,
   type Wanted,
 } from "./decide.ts";
 import type { Hold, HoldFull, HoldVerdict, Ticket } from "./hold.ts";
@@ -83,11 +85,14 @@ function decideNow(placing: Placing, { wanted, record }: Placeable): Placed | He
   const decision = decide(view, wanted);
   record.revision = view?.table.revision;
   record.route = decision.route;
-  record.cell = decision.kind === "proxy" ? decision.cell : decision.route?.cell;
+  record.cell = decision.kind === "proxy" ? decision.shown : shownOwner(view, decision.route);
   placing.metrics.resolves.inc({ via: decision.route?.via ?? "none" });
   if (decision.kind === "refuse") throw new CellError(decision.code, decision.message);
   return decision;
 }
+
+const shownOwner = (view: RoutingView | undefined, route: FoundRoute | undefined) =>
+  view && route && shownCell(view.table, route.cell);
 
 /** What a gate refused, and the revision by which it was sent there. */
 export type RefusedRoute = { readonly route: FoundRoute; readonly revision: number };
@@ -128,7 +133,10 @@ function isNews(
   { route: { key, cell, epoch }, revision }: RefusedRoute,
 ): boolean {
   if (news.isAfter(key, revision)) return true;
-  const decision = decide(view(), wanted);
+  const current = view();
+  // No newer word comes of the placement until another cell has taken it over.
+  if (current !== undefined && isHalted(current.table, cell)) return true;
+  const decision = decide(current, wanted);
   const now = decision.route;
   return now?.key !== key || now.cell !== cell || now.epoch !== epoch;
 }

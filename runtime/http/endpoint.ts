@@ -36,6 +36,8 @@ export const endpointLimits: EndpointLimits = {
   connectMs: 2000,
 };
 
+const sideConnections = 4;
+
 export type Endpoint = {
   /** As it was configured. */
   readonly url: string;
@@ -46,6 +48,11 @@ export type Endpoint = {
   readonly pool: Pool;
   /** For one request on a connection that nobody has used before; whoever opens it closes it. */
   readonly openFresh: () => Pool;
+  /**
+   * A few connections beside those of requests, opened when they are first needed: for short questions
+   * about answers that hold all the others.
+   */
+  readonly side: () => Pool;
   /** For tunnels, which are no requests of the pool; undefined without TLS. */
   readonly tunnelAgent: Agent | undefined;
   readonly slots: Slots;
@@ -92,12 +99,17 @@ export function createEndpoint(options: {
     return connect === undefined ? plain : withOneName(plain, url.hostname);
   };
   const pool = open(limits.connectionsMax);
+  let side: Pool | undefined;
   return {
     url: options.url,
     name: address === undefined ? options.url : `${options.url} at ${address}`,
     basePath: url.pathname.replace(/\/+$/, ""),
     pool,
     openFresh: () => open(1),
+    side: () => {
+      side ??= open(sideConnections);
+      return side;
+    },
     tunnelAgent: connect && secureAgent(options.url, options.tls ?? systemTls),
     slots: new Slots(options.clock, {
       inFlightMax: limits.connectionsMax,
@@ -106,7 +118,9 @@ export function createEndpoint(options: {
       reserve: limits.reserve ?? 0,
     }),
     connectMs: limits.connectMs,
-    close: () => pool.destroy(),
+    close: async () => {
+      await Promise.all([pool.destroy(), side?.destroy()]);
+    },
   };
 }
 

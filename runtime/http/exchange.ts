@@ -135,7 +135,8 @@ export class Exchange implements Dispatcher.DispatchHandler {
     // RFC 9110 section 8.6: a 204 has no length, whatever the endpoint says.
     const headers =
       status === 204 ? filterHeaders(stripped, (name) => name !== "content-length") : stripped;
-    const verdict = this.#options.onResponseHead(status, headers);
+    const sentMs = this.#startedMs + this.#connectMs;
+    const verdict = this.#options.onResponseHead(status, headers, sentMs);
     if (!(verdict instanceof Promise)) {
       this.#judge(status, headers, verdict, nowMs);
       return;

@@ -98,11 +98,13 @@ export type ForwardOptions = {
   readonly onEventStream?: (end: () => void) => void;
   /**
    * `headers` are those of the endpoint without the ones of its connection. Called once, synchronously;
-   * a promise of the verdict, which must not reject, holds the answer back until it is there.
+   * a promise of the verdict, which must not reject, holds the answer back until it is there. `sentMs`
+   * is monotonic: nothing of the request had been sent before it.
    */
   readonly onResponseHead: (
     status: number,
     headers: string[],
+    sentMs: number,
   ) => HeadVerdict | Promise<HeadVerdict>;
 };
 
