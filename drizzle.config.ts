@@ -9,6 +9,8 @@ export default defineConfig({
     "./control-plane/store/schema-failover.ts",
     "./control-plane/store/schema-moves.ts",
     "./control-plane/store/schema-recovery.ts",
+    "./control-plane/store/schema-safety.ts",
+    "./control-plane/store/schema-salvage.ts",
     "./control-plane/store/schema-standby.ts",
   ],
   out: "./control-plane/store/migrations",
