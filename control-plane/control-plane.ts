@@ -37,6 +37,7 @@ import { createProvider, noProvider } from "./work/provider.ts";
 import { type Publisher, startPublisher } from "./work/publish.ts";
 import { type ReconcileEvents, startReconciling } from "./work/reconcile.ts";
 import { checkIncarnation, startRecovery } from "./work/recovery.ts";
+import { startStandbys } from "./work/standby/start.ts";
 
 type ProcessEvents = {
   "process.started": { listen: string; admin: string; instance: string; fleet: string };
@@ -63,6 +64,8 @@ export type ControlPlaneOptions = {
   readonly onMoveBoundary?: MoveBoundary;
   /** What a reference to a secret stands for: logins of cells' databases, for moves. Default: no `env:`. */
   readonly resolveSecret?: (reference: string) => Promise<string>;
+  /** Partners that keep each cell's standbys. Default 0: none, and those that stand leave. */
+  readonly standbyPartners?: number;
   /** Hooks of stores may be commands, which run with this process's rights. Default false. */
   readonly allowHookCommands?: boolean;
 };
@@ -219,6 +222,7 @@ function startLoops(
       log.event("leader.changed", { term: term ?? null });
       reconciler?.wake();
       moving?.wake();
+      standbys?.wake();
     },
     onError: trouble("leader's seat"),
   });
@@ -247,6 +251,12 @@ function startLoops(
     onBoundary: options.onMoveBoundary,
     onError: trouble("moves"),
   });
+  const standbys: ReturnType<typeof startStandbys> | undefined = startStandbys({
+    ...{ database, clock, random, lead, provider, metrics },
+    resolve: options.resolveSecret ?? ((reference) => resolveSecret(reference, {})),
+    partners: options.standbyPartners ?? 0,
+    onError: trouble("standbys"),
+  });
   showFleet(metrics, { fleet: () => fleet, term: lead.term });
   return {
     forApi: {
@@ -265,7 +275,7 @@ function startLoops(
     close: async () => {
       await Promise.all([
         ...[reconciler.close(), health.close(), housekeeping.close()],
-        moving.close(),
+        ...[moving.close(), standbys.close()],
       ]);
       await lead.close();
       await seat.close();

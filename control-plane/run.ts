@@ -35,6 +35,7 @@ export async function runControlPlane(options: RunControlPlaneOptions): Promise<
     bootstrapToken: await resolveOptional(config.bootstrapToken, options.env),
     leaseTtlMs: config.leaseTtl,
     allowHookCommands: config.allowHookCommands,
+    standbyPartners: config.standbyPartners,
     instance: instanceName(config, systemRandom.hex(3)),
     resolveSecret: (reference) => resolveSecret(reference, options.env),
     clock: systemClock,

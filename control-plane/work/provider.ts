@@ -8,6 +8,7 @@ import {
   type ProviderAction,
   providedCellSchema,
 } from "../../contract/provider-api.ts";
+import type { StandbyProviderName } from "../../contract/standby-api.ts";
 import { createJsonClient } from "../../runtime/http-client.ts";
 import type { Random } from "../../runtime/random.ts";
 import { hashSecret, newSecret } from "../api/auth.ts";
@@ -25,7 +26,16 @@ export type Provider = {
   readonly act: (
     cell: string,
     action: ProviderAction,
-    request: { readonly op: string; readonly agentToken?: string },
+    request: {
+      readonly op: string;
+      readonly agentToken?: string;
+      /** Of an annex that is created. */
+      readonly annex?: {
+        readonly origin: string;
+        readonly host: string;
+        readonly provider: StandbyProviderName;
+      };
+    },
     signal: AbortSignal,
   ) => Promise<ProvidedCell>;
   readonly close: () => Promise<void>;

@@ -1,10 +1,11 @@
 /** Reads standbys and open failovers as decisions want them. */
 import { and, eq, inArray, ne, or, type SQL, sql } from "drizzle-orm";
 import { type FailoverStep, failoverSteps } from "../../../contract/failover-api.ts";
+import { type RoutedKeyspace, routedKeyspaceSchema } from "../../../contract/routing-table.ts";
 import type { StandbyView, TakeoverView } from "../../core/standby/standby-view.ts";
 import type { Reader } from "../database.ts";
 import { moveKind } from "../moves/read.ts";
-import { cell, op, placement } from "../schema.ts";
+import { cell, keyspace, op, placement } from "../schema.ts";
 import { move } from "../schema-moves.ts";
 import { failover, standby } from "../schema-standby.ts";
 
@@ -128,4 +129,14 @@ export async function readPartnerNumbers(reader: Reader): Promise<Map<string, Pa
     .select({ id: cell.id, told: cell.partnerRevision, acked: cell.partnerAcked })
     .from(cell);
   return new Map(rows.map(({ id, told, acked }) => [id, { told, acked }]));
+}
+
+export async function routedKeyspaces(reader: Reader): Promise<RoutedKeyspace[]> {
+  const rows = await reader.select().from(keyspace).orderBy(keyspace.name);
+  return rows.map(({ name, strategy, slotCount, guardMode }) =>
+    routedKeyspaceSchema.parse({
+      ...{ name, strategy, guardMode },
+      ...(slotCount === null ? {} : { slotCount }),
+    }),
+  );
 }

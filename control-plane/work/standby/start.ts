@@ -1,0 +1,31 @@
+/** The room of standbys, assembled: what touches databases of origins and annexes, and the loop that keeps them. */
+import type { Metrics } from "../../../runtime/metrics.ts";
+import { createLogicalStandby } from "../../../standby/logical.ts";
+import type { StandbyWorld } from "../../store/standby/world.ts";
+import { type Keeper, type KeeperOptions, startKeeping } from "./keeper.ts";
+import { showStandbys } from "./metrics.ts";
+
+export type StandbysOptions = Omit<KeeperOptions, "standby" | "kind" | "onWorld"> & {
+  readonly metrics: Metrics;
+};
+
+export function startStandbys(options: StandbysOptions): Keeper {
+  const { clock, lead, partners } = options;
+  let seen: StandbyWorld | undefined;
+  const standby = createLogicalStandby({ clock });
+  const keeper = startKeeping({
+    ...{ ...options, standby, kind: "logical" },
+    onWorld: (world) => {
+      seen = world;
+    },
+  });
+  const world = () => (lead.term() === undefined ? undefined : seen);
+  showStandbys(options.metrics, { world, partners, nowMs: clock.nowMs });
+  return {
+    wake: keeper.wake,
+    close: async () => {
+      await keeper.close();
+      await standby.close();
+    },
+  };
+}
