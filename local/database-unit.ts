@@ -2,7 +2,13 @@
 import { access } from "node:fs/promises";
 import { join } from "node:path";
 import { writeJson } from "./data-folder.ts";
-import { type PostgresServer, type ServerOptions, startServer } from "./postgres/server.ts";
+import { clearRemains, findRunning } from "./postgres/postmaster-file.ts";
+import {
+  dataDirOf,
+  type PostgresServer,
+  type ServerOptions,
+  startServer,
+} from "./postgres/server.ts";
 import {
   createFromTemplate,
   renewPassword,
@@ -44,7 +50,19 @@ export function createDatabaseUnit(options: DatabaseOptions): DatabaseUnit {
       };
     },
   });
-  return { ...unit, server: () => (unit.status().state === "running" ? server : undefined) };
+  // A postmaster that was killed alone leaves backends that can still commit: no end without theirs.
+  const endOrphans = async (): Promise<void> => {
+    if (unit.status().state === "running" || !unit.isSettled()) return;
+    const dataDir = dataDirOf(options.folder);
+    if ((await findRunning(dataDir)) !== undefined) return;
+    await clearRemains(dataDir, options.tools.clock);
+  };
+  return {
+    ...unit,
+    stop: () => unit.stop().then(endOrphans),
+    kill: () => unit.kill().then(endOrphans),
+    server: () => (unit.status().state === "running" ? server : undefined),
+  };
 }
 
 /**

@@ -5,14 +5,21 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { afterEach, beforeEach, describe, test } from "vitest";
+import { must } from "../runtime/assert.ts";
 import { systemClock } from "../runtime/clock.ts";
 import { systemRandom } from "../runtime/random.ts";
 import { type DataFolder, openDataFolder, readSupervisor, takeFolder } from "./data-folder.ts";
 import { trim } from "./log-file.ts";
-import { endLeftovers, launchNode, type NodeProcess } from "./node-process.ts";
+import {
+  endLeftovers,
+  isProvedGone,
+  launchNode,
+  launchShell,
+  type NodeProcess,
+} from "./node-process.ts";
 import { canReach } from "./postgres/machine-folder.ts";
 import { chooseUnprivilegedUser } from "./postgres/unprivileged-user.ts";
-import { identify, isAlive } from "./process-identity.ts";
+import { childrenOf, identify, isAlive, signalProcess } from "./process-identity.ts";
 
 let root: string;
 let folder: DataFolder;
@@ -55,6 +62,26 @@ describe("a process", () => {
       code: "PROVIDER_FAILED",
       message: expect.stringMatching(/exit code 3[\s\S]*no such port/),
     });
+  });
+
+  test("is proved gone when nothing is left of it, wherever that went", async ({ expect }) => {
+    const gone = () => isProvedGone(folder.notes, "one");
+    expect(gone()).toBe(true); // Never started.
+    // A group of its own, as a program that becomes a daemon takes.
+    const stray = `require('node:child_process').spawn('sleep', ['60'], { detached: true });`;
+    const script = `${stray} console.log('ready'); setInterval(() => {}, 1000);`;
+    const { args: _, ...rest } = program("one", "");
+    const command = `exec ${process.execPath} -e "${script}"`;
+    const child = await launchShell({ ...rest, command, cwd: "/" });
+    const [sleeper] = childrenOf(child.pid);
+    expect(gone()).toBe(false);
+    await child.kill();
+    // Where environments cannot be read nobody knows of it: it is as far as the group.
+    if (process.platform === "linux") expect(gone()).toBe(false);
+    signalProcess(must(sleeper, "the one that went astray"), "SIGKILL");
+    while (!gone()) await systemClock.sleep(5);
+    await writeFile(join(folder.notes, "one.json"), "half a n");
+    expect(gone()).toBe(false);
   });
 
   test("that will not end is ended by force after its grace", async ({ expect }) => {
