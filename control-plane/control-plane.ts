@@ -5,6 +5,7 @@
 import { createServer, type Server } from "node:http";
 import { getRequestListener, RequestError } from "@hono/node-server";
 import { CellError } from "../contract/errors.ts";
+import type { FailoverPolicy } from "../contract/failover-api.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { createLifecycle } from "../runtime/lifecycle.ts";
 import { listenOn } from "../runtime/listen.ts";
@@ -27,6 +28,8 @@ import { ensureBootstrapToken } from "./store/bootstrap-token.ts";
 import { openDatabase, prepareDatabase } from "./store/database.ts";
 import { channels, startListener } from "./store/notify.ts";
 import { createWakeHub } from "./store/wake-hub.ts";
+import { startWatching, type WatchEvents } from "./work/failover/watch.ts";
+import { showFailovers } from "./work/failover/watch-metrics.ts";
 import { startHousekeeping } from "./work/housekeeping.ts";
 import { startJudging } from "./work/judge-health.ts";
 import { startLeading } from "./work/lead.ts";
@@ -68,6 +71,8 @@ export type ControlPlaneOptions = {
   readonly standbyPartners?: number;
   /** Hooks of stores may be commands, which run with this process's rights. Default false. */
   readonly allowHookCommands?: boolean;
+  /** What is done about a cell that is gone, where nobody has said otherwise at runtime. Default `suggest`. */
+  readonly failover?: FailoverPolicy;
 };
 
 export type ControlPlane = {
@@ -80,6 +85,7 @@ export type ControlPlane = {
 };
 
 const graceMs = 5000;
+const policyDefault: FailoverPolicy = "suggest";
 /** Between two readings of the routing log while changes come in bulk. */
 const publishGapMs = 25;
 
@@ -170,8 +176,13 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
   }
 }
 
-const settingsOf = ({ instance, leaseTtlMs, provider }: ControlPlaneOptions): ApiSettings => ({
-  ...{ instance, leaseTtlMs },
+const settingsOf = ({
+  instance,
+  leaseTtlMs,
+  provider,
+  failover = policyDefault,
+}: ControlPlaneOptions): ApiSettings => ({
+  ...{ instance, leaseTtlMs, failover },
   providers: provider === undefined ? [] : ["local"],
 });
 
@@ -257,6 +268,12 @@ function startLoops(
     partners: options.standbyPartners ?? 0,
     onError: trouble("standbys"),
   });
+  const watching = startWatching({
+    ...{ database, clock, random, lead, policy: options.failover ?? policyDefault },
+    log: createLog<WatchEvents>(options.logTo),
+    onError: trouble("detection"),
+    onWatched: showFailovers(metrics),
+  });
   showFleet(metrics, { fleet: () => fleet, term: lead.term });
   return {
     forApi: {
@@ -275,7 +292,7 @@ function startLoops(
     close: async () => {
       await Promise.all([
         ...[reconciler.close(), health.close(), housekeeping.close()],
-        ...[moving.close(), standbys.close()],
+        ...[moving.close(), standbys.close(), watching.close()],
       ]);
       await lead.close();
       await seat.close();

@@ -71,7 +71,7 @@ function makeContext(database: Database): ApiContext {
     random: systemRandom,
     log: createLog({ clock: systemClock, part: "test", level: "error", write: () => {} }),
     metrics: createMetrics(),
-    settings: { instance: "test", leaseTtlMs: 1_200_000 },
+    settings: { instance: "test", leaseTtlMs: 1_200_000, failover: "suggest" },
   };
 }
 

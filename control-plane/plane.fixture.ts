@@ -14,6 +14,7 @@ import type {
 } from "../contract/cell-protocol.ts";
 import { type Op, opSchema } from "../contract/control-api.ts";
 import { CellError } from "../contract/errors.ts";
+import type { FailoverPolicy } from "../contract/failover-api.ts";
 import type { providedStates } from "../contract/provider-api.ts";
 import type { CellStage } from "../contract/routing-table.ts";
 import { systemClock } from "../runtime/clock.ts";
@@ -47,6 +48,8 @@ export async function startPlane(
     /** Where an earlier one listened, for those who know no other address. */
     readonly port?: number;
     readonly lines?: string[];
+    readonly failover?: FailoverPolicy;
+    readonly leaseTtlMs?: number;
   } = {},
 ): Promise<Plane> {
   const control = await startControlPlane({
@@ -60,7 +63,8 @@ export async function startPlane(
         ? undefined
         : { url: options.providerUrl, token: "provider" },
     bootstrapToken: adminSecret,
-    leaseTtlMs: 1_200_000,
+    leaseTtlMs: options.leaseTtlMs ?? 1_200_000,
+    ...(options.failover === undefined ? {} : { failover: options.failover }),
     instance: options.instance ?? "plane-1",
     clock: systemClock,
     random: systemRandom,

@@ -36,6 +36,7 @@ export async function runControlPlane(options: RunControlPlaneOptions): Promise<
     leaseTtlMs: config.leaseTtl,
     allowHookCommands: config.allowHookCommands,
     standbyPartners: config.standbyPartners,
+    failover: config.failover,
     instance: instanceName(config, systemRandom.hex(3)),
     resolveSecret: (reference) => resolveSecret(reference, options.env),
     clock: systemClock,

@@ -1,4 +1,5 @@
 /** What the endpoints are given: the store, time and chance, and the settings they quote. */
+import type { FailoverPolicy } from "../../contract/failover-api.ts";
 import type { MovePlan } from "../../contract/move-api.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import type { Log } from "../../runtime/log.ts";
@@ -25,6 +26,8 @@ export type ApiSettings = {
   readonly instance: string;
   /** How long a grant lets a cell serve. Failover is refused while it is longer than `failoverLeaseMsMax`. */
   readonly leaseTtlMs: number;
+  /** What is done about a cell that is gone, where nobody has said otherwise at runtime. */
+  readonly failover: FailoverPolicy;
   /** Providers that this control plane can ask; absent means that nobody has said. */
   readonly providers?: readonly string[];
 };

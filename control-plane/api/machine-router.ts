@@ -24,6 +24,7 @@ import { must } from "../../runtime/assert.ts";
 import { isPublicKey } from "../../runtime/signing.ts";
 import { evidenceOfRestore, presentedMax } from "../core/recovery.ts";
 import { recordAcks } from "../store/failover/acks.ts";
+import { recordSeen } from "../store/failover/witnesses.ts";
 import { enterRecovery } from "../store/recovery-evidence.ts";
 import {
   announceAcknowledgement,
@@ -63,6 +64,7 @@ export function machineRouterEndpoints(context: ApiContext, feed: RoutingFeed): 
         requireSubject(caller, body.router);
         await admitFollower(context, feed, body, `router ${body.router}`);
         await record(body);
+        await recordSeen(context.database.read, body);
         const signal = stopSignal(request);
         return { status: 200, body: await nextAnswer(context, feed, body, signal, desk) };
       },

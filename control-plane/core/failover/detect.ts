@@ -6,6 +6,7 @@
  * nothing is remembered but since when, so a new leader begins anew.
  */
 import type { Witness } from "../../../contract/failover-api.ts";
+import type { CellView } from "../fleet.ts";
 import { type CellSight, witnessesOf, witnessLimits } from "./witness.ts";
 
 /**
@@ -23,6 +24,15 @@ export type Verdict = {
   /** Of this state, in a row. */
   readonly forMs: number;
 };
+
+/** Whom nobody else takes out of service meanwhile: whole cells that enforce, and serve somebody. */
+export const judgedCells = (cells: readonly CellView[]): readonly CellView[] =>
+  cells.filter(
+    ({ annex, state, stage }) =>
+      annex === null &&
+      (state === "active" || state === "cordoned" || state === "draining") &&
+      stage.now === "enforce",
+  );
 
 /** A single probe that was missed is nobody's news. */
 const suspectMissesMin = 2;
@@ -125,12 +135,16 @@ export function followEpisode(
   if (state === "healthy") {
     if (before === undefined) return { episode: undefined, news: undefined };
     const calmSinceMs = before.calmSinceMs ?? nowMs;
-    return nowMs - calmSinceMs < calmMs
-      ? { episode: { ...before, calmSinceMs }, news: undefined }
-      : { episode: undefined, news: `${cell} is well again: ${text}` };
+    if (nowMs - calmSinceMs < calmMs) {
+      return { episode: { ...before, calmSinceMs }, news: undefined };
+    }
+    const news = before.told.length > 0 ? `${cell} is well again: ${text}` : undefined;
+    return { episode: undefined, news };
   }
   const known = before ?? { sinceMs: nowMs, calmSinceMs: null, told: [] };
   const episode = { ...known, calmSinceMs: null };
+  // Suspicions come and go, and health tells of them; here they only begin the episode.
+  if (state === "suspect") return { episode, news: undefined };
   return once(episode, state, `${cell} is ${state}: ${text}`);
 }
 

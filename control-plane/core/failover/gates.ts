@@ -49,8 +49,8 @@ export type GateFacts = {
   }>;
   /** Since the last automatic failover in this region began; null: none. */
   readonly lastAutomaticMs: number | null;
-  /** Somebody stopped the cell on purpose: who, and by which operation. */
-  readonly intended: string | undefined;
+  /** Cells that somebody stopped on purpose: who, and by which operation. */
+  readonly intended: ReadonlyMap<string, string>;
   /** Another operation of the cell that a failover would cross. */
   readonly busy: string | undefined;
   /** Until the last lease that was granted is over, as recorded. */
@@ -131,15 +131,16 @@ const confirmed: Gate = ({ cell, verdicts }) => {
   );
 };
 
-const observer: Gate = ({ cells, verdicts }) => {
+/** What was stopped on purpose looks gone, and says nothing about the eyes that see it. */
+const observer: Gate = ({ cells, verdicts, intended }) => {
   const judged = cells.filter(({ id }) => verdicts.some((one) => one.cell === id));
-  const bad = verdicts.filter(looksBad).map((one) => one.cell);
+  const bad = verdicts.filter((one) => looksBad(one) && !intended.has(one.cell));
   const share = judged.length === 0 ? 0 : bad.length / judged.length;
   const isTooMany = bad.length >= gateLimits.badMin && share > gateLimits.badShare;
   return isTooMany
     ? block(
         "observer",
-        `${bad.length} of ${judged.length} cells look gone at once (${bad.join(", ")}): more likely the way from here to them is cut than that they died together`,
+        `${bad.length} of ${judged.length} cells look gone at once (${bad.map((one) => one.cell).join(", ")}): more likely the way from here to them is cut than that they died together`,
         true,
       )
     : pass("observer", `${bad.length} of ${judged.length} cells look gone`);
@@ -159,7 +160,8 @@ const seldom: Gate = ({ automatic, lastAutomaticMs, cell }) => {
       );
 };
 
-const unintended: Gate = ({ automatic, intended }) => {
+const unintended: Gate = ({ automatic, intended: stopped, cell }) => {
+  const intended = stopped.get(cell.id);
   if (intended === undefined) return pass("intent", "nobody stopped it on purpose");
   return automatic
     ? block("intent", `${intended}: nobody takes over by itself what was stopped on purpose`, true)

@@ -22,9 +22,9 @@ export type ProbeTrack = {
 export type AgentSight = {
   /** Since one of its agents called last; null: none ever did. */
   readonly silentMs: number | null;
-  /** By the word of the agent that called last. */
+  /** By the word of that agent, as is what follows. */
   readonly appReachable: boolean;
-  /** For how long every agent that calls has said that its database is out of reach; null: it is in reach. */
+  /** For how long it has said that the database is out of reach; null: it is in reach. */
   readonly databaseLostForMs: number | null;
   /** Until the last lease that was granted is over; negative: over for so long; null: none ever was. */
   readonly leaseLeftMs: number | null;

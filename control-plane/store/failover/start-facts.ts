@@ -2,7 +2,7 @@
  * What the gates of a failover are judged by, read in one transaction: for a plan in a snapshot, for its
  * beginning under the fleet's lock.
  */
-import { and, desc, eq, inArray, ne, sql } from "drizzle-orm";
+import { and, desc, eq, inArray, ne } from "drizzle-orm";
 import { bucketCount, bucketOf, parsePlacementKey } from "../../../contract/placement-key.ts";
 import type { Verdict } from "../../core/failover/detect.ts";
 import { type FailoverMode, gateLimits, type PartnerFacts } from "../../core/failover/gates.ts";
@@ -52,7 +52,7 @@ export async function readFacts(reader: Reader, asked: AskedFacts): Promise<Plan
     fleetMode: { name: head?.mode ?? "normal", reason: head?.reason ?? "" },
     keys: { all: owned.keys, unavailable },
     lastAutomaticMs: await lastAutomaticMs(reader, cell.region, gateLimits.automaticEveryMs),
-    intended: await stoppedOnPurpose(reader, cell.id),
+    intended: await stoppedOnPurpose(reader),
     busy: await crossingOp(reader, cell.id),
     leaseLeftMs: Math.max(0, cell.leaseUntilMs - nowMs),
     refusals: await optionalRefusals(reader, { cell: cell.id, mode, hosts }),
@@ -193,21 +193,16 @@ function uncovered(
   return { unavailable, unavailableReason };
 }
 
-/** `cell stop` is meant; `cell kill` is a crash to be drilled, and whatever came after it counts. */
-async function stoppedOnPurpose(reader: Reader, cell: string): Promise<string | undefined> {
-  const [last] = await reader
-    .select({ id: op.id, kind: op.kind, actor: op.actor })
+/** `cell stop` is meant; `cell kill` is a crash to be drilled, and whatever came last counts. */
+async function stoppedOnPurpose(reader: Reader): Promise<ReadonlyMap<string, string>> {
+  const last = await reader
+    .selectDistinctOn([op.object], { id: op.id, cell: op.object, kind: op.kind, actor: op.actor })
     .from(op)
-    .where(
-      and(
-        eq(op.object, cell),
-        inArray(op.kind, ["cell.stop", "cell.kill", "cell.start"]),
-        sql`${op.state} <> 'failed'`,
-      ),
-    )
-    .orderBy(desc(op.id))
-    .limit(1);
-  return last?.kind === "cell.stop"
-    ? `${last.actor} stopped ${cell} on purpose (${last.id})`
-    : undefined;
+    .where(and(inArray(op.kind, ["cell.stop", "cell.kill", "cell.start"]), ne(op.state, "failed")))
+    .orderBy(op.object, desc(op.id));
+  return new Map(
+    last.flatMap(({ id, cell, kind, actor }) =>
+      kind === "cell.stop" ? [[cell, `${actor} stopped ${cell} on purpose (${id})`] as const] : [],
+    ),
+  );
 }
