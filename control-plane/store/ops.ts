@@ -20,7 +20,13 @@ import { op } from "./schema.ts";
 export type OpRow = typeof op.$inferSelect;
 
 /** Kinds that have an executor of their own. */
-const ownDrivers = ["tenant.move", "cell.failover"] as const;
+const ownDrivers = [
+  "tenant.move",
+  "cell.failover",
+  "cell.salvage",
+  "cell.salvage-apply",
+  "cell.wipe",
+] as const;
 
 export type NewOp = {
   readonly id: string;
