@@ -56,6 +56,14 @@ export const mutation = (command: Command): Command =>
     .option("--wait", "wait until the operation is done (the default)")
     .option("--no-wait", "return as soon as the operation is recorded");
 
+/** For what safety rules stand in front of. */
+export const overridable = (command: Command): Command =>
+  command.option(
+    "--override <rule>",
+    "go past this safety rule (repeatable; needs --reason, and is recorded)",
+    collect,
+  );
+
 const confirmation = (command: Command): Command =>
   command.option("--confirm <name>", "confirm by name, instead of being asked");
 

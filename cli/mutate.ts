@@ -10,7 +10,7 @@ import { CellError } from "../contract/errors.ts";
 import { carryFleet } from "./carry-fleet.ts";
 import { confirm, type Danger } from "./confirm.ts";
 import { CliError } from "./failures.ts";
-import { flag, type Options, text } from "./grammar.ts";
+import { flag, type Options, text, texts } from "./grammar.ts";
 import { concludeOp, followOp } from "./operations.ts";
 import { acceptedView, planView } from "./render/views-op.ts";
 import type { Session } from "./session.ts";
@@ -66,9 +66,12 @@ export async function sendChange<T>(
   const api = await session.api();
   const idempotencyKey = text(options, "idempotencyKey") ?? session.io.random.uuid();
   const reason = text(options, "reason");
+  const override = texts(options, "override");
   const body = {
     ...change.body,
     ...(reason === undefined ? {} : { reason }),
+    // Only commands that safety rules stand in front of have the option.
+    ...(override.length === 0 ? {} : { override }),
     ...(flag(options, "dryRun") ? { dryRun: true } : {}),
   };
   try {

@@ -104,6 +104,12 @@ export const nouns: readonly Noun[] = [
     () => import("./commands/failover.ts"),
   ),
   noun(
+    "lever",
+    fleet,
+    "one switch that stops all but repairs; gating switches, limits",
+    () => import("./commands/lever.ts"),
+  ),
+  noun(
     "recovery",
     fleet,
     "after a restore of the control plane: what it waits for",

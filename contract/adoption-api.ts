@@ -19,6 +19,7 @@ import {
   serviceSchema,
   storeSchema,
 } from "./routing-table.ts";
+import { overrideSafetySchema } from "./safety-api.ts";
 
 /** A reference to a secret; a URL with a password in it would stand in backups, plans and the audit log. */
 export const secretRefPattern = /^(?:env:[A-Za-z_]\w*|file:.+|exec:.+)$/s;
@@ -98,6 +99,7 @@ export const destroyCellSchema = z.strictObject({
    * waits for the cell then ends without its confirmation, and the receipt says on whose word.
    */
   storageRemoved: z.boolean().default(false),
+  override: overrideSafetySchema,
   ...intentSchema.shape,
 });
 

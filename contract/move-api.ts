@@ -9,6 +9,7 @@ import { z } from "zod";
 import { acceptedSchema, opSchema, opStates } from "./control-api.ts";
 import { cellIdSchema, keyspaceNameSchema, opIdSchema, tenantIdSchema } from "./ids.ts";
 import { placementKeySchema } from "./placement-key.ts";
+import { overrideSafetySchema } from "./safety-api.ts";
 
 export const moveSteps = [
   /** Recorded; waits for its turn at source and target. */
@@ -235,6 +236,7 @@ export type MovePlans = z.infer<typeof movePlansSchema>;
 export const startMovesSchema = z.strictObject({
   ...selection,
   options: moveOptionsSchema.prefault({}),
+  override: overrideSafetySchema,
   reason: z.string().max(500).optional(),
   dryRun: z.boolean().optional(),
 });

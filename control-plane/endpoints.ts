@@ -6,6 +6,7 @@ import { cellEndpoints } from "./api/cells.ts";
 import { claimEndpoints } from "./api/claims.ts";
 import type { ApiContext } from "./api/context.ts";
 import type { Endpoint } from "./api/endpoint.ts";
+import { failoverEndpoints } from "./api/failover.ts";
 import { flagEndpoints } from "./api/flags.ts";
 import { keyspaceEndpoints } from "./api/keyspaces.ts";
 import { machineAgentEndpoints } from "./api/machine-agent.ts";
@@ -17,6 +18,7 @@ import { queryEndpoints } from "./api/queries.ts";
 import { recoveryEndpoints } from "./api/recovery.ts";
 import { routingEndpoints } from "./api/routing.ts";
 import type { RoutingFeed } from "./api/routing-feed.ts";
+import { safetyEndpoints } from "./api/safety.ts";
 import { statusEndpoints } from "./api/status.ts";
 import { tenantImportEndpoints } from "./api/tenant-import.ts";
 import { tenantLifeEndpoints } from "./api/tenant-life.ts";
@@ -38,6 +40,8 @@ export const controlEndpoints = (context: ApiContext, feed: RoutingFeed): readon
   ...claimEndpoints(context),
   ...queryEndpoints(context),
   ...moveEndpoints(context),
+  ...failoverEndpoints(context),
+  ...safetyEndpoints(context),
   ...opEndpoints(context),
   ...auditEndpoints(context),
   ...tokenEndpoints(context),

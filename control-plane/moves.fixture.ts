@@ -26,6 +26,7 @@ import { keyspaceEndpoints } from "./api/keyspaces.ts";
 import { moveEndpoints } from "./api/moves.ts";
 import { opEndpoints } from "./api/ops.ts";
 import { overrideEndpoints } from "./api/overrides.ts";
+import { safetyEndpoints } from "./api/safety.ts";
 import { tenantLifeEndpoints } from "./api/tenant-life.ts";
 import { tenantEndpoints } from "./api/tenants.ts";
 import { type ControlFixture, openCell, startControl } from "./control.fixture.ts";
@@ -67,6 +68,7 @@ export async function startMovesApi() {
       ...cellStoreEndpoints(mover),
       ...opEndpoints(mover),
       ...auditEndpoints(mover),
+      ...safetyEndpoints(mover),
     ];
   });
   const client = await control.client("admin");

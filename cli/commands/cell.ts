@@ -12,6 +12,7 @@ import {
   flag,
   mutation,
   type Options,
+  overridable,
   type Register,
   text,
   texts,
@@ -44,7 +45,8 @@ function registerActions(noun: Command, bind: Bind): void {
     start: "start what is stopped or dead, on its own data",
   };
   for (const [action, summary] of Object.entries(gentle)) {
-    bind(mutation(noun.command(`${action} <cell>`).description(summary)), act(action));
+    const command = mutation(noun.command(`${action} <cell>`).description(summary));
+    bind(action === "cordon" ? overridable(command) : command, act(action));
   }
   const dangers: Readonly<Partial<Record<CellAction, readonly [string, string]>>> = {
     stop: [
@@ -61,7 +63,7 @@ function registerActions(noun: Command, bind: Bind): void {
     ],
   };
   for (const [action, [summary, effect]] of Object.entries(dangers)) {
-    const command = destructive(noun.command(`${action} <cell>`).description(summary));
+    const command = overridable(destructive(noun.command(`${action} <cell>`).description(summary)));
     if (action === "destroy") {
       command.option(
         "--storage-removed",

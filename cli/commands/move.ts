@@ -18,6 +18,7 @@ import {
   intent,
   mutation,
   type Options,
+  overridable,
   type Register,
   text,
 } from "../grammar.ts";
@@ -46,11 +47,13 @@ export const register: Register = (noun, bind) => {
     plan,
   );
   bind(
-    intent(
-      selection(
-        noun
-          .command("start [tenants...]")
-          .description("begin to move them; all of them, or none where one is refused"),
+    overridable(
+      intent(
+        selection(
+          noun
+            .command("start [tenants...]")
+            .description("begin to move them; all of them, or none where one is refused"),
+        ),
       ),
     ).option("--wait", "switch by itself, and wait until the target serves and is verified"),
     start,

@@ -13,6 +13,7 @@ import {
 } from "../../contract/control-api.ts";
 import { CellError } from "../../contract/errors.ts";
 import { cellIdSchema } from "../../contract/ids.ts";
+import { overrideSafetySchema } from "../../contract/safety-api.ts";
 import { actionStates, insteadOf } from "../core/cell-state.ts";
 import type { CellView } from "../core/fleet.ts";
 import { checkOwesNothing, owesSteps } from "../core/open-deletions.ts";
@@ -41,6 +42,7 @@ import { createCell } from "./create-cell.ts";
 import { type Answer, type Endpoint, endpoint } from "./endpoint.ts";
 import { mutation, type Work } from "./mutation.ts";
 import { decodeCursor, page, pageQuery } from "./paging.ts";
+import { requireSafe } from "./require-safe.ts";
 
 const idParams = { id: cellIdSchema };
 
@@ -106,8 +108,8 @@ export function cellEndpoints(context: ApiContext): readonly Endpoint[] {
       answers: { 200: dryRunSchema, 202: acceptedSchema },
       action: "cell.destroy",
       object: ({ path }) => path.id,
-      apply: (work, { path, body: { storageRemoved } }) =>
-        actOnCell(context, work, { action: "destroy", id: path.id, storageRemoved }),
+      apply: (work, { path, body: { storageRemoved, override = [] } }) =>
+        actOnCell(context, work, { action: "destroy", id: path.id, storageRemoved, override }),
     }),
   ];
 }
@@ -129,20 +131,26 @@ const actionEndpoint = (context: ApiContext, action: CellAction): Endpoint =>
     tag: "cells",
     summary: summaries[action],
     params: idParams,
-    body: intentSchema,
+    body: intentSchema.extend({ override: overrideSafetySchema }),
     answers: { 200: dryRunSchema, 202: acceptedSchema },
     action: `cell.${action}`,
     object: ({ path }) => path.id,
-    apply: (work, { path }) =>
-      actOnCell(context, work, { action, id: path.id, storageRemoved: false }),
+    apply: (work, { path, body: { override = [] } }) =>
+      actOnCell(context, work, { action, id: path.id, storageRemoved: false, override }),
   });
 
 async function actOnCell(
   context: ApiContext,
   work: Work,
-  wanted: { readonly action: CellAction; readonly id: string; readonly storageRemoved: boolean },
+  wanted: {
+    readonly action: CellAction;
+    readonly id: string;
+    readonly storageRemoved: boolean;
+    /** Safety rules to go past, by name. */
+    readonly override: readonly string[];
+  },
 ): Promise<Answer> {
-  const { action, id, storageRemoved } = wanted;
+  const { action, id, storageRemoved, override } = wanted;
   const { tx } = work;
   await lockNormalFleet(tx);
   const cell = await requireCell(tx, id);
@@ -151,6 +159,7 @@ async function actOnCell(
   const leaving = leavingCells(await openOps(tx, openOpsMax));
   const refusal = checkSafety(action, cell, await readCells(tx), leaving);
   if (refusal !== undefined) throw safety(refusal.rule, refusal.text);
+  await requireSafe(work, { kind: `cell.${action}`, cell: id }, override);
   const adoption = action === "uncordon" ? checkAdoption(cell) : undefined;
   if (adoption !== undefined) throw adoptionGoesOn(cell, adoption);
   if (action === "destroy") {
@@ -161,7 +170,10 @@ async function actOnCell(
   const plan = planCellAction(action, id);
   if (work.dryRun) return dryRunAnswer(plan);
   const goal = goals[action] ?? cell.state;
-  const word = storageRemoved ? { storageRemoved } : {};
+  const word = {
+    ...(storageRemoved ? { storageRemoved } : {}),
+    ...(override.length > 0 ? { override } : {}),
+  };
   await work.record({ state: cell.state }, { state: goal, ...word });
   await tx.update(cellTable).set({ goal }).where(eq(cellTable.id, id));
   return accept(work, {

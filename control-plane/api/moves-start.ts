@@ -26,6 +26,7 @@ import type { Answer } from "./endpoint.ts";
 import { type Looks, lookAtAll, lookOf, toPlan } from "./moves-look.ts";
 import { type MoveGroup, type Selected, type Selection, selectMoves } from "./moves-select.ts";
 import type { Work } from "./mutation.ts";
+import { requireSafe } from "./require-safe.ts";
 
 /** Changes nothing: what stands against a move is a verdict in its plan, not an error. */
 export async function planMoves(
@@ -76,6 +77,8 @@ export async function startMoves(
   const refusal = firstRefusal(groups);
   if (refusal !== undefined) throw refusal;
   const planned = groups.map((group) => ({ group, plan: fitPlan(group, looks, asked.options) }));
+  const tenants = groups.reduce((sum, { loads }) => sum + roomOf(loads).tenants, 0);
+  await requireSafe(work, { kind: "move.start", tenants }, asked.override);
   if (work.dryRun) {
     return { status: 200, body: { items: planned.map(({ plan }) => plan), next: null, skipped } };
   }

@@ -21,6 +21,7 @@ import { holdsTerm } from "./leader.ts";
 import { changeOp, type OpChange, wakeWatchers, writeOp } from "./ops.ts";
 import { forgetPlaced, ownedBy, pendingOf, removeTenantsUnder, tombstone } from "./placements.ts";
 import { changeRouting, lockFleet } from "./routing-change.ts";
+import { overridesOf, requireStillSafe } from "./safety.ts";
 import { agent, cell, fleet, tenant } from "./schema.ts";
 import { applyStage } from "./stage-effect.ts";
 import { askPurge, deletionsAwaiting, erase, isStorageRemoved, setKeyState } from "./tenant-end.ts";
@@ -184,7 +185,7 @@ async function applyEffect(
     case "retire-cell":
       return retire(tx, effect.cell, op, nowMs);
     case "cell-state":
-      return setCellState(tx, effect);
+      return setCellState(tx, effect, op);
     case "stage":
       return applyStage(tx, effect);
     case "key-state":
@@ -206,6 +207,7 @@ async function markDown(tx: Tx, cellId: string, reason: string): Promise<void> {
 async function setCellState(
   tx: Tx,
   effect: Extract<Effect, { kind: "cell-state" }>,
+  op: OpView,
 ): Promise<void> {
   const cells = await readCells(tx);
   const now = cells.find(({ id }) => id === effect.cell);
@@ -221,6 +223,8 @@ async function setCellState(
   if (effect.to === "cordoned") {
     const refusal = checkSafety("cordon", now, cells);
     if (refusal !== undefined) throw new CellError("SAFETY_RULE", refusal.text);
+    const operation = { kind: "cell.cordon", cell: now.id, id: op.id } as const;
+    await requireStillSafe(tx, operation, overridesOf(op.input));
   }
   if (now.state === "provisioning") await changeRouting(tx, { config: true });
   const set = { state: effect.to, goal: effect.to };
@@ -239,6 +243,8 @@ async function retire(tx: Tx, cellId: string, op: OpView, nowMs: number): Promis
     checkOwesNothing(now, deletions, isStorageRemoved(op.input)) ??
     checkSafety("destroy", now, cells);
   if (refusal !== undefined) throw new CellError("SAFETY_RULE", refusal.text);
+  const operation = { kind: "cell.destroy", cell: cellId, id: op.id } as const;
+  await requireStillSafe(tx, operation, overridesOf(op.input));
   const revision = await changeRouting(tx, { config: true });
   await forgetPlaced(tx, cellId, revision);
   const retired: CellState = "retired";

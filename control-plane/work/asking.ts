@@ -13,6 +13,7 @@ import { cellOf } from "../core/ops/machine.ts";
 import { checkSafety, leavingCells } from "../core/safety.ts";
 import { applyNote } from "../store/effects.ts";
 import { recordProvided } from "../store/provided.ts";
+import { overridesOf, requireStillSafe } from "../store/safety.ts";
 import { mintAgentToken } from "./provider.ts";
 import type { ReconcileOptions } from "./reconcile.ts";
 
@@ -25,7 +26,7 @@ type Case = {
 
 export type Asking = {
   /** Begins the call; throws CellError when a safety rule forbids it now. */
-  readonly ask: (about: Case, call: Call) => void;
+  readonly ask: (about: Case, call: Call) => Promise<void>;
   readonly isUnderWay: (op: string) => boolean;
   readonly close: () => Promise<void>;
 };
@@ -63,9 +64,9 @@ export function createAsking(
 
   return {
     isUnderWay: (op) => underWay.has(op),
-    ask: (about, call) => {
+    ask: async (about, call) => {
       if (about.op.version <= (answered.get(about.op.id) ?? 0)) return;
-      requireSafe(about, call);
+      await requireSafe(options, about, call);
       const work = run(about, call)
         .catch(options.onError)
         .finally(() => {
@@ -82,7 +83,11 @@ export function createAsking(
 }
 
 /** Checked when it was planned; the fleet may have changed since (promise 9). */
-function requireSafe({ op, fleet }: Case, call: Call): void {
+async function requireSafe(
+  { database }: Pick<ReconcileOptions, "database">,
+  { op, fleet }: Case,
+  call: Call,
+): Promise<void> {
   const action: CellAction | undefined =
     call.action === "kill" || call.action === "stop" ? call.action : undefined;
   const cell = cellOf(fleet, call.cell);
@@ -90,6 +95,8 @@ function requireSafe({ op, fleet }: Case, call: Call): void {
   if (action === undefined || cell === undefined || op.provider !== null) return;
   const refusal = checkSafety(action, cell, fleet.cells, leavingCells(fleet.ops, op.id));
   if (refusal !== undefined) throw new CellError("SAFETY_RULE", refusal.text);
+  const operation = { kind: `cell.${action}`, cell: call.cell, id: op.id } as const;
+  await requireStillSafe(database.read, operation, overridesOf(op.input));
 }
 
 async function callProvider(

@@ -197,7 +197,7 @@ async function carryOut(options: ReconcileOptions, asking: Asking, about: Case):
   const { op, who, decided } = about;
   if (decided.kind === "wait") return noteWaiting(options, about, decided.headline);
   if (decided.kind === "call") {
-    asking.ask(about, decided);
+    await asking.ask(about, decided);
     return false;
   }
   const applied = await applyTurn(options.database, who, op, decided);

@@ -42,6 +42,7 @@ export const opKinds = [
   "cell.start",
   "cell.destroy",
   "fleet.recover",
+  "safety.change",
 ] as const;
 export type OpKind = (typeof opKinds)[number];
 
@@ -88,6 +89,7 @@ export const opMachines: Readonly<Record<OpKind, Entry>> = {
   "cell.stop": entry(cellStop),
   "cell.start": entry(cellStart),
   "cell.destroy": entry(cellDestroy),
+  "safety.change": entry(publish),
   // Recorded at the end of a recovery: what it gave new epochs becomes active as cells apply it.
   "fleet.recover": entry(placements),
 };

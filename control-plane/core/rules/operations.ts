@@ -1,0 +1,47 @@
+/** Which operations the rules know, and what each is: a repair, something that can wait, a placement. Pure. */
+import type { OperationClass } from "../../../contract/safety-api.ts";
+
+/** By action, as the audit log calls it. What is not named here is asked nothing. */
+export const operations = {
+  "cell.cordon": "optional",
+  "cell.uncordon": "repair",
+  "cell.kill": "optional",
+  "cell.stop": "optional",
+  "cell.start": "repair",
+  "cell.destroy": "optional",
+  "cell.drain": "optional",
+  "cell.wipe": "repair",
+  "move.start": "optional",
+  "rebalance.apply": "optional",
+  "failover.planned": "optional",
+  "failover.unplanned": "repair",
+  "failover.restore": "optional",
+  "drill.run": "optional",
+  "tenant.create": "placement",
+} as const satisfies Readonly<Record<string, OperationClass>>;
+export type OperationKind = keyof typeof operations;
+
+/** What takes a cell from service, for good or for a while. */
+export const takesAway: ReadonlySet<OperationKind> = new Set([
+  "cell.kill",
+  "cell.stop",
+  "cell.destroy",
+  "failover.planned",
+]);
+
+/** What puts a whole cell to work: of these one at a time per cell and partner. */
+export const occupiesCell: ReadonlySet<OperationKind> = new Set([
+  "cell.kill",
+  "cell.stop",
+  "cell.destroy",
+  "cell.drain",
+  "cell.wipe",
+  "failover.planned",
+  "failover.restore",
+  "drill.run",
+]);
+
+/** `cell.*` names all of them. */
+export const isNamed = (patterns: readonly string[], kind: OperationKind): boolean =>
+  patterns.length === 0 ||
+  patterns.some((one) => one === kind || (one.endsWith(".*") && kind.startsWith(one.slice(0, -1))));

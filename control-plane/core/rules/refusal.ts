@@ -1,0 +1,31 @@
+/** What the rules say against an operation, as the error that ends it. Pure. */
+import { CellError } from "../../../contract/errors.ts";
+import type { RuleVerdict } from "../../../contract/safety-api.ts";
+import type { Operation } from "./rules.ts";
+
+export function refusalOf(
+  first: RuleVerdict,
+  operation: Operation,
+  verdicts: readonly RuleVerdict[],
+): CellError {
+  const { kind, cell } = operation;
+  const past = first.overridable
+    ? [`repeat the command with --override ${first.rule} --reason TEXT   (it is recorded)`]
+    : [];
+  return new CellError(
+    first.code,
+    `${cell === undefined ? kind : `${kind} of ${cell}`} is refused: ${first.text}.`,
+    {
+      nextSteps: [...waysOut(first), ...past],
+      details: { rule: first.rule, verdicts },
+    },
+  );
+}
+
+function waysOut({ code, rule }: RuleVerdict): readonly string[] {
+  if (code === "BUDGET_BURNT") return ["cellctl slo ls"];
+  if (rule === "switch") return ["cellctl lever switches"];
+  return code === "LEVER_ENGAGED"
+    ? ["cellctl lever status", "cellctl lever release --reason TEXT"]
+    : ["cellctl lever status"];
+}
