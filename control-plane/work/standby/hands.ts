@@ -29,6 +29,8 @@ export type HandsOptions = {
   readonly standby: StandbyProvider;
   readonly resolve: ResolveSecret;
   readonly watch: StreamWatch;
+  /** Between two looks; pauses are counted in it. */
+  readonly everyMs: number;
   /** Something was done: look again at once. */
   readonly onDone: () => void;
 };
@@ -51,26 +53,25 @@ export type Hands = {
 };
 
 const togetherMax = 3;
-const retryFirstMs = 1000;
 const retryMostMs = 60_000;
-/** A stream that broke is left alone for a while before more than going on is tried. */
-const mendFirstMs = 5000;
+/** A stream that broke is left alone for a while, in looks, before more than going on is tried. */
+const mendFirstLooks = 5;
 const mendMostMs = 600_000;
 const creatingLookMs = 300;
-/** After something was done: its effect is looked at before more is. */
-const restMs = 2000;
+/** After something was done its effect is looked at, so often, before more is. */
+const restLooks = 2;
 
 type Failing = { readonly times: number; readonly notBeforeMs: number; readonly text: string };
 
 export function createHands(options: HandsOptions): Hands {
-  const { clock } = options;
+  const { clock, everyMs } = options;
   const busy = new Map<string, { readonly stop: AbortController; readonly done: Promise<void> }>();
   const failing = new Map<string, Failing>();
 
   function note(one: StandbyView, text: string): void {
     const times = (failing.get(one.annex)?.times ?? 0) + 1;
     const [first, most] =
-      one.state === "broken" ? [mendFirstMs, mendMostMs] : [retryFirstMs, retryMostMs];
+      one.state === "broken" ? [everyMs * mendFirstLooks, mendMostMs] : [everyMs, retryMostMs];
     const pauseMs = Math.min(first * 2 ** Math.min(times - 1, 20), most);
     failing.set(one.annex, { times, notBeforeMs: clock.monotonicMs() + pauseMs, text });
   }
@@ -82,7 +83,10 @@ export function createHands(options: HandsOptions): Hands {
       await work(options, task, { signal, tries });
       // What is mended shows in the next look; until then it counts as a try.
       if (task.one.state === "broken") note(task.one, task.one.reason);
-      else failing.set(annex, { times: 0, notBeforeMs: clock.monotonicMs() + restMs, text: "" });
+      else {
+        const notBeforeMs = clock.monotonicMs() + everyMs * restLooks;
+        failing.set(annex, { times: 0, notBeforeMs, text: "" });
+      }
     } catch (error) {
       if (!signal.aborted) note(task.one, textOf(error));
     } finally {

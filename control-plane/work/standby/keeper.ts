@@ -48,6 +48,8 @@ export type KeeperOptions = {
   /** Partners per cell; 0: none, and those that stand leave. */
   readonly partners: number;
   readonly limits?: Partial<SettlingLimits>;
+  /** Between two looks at everything. Default: a second. */
+  readonly everyMs?: number;
   /** Told of every look: what metrics show. */
   readonly onWorld?: (world: StandbyWorld) => void;
   readonly onError: (error: unknown) => void;
@@ -55,7 +57,7 @@ export type KeeperOptions = {
 
 export type Keeper = { readonly wake: () => void; readonly close: () => Promise<void> };
 
-const intervalMs = 1000;
+const everyMsDefault = 1000;
 const backoffMaxMs = 5000;
 
 type Parts = {
@@ -66,16 +68,22 @@ type Parts = {
 };
 
 export function startKeeping(options: KeeperOptions): Keeper {
-  const { clock, lead } = options;
+  const { clock, lead, everyMs = everyMsDefault } = options;
   const settling = createSettling({ ...settlingDefault, ...options.limits });
   const wake = () => loop.wake();
-  const watch = createStreamWatch({ ...options, onChange: wake });
-  const hands = createHands({ ...options, watch, onDone: wake });
+  const watch = createStreamWatch({ ...options, everyMs, onChange: wake });
+  const hands = createHands({ ...options, watch, everyMs, onDone: wake });
   const parts: Parts = { options, settling, watch, hands };
   let term: number | undefined;
 
   const loop: Loop = startLoop({
-    ...{ clock, random: options.random, intervalMs, backoffMaxMs, onError: options.onError },
+    ...{
+      clock,
+      random: options.random,
+      intervalMs: everyMs,
+      backoffMaxMs,
+      onError: options.onError,
+    },
     turn: async () => {
       const now = lead.term();
       if (now !== term) {

@@ -1,5 +1,5 @@
 /**
- * Looks at streams of standbys, about once a second each, a few at a time, and never waits for one: a
+ * Looks at streams of standbys, each about as often as the keeper looks, a few at a time, and never waits for one: a
  * database that stands still keeps nobody from seeing the others. What was seen too long ago is nothing.
  */
 import { CellError } from "../../../contract/errors.ts";
@@ -9,7 +9,6 @@ import type { StreamSeen } from "../../core/standby/life.ts";
 
 /** An answer older than this says nothing about now. */
 const freshMs = 10_000;
-const lookEveryMs = 900;
 const looksMax = 8;
 
 export type StreamWatch = {
@@ -31,10 +30,11 @@ type Seen = {
 export function createStreamWatch(options: {
   readonly clock: Clock;
   readonly standby: Pick<StandbyProvider, "status">;
+  readonly everyMs: number;
   /** A look found something else than the one before. */
   readonly onChange: () => void;
 }): StreamWatch {
-  const { clock, standby } = options;
+  const { clock, standby, everyMs } = options;
   const seen = new Map<string, Seen>();
   const begun = new Map<string, number>();
   const looking = new Map<string, Promise<void>>();
@@ -53,7 +53,7 @@ export function createStreamWatch(options: {
   return {
     look: (annex, pair) => {
       const lastMs = begun.get(annex) ?? Number.NEGATIVE_INFINITY;
-      const isTime = clock.monotonicMs() - lastMs >= lookEveryMs;
+      const isTime = clock.monotonicMs() - lastMs >= everyMs * 0.9;
       if (!isTime || looking.has(annex) || looking.size >= looksMax) return;
       looking.set(
         annex,

@@ -1,0 +1,151 @@
+/** Standbys are made, announced, mended and removed, whoever is killed in between. */
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { eventually } from "../../control.fixture.ts";
+import { coverageOf } from "../../core/standby/buckets.ts";
+import { isAdoptable, type StandbyView } from "../../core/standby/standby-view.ts";
+import { listEvents } from "../../store/events.ts";
+import { placement } from "../../store/schema.ts";
+import { applyChange } from "../../store/standby/record.ts";
+import { type KeepingFixture, startKeepingFixture } from "./keeping.fixture.ts";
+
+let fixture: KeepingFixture;
+beforeAll(async () => {
+  fixture = await startKeepingFixture();
+});
+afterAll(async () => {
+  expect(fixture.errors).toEqual([]);
+  await fixture.close();
+});
+
+const allReady = (count: number) => (standbys: readonly StandbyView[]) =>
+  standbys.length === count && standbys.every(isAdoptable);
+const drawn = (standbys: readonly StandbyView[]) =>
+  standbys.map(({ annex, buckets: { lo, hi } }) => `${annex} ${lo}-${hi}`).sort();
+const coveredOf = (standbys: readonly StandbyView[], origin: string) =>
+  coverageOf(
+    standbys
+      .filter((one) => one.origin === origin && isAdoptable(one))
+      .map(({ buckets }) => buckets),
+  ).size;
+
+test("two cells keep each other's standby; each is announced before it may be adopted from", async () => {
+  const { addCell, keep, until, setAcks, streams, provider } = fixture;
+  await addCell("cell-01");
+  await addCell("cell-02");
+  setAcks(false);
+  const keeper = await keep();
+  const announced = await until(
+    (all) => all.length === 2 && all.every(({ state }) => state === "announcing"),
+  );
+  expect(announced.map(({ reason }) => reason)[0]).toContain("has stored the partner list 1");
+  setAcks(true);
+  const ready = await until(allReady(2));
+  expect(drawn(ready)).toEqual(["sb-cell-01-cell-02 0-255", "sb-cell-02-cell-01 0-255"]);
+  expect(ready.map(({ lagBytes }) => lagBytes)).toEqual([12, 12]);
+  expect(provider.log).toContain("create sb-cell-01-cell-02 cell-01 in cell-02");
+  expect(streams.log).toContain("ensure sb-cell-01-cell-02");
+  const events = await listEvents(fixture.database.read, 0, 100);
+  expect(events.filter(({ kind }) => kind === "standby.ready")).toHaveLength(2);
+  await keeper.close();
+});
+
+test("a third cell comes: the new split is ready before the old is left; a kill in between changes nothing", async () => {
+  const { addCell, keep, until, standbys, streams, provider } = fixture;
+  await addCell("cell-03");
+  let kills = 0;
+  const least = { covered: 256 };
+  // Every keeper dies at its third call, half done; the next term's goes on from the rows.
+  for (; kills < 6; kills += 1) {
+    let calls = 0;
+    let die: (value: unknown) => void = () => {};
+    const dead = new Promise((resolve) => {
+      die = resolve;
+    });
+    streams.onCall = async () => {
+      calls += 1;
+      if (calls === 3) die(undefined);
+    };
+    const keeper = await keep();
+    await Promise.race([dead, until(isSettled)]);
+    await keeper.close();
+    least.covered = Math.min(least.covered, coveredOf(await standbys(), "cell-01"));
+  }
+  streams.onCall = async () => {};
+  const keeper = await keep();
+  const settled = await until(isSettled);
+  expect(least.covered).toBe(256);
+  for (const id of ["cell-01", "cell-02", "cell-03"]) expect(coveredOf(settled, id)).toBe(256);
+  const kept = new Set(settled.map(({ annex }) => annex));
+  await eventually(
+    async () => provider.running,
+    (running) => running.size === kept.size && [...running].every((one) => kept.has(one)),
+  );
+  await keeper.close();
+});
+const isSettled = (all: readonly StandbyView[]): boolean =>
+  allReady(6)(all) && all.every(({ buckets }) => buckets.hi - buckets.lo === 127);
+
+test("a stream that stopped is gone on with; one that does not is made anew; a forgotten table is brought in", async () => {
+  const { keep, until, streams } = fixture;
+  const keeper = await keep();
+  const [first, second] = await until(allReady(6));
+  const [stopped, narrow] = [first?.annex ?? "", second?.annex ?? ""];
+  const known = streams.port;
+  streams.log.length = 0;
+  const status = await known.status({ annex: narrow } as never);
+  streams.status.set(narrow, { ...status, uncovered: ["public.notes"] });
+  streams.status.set(stopped, { ...status, phase: "stopped", reason: "the slot is lost" });
+  const broken = await until((all) => all.some(({ state }) => state === "broken"));
+  expect(broken.find(({ annex }) => annex === stopped)?.reason).toMatch(/the slot is lost/);
+  await until(allReady(6));
+  expect(streams.log).toContain(`ensure ${stopped}`);
+  expect(streams.log).toContain(`refresh ${narrow}`);
+  await keeper.close();
+});
+
+test("a cell that is cordoned and empty hosts nothing any more, and its annexes are removed", async () => {
+  const { keep, until, setCell, provider, database } = fixture;
+  await setCell("cell-03", { state: "cordoned" });
+  const keeper = await keep();
+  const left = await until((all) =>
+    all.every(({ host, state }) => host !== "cell-03" && isAdoptable({ state })),
+  );
+  expect(coveredOf(left, "cell-01")).toBe(256);
+  expect(provider.log).toContain("destroy sb-cell-01-cell-03");
+  const { rows } = await database.read.execute<{ state: string }>(
+    `select state from cellfleet_control.cell where id = 'sb-cell-01-cell-03'`,
+  );
+  expect(rows).toEqual([{ state: "retired" }]);
+  await setCell("cell-03", { state: "active" });
+  await keeper.close();
+});
+
+test("what a failover has taken stays untouched until its keys have left, and is removed then", async () => {
+  const { keep, until, setCell, database, standbys, streams } = fixture;
+  const keeper = await keep();
+  const taken = (await until((all) => allReady(all.length)(all) && all.length >= 5)).find(
+    ({ origin }) => origin === "cell-01",
+  );
+  const annex = taken?.annex ?? "";
+  await setCell("cell-01", { state: "quarantined", revoking: true });
+  await database.read.insert(placement).values({
+    ...{ key: "default/tenant/acme", keyspace: "default", kind: "tenant", value: "acme" },
+    ...{ cell: annex, epoch: 2, state: "active", revision: 1, op: "op_0failover0" },
+  });
+  await database.transaction(async (tx) => {
+    const reason = "taken over";
+    const reset = `update cellfleet_control.standby set state = 'ready' where annex = '${annex}'`;
+    await tx.execute(reset);
+    await applyChange(tx, { annex, from: "ready", to: "adopting", reason });
+    await applyChange(tx, { annex, from: "adopting", to: "adopted", reason });
+  });
+  // The others of this origin were not adopted: nobody needs them.
+  await until((all) => all.filter(({ origin }) => origin === "cell-01").length === 1);
+  expect((await standbys()).find((one) => one.annex === annex)).toMatchObject({
+    ...{ state: "adopted", keys: 1, reason: "taken over" },
+  });
+  await database.read.update(placement).set({ cell: "cell-02", epoch: 3 });
+  await until((all) => all.every((one) => one.annex !== annex));
+  expect(streams.log).toContain(`drop ${annex} gone`);
+  await keeper.close();
+});
