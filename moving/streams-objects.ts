@@ -162,7 +162,7 @@ export async function dropSubscription(
 }
 
 /** Left to itself, a worker that was disabled naps for a second before it looks. */
-async function endWorkers(client: pg.Client, name: string, clock: Clock): Promise<void> {
+export async function endWorkers(client: pg.Client, name: string, clock: Clock): Promise<void> {
   const deadline = clock.monotonicMs() + endMsMax;
   for (;;) {
     const { rows } = await client.query<{ ended: boolean }>(

@@ -5,8 +5,8 @@
  * A worker that fails is started anew by PostgreSQL, whatever it failed of: after a lost connection that is
  * what we want. So a stream is broken only when it fails again and again at the same place.
  */
-import type pg from "pg";
 import { z } from "zod";
+import type { Queryable } from "../cell/store/queryable.ts";
 import { withMover } from "./connection.ts";
 import type { StoreLogin, StreamState } from "./ports.ts";
 import { unlikePublication } from "./streams-drift.ts";
@@ -69,10 +69,10 @@ const slotSchema = z.object({
   /** Up to here everything was applied and kept. */
   place: z.string(),
 });
-type Slot = z.infer<typeof slotSchema>;
+export type Slot = z.infer<typeof slotSchema>;
 
 /** `replay_lsn` while somebody follows: what is applied there; else what was confirmed last. */
-async function readSlot(client: pg.Client, name: string): Promise<Slot | undefined> {
+export async function readSlot(client: Queryable, name: string): Promise<Slot | undefined> {
   const { rows } = await client.query<{ slot: unknown }>(
     `select jsonb_build_object(
               'lag', greatest(0, pg_wal_lsn_diff(pg_current_wal_lsn(),
@@ -88,7 +88,11 @@ async function readSlot(client: pg.Client, name: string): Promise<Slot | undefin
   return rows[0] === undefined ? undefined : slotSchema.parse(rows[0].slot);
 }
 
-function slotTrouble(slot: Slot | undefined, name: string, at: StoreLogin): string | undefined {
+export function slotTrouble(
+  slot: Slot | undefined,
+  name: string,
+  at: StoreLogin,
+): string | undefined {
   if (slot === undefined) return `slot ${name} is gone from cell ${at.cell}, store ${at.store}`;
   if (!slot.lost) return undefined;
   return `slot ${name} in cell ${at.cell}, store ${at.store}, has lost write-ahead log that the other side still needs (${slot.why ?? "lost"}; max_slot_wal_keep_size is the limit)`;
@@ -99,11 +103,11 @@ const subscriptionSchema = z.object({
   errors: z.number(),
   conflicts: z.array(z.string()),
 });
-type Subscription = z.infer<typeof subscriptionSchema>;
+export type Subscription = z.infer<typeof subscriptionSchema>;
 
 /** Kinds of conflicts are counted since PostgreSQL 18; before, only that something failed. */
-async function readSubscription(
-  client: pg.Client,
+export async function readSubscription(
+  client: Queryable,
   name: string,
 ): Promise<Subscription | undefined> {
   const { rows } = await client.query<{ subscription: unknown }>(
@@ -121,7 +125,7 @@ async function readSubscription(
   return rows[0] === undefined ? undefined : subscriptionSchema.parse(rows[0].subscription);
 }
 
-function subscriptionTrouble(
+export function subscriptionTrouble(
   subscription: Subscription | undefined,
   name: string,
   at: StoreLogin,
@@ -131,7 +135,7 @@ function subscriptionTrouble(
   return subscription.enabled ? undefined : `subscription ${name} was switched off ${where}`;
 }
 
-function applyTrouble(
+export function applyTrouble(
   { name, subscriber }: Pick<Stream, "name" | "subscriber">,
   slot: Slot | undefined,
   subscription: Subscription | undefined,

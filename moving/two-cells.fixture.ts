@@ -153,7 +153,8 @@ export async function startTwoCells(
   };
 }
 
-async function createStore(
+/** A further one: its id ranges are those of `cell-b`. */
+export async function createStore(
   server: TestPostgres,
   name: string,
   keyspace: KeyspaceInCell,

@@ -1,0 +1,101 @@
+/**
+ * What an annex needs before keys become active in it: ids that the origin did not give out already, and
+ * statistics without which large tables are read in whole.
+ *
+ * What must always be true: an id that a row has is not given again; a leased sequence is left alone, for
+ * its ranges are disjoint over the whole fleet (cell/sql/070-ids.sql). May be repeated.
+ */
+import pg from "pg";
+import { z } from "zod";
+import type { StoreLogin } from "../moving/ports.ts";
+import { withKeeper } from "./keeper.ts";
+
+/** Ids that the origin may have given to rows that never arrived: those that are salvaged keep theirs. */
+const gap = 10_000;
+
+const sequenceSchema = z.object({
+  sequence: z.string(),
+  increment: z.number(),
+  /** As text: they may be beyond what a double holds. */
+  min: z.string(),
+  max: z.string(),
+  last: z.string().nullable(),
+  columns: z.array(z.object({ table: z.string(), column: z.string() })),
+});
+type Sequence = z.infer<typeof sequenceSchema>;
+
+/** Those that a default or an identity draws from, and that are not leased. */
+const sequencesQuery = `
+  with drawn as (
+    select d.refobjid as sequence, a.adrelid as tab, a.adnum as col
+      from pg_depend d join pg_attrdef a on a.oid = d.objid
+     where d.classid = 'pg_attrdef'::regclass and d.refclassid = 'pg_class'::regclass
+    union
+    select d.objid, d.refobjid, d.refobjsubid
+      from pg_depend d where d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass
+       and d.deptype in ('a', 'i') and d.refobjsubid > 0)
+  select jsonb_build_object('sequence', format('%I.%I', n.nspname, c.relname), 'increment', q.seqincrement,
+           'min', q.seqmin::text, 'max', q.seqmax::text, 'last', pg_sequence_last_value(c.oid)::text,
+           'columns', jsonb_agg(jsonb_build_object('table', w.tab::regclass::text, 'column', quote_ident(a.attname)))) as item
+    from drawn w join pg_class c on c.oid = w.sequence and c.relkind = 'S'
+    join pg_namespace n on n.oid = c.relnamespace and n.nspname not in ('pg_catalog', 'information_schema', 'cellfleet')
+    join pg_sequence q on q.seqrelid = c.oid
+    join pg_class t on t.oid = w.tab and t.relkind in ('r', 'p')
+    join pg_attribute a on a.attrelid = w.tab and a.attnum = w.col and not a.attisdropped
+   where not exists (select from cellfleet.id_sequence i where i.sequence = c.oid)
+   group by n.nspname, c.relname, c.oid, q.seqincrement, q.seqmin, q.seqmax`;
+
+export async function raiseSequences(login: StoreLogin): Promise<void> {
+  await withKeeper(login, { name: "cellfleet standby activate" }, async (client) => {
+    const { rows } = await client.query<{ item: unknown }>(sequencesQuery);
+    for (const { item } of rows) await raise(client, sequenceSchema.parse(item));
+  });
+}
+
+async function raise(client: pg.Client, sequence: Sequence): Promise<void> {
+  const { rows } = await client.query<{ value: string | null }>(
+    // A column of another type than a number draws its ids through an expression of its own.
+    `select ${sequence.increment > 0 ? "max" : "min"}(v)::bigint::text as value from (
+       ${sequence.columns.map(({ table, column }) => edgeOf(table, column, sequence)).join(" union all ")}) e(v)`,
+  );
+  const value = rows[0]?.value;
+  if (value == null) return;
+  await client.query("select setval($1::regclass, $2)", [
+    sequence.sequence,
+    String(beyond(sequence, BigInt(value))),
+  ]);
+}
+
+const edgeOf = (table: string, column: string, { increment }: Sequence): string =>
+  `select ${increment > 0 ? "max" : "min"}(${column})::numeric from ${table}
+    where pg_typeof(${column}) in ('bigint'::regtype, 'integer'::regtype, 'smallint'::regtype, 'numeric'::regtype)`;
+
+/** Never back: called again, it stays where it is or goes on. */
+function beyond({ increment, min, max, last }: Sequence, edge: bigint): bigint {
+  const lowest = BigInt(min);
+  const highest = BigInt(max);
+  const drawn = last === null ? edge : BigInt(last);
+  const target = increment > 0 ? edge + BigInt(gap) : edge - BigInt(gap);
+  const further =
+    increment > 0 ? (drawn > target ? drawn : target) : drawn < target ? drawn : target;
+  if (further > highest) return highest;
+  return further < lowest ? lowest : further;
+}
+
+const analyzeMsMax = 600_000;
+
+/** Only what was never analyzed: a copy that has stood for a while has been, by PostgreSQL itself. */
+export async function analyzeTables(login: StoreLogin): Promise<void> {
+  const options = { name: "cellfleet standby analyze", statementMsMax: analyzeMsMax };
+  await withKeeper(login, options, async (client) => {
+    const { rows } = await client.query<{ schema: string; table: string }>(
+      `select g.schema_name as schema, g.table_name as table
+         from cellfleet.guarded_table g
+         join pg_stat_user_tables t on t.schemaname = g.schema_name and t.relname = g.table_name
+        where t.last_analyze is null and t.last_autoanalyze is null`,
+    );
+    for (const { schema, table } of rows) {
+      await client.query(`analyze ${pg.escapeIdentifier(schema)}.${pg.escapeIdentifier(table)}`);
+    }
+  });
+}
