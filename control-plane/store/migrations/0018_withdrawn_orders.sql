@@ -1,0 +1,1 @@
+ALTER TABLE "cellfleet_control"."standby" ADD COLUMN "order_withdrawn" boolean DEFAULT false NOT NULL;
