@@ -97,6 +97,18 @@ export const startFailoverSchema = z.strictObject({
   ...intentSchema.shape,
 });
 
+/** `POST /v1/failovers/plan`: changes nothing. */
+export const planFailoverSchema = z.strictObject({
+  cell: cellIdSchema,
+  mode: z.enum(failoverModes).default("unplanned"),
+  provedDead: z.boolean().default(false),
+});
+/** `POST /v1/failovers`. */
+export const beginFailoverSchema = z.strictObject({
+  cell: cellIdSchema,
+  ...startFailoverSchema.shape,
+});
+
 /** A write that was acknowledged and whose fate matters after a failover. */
 const reportedWriteSchema = ackedWriteSchema.extend({
   /** Why: its position is behind the partner's, or nobody knows its position. */
@@ -170,3 +182,41 @@ export const failoverSchema = z.object({
   report: rpoReportSchema.nullable(),
 });
 export type Failover = z.infer<typeof failoverSchema>;
+
+const nextSteps = z.array(z.string());
+/** Of a dry run: what would be done; every gate is open, or gone past. */
+export const failoverDryRunSchema = z.object({ plan: failoverPlanSchema, next_steps: nextSteps });
+/** Begun, or asked for: `abort` and `resume` are wishes, which the failover fulfils at its next step. */
+export const failoverActedSchema = z.object({ failover: failoverSchema, next_steps: nextSteps });
+export type FailoverActed = z.infer<typeof failoverActedSchema>;
+export const failoverActions = ["abort", "resume"] as const;
+export type FailoverAction = (typeof failoverActions)[number];
+
+/** `GET /v1/detection`: what witnesses say of every cell, and what is done about it. */
+export const detectionSchema = z.object({
+  policy: z.enum(failoverPolicies),
+  /** `flag`: as control planes were started; `runtime`: somebody said so since. */
+  policyFrom: z.enum(["flag", "runtime"]),
+  policyBy: z.string(),
+  policyReason: z.string(),
+  policyAt: z.string().nullable(),
+  /** Since the leader looked last; null: nobody looks. */
+  ageMs: z.number().nullable(),
+  cells: z.array(
+    z.object({
+      id: cellIdSchema,
+      state: z.enum(["healthy", "suspect", "gray", "gone"]),
+      text: z.string(),
+      /** Of this state, in a row. */
+      forMs: z.number(),
+      witnesses: z.array(witnessSchema),
+    }),
+  ),
+});
+export type Detection = z.infer<typeof detectionSchema>;
+
+/** `PUT /v1/failover-policy`; null: as control planes were started. */
+export const setFailoverPolicySchema = z.strictObject({
+  policy: z.enum(failoverPolicies).nullable(),
+  ...intentSchema.shape,
+});

@@ -19,6 +19,7 @@ import { recoveryEndpoints } from "./api/recovery.ts";
 import { routingEndpoints } from "./api/routing.ts";
 import type { RoutingFeed } from "./api/routing-feed.ts";
 import { safetyEndpoints } from "./api/safety.ts";
+import { standbyEndpoints } from "./api/standbys.ts";
 import { statusEndpoints } from "./api/status.ts";
 import { tenantImportEndpoints } from "./api/tenant-import.ts";
 import { tenantLifeEndpoints } from "./api/tenant-life.ts";
@@ -40,6 +41,7 @@ export const controlEndpoints = (context: ApiContext, feed: RoutingFeed): readon
   ...claimEndpoints(context),
   ...queryEndpoints(context),
   ...moveEndpoints(context),
+  ...standbyEndpoints(context),
   ...failoverEndpoints(context),
   ...safetyEndpoints(context),
   ...opEndpoints(context),

@@ -307,7 +307,7 @@ describe("intent for a cell", () => {
     const refused = plane.send("POST", "/v1/failovers", { cell: "cell-01" }, acceptedSchema);
     await expect(refused).rejects.toMatchObject({
       code: "LEASE_TOO_LONG",
-      details: { leaseTtlMs: 1_200_000, failoverLeaseMsMax: 60_000 },
+      details: { leaseLeftMsMax: 60_000 },
     });
   });
 });

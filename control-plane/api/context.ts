@@ -24,10 +24,12 @@ export type ApiEvents = {
 export type ApiSettings = {
   /** This process, as it stands in the leader's row. */
   readonly instance: string;
-  /** How long a grant lets a cell serve. Failover is refused while it is longer than `failoverLeaseMsMax`. */
+  /** How long a grant lets a cell serve. Failover is refused while one that was granted lasts too long (core/failover/gates.ts). */
   readonly leaseTtlMs: number;
   /** What is done about a cell that is gone, where nobody has said otherwise at runtime. */
   readonly failover: FailoverPolicy;
+  /** Partners that keep each cell's standbys; absent or 0: none are wanted. */
+  readonly standbyPartners?: number;
   /** Providers that this control plane can ask; absent means that nobody has said. */
   readonly providers?: readonly string[];
 };

@@ -1,8 +1,6 @@
-/** The fleet at a glance, its routers, and the failover that is refused while leases are long. */
+/** The fleet at a glance, and its routers. */
 import { z } from "zod";
-import { intentSchema, list, routerSchema, statusSchema } from "../../contract/control-api.ts";
-import { CellError } from "../../contract/errors.ts";
-import { cellIdSchema } from "../../contract/ids.ts";
+import { list, routerSchema, statusSchema } from "../../contract/control-api.ts";
 import { release } from "../../contract/release.ts";
 import { must } from "../../runtime/assert.ts";
 import { routerLiveMs, wholeCells } from "../core/fleet.ts";
@@ -11,17 +9,12 @@ import { readCells } from "../store/fleet-store.ts";
 import { readSeat } from "../store/leader.ts";
 import { countOps } from "../store/ops.ts";
 import { fleet, router } from "../store/schema.ts";
-import { requireCell } from "./cell-lookup.ts";
 import type { ApiContext } from "./context.ts";
-import { type Answer, type Endpoint, endpoint } from "./endpoint.ts";
-import { mutation, type Work } from "./mutation.ts";
+import { type Endpoint, endpoint } from "./endpoint.ts";
 import { decodeCursor, page, pageQuery } from "./paging.ts";
 
 /** `failed` counts the operations of the last day. */
 const failedWithinMs = 24 * 3_600_000;
-/** A takeover waits for the longest lease still outstanding; longer than this it is refused. */
-export const failoverLeaseMsMax = 60_000;
-
 export function statusEndpoints(context: ApiContext): readonly Endpoint[] {
   const { database } = context;
   return [
@@ -52,18 +45,6 @@ export function statusEndpoints(context: ApiContext): readonly Endpoint[] {
           .sort((a, b) => (a.id < b.id ? -1 : 1));
         return { status: 200, body: page(rows, query.limit, ({ id }) => id) };
       },
-    }),
-    mutation(context, {
-      method: "post",
-      path: "/v1/failovers",
-      role: "operator",
-      tag: "fleet",
-      summary: "Refused while leases are long: a takeover would have to wait one out.",
-      body: z.strictObject({ cell: cellIdSchema, ...intentSchema.shape }),
-      answers: {},
-      action: "failover.start",
-      object: ({ body }) => body.cell,
-      apply: (work, { body }) => refuseFailover(context, work, body.cell),
     }),
   ];
 }
@@ -137,23 +118,3 @@ async function readRouterList(tx: Tx) {
     };
   });
 }
-
-async function refuseFailover(context: ApiContext, work: Work, cellId: string): Promise<Answer> {
-  const cell = await requireCell(work.tx, cellId);
-  const nowMs = await databaseNowMs(work.tx);
-  const outstandingMs = Math.max(0, cell.leaseUntilMs - nowMs);
-  const { leaseTtlMs } = context.settings;
-  throw new CellError(
-    "LEASE_TOO_LONG",
-    `Leases last ${seconds(leaseTtlMs)}; ${cellId} may serve for ${seconds(outstandingMs)} more, and a takeover would have to wait that out. The limit for a failover is ${seconds(failoverLeaseMsMax)}.`,
-    {
-      details: { leaseTtlMs, outstandingMs, failoverLeaseMsMax },
-      nextSteps: [
-        ...(cell.health === "down" ? [`cellctl cell start ${cellId}`] : []),
-        `cellctl cell get ${cellId}`,
-      ],
-    },
-  );
-}
-
-const seconds = (ms: number): string => `${Math.round(ms / 1000)} s`;

@@ -1,0 +1,194 @@
+/** Failovers: planned, begun, listed, followed; detection and its policy. */
+import { z } from "zod";
+import { intentSchema, list } from "../../contract/control-api.ts";
+import {
+  beginFailoverSchema,
+  detectionSchema,
+  type FailoverAction,
+  failoverActedSchema,
+  failoverActions,
+  failoverDryRunSchema,
+  failoverSchema,
+  planFailoverSchema,
+  setFailoverPolicySchema,
+} from "../../contract/failover-api.ts";
+import { cellIdSchema } from "../../contract/ids.ts";
+import { isFailoverEnd } from "../core/failover/failover-state.ts";
+import type { Reader } from "../store/database.ts";
+import { findFailover, listFailovers, toFailover } from "../store/failover/read.ts";
+import { readDesk, setPolicy } from "../store/failover/witnesses.ts";
+import { channels } from "../store/notify.ts";
+import { lockFleet } from "../store/routing-change.ts";
+import { requireCell } from "./cell-lookup.ts";
+import { type ApiContext, waitMsMax } from "./context.ts";
+import { type Answer, type Endpoint, endpoint } from "./endpoint.ts";
+import { actOnFailover, beginFailover, failoverUnknown, planOf } from "./failover-start.ts";
+import { mutation, type Work } from "./mutation.ts";
+import { decodeCursor, page, pageQuery } from "./paging.ts";
+import { waitFor } from "./wait-for.ts";
+
+const tag = "failover";
+const idParams = { id: z.string().min(1).max(64) };
+
+export function failoverEndpoints(context: ApiContext): readonly Endpoint[] {
+  return [
+    endpoint({
+      method: "post",
+      path: "/v1/failovers/plan",
+      role: "operator",
+      tag,
+      summary: "What a failover of a cell would do, and which gates are closed; changes nothing.",
+      body: planFailoverSchema,
+      answers: { 200: failoverDryRunSchema },
+      serve: async ({ body }) => ({ status: 200, body: await planOf(context, body) }),
+    }),
+    mutation(context, {
+      method: "post",
+      path: "/v1/failovers",
+      role: "operator",
+      tag,
+      summary: "Begin to take the tenants of a cell over; refused while a gate is closed.",
+      body: beginFailoverSchema,
+      answers: { 200: failoverDryRunSchema, 202: failoverActedSchema },
+      action: "failover.start",
+      object: ({ body }) => body.cell,
+      apply: (work, { body }) => beginFailover(context, work, body),
+    }),
+    listEndpoint(context),
+    getEndpoint(context),
+    ...failoverActions.map((action) => actionEndpoint(context, action)),
+    ...policyEndpoints(context),
+  ];
+}
+
+const listEndpoint = ({ database }: ApiContext): Endpoint =>
+  endpoint({
+    method: "get",
+    path: "/v1/failovers",
+    role: "viewer",
+    tag,
+    summary: "List failovers, newest first.",
+    query: {
+      ...pageQuery,
+      cell: cellIdSchema.optional(),
+      /** Only those that are not over, or that are. */
+      open: z.stringbool().optional(),
+    },
+    answers: { 200: list(failoverSchema) },
+    serve: async ({ query }) => {
+      const { limit, cursor, cell, open } = query;
+      if (cell !== undefined) await requireCell(database.read, cell);
+      const before = cursor === undefined ? undefined : decodeCursor(cursor, "");
+      const rows = await listFailovers(database.read, { before, cell, open, limit: limit + 1 });
+      const shown = page(rows, limit, ({ op }) => op.id);
+      return { status: 200, body: { items: shown.items.map(toFailover), next: shown.next } };
+    },
+  });
+
+const getEndpoint = (context: ApiContext): Endpoint =>
+  endpoint({
+    method: "get",
+    path: "/v1/failovers/{id}",
+    role: "viewer",
+    tag,
+    summary: "One failover; with `after` and `waitMs`, as soon as its version is greater.",
+    params: idParams,
+    query: {
+      waitMs: z.coerce.number().int().min(0).max(waitMsMax).default(0),
+      after: z.coerce.number().int().min(0).optional(),
+    },
+    answers: { 200: failoverSchema },
+    serve: async ({ path, query, request }) => {
+      const after = query.after ?? -1;
+      const row = await waitFor(
+        context,
+        {
+          ...{ channel: channels.op, topic: path.id },
+          ...{ waitMs: query.waitMs, signal: request.signal },
+        },
+        async () => {
+          const found = await findFailover(context.database.read, path.id);
+          if (found === undefined) throw failoverUnknown(path.id);
+          return toFailover(found);
+        },
+        ({ op, step }) => op.version > after || isFailoverEnd(step),
+      );
+      return { status: 200, body: row };
+    },
+  });
+
+const summaries: Readonly<Record<FailoverAction, string>> = {
+  abort: "Call it off, while nothing is severed: the cell gets its lease again.",
+  resume: "Go on after a halt, without the tenants that are suspected.",
+};
+
+const actionEndpoint = (context: ApiContext, action: FailoverAction): Endpoint =>
+  mutation(context, {
+    method: "post",
+    path: `/v1/failovers/{id}/${action}`,
+    role: "operator",
+    tag,
+    summary: summaries[action],
+    params: idParams,
+    body: intentSchema,
+    answers: { 200: failoverActedSchema, 202: failoverActedSchema },
+    action: `failover.${action}`,
+    object: ({ path }) => path.id,
+    apply: (work, { path }) => actOnFailover(work, { id: path.id, action }),
+  });
+
+const policyEndpoints = (context: ApiContext): readonly Endpoint[] => [
+  endpoint({
+    method: "get",
+    path: "/v1/detection",
+    role: "viewer",
+    tag,
+    summary: "What witnesses say of every cell, and what is done about one that is gone.",
+    answers: { 200: detectionSchema },
+    serve: async () => ({ status: 200, body: await detection(context, context.database.read) }),
+  }),
+  mutation(context, {
+    method: "put",
+    path: "/v1/failover-policy",
+    role: "admin",
+    tag,
+    summary: "Say what is done about a cell that is gone: nothing, a word, or a failover.",
+    body: setFailoverPolicySchema,
+    answers: { 200: detectionSchema },
+    action: "failover.policy",
+    object: ({ body }) => body.policy ?? "as started",
+    apply: (work, { body }) => changePolicy(context, work, body.policy),
+  }),
+];
+
+async function detection(
+  { settings }: ApiContext,
+  reader: Reader,
+): Promise<z.input<typeof detectionSchema>> {
+  const desk = await readDesk(reader);
+  return {
+    policy: desk.policy ?? settings.failover,
+    policyFrom: desk.policy === null ? "flag" : "runtime",
+    ...{ policyBy: desk.policyBy, policyReason: desk.policyReason },
+    policyAt: desk.policyAt?.toISOString() ?? null,
+    ageMs: desk.ageMs,
+    cells: desk.verdicts.map(({ cell, state, text, forMs, witnesses }) => ({
+      ...{ id: cellIdSchema.parse(cell), state, text, forMs, witnesses: [...witnesses] },
+    })),
+  };
+}
+
+async function changePolicy(
+  context: ApiContext,
+  work: Work,
+  policy: z.output<typeof setFailoverPolicySchema>["policy"],
+): Promise<Answer> {
+  const { tx } = work;
+  await lockFleet(tx);
+  if (!work.dryRun) {
+    const before = await readDesk(tx);
+    await work.record({ policy: before.policy }, { policy });
+    await setPolicy(tx, policy, { name: work.actor.name, reason: work.reason });
+  }
+  return { status: 200, body: await detection(context, tx) };
+}
