@@ -181,8 +181,9 @@ const settingsOf = ({
   leaseTtlMs,
   provider,
   failover = policyDefault,
+  standbyPartners = 0,
 }: ControlPlaneOptions): ApiSettings => ({
-  ...{ instance, leaseTtlMs, failover },
+  ...{ instance, leaseTtlMs, failover, standbyPartners },
   providers: provider === undefined ? [] : ["local"],
 });
 

@@ -19,6 +19,7 @@ import { recoveryEndpoints } from "./api/recovery.ts";
 import { routingEndpoints } from "./api/routing.ts";
 import type { RoutingFeed } from "./api/routing-feed.ts";
 import { safetyEndpoints } from "./api/safety.ts";
+import { salvageEndpoints } from "./api/salvage.ts";
 import { standbyEndpoints } from "./api/standbys.ts";
 import { statusEndpoints } from "./api/status.ts";
 import { tenantImportEndpoints } from "./api/tenant-import.ts";
@@ -43,6 +44,7 @@ export const controlEndpoints = (context: ApiContext, feed: RoutingFeed): readon
   ...moveEndpoints(context),
   ...standbyEndpoints(context),
   ...failoverEndpoints(context),
+  ...salvageEndpoints(context),
   ...safetyEndpoints(context),
   ...opEndpoints(context),
   ...auditEndpoints(context),

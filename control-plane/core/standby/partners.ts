@@ -11,6 +11,11 @@ export function keepObstacle(origin: CellView, host: CellView): string | undefin
   if (host.state === "retired" || host.goal === "retired") return "it leaves the fleet";
   if (host.state === "quarantined" || host.revoking) return "it is kept apart after a failover";
   if (host.provider !== origin.provider) return `it is run by the provider ${host.provider}`;
+  return placeObstacle(origin, host);
+}
+
+/** Where it stands, and what it is for. */
+function placeObstacle(origin: CellView, host: CellView): string | undefined {
   if (host.region !== origin.region) return `it stands in ${host.region}, not in ${origin.region}`;
   if (host.failureDomain === origin.failureDomain) {
     return `it would fail together with it (failure domain ${host.failureDomain})`;
@@ -18,6 +23,17 @@ export function keepObstacle(origin: CellView, host: CellView): string | undefin
   if (!takesTiersOf(origin, host)) return `it takes only ${host.tiers.join(", ")}`;
   if (host.dedicated) return "it is dedicated";
   return isLeaving(host) ? `it is ${host.state} and empty: it is about to leave` : undefined;
+}
+
+/** What origin and host must be for a standby that an operator runs. */
+export function handObstacle(origin: CellView, host: CellView): string | undefined {
+  if (origin.annex !== null || host.annex !== null) return "one of the two is a standby itself";
+  if (origin.id === host.id) return "it is the cell itself";
+  if (origin.state === "retired" || host.state === "retired") return "one of the two is retired";
+  if (origin.provider !== "none" && origin.provider === host.provider) {
+    return `both are run by the provider ${host.provider}, whose standbys are made by themselves`;
+  }
+  return placeObstacle(origin, host);
 }
 
 /** What it must be to get a new one. */

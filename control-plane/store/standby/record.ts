@@ -82,7 +82,12 @@ export const rangeText = ({ lo, hi }: Buckets): string => `${lo}-${hi}`;
 export async function insertStandby(
   tx: Tx,
   wanted: NewStandby,
-  known: { readonly services: object; readonly stores: object },
+  known: {
+    readonly services: object;
+    readonly stores: object;
+    /** Nobody but an operator runs it. */
+    readonly byHand?: boolean;
+  },
 ): Promise<void> {
   await changeRouting(tx, { config: true });
   const { annex, origin, host, buckets, ...columns } = wanted;
@@ -90,7 +95,8 @@ export async function insertStandby(
     insert into cellfleet_control.cell
       (id, state, goal, region, failure_domain, tiers, dedicated, provider, capacity_tenants,
        capacity_bytes, capacity_rps, max_tenant_share, services, stores, annex_origin, annex_host)
-    select ${annex}, 'active', 'active', region, failure_domain, tiers, false, provider, 0, 0, 0, 1,
+    select ${annex}, 'active', 'active', region, failure_domain, tiers, false,
+           case when ${known.byHand === true} then 'none' else provider end, 0, 0, 0, 1,
            ${JSON.stringify(known.services)}::jsonb, ${JSON.stringify(known.stores)}::jsonb,
            ${origin}, ${host}
       from cellfleet_control.cell where id = ${host}`);
