@@ -7,7 +7,7 @@
  */
 import type { Witness } from "../../../contract/failover-api.ts";
 import type { CellView } from "../fleet.ts";
-import { type CellSight, witnessesOf, witnessLimits } from "./witness.ts";
+import { type CellSight, controlPlaneWitness, witnessesOf, witnessLimits } from "./witness.ts";
 
 /**
  * `suspect`: some witness says gone, or probes miss. `gray`: it does not serve as it should, and is not dead:
@@ -66,23 +66,29 @@ function judgeWitnesses(
       text: `${reasons}; ${confirmationsMin} of 3 kinds of witnesses must say so`,
     };
   }
-  if (!sight.agent.appReachable && isHeard(sight)) {
+  return judgeByEyes(sight, witnesses.find((one) => one.class === "control-plane")?.text ?? "");
+}
+
+/** Nobody says gone: what this control plane saw itself. */
+function judgeByEyes(
+  sight: CellSight,
+  text: string,
+): { readonly state: VerdictState; readonly text: string } {
+  const { agent, probes } = sight;
+  const isCalling = agent.silentMs !== null && agent.silentMs <= witnessLimits.agentFreshMs;
+  if (isCalling && agent.databaseLostForMs !== null) return { state: "suspect", text };
+  if (isCalling && !agent.appReachable) {
     return {
       state: "gray",
       text: "its application does not answer, its database does: a restart mends it, a takeover would lose what is not replicated",
     };
   }
-  const own = witnesses.find(({ class: name }) => name === "control-plane");
-  if (sight.probes.misses === 0 && own?.says === "unknown" && sight.agent.silentMs !== null) {
-    return { state: "gray", text: own.text };
+  if (agent.silentMs === null || controlPlaneWitness(sight).says === "alive") {
+    return { state: "healthy", text };
   }
-  return sight.probes.misses >= suspectMissesMin && own?.says === "unknown"
-    ? { state: "suspect", text: own.text }
-    : { state: "healthy", text: own?.text ?? "" };
+  if (probes.misses === 0) return { state: "gray", text };
+  return { state: probes.misses >= suspectMissesMin ? "suspect" : "healthy", text };
 }
-
-const isHeard = ({ agent }: CellSight): boolean =>
-  agent.silentMs !== null && agent.silentMs <= witnessLimits.agentFreshMs;
 
 /** The one place that says what confirms a death. */
 export function isConfirmed(witnesses: readonly Witness[]): boolean {
