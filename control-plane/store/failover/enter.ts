@@ -24,7 +24,8 @@ import { failover } from "../schema-standby.ts";
 export type Entered = "entered" | "raced" | "deposed";
 
 export type FailoverPatch = {
-  readonly evidence?: FailoverEvidence;
+  /** Laid over what is noted already, part by part. */
+  readonly evidence?: Partial<FailoverEvidence>;
   readonly progress?: FailoverProgress;
   readonly wish?: FailoverRun["wish"];
   readonly report?: RpoReport;
@@ -102,15 +103,16 @@ async function patchRow(
   step: FailoverStep,
   nowMs: number,
 ): Promise<void> {
-  const { evidence = seen.evidence, revoked, fenced, ...columns } = patch;
+  const { evidence = {}, revoked, fenced, ...columns } = patch;
   const since = seen.evidence.enteredAtMs ?? seen.createdAtMs;
   const isNew = step !== seen.step;
+  const learnt = isNew ? { ...evidence, enteredAtMs: nowMs } : evidence;
   await tx
     .update(failover)
     .set({
       ...columns,
       ...(isNew ? { phases: addPhase(seen.phases, seen.step, since, nowMs) } : {}),
-      evidence: isNew ? { ...evidence, enteredAtMs: nowMs } : evidence,
+      evidence: sql`${failover.evidence} || ${JSON.stringify(learnt)}::jsonb`,
       ...(revoked === true ? { revokedAt: sql`clock_timestamp()` } : {}),
       ...(fenced === true ? { fencedAt: sql`clock_timestamp()` } : {}),
     })

@@ -8,7 +8,7 @@ import type { AnnexFact, FailoverRun } from "../../core/failover/phases.ts";
 import { type LastLease, leaseWaitMs } from "../../core/failover/stopped.ts";
 import type { Reader, Tx } from "../database.ts";
 import { changeRouting } from "../routing-change.ts";
-import { cell } from "../schema.ts";
+import { cell, placement } from "../schema.ts";
 import { standby } from "../schema-standby.ts";
 import type { FailoverPatch } from "./enter.ts";
 import { stopMovesBeforeCommit } from "./motion.ts";
@@ -32,61 +32,60 @@ export function isAdoptable(row: AnnexRow, partnerAcked: number): boolean {
   return isListed && ["ready", "adopting", "adopted"].includes(row.state);
 }
 
+/** How far back the database's word about the age of a grant is believed. */
+export type SteadyMs = (ageMs: number) => number;
+
 /** All of REVOKING. From its commit on no lease is granted, and routers pass no answer of the cell on. */
 export async function revokeCell(
   tx: Tx,
   run: FailoverRun,
   attempt: number,
-  steadyMs: (ageMs: number) => number,
+  steadyMs: SteadyMs,
 ): Promise<FailoverPatch> {
-  const revision = await changeRouting(tx, { config: true });
-  const { rows } = await tx.execute<{
-    state: string;
-    goal: string;
-    acked: number;
-    ttl_ms: number;
-    since_ms: number | null;
-  }>(sql`
-    select state, goal, partner_acked::float8 as acked, lease_ttl_ms as ttl_ms,
-           extract(epoch from clock_timestamp() - lease_granted_at)::float8 * 1000 as since_ms
-      from cellfleet_control.cell where id = ${run.cell} for update`);
-  const before = must(rows[0], `cell ${run.cell}`);
+  await changeRouting(tx, { config: true });
+  const [before] = await tx
+    .select({ state: cell.state, goal: cell.goal, acked: cell.partnerAcked })
+    .from(cell)
+    .where(eq(cell.id, run.cell))
+    .for("update");
+  const was = must(before, `cell ${run.cell}`);
   await tx
     .update(cell)
-    .set({ ...{ revoking: true, halted: true }, ...{ state: "quarantined", goal: "quarantined" } })
+    .set({ revoking: true, halted: true, state: "quarantined", goal: "quarantined" })
     .where(eq(cell.id, run.cell));
   await stopMovesBeforeCommit(tx, run.cell, `${run.cell} is failed over (${run.id})`);
-  const annexes = await orderTakeover(tx, run, attempt, before.acked);
-  const lease = leaseOf(before.ttl_ms, before.since_ms, steadyMs);
-  const known = run.evidence.before;
+  const annexes = await orderTakeover(tx, run, attempt, was.acked);
   return {
     revoked: true,
     evidence: {
-      ...run.evidence,
-      // A second failover of the same cell finds what the first one made of it.
-      before: known ?? { state: before.state, goal: before.goal },
-      lease: { ...lease, waitMs: leaseWaitMs(lease) },
+      before: { state: was.state, goal: was.goal },
+      lease: await readLease(tx, run.cell, steadyMs),
       annexes,
     },
-    progress: { ...run.progress, keys: await keysOf(tx, run.cell, revision) },
+    progress: { ...run.progress, keys: await ownedKeys(tx, run.cell) },
   };
 }
 
-function leaseOf(
-  ttlMs: number,
-  sinceMs: number | null,
-  steadyMs: (ageMs: number) => number,
-): LastLease {
-  const sinceGrantMs = sinceMs;
-  return { ttlMs, sinceGrantMs, steadyMs: sinceGrantMs === null ? 0 : steadyMs(sinceGrantMs) };
+/** While nothing is granted: how long the last grant may still be used, from now on. */
+async function readLease(
+  tx: Tx,
+  id: string,
+  steadyMs: SteadyMs,
+): Promise<NonNullable<FailoverRun["evidence"]["lease"]>> {
+  const { rows } = await tx.execute<{ ttlMs: number; sinceGrantMs: number | null }>(sql`
+    select lease_ttl_ms as "ttlMs",
+           extract(epoch from clock_timestamp() - lease_granted_at)::float8 * 1000 as "sinceGrantMs"
+      from cellfleet_control.cell where id = ${id}`);
+  const { ttlMs, sinceGrantMs } = must(rows[0], `cell ${id}`);
+  const lease: LastLease = {
+    ...{ ttlMs, sinceGrantMs },
+    steadyMs: sinceGrantMs === null ? 0 : steadyMs(sinceGrantMs),
+  };
+  return { ttlMs, sinceGrantMs, waitMs: leaseWaitMs(lease) };
 }
 
-async function keysOf(tx: Tx, id: string, upTo: number): Promise<number> {
-  const { rows } = await tx.execute<{ keys: number }>(sql`
-    select count(*)::int as keys from cellfleet_control.placement
-     where cell = ${id} and not deleted and revision <= ${upTo}`);
-  return rows[0]?.keys ?? 0;
-}
+const ownedKeys = (tx: Tx, id: string): Promise<number> =>
+  tx.$count(placement, and(eq(placement.cell, id), eq(placement.deleted, false)));
 
 /** Every annex that the origin may ask for a promise is told to give none: only some are adopted from. */
 async function orderTakeover(
@@ -108,6 +107,7 @@ async function orderTakeover(
       .update(standby)
       .set({
         ...{ orderFailover: run.id, orderAttempt: attempt, orderOpen: false },
+        ...{ orderProved: false, orderWithdrawn: false },
         ...(fit ? { state: "adopting" as const, reason: `${run.id} takes its keys` } : {}),
         updatedAt: sql`clock_timestamp()`,
       })
@@ -128,13 +128,22 @@ function why(row: AnnexRow, acked: number): string {
 /** Agents wait for news of the routing log. */
 const wakeAnnexes = (tx: Tx): Promise<unknown> => changeRouting(tx, { config: false });
 
-/** A new executor goes on: what an earlier attempt ordered is ordered again, so that its answers are new. */
-export async function orderAgain(tx: Tx, run: FailoverRun, attempt: number): Promise<void> {
+/**
+ * A new executor goes on: what an earlier attempt ordered is ordered again, so that its answers are new,
+ * and the lease is waited out in full, unless it is certainly over.
+ */
+export async function orderAgain(
+  tx: Tx,
+  run: FailoverRun,
+  attempt: number,
+  steadyMs: SteadyMs,
+): Promise<FailoverPatch> {
+  await wakeAnnexes(tx);
   await tx
     .update(standby)
     .set({ orderAttempt: attempt, updatedAt: sql`clock_timestamp()` })
     .where(and(eq(standby.origin, run.cell), eq(standby.orderFailover, run.id)));
-  await wakeAnnexes(tx);
+  return { evidence: { lease: await readLease(tx, run.cell, steadyMs) } };
 }
 
 /** What the executor's wait is made of, as the annexes said it last. */
@@ -163,13 +172,15 @@ export async function readOrders(
 
 /** SEVERED: the streams are cut, the old owner has stopped; keys may become active there from now on. */
 export async function openOrders(tx: Tx, run: FailoverRun): Promise<void> {
+  // It ends what was promised there, too: nothing of the origin runs any more.
+  const proved = run.provedDead || (run.evidence.proof ?? "") !== "";
   for (const [annex, fact] of Object.entries(run.evidence.annexes)) {
     if (fact.status !== "severed") continue;
     const lsns = fact.severed?.stores ?? [];
     await tx
       .update(standby)
       .set({
-        ...{ orderOpen: true, severedAt: sql`clock_timestamp()` },
+        ...{ orderOpen: true, orderProved: proved, severedAt: sql`clock_timestamp()` },
         remoteLsn: lsns.map(({ remoteLsn }) => remoteLsn).find((lsn) => lsn !== null) ?? null,
         updatedAt: sql`clock_timestamp()`,
       })
@@ -186,23 +197,12 @@ export async function giveBackCell(tx: Tx, run: FailoverRun): Promise<FailoverPa
     .update(cell)
     .set({ revoking: false, halted: false, state, goal })
     .where(eq(cell.id, run.cell));
+  const ordered = and(eq(standby.origin, run.cell), eq(standby.orderFailover, run.id));
+  await tx.update(standby).set({ orderWithdrawn: true, orderOpen: false }).where(ordered);
   await tx
     .update(standby)
-    .set({
-      ...{ state: "ready", reason: "", orderFailover: null, orderOpen: false },
-      updatedAt: sql`clock_timestamp()`,
-    })
-    .where(
-      and(
-        eq(standby.origin, run.cell),
-        eq(standby.orderFailover, run.id),
-        inArray(standby.state, ["adopting"]),
-      ),
-    );
-  await tx
-    .update(standby)
-    .set({ orderFailover: null, orderOpen: false })
-    .where(and(eq(standby.origin, run.cell), eq(standby.orderFailover, run.id)));
+    .set({ state: "ready", reason: "", updatedAt: sql`clock_timestamp()` })
+    .where(and(ordered, eq(standby.state, "adopting")));
   return { wish: "none" };
 }
 
@@ -214,4 +214,55 @@ function stateBefore(run: FailoverRun): {
 } {
   const found = (raw: string | undefined) => livingStates.find((one) => one === raw) ?? "cordoned";
   return { state: found(run.evidence.before?.state), goal: found(run.evidence.before?.goal) };
+}
+
+/** Mode planned: nobody is placed there any more; it serves until its last tenant has left. */
+export async function cordonCell(tx: Tx, run: FailoverRun): Promise<FailoverPatch> {
+  await changeRouting(tx, { config: false });
+  const [was] = await tx
+    .select({ state: cell.state, goal: cell.goal })
+    .from(cell)
+    .where(eq(cell.id, run.cell))
+    .for("update");
+  const before = must(was, `cell ${run.cell}`);
+  if (before.state === "active") {
+    await tx.update(cell).set({ state: "cordoned", goal: "cordoned" }).where(eq(cell.id, run.cell));
+  }
+  return {
+    evidence: { before },
+    progress: { ...run.progress, keys: await ownedKeys(tx, run.cell) },
+  };
+}
+
+/** A planned failover is called off: what has left stays where it is. */
+export async function uncordonCell(tx: Tx, run: FailoverRun): Promise<FailoverPatch> {
+  await changeRouting(tx, { config: false });
+  if (run.evidence.before?.state === "active") {
+    await tx
+      .update(cell)
+      .set({ state: "active", goal: "active" })
+      .where(and(eq(cell.id, run.cell), eq(cell.state, "cordoned")));
+  }
+  return { wish: "none" };
+}
+
+/** The annexes whose keys have all left, once they are in whole cells: streams and annexes are removed. */
+export async function retireAnnexes(
+  tx: Tx,
+  annexes: readonly string[],
+  why: string,
+): Promise<void> {
+  if (annexes.length === 0) return;
+  await tx
+    .update(standby)
+    .set({ state: "dropping", reason: why, updatedAt: sql`clock_timestamp()` })
+    .where(and(inArray(standby.annex, [...annexes]), eq(standby.state, "adopted")));
+}
+
+export async function markAdopted(tx: Tx, annexes: readonly string[], id: string): Promise<void> {
+  if (annexes.length === 0) return;
+  await tx
+    .update(standby)
+    .set({ state: "adopted", reason: `${id} gave it keys`, updatedAt: sql`clock_timestamp()` })
+    .where(and(inArray(standby.annex, [...annexes]), eq(standby.orderFailover, id)));
 }

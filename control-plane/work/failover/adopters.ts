@@ -1,0 +1,202 @@
+/**
+ * Annexes as a failover prepares and watches them: processes of the application are started, sequences are
+ * put behind the highest id, and what looks worse than before the first key came is a sign.
+ */
+import { errorFields } from "../../../runtime/log.ts";
+import { type AnnexFact, leaveOut } from "../../core/failover/phases.ts";
+import { blame, type Poisoning, poisonText, signsOf } from "../../core/failover/poison.ts";
+import { databaseNowMs } from "../../store/database.ts";
+import { readAdopterLooks, readProviders } from "../../store/failover/adopters.ts";
+import { noteRun } from "../../store/failover/evidence.ts";
+import { type AnnexRow, annexesOf } from "../../store/failover/revoke.ts";
+import { quarantineKeys, readAdopted } from "../../store/failover/wave.ts";
+import type { StepContext, StepResult } from "./world.ts";
+
+export type Facts = Readonly<Record<string, AnnexFact>>;
+
+export const annexesIn = (facts: Facts, status: AnnexFact["status"]): string[] =>
+  Object.entries(facts)
+    .filter(([, fact]) => fact.status === status)
+    .map(([annex]) => annex)
+    .sort();
+
+/** Nobody waits for it here: starting takes seconds, and the old owner's lease as long. */
+export async function serveAll(context: StepContext, annexes: readonly string[]): Promise<void> {
+  const { world, memory } = context;
+  const fresh = annexes.filter((annex) => !memory.serving.has(annex));
+  if (fresh.length === 0) return;
+  const providers = await readProviders(world.database.read, fresh);
+  for (const annex of fresh) {
+    const state: { outcome: string | undefined } = { outcome: undefined };
+    memory.serving.set(annex, state);
+    if ((providers.get(annex) ?? "none") === "none") state.outcome = "";
+    else void serve(context, annex, state);
+  }
+}
+
+async function serve(
+  { world, run, signal }: StepContext,
+  annex: string,
+  state: { outcome: string | undefined },
+): Promise<void> {
+  try {
+    await world.provider.act(annex, "serve", { op: run.id }, signal);
+    state.outcome = "";
+  } catch (error) {
+    state.outcome = error instanceof Error ? error.message : String(error);
+    const fields = { failover: run.id, step: `serve ${annex}`, error: "", ...errorFields(error) };
+    world.log.event("failover.failing", fields, "warn");
+  }
+}
+
+/**
+ * Until the application answers behind every annex's agent, or for as long as patience says. Whoever is
+ * not there then gets its keys all the same: nobody else has their rows, and it may come up any moment.
+ */
+export async function awaitServing(
+  context: StepContext,
+  annexes: readonly string[],
+): Promise<readonly string[]> {
+  const { world, memory, wait, signal } = context;
+  await serveAll(context, annexes);
+  const untilMs = world.clock.monotonicMs() + world.patience.serveMs;
+  for (;;) {
+    const looks = await readAdopterLooks(world.database.read, annexes);
+    const behind = looks.filter(
+      (look) =>
+        memory.serving.get(look.annex)?.outcome === undefined ||
+        (!look.appReachable && look.instance !== ""),
+    );
+    if (behind.length === 0 || world.clock.monotonicMs() >= untilMs || signal.aborted) {
+      return behind.map(({ annex }) => annex);
+    }
+    for (const { annex } of behind) {
+      const outcome = memory.serving.get(annex)?.outcome;
+      if (outcome !== undefined && outcome !== "") memory.serving.delete(annex);
+    }
+    await context.note(
+      `waiting for the application in ${behind.map(({ annex }) => annex).join(", ")}`,
+    );
+    await serveAll(context, annexes);
+    await wait(50);
+  }
+}
+
+/**
+ * The same work at several annexes at once, tried again while it fails and patience lasts. Those that did
+ * not come through are left out, with the reason, and stay so.
+ */
+export async function atAnnexes(
+  context: StepContext,
+  facts: Facts,
+  from: AnnexFact["status"],
+  work: (row: AnnexRow) => Promise<AnnexFact>,
+): Promise<Facts> {
+  const { world, run, signal, wait } = context;
+  const rows = (await annexesOf(world.database.read, run.cell)).filter(
+    ({ annex }) => facts[annex]?.status === from,
+  );
+  const untilMs = world.clock.monotonicMs() + world.patience.annexMs;
+  const made = await Promise.all(
+    rows.map(async (row): Promise<readonly [string, AnnexFact]> => {
+      for (;;) {
+        try {
+          return [row.annex, await within(context, untilMs, work(row))];
+        } catch (error) {
+          const reason = error instanceof Error ? error.message : String(error);
+          const fields = { failover: run.id, step: `${run.step} ${row.annex}`, error: "" };
+          world.log.event("failover.failing", { ...fields, ...errorFields(error) }, "warn");
+          if (world.clock.monotonicMs() >= untilMs || signal.aborted) {
+            return [row.annex, { ...facts[row.annex], status: "left-out", reason }];
+          }
+          await wait(100);
+        }
+      }
+    }),
+  );
+  return { ...facts, ...Object.fromEntries(made) };
+}
+
+async function within<T>({ world }: StepContext, untilMs: number, work: Promise<T>): Promise<T> {
+  const late = new AbortController();
+  const leftMs = Math.max(0, untilMs - world.clock.monotonicMs());
+  const timer = world.clock.sleep(leftMs, late.signal).then(() => {
+    throw new Error(`no answer within ${Math.round(world.patience.annexMs)} ms`);
+  });
+  timer.catch(() => undefined);
+  try {
+    return await Promise.race([work, timer]);
+  } finally {
+    work.catch(() => undefined);
+    // The timer ends at once, and its word comes too late for anybody.
+    late.abort();
+  }
+}
+
+/** Keeps what was learnt where the next executor finds it. */
+export async function keepFacts({ world, run }: StepContext, annexes: Facts): Promise<void> {
+  await noteRun(world.database.read, run.id, { evidence: { annexes } });
+}
+
+export const without = (facts: Facts, annex: string, reason: string): Facts =>
+  leaveOut({ annexes: facts }, annex, reason).annexes;
+
+/** What they looked like before the first key came; a second executor takes the first one's word. */
+export async function baselineOf(
+  { world, run }: StepContext,
+  annexes: readonly string[],
+): Promise<NonNullable<StepContext["run"]["evidence"]["baseline"]>> {
+  const known = run.evidence.baseline ?? [];
+  if (known.length > 0) return known;
+  const baseline = await readAdopterLooks(world.database.read, annexes);
+  await noteRun(world.database.read, run.id, { evidence: { baseline } });
+  return baseline;
+}
+
+/** Undefined: as well as before. */
+export async function lookForPoison(
+  { world, run, memory }: StepContext,
+  baseline: NonNullable<StepContext["run"]["evidence"]["baseline"]>,
+): Promise<Poisoning | undefined> {
+  const { read } = world.database;
+  const looks = await readAdopterLooks(
+    read,
+    baseline.map(({ annex }) => annex),
+  );
+  const seenMs = await databaseNowMs(read);
+  const signs = looks.flatMap((now) => {
+    const before = baseline.find(({ annex }) => annex === now.annex);
+    return before === undefined ? [] : signsOf(before, now, world.patience.poison);
+  });
+  if (signs.length === 0) {
+    memory.lastGoodMs = seenMs;
+    return undefined;
+  }
+  const adopted = await readAdopted(read, run.id);
+  const lastGoodMs = memory.lastGoodMs ?? seenMs;
+  return blame({ signs, lastGoodMs, seenMs, adopted }, world.patience.poison);
+}
+
+/** Nothing more is adopted; the suspects are served by nobody, and people are told which and what to type. */
+export function poisoned({ run, world }: StepContext, found: Poisoning): StepResult {
+  const text = poisonText(run.id, found);
+  const sign = found.signs.map((one) => `${one.annex}: ${one.text}`).join("; ");
+  world.log.event("failover.poisoned", { failover: run.id, cell: run.cell, text }, "error");
+  const evidence = {
+    poisoned: [
+      ...(run.evidence.poisoned ?? []),
+      ...found.signs.map((one) => ({
+        ...{ annex: one.annex, sign: one.text, suspects: found.suspects.length },
+      })),
+    ],
+  };
+  return {
+    event: "poisoned",
+    headline: text,
+    within: async (tx) => {
+      await quarantineKeys(tx, run, found.suspects, sign);
+      return { evidence };
+    },
+    events: [{ kind: "failover.poisoned", object: run.cell, text }],
+  };
+}

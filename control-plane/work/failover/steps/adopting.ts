@@ -1,0 +1,212 @@
+/**
+ * Keys change hands: canaries first, then wave by wave, while the adopters stay as well as they were.
+ * What nobody has a usable copy of is unavailable, by name. Point of no return, per key.
+ *
+ * What must always be true: no key is given to an annex before its stream was cut and its database has
+ * recorded that it was (else it could activate beside the old owner, or not at all).
+ */
+import { type Home, homeOf } from "../../../core/failover/homes.ts";
+import type { Poisoning } from "../../../core/failover/poison.ts";
+import { type AdoptableKey, planWaves } from "../../../core/failover/waves.ts";
+import { Abandoned } from "../../../store/abandoned.ts";
+import {
+  adoptWave,
+  type RemainingKey,
+  readKeyspaceViews,
+  readRemaining,
+} from "../../../store/failover/adopt.ts";
+import { requireTurn } from "../../../store/failover/enter.ts";
+import { countProgress, noteRun } from "../../../store/failover/evidence.ts";
+import {
+  endMovesOfAdopted,
+  readMovedIn,
+  settleMovesAfterCommit,
+} from "../../../store/failover/motion.ts";
+import { annexesOf, markAdopted, readOrders } from "../../../store/failover/revoke.ts";
+import { markUnavailable, readPendingAt, wavesDone } from "../../../store/failover/wave.ts";
+import { rowsPerRevisionMax } from "../../../store/ownership-feed.ts";
+import {
+  annexesIn,
+  atAnnexes,
+  awaitServing,
+  baselineOf,
+  type Facts,
+  keepFacts,
+  lookForPoison,
+  poisoned,
+  without,
+} from "../adopters.ts";
+import type { Step, StepContext, StepResult } from "../world.ts";
+
+const lookEveryMs = 25;
+
+export const adopting: Step = async (context) => {
+  const { world, run, term } = context;
+  try {
+    await world.database.transaction(async (tx) => {
+      await settleMovesAfterCommit(tx, run);
+      await requireTurn(tx, term, run);
+    });
+    const facts = await prepare(context);
+    const adopters = annexesIn(facts, "severed");
+    await awaitServing(context, adopters);
+    const baseline = await baselineOf(context, adopters);
+    const found = await adoptAll(context, facts, baseline);
+    if (found !== undefined) return poisoned(context, found);
+    return await adopted(context, facts);
+  } catch (error) {
+    // Another executor, or a recovery: look at the failover again.
+    if (error instanceof Abandoned) return undefined;
+    throw error;
+  }
+};
+
+/** Each adopter has recorded that its stream is cut, and its sequences stand behind the highest id. */
+async function prepare(context: StepContext): Promise<Facts> {
+  const { world, run } = context;
+  let facts: Facts = run.evidence.annexes;
+  const late = await awaitOpen(context, annexesIn(facts, "severed"));
+  for (const annex of late) {
+    facts = without(facts, annex, "its agent has not recorded that the stream is cut");
+  }
+  facts = await atAnnexes(context, facts, "severed", async (row) => {
+    await world.standby.activate(await world.pairOf(row));
+    return facts[row.annex] ?? { status: "severed", reason: "" };
+  });
+  await keepFacts(context, facts);
+  return facts;
+}
+
+/** Those that did not say so in time. */
+async function awaitOpen(
+  { world, run, wait, signal }: StepContext,
+  annexes: readonly string[],
+): Promise<readonly string[]> {
+  const untilMs = world.clock.monotonicMs() + world.patience.annexMs;
+  for (;;) {
+    const orders = await readOrders(world.database.read, run, 0);
+    const open = new Set(orders.filter((one) => one.open).map(({ annex }) => annex));
+    const late = annexes.filter((annex) => !open.has(annex));
+    if (late.length === 0 || world.clock.monotonicMs() >= untilMs || signal.aborted) return late;
+    await wait(lookEveryMs);
+  }
+}
+
+type Baseline = Parameters<typeof lookForPoison>[1];
+
+/** Undefined: all that can be adopted is, and the others are named. */
+async function adoptAll(
+  context: StepContext,
+  facts: Facts,
+  baseline: Baseline,
+): Promise<Poisoning | undefined> {
+  const { database, patience } = context.world;
+  const { run } = context;
+  for (;;) {
+    const keys = await withHomes(context, facts, await readRemaining(database.read, run));
+    let number = await wavesDone(database.read, run.id);
+    for (const wave of planWaves(keys, number, patience.waves)) {
+      const found = await oneWave(context, baseline, { number, keys: wave });
+      if (found !== undefined) return found;
+      number += 1;
+    }
+    await nameUnavailable(context, keys);
+    // One that changed while it was taken (its epoch, its state) is looked at again.
+    if (keys.every(({ annex }) => annex === null)) return undefined;
+  }
+}
+
+/** Nothing is given to an adopter that is worse off than before; after the canaries it is watched for a moment. */
+async function oneWave(
+  context: StepContext,
+  baseline: Baseline,
+  wave: Parameters<typeof adoptWave>[2],
+): Promise<Poisoning | undefined> {
+  const { world, run, term, signal } = context;
+  if (signal.aborted) throw new Abandoned("raced");
+  const ill = wave.number === 0 ? undefined : await lookForPoison(context, baseline);
+  if (ill !== undefined) return ill;
+  await adoptWave(world.database, { term, run }, wave);
+  await noteProgress(context);
+  return wave.number === 0 ? watchCanaries(context, baseline) : undefined;
+}
+
+async function withHomes(
+  { world, run }: StepContext,
+  facts: Facts,
+  keys: readonly RemainingKey[],
+): Promise<AdoptableKey[]> {
+  const { read } = world.database;
+  const about = {
+    ...{ cell: run.cell, facts, keyspaces: await readKeyspaceViews(read) },
+    ranges: (await annexesOf(read, run.cell))
+      .filter(({ annex }) => annex in facts)
+      .map(({ annex, bucketLo: lo, bucketHi: hi }) => ({ annex, lo, hi })),
+    movedIn: await readMovedIn(read, run.cell),
+    // What is older than this was not applied after it either.
+    severedAtMs: run.fencedAtMs ?? 0,
+  };
+  return keys.map((one) => {
+    const home: Home = homeOf(one.key, about);
+    return { ...one, ...home };
+  });
+}
+
+/** Until they are served, and a moment more: what they bring along shows in the first requests. */
+async function watchCanaries(
+  context: StepContext,
+  baseline: Baseline,
+): Promise<Poisoning | undefined> {
+  const { world, run, wait, signal } = context;
+  const { canaryMs, canaryMostMs } = world.patience;
+  const sinceMs = world.clock.monotonicMs();
+  let servedMs: number | undefined;
+  await context.note(
+    `the first keys of ${run.cell} are adopted: is their new cell as well as before?`,
+  );
+  while (!signal.aborted) {
+    const found = await lookForPoison(context, baseline);
+    if (found !== undefined) return found;
+    const nowMs = world.clock.monotonicMs();
+    const pending = (await readPendingAt(world.database.read, run.id)).size;
+    if (pending === 0) servedMs ??= nowMs;
+    if (servedMs !== undefined && nowMs - servedMs >= canaryMs) return undefined;
+    if (nowMs - sinceMs >= canaryMostMs) return undefined;
+    await wait(lookEveryMs);
+  }
+  return undefined;
+}
+
+async function noteProgress({ world, run }: StepContext): Promise<void> {
+  const progress = await countProgress(world.database.read, run);
+  const headline = `${progress.adopted} of ${progress.keys} keys of ${run.cell} have a new owner`;
+  await noteRun(world.database.read, run.id, { progress, headline });
+}
+
+async function nameUnavailable(
+  { world, run, term }: StepContext,
+  keys: readonly AdoptableKey[],
+): Promise<void> {
+  const lost = keys.filter(({ annex }) => annex === null);
+  for (let at = 0; at < lost.length; at += rowsPerRevisionMax) {
+    const part = lost.slice(at, at + rowsPerRevisionMax);
+    await markUnavailable(world.database, { term, run }, part);
+  }
+}
+
+async function adopted({ world, run }: StepContext, facts: Facts): Promise<StepResult> {
+  const progress = await countProgress(world.database.read, run);
+  const { keys, adopted: given, unavailable } = progress;
+  const text = `${given} of ${keys} keys of ${run.cell} have a new owner${unavailable === 0 ? "" : `; ${unavailable} are unavailable: nobody has a copy of them that may be used`}`;
+  return {
+    event: "adopted",
+    headline: text,
+    patch: { progress, evidence: { annexes: facts } },
+    within: async (tx) => {
+      await endMovesOfAdopted(tx, run);
+      await markAdopted(tx, annexesIn(facts, "severed"), run.id);
+      return {};
+    },
+    events: [{ kind: "failover.adopted", object: run.cell, text: `${run.id}: ${text}.` }],
+  };
+}
