@@ -92,7 +92,8 @@ export async function startMoves(
   for (const { group, plan, id } of moves) {
     const room = roomOf(group.loads);
     await reserve(tx, plan.target, room);
-    await recordMove(work, { id, plan, options: asked.options, room, reverses: null, ...group });
+    const { options, override } = asked;
+    await recordMove(work, { id, plan, options, room, override, reverses: null, ...group });
     items.push(toMove(must(await findMove(tx, id), "move that was just recorded")));
   }
   const [first] = items;
@@ -162,18 +163,26 @@ export type Recorded = {
   readonly rows: ReadonlyArray<{ readonly key: string; readonly epoch: number }>;
   readonly room: Room;
   readonly reverses: string | null;
+  /** Safety rules that it was recorded as going past. */
+  readonly override?: readonly string[] | undefined;
 };
 
 /** Room in the target is taken already; given back and handed over by `input.room`. */
 export async function recordMove(work: Work, fresh: Recorded): Promise<void> {
-  const { plan, id, options, rows, room, reverses } = fresh;
+  const { plan, id, options, rows, room, reverses, override = [] } = fresh;
+  const past = override.length === 0 ? {} : { override };
   const { source, target, keys } = plan;
   const name = nameOf(keys);
   const steps = plan.steps.map(({ step, text }) => ({ action: step, object: name, text }));
   await insertMove(work.tx, {
     ...{ plan, options, reverses, keys: rows.map(({ key, epoch }) => ({ key, epoch })) },
     op: {
-      ...{ id, object: name, plan: onePlan("tenant.move", steps), input: { source, target, room } },
+      ...{
+        id,
+        object: name,
+        plan: onePlan("tenant.move", steps),
+        input: { source, target, room, ...past },
+      },
       headline: `waits for its turn: ${name} from ${source} to ${target}`,
       ...{ actor: work.actor.name, reason: work.reason, nowMs: work.nowMs },
     },

@@ -8,6 +8,7 @@ import type { CellStore } from "../../../tests/cell-store.ts";
 import { storeRoles } from "../../../tests/cell-store.ts";
 import { listMoves } from "../../store/moves/read.ts";
 import { readChanges } from "../../store/ownership-feed.ts";
+import { setLever } from "../../store/safety.ts";
 import { move } from "../../store/schema-moves.ts";
 import { markPlacement, setKeyState } from "../../store/tenant-end.ts";
 import { type Executor, type MovingFixture, startMovingFixture } from "./moving.fixture.ts";
@@ -116,6 +117,22 @@ test("a paused move begins no other step, and goes on when it is resumed", async
   await fixture.untilOver(waiting);
   expect(await fixture.see(id)).toMatchObject({ step: "ready", tries: 0 });
   await fixture.ask(id, { paused: false });
+  expect(await fixture.untilOver(id)).toMatchObject({ step: "done" });
+});
+
+test("a move does not switch while the lever is engaged, and a way back does", async () => {
+  const { database } = fixture;
+  const soaking = await fixture.createTenant();
+  const there = await fixture.begin([soaking], { soakMs: 3_600_000 });
+  await fixture.until(there, ({ step }) => step === "soaking");
+  const lever = { engaged: true, by: "ada", reason: "month end" };
+  await database.transaction((tx) => setLever(tx, lever));
+  const id = await fixture.begin([await fixture.createTenant()]);
+  await fixture.until(id, ({ headline }) => headline.includes("the lever is engaged"));
+  const back = await fixture.begin([soaking], {}, there);
+  expect(await fixture.untilOver(back)).toMatchObject({ step: "done" });
+  expect(await fixture.see(id)).toMatchObject({ step: "ready" });
+  await database.transaction((tx) => setLever(tx, { ...lever, engaged: false }));
   expect(await fixture.untilOver(id)).toMatchObject({ step: "done" });
 });
 

@@ -12,6 +12,7 @@ import { inheritObjects } from "../../../store/moves/objects.ts";
 import { commitKeys, holdKeys } from "../../../store/moves/switch.ts";
 import { aborted } from "../heed.ts";
 import { startPause } from "../pause.ts";
+import { standsAgainst } from "../rules.ts";
 import { abandoned, type Step, type StepContext, type StepResult } from "../world.ts";
 import { lagBytesMax, lagOf } from "./opening.ts";
 
@@ -45,6 +46,12 @@ export const ready: Step = async (context) => {
   }
   if (waitMs > 0 || lag === undefined || lag > lagBytesMax) {
     await context.wait(Math.max(20, Math.min(waitMs, readyLookMs)));
+    return undefined;
+  }
+  const against = await standsAgainst(context);
+  if (against !== undefined) {
+    await context.note(`ready: in sync and verified; waits, because ${against}`);
+    await context.wait(readyLookMs);
     return undefined;
   }
   const drift = await findDrift(context);
