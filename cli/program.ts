@@ -98,6 +98,12 @@ export const nouns: readonly Noun[] = [
     () => import("./commands/move.ts"),
   ),
   noun(
+    "standby",
+    fleet,
+    "which cell keeps which tenants of which other cell, and how far behind",
+    () => import("./commands/standby.ts"),
+  ),
+  noun(
     "failover",
     fleet,
     "take the tenants of a dead cell over",

@@ -1,7 +1,8 @@
 /** `cellctl cell …`: the fleet's cells, and what can be done to one. */
 import { readFile } from "node:fs/promises";
 import type { Command } from "commander";
-import { type CellAction, cellSchema } from "../../contract/control-api.ts";
+import { type CellAction, cellSchema, list } from "../../contract/control-api.ts";
+import { standbySchema } from "../../contract/standby-api.ts";
 import { apiPath } from "../api.ts";
 import { capacityOf, withCapacity } from "../capacity-options.ts";
 import { CliError } from "../failures.ts";
@@ -19,6 +20,7 @@ import {
 } from "../grammar.ts";
 import { mutate } from "../mutate.ts";
 import { cellView } from "../render/views.ts";
+import { standbyLines } from "../render/views-standby.ts";
 import type { Session } from "../session.ts";
 import { registerAdoption } from "./cell-adoption.ts";
 
@@ -31,6 +33,8 @@ export const register: Register = (noun, bind) => {
   bind(noun.command("get <cell>").description("one cell, in full"), async (session, [id = ""]) => {
     const api = await session.api();
     await session.out.one(await api.get(apiPath`/v1/cells/${id}`, cellSchema), cellView);
+    const { items } = await api.get("/v1/standbys?limit=1000", list(standbySchema));
+    for (const line of standbyLines(id, items)) await session.note(line);
     return 0;
   });
   bind(mutation(createCommand(noun)), create);
