@@ -75,6 +75,7 @@ async function startCellAgent(cell: CellName): Promise<void> {
       services: [{ name: "default", health: undefined, upstreams: [plane.url], replicas: [] }],
       queryDatabaseUrl: undefined,
       replicaLagMs: 1000,
+      goldMs: 2000,
       stores: [],
       routerSignatures: "off",
       table: undefined,

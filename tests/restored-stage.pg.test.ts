@@ -53,7 +53,7 @@ async function startCell(cell: (typeof cells)[number]): Promise<void> {
         cell: must(parseCellId(cell), cell),
         ...{ listen: any, admin: any, controlPlane: plane.url, endpoint: undefined },
         services: [{ name: "default", health: undefined, upstreams: [plane.url], replicas: [] }],
-        ...{ queryDatabaseUrl: undefined, replicaLagMs: 1000, table: undefined },
+        ...{ queryDatabaseUrl: undefined, replicaLagMs: 1000, goldMs: 2000, table: undefined },
         stores: [],
         routerSignatures: "off",
         ...{ databaseUrl: "env:UNUSED", token: "env:UNUSED" },

@@ -11,6 +11,7 @@ import { release } from "../../contract/release.ts";
 import type { CellStage } from "../../contract/routing-table.ts";
 import { defaultService } from "../../contract/service-route.ts";
 import { type Counter, createMetrics, type Metrics } from "../../runtime/metrics.ts";
+import { goldResults } from "./acks/gold-gate.ts";
 import type { AppProbe } from "./app-probe.ts";
 import type { Gate } from "./gate.ts";
 import { passageCodes } from "./passage.ts";
@@ -147,6 +148,8 @@ export type AgentMetrics = {
   /** Requests of class read, by where they went and why. */
   readonly reads: Counter;
   readonly signatures: Counter;
+  /** Answers to writes of tier gold, by whether a partner had them. */
+  readonly gold: Counter;
 };
 
 const ownCodes = ["PLACEMENT_STALE", "LEASE_MISSING", "GATE_CLOSED", "GATE_HEADERS_MISSING"];
@@ -181,6 +184,11 @@ export function createAgentMetrics(): AgentMetrics {
       "cellfleet_agent_router_signatures_total",
       "Requests by what their router's signature was found to be; `valid` and `no-keys` pass.",
       signatureVerdicts.map((verdict) => ({ verdict })),
+    ),
+    gold: metrics.counter(
+      "cellfleet_agent_gold_total",
+      "Answers to writes of tier gold, by whether a partner had them first.",
+      goldResults.map((result) => ({ result })),
     ),
     reads: metrics.counter(
       "cellfleet_agent_reads_total",

@@ -100,6 +100,7 @@ export async function startTestAgent(options: {
       ],
       queryDatabaseUrl: undefined,
       replicaLagMs: 1000,
+      goldMs: 2000,
       table: undefined,
       routerSignatures: "off",
       controlPlane: options.control.url,

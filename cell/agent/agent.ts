@@ -2,12 +2,14 @@
  * One agent, put together: the gate in front of the application, the cell's
  * stores, the conversation with the control plane. Several may stand in front of one cell.
  */
+import { readFileSync } from "node:fs";
 import type { Server } from "node:net";
 import { must } from "../../runtime/assert.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import { createLifecycle, type Lifecycle } from "../../runtime/lifecycle.ts";
 import { listenOn } from "../../runtime/listen.ts";
 import { errorFields } from "../../runtime/log.ts";
+import { openAcks } from "./acks/open.ts";
 import {
   type AgentMetrics,
   type AgentParts,
@@ -32,6 +34,7 @@ import { createIngress, type IngressOptions } from "./ingress.ts";
 import { createLasting } from "./lasting.ts";
 import { RequestMeter } from "./request-meter.ts";
 import { createSignatureCheck } from "./router-signatures.ts";
+import { openStanding, type Standing } from "./standby/standing.ts";
 import { openStores, type Stores } from "./stores/stores.ts";
 import type { Sync } from "./sync.ts";
 import { createTunnels, isWebSocketUpgrade } from "./tunnel.ts";
@@ -99,12 +102,28 @@ async function assemble(options: AgentOptions, lifecycle: Lifecycle): Promise<Ag
   const probe = startAppProbe({ clock, random, log, upstreams });
   lifecycle.onClose("probe", probe.close);
 
+  const standing = openStanding(
+    {
+      ...{ clock, random, log, cell, instance, stores, onNews },
+      silentMs: () => sync?.silentMs() ?? 0,
+      tls: () => ownCertificate(config.tls),
+    },
+    lifecycle,
+  );
   const watch = watchReplicas(options, stores, lifecycle);
+  const acks = openAcks(
+    {
+      ...{ clock, random, log, ...databasesOf(options) },
+      ...{ isPrimary: () => stores.primary(), counter: counters.gold, goldMs: config.goldMs },
+    },
+    lifecycle,
+  );
   const signatures = createSignatureCheck({ clock, counter: counters.signatures });
   const ingress: IngressOptions = {
     signatures: { mode: config.routerSignatures, check: signatures.check },
-    ...{ cell, clock, gate, upstreams, watch, lasting, reads: counters.reads },
-    view: () => viewOf({ config, stores, gate, isFresh }),
+    ...{ cell, clock, gate, upstreams, watch, acks, lasting, reads: counters.reads },
+    door: standing.door,
+    view: () => viewOf({ config, stores, standing, gate, isFresh }),
     look: stores.look,
     onAdmitted: (keyspace, tenant) => meter.count(keyspace, tenant),
     onWouldRefuse: wouldRefuse.note,
@@ -115,8 +134,8 @@ async function assemble(options: AgentOptions, lifecycle: Lifecycle): Promise<Ag
   sync = startSync(
     options,
     {
-      ...{ instance, endpoint, stores, wouldRefuse, stats: stats.numbers },
-      ...{ appReachable: probe.reachable, services: upstreams.services },
+      ...{ instance, endpoint, stores, standing, wouldRefuse, stats: stats.numbers },
+      ...{ appReachable: probe.reachable, services: upstreams.services, onAnswer: acks.hear },
     },
     lifecycle,
   );
@@ -148,6 +167,7 @@ function noteDone(counters: AgentMetrics, status: number, code: string | undefin
 function viewOf(known: {
   readonly config: AgentConfig;
   readonly stores: Stores;
+  readonly standing: Standing;
   readonly gate: Gate;
   readonly isFresh: () => boolean;
 }): GateView {
@@ -159,7 +179,14 @@ function viewOf(known: {
     fresh: known.isFresh(),
     placement: ownership.get,
     closed: (key) => known.gate.isClosed(key),
+    stopped: known.standing.stopped(),
   };
+}
+
+/** Shown to an annex that asks who calls. */
+function ownCertificate(tls: AgentConfig["tls"]): { cert?: string; key?: string } {
+  if (tls?.cert === undefined || tls.key === undefined) return {};
+  return { cert: readFileSync(tls.cert, "utf8"), key: readFileSync(tls.key, "utf8") };
 }
 
 /** The first store's connection string, and those of the others. */

@@ -21,6 +21,7 @@ test("are read", () => {
     endpoint: undefined,
     services: [{ name: "default", upstreams: ["http://127.0.0.1:3000"], replicas: [] }],
     replicaLagMs: 1000,
+    goldMs: 2000,
     table: undefined,
   });
 });
@@ -76,6 +77,7 @@ test.each([
   ["--state-dir", { trustKeys: "/keys.json" }],
   ["--upstream", { upstream: [] }],
   ["--replica-lag-ms", { replicaLagMs: "soon" }],
+  ["--gold-ms", { goldMs: "-1" }],
   ["--query-database-url", { queryDatabaseUrl: "postgres://reader:hunter2@db/x" }],
 ])("%s that is wrong is named", (flag, more) => {
   expect(() => parseAgentConfig({ ...flags, ...more })).toThrow(flag);

@@ -27,6 +27,8 @@ export type AgentConfig = {
   readonly queryDatabaseUrl: string | undefined;
   /** A replica that is further behind is not used. */
   readonly replicaLagMs: number;
+  /** Longest wait of an answer of tier gold for the partner. */
+  readonly goldMs: number;
   /** Both, or neither: then the routing table is not followed and `GET /resolve` says so. */
   readonly table: { readonly trustKeys: string; readonly stateDir: string } | undefined;
   /** What becomes of requests without a valid signature of a router. */
@@ -36,6 +38,7 @@ export type AgentConfig = {
 };
 
 export const replicaLagMsDefault = 1000;
+export const goldMsDefault = 2000;
 
 const address = z.string().transform((raw, context): Address => {
   const [, host = "", portText = ""] = /^(\[[0-9a-fA-F:]+\]|[^:]+):(\d{1,5})$/.exec(raw) ?? [];
@@ -54,8 +57,7 @@ const repeated = z
   .default([]);
 const milliseconds = z
   .union([z.number(), z.string().regex(/^\d{1,6}$/, "must be whole milliseconds")])
-  .transform(Number)
-  .default(replicaLagMsDefault);
+  .transform(Number);
 
 const flagsSchema = z.strictObject({
   cell: cellIdSchema,
@@ -64,7 +66,8 @@ const flagsSchema = z.strictObject({
   upstream: repeated,
   health: repeated,
   replica: repeated,
-  replicaLagMs: milliseconds,
+  replicaLagMs: milliseconds.default(replicaLagMsDefault),
+  goldMs: milliseconds.default(goldMsDefault),
   databaseUrl: reference,
   store: repeated,
   queryDatabaseUrl: reference.optional(),

@@ -114,7 +114,7 @@ export async function enter(options: EntryOptions, req: IncomingMessage): Promis
 }
 
 /** Why no router of the fleet vouches for it; undefined when one does, or when that is not asked. */
-function checkSignature(
+export function checkSignature(
   { signatures: { mode, check }, view }: EntryOptions,
   asked: Asked,
   valuesOf: (name: string) => readonly string[],

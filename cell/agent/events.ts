@@ -13,6 +13,14 @@ export type AgentEvents = {
   "lease.lost": { reason: string };
   "lease.refused": { reason: string };
   "lease.expire-failed": LogFields;
+  "failsafe.began": LogFields;
+  "failsafe.refused": LogFields;
+  "failsafe.failed": LogFields;
+  "failsafe.over": { afterMs: number };
+  "buckets.stopped": { annex: string; lo: number; hi: number };
+  "takeover.recorded": { failover: string; attempt: number; open: boolean; outcome: string };
+  "promise.over": { origin: string };
+  "partners.changed": { revision: number; partners: number };
   "control-plane.found": { origin: string };
   "control-plane.lost": LogFields;
   "fleet.refused": { mine: string; theirs: string };
@@ -34,6 +42,9 @@ export type AgentEvents = {
   "table.lost": LogFields;
   "table.found": LogFields;
   "stats.failed": LogFields;
+  "standbys.unread": LogFields;
+  "gold.partner-lost": { annex: string; reason: string; policy: string };
+  "gold.partner-found": { annex: string };
   "tls.refused": { reason: string };
   "coverage.changed": { count: number; tables: string };
   "coverage.failed": LogFields;

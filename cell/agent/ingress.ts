@@ -13,34 +13,37 @@ import {
   type ServerResponse,
 } from "node:http";
 import { CellError } from "../../contract/errors.ts";
-import { positionHeader } from "../../contract/headers.ts";
-import { filterHeaders, headerValues, listElements } from "../../contract/raw-headers.ts";
+import { headerValues, listElements } from "../../contract/raw-headers.ts";
 import { must } from "../../runtime/assert.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import {
   type ForwardLimits,
   forward,
   forwardLimits,
-  type HeadVerdict,
   type HopFailure,
   type HopOutcome,
 } from "../../runtime/http/forward.ts";
 import { bodyFraming } from "../../runtime/http/hop-headers.ts";
 import { RequestBody } from "../../runtime/http/request-body.ts";
-import { confirmHead, type Entered, type EntryOptions, enter } from "./entry.ts";
+import { type Acks, answerHead } from "./acks/answer-head.ts";
+import { answerAgain, isConfirmAgain } from "./confirm-again.ts";
+import { type Entered, type EntryOptions, enter } from "./entry.ts";
 import type { Lasting } from "./lasting.ts";
 import { nonceOf } from "./passage.ts";
-import { lsnMax, positionHeaders } from "./position.ts";
 import { planRead, type ReadChoiceOptions, type ReadPlan } from "./read-choice.ts";
 import { buildAnswer, sendAnswer } from "./refusal.ts";
 import type { ReplicaWatch } from "./replica-watch.ts";
+import type { Door } from "./standby/promise-door.ts";
 import type { Instance } from "./upstreams.ts";
 
 export type IngressOptions = EntryOptions &
   ReadChoiceOptions & {
     readonly clock: Clock;
     readonly watch: ReplicaWatch | undefined;
+    readonly acks: Acks;
     readonly lasting: Lasting;
+    /** Of the agents among themselves, in front of all that is routed. */
+    readonly door: Door;
     /** `code` is that of the gate's own answer; absent when the application's answer went out. */
     readonly onDone: (status: number, code: string | undefined) => void;
   };
@@ -74,6 +77,7 @@ export function createIngress(
     // An aborted upload is seen by the body's reader; unheard it would end the process.
     req.on("error", () => {});
     res.on("error", () => {});
+    if (options.door.serve(req, res)) return;
     void serve(options, req, res, expectsContinue);
   };
   server.on("request", (req, res) => onRequest(req, res, false));
@@ -90,6 +94,11 @@ async function serve(
   res: ServerResponse,
   expectsContinue: boolean,
 ): Promise<void> {
+  if (isConfirmAgain(req)) {
+    const refused = await answerAgain(options, req, res);
+    if (refused !== undefined) answer(options, res, refused);
+    return;
+  }
   const entry = await enter(options, req);
   if (entry.kind === "refused") {
     answer(options, res, entry.error, entry.nonce);
@@ -141,10 +150,11 @@ async function exchange(
           options.clock.after(eventMs, end, { background: true });
         }),
       trailers: listElements(headerValues(req.rawHeaders, "te")).includes("trailers"),
-      onResponseHead: (_status, raw) =>
-        plan.givesPosition
-          ? headWithPosition(options, entry, raw)
-          : confirmHead(options, entry, raw),
+      onResponseHead: (status, raw) =>
+        answerHead(options, entry, {
+          ...{ method: req.method ?? "GET", status, raw },
+          givesPosition: plan.givesPosition,
+        }),
     });
     if (outcome.kind !== "failed" || outcome.reason !== "connect") return outcome;
     options.upstreams.suspect(instance);
@@ -166,25 +176,6 @@ function chooseInstance(
     if (instance !== undefined) return instance;
   }
   return undefined;
-}
-
-/**
- * The application has answered, so what it wrote is in the log up to the position read now; the
- * second look at ownership comes after that, and last.
- */
-async function headWithPosition(
-  options: IngressOptions,
-  entry: Entered,
-  raw: string[],
-): Promise<HeadVerdict> {
-  const lsn = (await options.watch?.position()) ?? lsnMax;
-  const verdict = confirmHead(
-    options,
-    entry,
-    filterHeaders(raw, (name) => name !== positionHeader),
-  );
-  if (verdict.kind === "replace") return verdict;
-  return { kind: "pass", headers: [...verdict.headers, ...positionHeaders(options.cell, lsn)] };
 }
 
 function finish(

@@ -10,6 +10,7 @@ import {
   type AgentSyncResponse,
   agentSyncResponseSchema,
 } from "../../contract/cell-protocol.ts";
+import { CellError, errorTable } from "../../contract/errors.ts";
 import type { CellId } from "../../contract/ids.ts";
 import { revisionSchema } from "../../contract/ids.ts";
 import { release } from "../../contract/release.ts";
@@ -24,6 +25,7 @@ import type { AgentLog } from "./events.ts";
 import type { Refused } from "./obedience.ts";
 import { OwnershipReport, type ReportPage } from "./ownership-report.ts";
 import type { Questions } from "./questions.ts";
+import type { Standing } from "./standby/standing.ts";
 import type { Facts, IdNeeds, Stores } from "./stores/stores.ts";
 import type { TenantStats } from "./tenant-stats.ts";
 import type { WouldRefuse } from "./would-refuse.ts";
@@ -38,18 +40,23 @@ export type SyncOptions = {
   readonly controlPlane: string;
   readonly client: JsonClient;
   readonly stores: Stores;
+  readonly standing: Standing;
   readonly stats: TenantStats;
   readonly appReachable: () => boolean;
   /** Of the application, behind this agent. */
   readonly services: readonly string[];
   readonly wouldRefuse: WouldRefuse;
   readonly questions: Questions;
+  /** Of every answer of the own fleet, whoever is primary. */
+  readonly onAnswer: (answer: AgentSyncResponse) => void;
 };
 
 /** Below what proxies between here and the control plane cut. */
 const waitMsMax = 25_000;
 /** More than the control plane may wait, for its own work and the way. */
 const answerMs = 10_000;
+/** A question for a lease that stands is asked again rather than waited for until it is over. */
+const leaseAnswerMsMin = 2500;
 const intervalMs = 500;
 const backoffMaxMs = 2000;
 const refusedMax = 1000;
@@ -71,6 +78,8 @@ export class Sync {
   /** What was last said of the control plane: each change once. */
   #said = "";
   #failures = 0;
+  /** When the first of the questions that have no answer was due to have one. */
+  #dueMonoMs: number | undefined;
   #unapplied = "";
 
   constructor(options: SyncOptions) {
@@ -92,6 +101,11 @@ export class Sync {
   failures(): number {
     return this.#failures;
   }
+  /** For how long an answer is overdue; 0: none is. A refusal is an answer. */
+  silentMs(): number {
+    if (this.#dueMonoMs === undefined) return 0;
+    return Math.max(0, this.#options.clock.monotonicMs() - this.#dueMonoMs);
+  }
   /** Something happened that the control plane should hear now: the waiting call is given up. */
   interrupt(): void {
     this.#call?.abort();
@@ -102,30 +116,37 @@ export class Sync {
   }
 
   async #turn(stop: AbortSignal): Promise<"again" | "idle"> {
-    const { client, stores, stats, questions } = this.#options;
+    const { client, clock, stores, stats, questions, standing } = this.#options;
     const call = new AbortController();
     this.#call = call;
     const prepared = await this.#prepare();
     if (prepared === undefined) return "idle";
     const { request } = prepared;
     const wasPrimary = request.primary;
+    const dueMonoMs = clock.monotonicMs() + request.waitMs;
+    this.#dueMonoMs = Math.min(dueMonoMs, this.#dueMonoMs ?? dueMonoMs);
     const answer = await client
       .call({
         method: "POST",
         path: "/v1/machine/agent/sync",
         body: request,
         schema: agentSyncResponseSchema,
-        timeoutMs: request.waitMs + answerMs,
+        timeoutMs: request.waitMs + this.#patienceMs(request),
         signal: AbortSignal.any([stop, call.signal]),
       })
-      .catch((error: unknown) => {
+      .catch(async (error: unknown) => {
         // Given up for a better question; the control plane is where it was.
         if (call.signal.aborted && !stop.aborted) return undefined;
         if (!stop.aborted) this.#noteLost(error);
+        if (isRefusal(error)) {
+          this.#dueMonoMs = undefined;
+          if (wasPrimary) await standing.refused();
+        }
         throw error;
       });
     if (answer === undefined) return "again";
     this.#noteFound(answer);
+    this.#options.onAnswer(answer);
     // Every agent opens its gate at once; only the primary tells the database.
     const { stage: goal, stageNumber: number = 0 } = answer;
     // The answer may have lain for long: it is compared with what the database says by now.
@@ -145,8 +166,10 @@ export class Sync {
   }
 
   async #follow(answer: AgentSyncResponse, prepared: Prepared): Promise<"again" | "idle"> {
-    const { stores } = this.#options;
+    const { stores, standing } = this.#options;
+    await standing.hear(answer);
     const { refused, busy } = await stores.obey(answer, prepared.facts, prepared.sentMonoMs);
+    await standing.obeyed(answer);
     this.#unapplied = "";
     this.#refused = [...this.#refused, ...refused].slice(-refusedMax);
     if (answer.report === "ownership") this.#report.begin();
@@ -164,16 +187,17 @@ export class Sync {
   }
 
   async #prepare(): Promise<Prepared | undefined> {
-    const { clock, stores } = this.#options;
+    const { clock, stores, standing } = this.#options;
     const { lease } = stores;
     const sentMonoMs = clock.monotonicMs();
     const seen = await this.#look();
     // Nothing is known of the database yet, and nothing must be claimed about it.
     if (seen === undefined) return undefined;
     const primary = stores.primary() && seen.reachable;
-    const wantLease = primary && lease.isRenewalDue();
+    const wishes = primary && standing.wantsLease();
+    const wantLease = wishes && lease.isRenewalDue();
     const atOnce = wantLease || seen.ids.low.length > 0 || this.#report.open || !seen.reachable;
-    const renewalMs = primary ? Math.floor(lease.msUntilRenewal()) : waitMsMax;
+    const renewalMs = wishes ? Math.floor(lease.msUntilRenewal()) : waitMsMax;
     const waitMs = atOnce ? 0 : Math.min(waitMsMax, renewalMs);
     return {
       request: this.#buildRequest(seen, primary, wantLease, waitMs),
@@ -242,8 +266,16 @@ export class Sync {
       idRangesHeld: [...seen.ids.held],
       stats: primary ? stats.due() : [],
       waitMs,
+      ...this.#options.standing.report(seen.facts),
       ...(primary && seen.page !== undefined ? { ownership: seen.page } : {}),
     };
+  }
+
+  /** Of a lease that runs out, as long as it lasts. */
+  #patienceMs({ wantLease }: AgentSyncRequest): number {
+    const leftMs = this.#options.stores.lease.remainingMs();
+    if (!wantLease || leftMs === 0) return answerMs;
+    return Math.min(answerMs, Math.max(leaseAnswerMsMin, leftMs));
   }
 
   #noteFound(answer: AgentSyncResponse): void {
@@ -258,6 +290,7 @@ export class Sync {
       throw new Error(`the control plane is of fleet ${answer.fleet}, this cell of ${this.#fleet}`);
     }
     this.#fleet = answer.fleet;
+    this.#dueMonoMs = undefined;
     if (this.#said === "found") return;
     this.#said = "found";
     log.event("control-plane.found", { origin: controlPlane });
@@ -278,6 +311,13 @@ export class Sync {
     if (this.#said !== said) this.#options.log.event("control-plane.lost", fields, "warn");
     this.#said = said;
   }
+}
+
+/** It has heard, and does not want: no silence. Too much to do is no word on this cell. */
+function isRefusal(error: unknown): boolean {
+  if (!(error instanceof CellError)) return false;
+  const { httpStatus } = errorTable[error.code];
+  return httpStatus >= 400 && httpStatus < 500 && httpStatus !== 408 && httpStatus !== 429;
 }
 
 type Seen = {

@@ -30,6 +30,10 @@ export const register: Register = (noun, bind) => {
     .option("--tls-cert <file>", "a certificate: routers then reach it by https:")
     .option("--tls-key <file>", "its key")
     .option("--tls-client-ca <file>", "routers must show a certificate of this authority")
+    .option(
+      "--gold-ms <ms>",
+      "longest wait of an answer of tier gold for the partner (default: 2000)",
+    )
     .option("--replica-lag-ms <ms>", "a replica further behind is not used (default: 1000)")
     .option("--query-database-url <ref>", "a login that may only read, for cellctl query")
     .option("--trust-keys <file>", "public keys of the control plane: follow the routing table")
