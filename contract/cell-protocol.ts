@@ -205,6 +205,11 @@ export const agentSyncResponseSchema = z.object({
       origin: cellIdSchema,
       /** What the origin's agent shows when it asks for a promise. */
       token: z.string().max(200),
+      /** The origin's agents, to be asked whether they serve when its heartbeats fail to arrive. */
+      endpoints: z
+        .array(z.url({ protocol: /^https?$/ }))
+        .max(20)
+        .optional(),
       takeover: takeoverOrderSchema.optional(),
     })
     .optional(),

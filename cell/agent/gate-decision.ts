@@ -52,6 +52,8 @@ export type GateView = {
   readonly fresh: boolean;
   readonly placement: (key: string) => Placement | undefined;
   readonly closed: (key: string) => boolean;
+  /** The promise for it is over, and nobody has granted anything since; absent: of no key. */
+  readonly stopped?: ((key: PlacementKey) => boolean) | undefined;
 };
 
 export type RefusalCode = Extract<ErrorCode, "PLACEMENT_STALE" | "LEASE_MISSING" | "GATE_CLOSED">;
@@ -138,6 +140,10 @@ export function decideAdmission(request: GateRequest, view: GateView): Admission
   const stale = findStaleness(request, view);
   if (stale !== undefined) return stale;
   if (cell.kind === "refused") return cell;
+  if (view.stopped?.(request.key) === true) {
+    const reason = `the partner that keeps a copy of ${request.key} promises nothing any more`;
+    return refuse("LEASE_MISSING", reason);
+  }
   if (view.closed(request.key)) {
     // It may be open again in the database, and the router may have let go of the request for that.
     const reason = `the gate is closed for ${request.key} while it is being fenced`;

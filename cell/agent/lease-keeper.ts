@@ -10,6 +10,7 @@ import {
   expireIfOver,
   grantOf,
   type LeaseState,
+  leftShare,
   loseTime,
   noLease,
   observeReading,
@@ -41,6 +42,14 @@ export class LeaseKeeper {
   /** The highest ever heard of, also by the database alone: above 0 a lease was there once. */
   get grantMax(): number {
     return Math.max(this.#grantMax, this.grant);
+  }
+  /** Has there been a lease in this life of the database? */
+  knows(boot: string): boolean {
+    return this.#state.kind !== "none" && this.#state.boot === boot;
+  }
+  /** Of the whole lease, how much is left: 0 without one, else up to 1. */
+  leftShare(): number {
+    return leftShare(this.#state, this.#clock.monotonicMs());
   }
   /** 0 without a live lease. */
   remainingMs(): number {

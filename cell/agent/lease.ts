@@ -135,6 +135,12 @@ export function expireIfOver(state: LeaseState, nowMonoMs: number): LeaseState {
 export const remainingMs = (state: LeaseState, nowMonoMs: number): number =>
   state.kind === "held" ? Math.max(0, state.untilMonoMs - nowMonoMs) : 0;
 
+export function leftShare(state: LeaseState, nowMonoMs: number): number {
+  if (state.kind !== "held") return 0;
+  const whole = state.untilMonoMs - state.fromMonoMs;
+  return whole <= 0 ? 0 : remainingMs(state, nowMonoMs) / whole;
+}
+
 /** Monotonic time from which a new grant should be asked for; in the past when it is due. */
 export function renewalDueAt(state: LeaseState): number {
   if (state.kind !== "held") return Number.NEGATIVE_INFINITY;

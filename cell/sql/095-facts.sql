@@ -40,10 +40,12 @@ declare
   v_live boolean := false;
   v_grant bigint;
   v_expires_at timestamptz;
+  v_leased boolean := false;
 begin
   if not pg_is_in_recovery() then
     v_live := cellfleet.lease_live();
-    select l.lease_grant, l.expires_at into v_grant, v_expires_at from cellfleet.lease l;
+    select l.lease_grant, l.expires_at, l.boot = pg_postmaster_start_time()
+      into v_grant, v_expires_at, v_leased from cellfleet.lease l;
   end if;
   return query
   select p.cell, i.system_identifier, i.timeline, pg_postmaster_start_time(), v_clock, s.lease_grant,
@@ -54,7 +56,7 @@ begin
             join pg_namespace n on n.nspname = g.schema_name
             join pg_class c on c.relnamespace = n.oid and c.relname = g.table_name),
          (select v.version from cellfleet.store_version v order by v.number desc limit 1),
-         cellfleet.standby_facts()
+         cellfleet.standby_facts() || jsonb_build_object('leased', coalesce(v_leased, false))
     from cellfleet.progress p
    cross join cellfleet.stage t
    cross join cellfleet.grant_seen s

@@ -163,6 +163,8 @@ end $$;
 create table if not exists cellfleet.annex_of (
   one               boolean primary key default true check (one),
   origin            text not null,
+  -- Digest of what the origin's agent shows when it asks for a promise; empty: not told yet.
+  token_digest      text not null default '',
   -- 0: nothing is promised. Else for how long, from when the agent that asks here began or answered.
   promised_ms       bigint not null default 0,
   promise_number    bigint not null default 0,
@@ -182,11 +184,13 @@ create table if not exists cellfleet.annex_of (
 );
 
 -- Before anything is applied here. False: it is the annex of another cell.
-create or replace function cellfleet.become_annex(p_origin text) returns boolean
+create or replace function cellfleet.become_annex(p_origin text, p_token_digest text) returns boolean
   language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 begin
   perform set_config('synchronous_commit', 'on', true);
   insert into cellfleet.annex_of (origin) values (p_origin) on conflict do nothing;
+  update cellfleet.annex_of a set token_digest = p_token_digest
+   where a.origin = p_origin and p_token_digest not in ('', a.token_digest);
   perform from cellfleet.annex_of a where a.origin = p_origin;
   return found;
 end $$;
@@ -312,7 +316,11 @@ create or replace function cellfleet.standby_facts() returns jsonb
     'lsn', case when not pg_is_in_recovery() then pg_current_wal_insert_lsn()::text else '0/0' end,
     'stopped', (select coalesce(jsonb_agg(jsonb_build_object('annex', t.annex, 'lo', t.lo, 'hi', t.hi)
                                           order by t.annex), '[]') from cellfleet.stopped t),
-    'annex', (select jsonb_build_object('origin', a.origin, 'promisedMs', a.promised_ms,
+    'keyspaces', case when exists (select from cellfleet.stopped) then (
+        select coalesce(jsonb_agg(jsonb_build_object('name', k.name, 'strategy', k.strategy,
+                                                     'slotCount', k.slot_count)), '[]')
+          from cellfleet.keyspace k) else '[]' end,
+    'annex', (select jsonb_build_object('origin', a.origin, 'tokenDigest', a.token_digest, 'promisedMs', a.promised_ms,
                        'promiseNumber', a.promise_number, 'failover', a.failover, 'attempt', a.attempt,
                        'open', a.open, 'withdrawn', a.withdrawn, 'presenter', a.presenter, 'boot', a.boot,
                        'beat', (select h.beat from cellfleet.heartbeat h where h.origin = a.origin collate "C"))
@@ -328,7 +336,7 @@ begin
   revoke all on function cellfleet.beat(text), cellfleet.take_partners(bigint, jsonb, bigint),
     cellfleet.note_refused(), cellfleet.bucket(text, text), cellfleet.is_stopped(text, text),
     cellfleet.write_stopped(), cellfleet.stop_buckets(text, integer, integer),
-    cellfleet.resume_buckets(bigint), cellfleet.become_annex(text),
+    cellfleet.resume_buckets(bigint), cellfleet.become_annex(text, text),
     cellfleet.promise(text, bigint, text, integer, timestamptz, text, bigint, pg_lsn, boolean),
     cellfleet.end_promise(bigint), cellfleet.record_takeover(text, integer, boolean, boolean, boolean),
     cellfleet.check_activation(jsonb), cellfleet.standby_facts() from public;
@@ -336,7 +344,7 @@ begin
   execute format('grant execute on function cellfleet.beat(text),
     cellfleet.take_partners(bigint, jsonb, bigint), cellfleet.note_refused(),
     cellfleet.stop_buckets(text, integer, integer), cellfleet.resume_buckets(bigint),
-    cellfleet.become_annex(text),
+    cellfleet.become_annex(text, text),
     cellfleet.promise(text, bigint, text, integer, timestamptz, text, bigint, pg_lsn, boolean),
     cellfleet.end_promise(bigint), cellfleet.record_takeover(text, integer, boolean, boolean, boolean),
     cellfleet.standby_facts() to %I', v_agent);

@@ -5,7 +5,9 @@ export const withoutStandbys: StandbyFacts = {
   listRevision: null,
   controlGrant: 0,
   refused: false,
+  leased: false,
   lsn: "0/0",
   stopped: [],
+  keyspaces: [],
   annex: null,
 };

@@ -1,5 +1,6 @@
 /** What a cell's database says of itself as the origin of standbys, and as an annex: part of `readFacts`. */
 import { z } from "zod";
+import { strategies } from "../../contract/routing-table.ts";
 
 const stoppedSchema = z.object({ annex: z.string(), lo: z.number(), hi: z.number() });
 /** Buckets of an annex whose promise is over: both belong to it. */
@@ -7,6 +8,8 @@ export type StoppedBuckets = z.infer<typeof stoppedSchema>;
 
 const annexFactsSchema = z.object({
   origin: z.string(),
+  /** SHA-256, hex, of what the origin's agent shows; empty: not told yet. */
+  tokenDigest: z.string(),
   /** 0: nothing is promised to the origin. */
   promisedMs: z.number(),
   /** Of the last promise; grows with each. */
@@ -31,9 +34,19 @@ export const standbyFactsSchema = z.object({
   controlGrant: z.number(),
   /** The control plane's last word on a lease was no. */
   refused: z.boolean(),
+  /** Since its start this database has had a lease. */
+  leased: z.boolean(),
   /** End of the write-ahead log. */
   lsn: z.string(),
   stopped: z.array(stoppedSchema),
+  /** By which keys fall into buckets; only while some are stopped. */
+  keyspaces: z.array(
+    z.object({
+      name: z.string(),
+      strategy: z.enum(strategies),
+      slotCount: z.number().nullable(),
+    }),
+  ),
   /** Null: no annex. */
   annex: annexFactsSchema.nullable(),
 });

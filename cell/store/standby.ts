@@ -69,10 +69,14 @@ export async function resumeBuckets(client: Queryable, grant: number): Promise<b
 }
 
 /** Before anything is applied there. False: it is the annex of another cell. */
-export async function becomeAnnex(client: Queryable, origin: string): Promise<boolean> {
+export async function becomeAnnex(
+  client: Queryable,
+  origin: string,
+  tokenDigest = "",
+): Promise<boolean> {
   const { rows } = await client.query<{ mine: boolean }>(
-    "select cellfleet.become_annex($1) as mine",
-    [origin],
+    "select cellfleet.become_annex($1, $2) as mine",
+    [origin, tokenDigest],
   );
   return rows[0]?.mine === true;
 }

@@ -6,6 +6,7 @@
  * each store with the facts that were read in that store before the call; a store that is out of sight
  * makes the whole cell unreachable, and whoever does not hold the lock of every store is not primary.
  */
+import type pg from "pg";
 import type { AgentSyncResponse } from "../../../contract/cell-protocol.ts";
 import type { CellId } from "../../../contract/ids.ts";
 import type { CellStage } from "../../../contract/routing-table.ts";
@@ -70,6 +71,10 @@ export type Stores = {
   readonly readKeys: ReadKeys;
   readonly readTenantSizes: () => Promise<readonly TenantSize[]>;
   readonly obey: (answer: AgentSyncResponse, facts: Facts, sentMonoMs: number) => Promise<Obeyed>;
+  /** The same in each, at one time; rejects when one of them does, after all are done. */
+  readonly inAll: <T>(work: (pool: pg.Pool, at: number) => Promise<T>) => Promise<readonly T[]>;
+  /** A lease that stands in the store's database since this moment. */
+  readonly takeLease: (at: number, grant: Parameters<Store["lease"]["take"]>[0]) => void;
   readonly purges: {
     readonly due: () => Purged[];
     readonly reported: (purged: readonly Purged[]) => void;
@@ -182,6 +187,9 @@ function asOne(all: readonly [Store, ...Store[]], clock: Clock): Stores {
     readTenantSizes: async () =>
       addSizes(await Promise.all(all.map(({ pool }) => readTenantSizes(pool)))),
     obey: (answer, facts, sentMonoMs) => obeyInAll(all, answer, facts, sentMonoMs),
+    inAll: async (work) =>
+      valuesOf(await Promise.allSettled(all.map(({ pool }, at) => work(pool, at)))),
+    takeLease: (at, grant) => all[at]?.lease.take(grant),
     purges: { due: () => duePurges(all), reported: (purged) => purgesReported(all, purged) },
   };
 }
@@ -198,14 +206,18 @@ async function obeyInAll(
       store.obey(answerFor(store, answer), must(facts.each[at], "facts of the store"), sentMonoMs),
     ),
   );
-  const obeyed = ends.map((end) => {
-    if (end.status === "rejected") throw end.reason;
-    return end.value;
-  });
+  const obeyed = valuesOf(ends);
   return {
     refused: refusedOnce(obeyed.flatMap(({ refused }) => refused)),
     busy: obeyed.some(({ busy }) => busy),
   };
+}
+
+function valuesOf<T>(ends: ReadonlyArray<PromiseSettledResult<T>>): T[] {
+  return ends.map((end) => {
+    if (end.status === "rejected") throw end.reason;
+    return end.value;
+  });
 }
 
 /** A key that several stores refused is told once, with the highest epoch that stands in its way. */

@@ -13,8 +13,11 @@ import { strictestPlacement, strictestStage } from "./strictest.ts";
 /** `grant`: the lowest of all; `grantMax`: the highest ever heard of. Time is left as long as every store has some. */
 export type LeaseView = Pick<
   LeaseKeeper,
-  "grant" | "grantMax" | "remainingMs" | "isRenewalDue" | "msUntilRenewal" | "tick"
->;
+  "grant" | "grantMax" | "remainingMs" | "leftShare" | "isRenewalDue" | "msUntilRenewal" | "tick"
+> & {
+  /** Starts of the databases, in the order of the stores: has each had a lease in this life? */
+  readonly knowsAll: (boots: readonly string[]) => boolean;
+};
 
 type Some<T> = readonly [T, ...T[]];
 
@@ -27,6 +30,8 @@ export function leaseOf(all: Some<LeaseKeeper>): LeaseView {
       return Math.max(...all.map(({ grantMax }) => grantMax));
     },
     remainingMs: () => Math.min(...all.map((one) => one.remainingMs())),
+    leftShare: () => Math.min(...all.map((one) => one.leftShare())),
+    knowsAll: (boots) => all.every((one, at) => one.knows(boots[at] ?? "")),
     isRenewalDue: () => all.some((one) => one.isRenewalDue()),
     msUntilRenewal: () => Math.min(...all.map((one) => one.msUntilRenewal())),
     tick: () => {

@@ -1,0 +1,144 @@
+/**
+ * The agent's part in standbys, put together: as the origin of some (heartbeats, the list of partners, the
+ * failsafe) and as an annex (promises, takeovers, sight). The conversation with the control plane asks here
+ * what to tell, and tells here what it heard.
+ */
+import type { AgentSyncRequest, AgentSyncResponse } from "../../../contract/cell-protocol.ts";
+import type { CellId } from "../../../contract/ids.ts";
+import type { PlacementKey } from "../../../contract/placement-key.ts";
+import type { Clock } from "../../../runtime/clock.ts";
+import type { Lifecycle } from "../../../runtime/lifecycle.ts";
+import { errorFields } from "../../../runtime/log.ts";
+import { startLoop } from "../../../runtime/loop.ts";
+import type { Random } from "../../../runtime/random.ts";
+import { beat, takePartners } from "../../store/standby.ts";
+import type { AgentLog } from "../events.ts";
+import type { Facts, Stores } from "../stores/stores.ts";
+import { AnnexKeeper } from "./annex.ts";
+import { Failsafe } from "./failsafe.ts";
+import { createPromiseClient } from "./promise-client.ts";
+import { createDoor, type Door } from "./promise-door.ts";
+import { stoppedKeys } from "./stopped-keys.ts";
+
+export type Standing = {
+  readonly report: (facts: Facts) => Pick<AgentSyncRequest, "origin" | "annex">;
+  readonly wantsLease: () => boolean;
+  /** For the primary, before anything of the answer is obeyed: what is told next stands by then. */
+  readonly hear: (answer: AgentSyncResponse) => Promise<void>;
+  /** For the primary, afterwards. */
+  readonly obeyed: (answer: AgentSyncResponse) => Promise<void>;
+  /** The control plane answered with a refusal of the whole call. */
+  readonly refused: () => Promise<void>;
+  /** Undefined: no key is stopped. */
+  readonly stopped: () => ((key: PlacementKey) => boolean) | undefined;
+  readonly door: Door;
+};
+
+export type StandingOptions = {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: AgentLog;
+  readonly cell: CellId;
+  readonly instance: string;
+  readonly stores: Stores;
+  readonly onNews: () => void;
+  /** Of the conversation with the control plane. */
+  readonly silentMs: () => number;
+  /** Own certificate, for annexes that ask for one. */
+  readonly tls: () => { readonly cert?: string; readonly key?: string };
+};
+
+/** Annexes take an origin for silent that was not heard for three of them. */
+const beatMs = 500;
+const reviewMs = 250;
+
+export function openStanding(options: StandingOptions, lifecycle: Lifecycle): Standing {
+  const { clock, random, log, cell, instance, stores, onNews, silentMs } = options;
+  const client = createPromiseClient(clock, options.tls);
+  lifecycle.onClose("promise client", client.close);
+  const failsafe = new Failsafe({ clock, random, log, cell, instance, stores, client, silentMs });
+  lifecycle.onClose("failsafe", () => failsafe.close());
+  const annex = new AnnexKeeper({ clock, log, cell, stores, onNews });
+  const review = startLoop({
+    ...{ clock, random, intervalMs: reviewMs, backoffMaxMs: reviewMs },
+    turn: async () => {
+      annex.review();
+      return "idle";
+    },
+    onError: (error) => log.event("step.failed", { step: "annex", ...errorFields(error) }, "warn"),
+  });
+  lifecycle.onClose("annex", review.close);
+  lifecycle.onClose("heartbeat", startHeartbeat(options));
+  let partnersTold = "";
+
+  async function hearPartners({ partners }: AgentSyncResponse): Promise<void> {
+    if (partners === undefined) return;
+    const told = JSON.stringify(partners);
+    if (told === partnersTold) return;
+    const outcomes = await stores.inAll((pool) => takePartners(pool, partners));
+    partnersTold = told;
+    if (!outcomes.includes("set")) return;
+    const { revision } = partners;
+    log.event("partners.changed", { revision, partners: partners.partners.length });
+    await stores.look();
+    onNews();
+  }
+
+  let stoppedOf: { readonly facts: Facts; readonly keys: ReturnType<Standing["stopped"]> };
+  return {
+    report: ({ each }) => {
+      const annexReport = annex.report();
+      return {
+        origin: {
+          // Of several stores what all of them have.
+          listRevision: Math.min(...each.map(({ standby }) => standby.listRevision ?? 0)),
+          failsafeMs: failsafe.lastedMs(),
+          controlGrant: Math.max(...each.map(({ standby }) => standby.controlGrant)),
+        },
+        ...(annexReport === undefined ? {} : { annex: annexReport }),
+      };
+    },
+    wantsLease: () => {
+      const { importing = 0, active = 0, fenced = 0 } = stores.ownership.countByState();
+      return annex.wantsLease(importing + active + fenced);
+    },
+    hear: async (answer) => {
+      await annex.hear(answer.annex);
+      await hearPartners(answer);
+    },
+    obeyed: async ({ lease, leaseRefused }) => {
+      if (lease !== undefined) await failsafe.granted(lease.grant, lease.ttlMs);
+      else if (leaseRefused !== undefined) await failsafe.refused();
+    },
+    refused: () => failsafe.refused(),
+    stopped: () => {
+      const facts = stores.facts();
+      if (facts === undefined) return undefined;
+      if (stoppedOf?.facts.each.some((one, at) => one !== facts.each[at]) ?? true) {
+        stoppedOf = { facts, keys: stoppedKeys(facts.each.map(({ standby }) => standby)) };
+      }
+      return stoppedOf.keys;
+    },
+    door: createDoor({
+      clock,
+      promise: (asked, token) => annex.answer(asked, token),
+      serves: () => stores.connected() && stores.lease.remainingMs() > 0,
+    }),
+  };
+}
+
+/** Returns how to stop. An annex has no heart of its own: its host's cell beats. */
+function startHeartbeat({ clock, random, cell, stores }: StandingOptions): () => Promise<void> {
+  const loop = startLoop({
+    ...{ clock, random, intervalMs: beatMs, backoffMaxMs: beatMs },
+    turn: async () => {
+      const isAnnex = stores.facts()?.each.some(({ standby }) => standby.annex !== null) ?? true;
+      if (isAnnex || !stores.primary() || stores.lease.remainingMs() === 0) return "idle";
+      await stores.inAll((pool) => beat(pool, cell));
+      return "idle";
+    },
+    // A database that is out of reach is said by its session; and a missing beat is the message.
+    onError: () => {},
+  });
+  return loop.close;
+}
