@@ -5,6 +5,7 @@
 import { z } from "zod";
 import { intentSchema } from "./control-api.ts";
 import { cellIdSchema, opIdSchema } from "./ids.ts";
+import { placementKeySchema } from "./placement-key.ts";
 
 /**
  * `free`: the tenant's home has no row of this key (of an update or a deletion: never). `same`: it has
@@ -94,18 +95,14 @@ export const wipeCellSchema = z.strictObject({
   ...intentSchema.shape,
 });
 
-/** POST /v1/cells/{id}/restore: tenants that a failover took from it come home by ordinary moves. */
-export const restoreCellSchema = z.strictObject({
-  /** Moves that are begun by one call. */
-  limit: z.number().int().min(1).max(1000).default(100),
-  ...intentSchema.shape,
-});
-export const restoredSchema = z.object({
+/** GET /v1/cells/{id}/homecoming: what failovers took from it, and is elsewhere now. */
+export const homecomingSchema = z.object({
   cell: cellIdSchema,
-  moves: z.array(z.object({ key: z.string(), move: z.string() })),
-  /** Not begun, and why. */
-  skipped: z.array(z.object({ key: z.string(), reason: z.string() })),
-  /** Tenants of it that are still elsewhere and are not on their way. */
-  left: count,
-  next_steps: z.array(z.string()),
+  /** Served elsewhere, and not on their way: may be moved home. */
+  keys: z.array(placementKeySchema),
+  /** On their way, by moves that are under way. */
+  moving: count,
+  /** Nobody serves them, or they are suspended: no move takes them. */
+  unmovable: z.array(z.object({ key: placementKeySchema, state: z.string() })),
 });
+export type Homecoming = z.infer<typeof homecomingSchema>;

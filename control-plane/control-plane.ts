@@ -28,6 +28,7 @@ import { ensureBootstrapToken } from "./store/bootstrap-token.ts";
 import { openDatabase, prepareDatabase } from "./store/database.ts";
 import { channels, startListener } from "./store/notify.ts";
 import { createWakeHub } from "./store/wake-hub.ts";
+import { startSalvaging } from "./work/failover/salvage.ts";
 import { startWatching, type WatchEvents } from "./work/failover/watch.ts";
 import { showFailovers } from "./work/failover/watch-metrics.ts";
 import { startHousekeeping } from "./work/housekeeping.ts";
@@ -36,7 +37,7 @@ import { startLeading } from "./work/lead.ts";
 import { startMoving } from "./work/moving/start.ts";
 import type { MoveBoundary } from "./work/moving/world.ts";
 import { paced } from "./work/pace.ts";
-import { createProvider, noProvider } from "./work/provider.ts";
+import { createProvider, noProvider, type Provider } from "./work/provider.ts";
 import { type Publisher, startPublisher } from "./work/publish.ts";
 import { type ReconcileEvents, startReconciling } from "./work/reconcile.ts";
 import { checkIncarnation, startRecovery } from "./work/recovery.ts";
@@ -234,7 +235,7 @@ function startLoops(
       log.event("leader.changed", { term: term ?? null });
       reconciler?.wake();
       moving?.wake();
-      standbys?.wake();
+      further?.onLead();
     },
     onError: trouble("leader's seat"),
   });
@@ -263,17 +264,8 @@ function startLoops(
     onBoundary: options.onMoveBoundary,
     onError: trouble("moves"),
   });
-  const standbys: ReturnType<typeof startStandbys> | undefined = startStandbys({
-    ...{ database, clock, random, lead, provider, metrics },
-    resolve: options.resolveSecret ?? ((reference) => resolveSecret(reference, {})),
-    partners: options.standbyPartners ?? 0,
-    onError: trouble("standbys"),
-  });
-  const watching = startWatching({
-    ...{ database, clock, random, lead, policy: options.failover ?? policyDefault },
-    log: createLog<WatchEvents>(options.logTo),
-    onError: trouble("detection"),
-    onWatched: showFailovers(metrics),
+  const further: ReturnType<typeof startFurther> | undefined = startFurther(options, {
+    ...{ context, trouble, lead, provider },
   });
   showFleet(metrics, { fleet: () => fleet, term: lead.term });
   return {
@@ -287,17 +279,56 @@ function startLoops(
     wake: () => {
       reconciler.wake();
       moving.wake();
+      further.wake();
     },
     sentence: reconciler.sentence,
     leads: () => lead.term() !== undefined,
     close: async () => {
       await Promise.all([
         ...[reconciler.close(), health.close(), housekeeping.close()],
-        ...[moving.close(), standbys.close(), watching.close()],
+        ...[moving.close(), further.close()],
       ]);
       await lead.close();
       await seat.close();
       await provider.close();
+    },
+  };
+}
+
+/** Standbys, detection, and what follows a failover. */
+function startFurther(
+  options: ControlPlaneOptions,
+  shared: {
+    readonly context: ApiContext;
+    readonly trouble: (where: string) => (error: unknown) => void;
+    readonly lead: ReturnType<typeof startLeading>;
+    readonly provider: Provider;
+  },
+) {
+  const { clock, random } = options;
+  const { trouble, lead, provider } = shared;
+  const { database, metrics } = shared.context;
+  const resolve = options.resolveSecret ?? ((reference: string) => resolveSecret(reference, {}));
+  const standbys = startStandbys({
+    ...{ database, clock, random, lead, provider, metrics, resolve },
+    partners: options.standbyPartners ?? 0,
+    onError: trouble("standbys"),
+  });
+  const salvaging = startSalvaging({
+    ...{ database, clock, random, lead, provider, resolve, logTo: options.logTo },
+    onError: trouble("salvage"),
+  });
+  const watching = startWatching({
+    ...{ database, clock, random, lead, policy: options.failover ?? policyDefault },
+    log: createLog<WatchEvents>(options.logTo),
+    onError: trouble("detection"),
+    onWatched: showFailovers(metrics),
+  });
+  return {
+    onLead: standbys.wake,
+    wake: salvaging.wake,
+    close: async () => {
+      await Promise.all([standbys.close(), watching.close(), salvaging.close()]);
     },
   };
 }

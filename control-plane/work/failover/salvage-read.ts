@@ -1,0 +1,131 @@
+/**
+ * Reads what a returned cell holds and its partners never saw, and compares each row with what the tenant's
+ * home has. Changes nothing anywhere but in our own books: the slots of the cell stay where they are, so
+ * that it may be read again.
+ */
+import { z } from "zod";
+import { CellError } from "../../../contract/errors.ts";
+import { cellIdSchema } from "../../../contract/ids.ts";
+import type { SeveredAt } from "../../../standby/ports.ts";
+import { effectOf } from "../../core/failover/salvage.ts";
+import {
+  type FailoverRow,
+  requireFailoverRow,
+  type StandbyRow,
+  severedOf,
+} from "../../store/failover/report.ts";
+import {
+  dropGone,
+  forgetRows,
+  identityOf,
+  judgeRow,
+  pageOfRows,
+  recordChange,
+  rowOf,
+  type SalvageRecord,
+} from "../../store/failover/salvage.ts";
+import { buildPair } from "../standby/pair.ts";
+import { judgeThere } from "./salvage-rows.ts";
+import { type Homes, openHomes, type SalvageWorld } from "./salvage-world.ts";
+
+const pageRows = 500;
+
+/** How many rows it found. Throws CELL_DATABASE_UNREACHABLE, SALVAGE_UNFIT. */
+export async function readSalvaged(
+  world: SalvageWorld,
+  about: { readonly id: string; readonly failover: string },
+  signal: AbortSignal,
+): Promise<number> {
+  const { database } = world;
+  const row = await requireFailoverRow(database.read, about.failover);
+  const standbys = await severedOf(database.read, row);
+  await forgetRows(database, about.id);
+  let found = 0;
+  for (const one of standbys) {
+    const severed = severedAt(row, one);
+    if (severed === undefined) continue;
+    found += 1;
+    await readPair(world, about.id, one, severed, signal);
+  }
+  if (found === 0) {
+    throw new CellError(
+      "SALVAGE_UNFIT",
+      `${about.failover} cut no stream of ${row.cell}: nobody knows what is missing elsewhere.`,
+      {
+        nextSteps: [`cellctl failover report ${about.failover}`],
+      },
+    );
+  }
+  await dropGone(database, about.id);
+  return judgeAll(world, about.id, signal);
+}
+
+async function readPair(
+  { database, resolve, standby }: SalvageWorld,
+  id: string,
+  row: StandbyRow,
+  severed: SeveredAt,
+  signal: AbortSignal,
+): Promise<void> {
+  const pair = await buildPair(database.read, resolve, {
+    annex: cellIdSchema.parse(row.annex),
+    origin: cellIdSchema.parse(row.origin),
+    host: cellIdSchema.parse(row.host),
+    buckets: { lo: row.bucketLo, hi: row.bucketHi },
+  });
+  const record = (change: Parameters<typeof recordChange>[3]) =>
+    recordChange(database, id, row.annex, change);
+  await standby.salvage(pair, severed, record, signal);
+}
+
+const severedSchema = z.object({
+  stores: z.array(z.object({ name: z.string(), remoteLsn: z.string().nullable() })),
+  heartbeatAgeMs: z.number().nullable(),
+});
+const evidenceSchema = z
+  .object({
+    annexes: z.record(z.string(), z.object({ severed: severedSchema.optional().catch(undefined) })),
+  })
+  .catch({ annexes: {} });
+
+/** Undefined: its stream was never cut, so nothing of it was adopted. */
+export const severedAt = (
+  { evidence }: Pick<FailoverRow, "evidence">,
+  { annex }: Pick<StandbyRow, "annex">,
+): SeveredAt | undefined => evidenceSchema.parse(evidence).annexes[annex]?.severed;
+
+async function judgeAll(world: SalvageWorld, id: string, signal: AbortSignal): Promise<number> {
+  const homes = openHomes(world);
+  let rows = 0;
+  try {
+    for (let after = 0; ; ) {
+      signal.throwIfAborted();
+      const page = await pageOfRows(world.database.read, id, { after, limit: pageRows });
+      for (const record of page) await judgeOne(world, homes, record);
+      rows += page.length;
+      const last = page.at(-1);
+      if (last === undefined) return rows;
+      after = last.id;
+    }
+  } finally {
+    await homes.close();
+  }
+}
+
+async function judgeOne(world: SalvageWorld, homes: Homes, record: SalvageRecord): Promise<void> {
+  const home = await homes.of({ ...record, table: record.tableName });
+  if (typeof home === "string") {
+    const nobody = { key: "", verdict: "homeless", theirs: undefined, note: home } as const;
+    await judgeRow(world.database, record.id, nobody);
+    return;
+  }
+  const wanted = wantedOf(record);
+  const { verdict, theirs } = await judgeThere(home.client, home.shape, wanted);
+  await judgeRow(world.database, record.id, { key: home.key, verdict, theirs, note: "" });
+}
+
+export const wantedOf = (record: SalvageRecord) => ({
+  kind: effectOf(record.first, record.last) ?? ("delete" as const),
+  identity: identityOf(record),
+  row: rowOf(record),
+});
