@@ -104,9 +104,15 @@ export const wantsProbe = ({ state, witnesses }: Pick<Verdict, "state" | "witnes
   state === "suspect" &&
   witnesses.some(({ class: name, says }) => name === "control-plane" && says !== "gone");
 
-/** By this control plane's own eyes: what makes it doubt its eyes when there are many. */
-export const looksBad = ({ witnesses }: Pick<Verdict, "witnesses">): boolean =>
-  witnesses.some(({ class: name, says }) => name === "control-plane" && says === "gone");
+/**
+ * By this control plane's own eyes: what makes it doubt its eyes when there are many. One that only begins to
+ * miss counts too: of cells that are cut off together one is always confirmed first.
+ */
+export const looksBad = ({ state, witnesses }: Pick<Verdict, "state" | "witnesses">): boolean =>
+  witnesses.some(
+    ({ class: name, says }) =>
+      name === "control-plane" && (says === "gone" || (says === "unknown" && state === "suspect")),
+  );
 
 /**
  * This process stood still (a pause of its machine, a long stop of its event loop) or could not look: what it

@@ -78,7 +78,7 @@ const backoffMaxMs = 1000;
 /** Written down this often for whoever asks, and at once when a state changes. */
 const saveEveryMs = 1000;
 /** What stands against a takeover is looked at again this often. */
-const gatesEveryMs = 1000;
+const gatesEveryMs = 300;
 
 type Memory = {
   term: number;
