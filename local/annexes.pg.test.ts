@@ -50,6 +50,7 @@ beforeAll(async () => {
   await keepSigningKey(folder);
   cells = await open();
   await cells.act(host, "create", { agentToken: "token-1" });
+  await cells.wakeAnnexes();
 });
 afterAll(async () => {
   await cells?.stopAll();

@@ -60,7 +60,10 @@ export type LocalCells = {
   readonly ports: (id: CellId) => CellPorts | undefined;
   /** Makes the template now, so that the first cell does not wait for it. */
   readonly prepare: () => Promise<void>;
-  /** Until this is called annexes that do not serve are left asleep: a fleet's start does not wait for them. */
+  /**
+   * Until this is called no annex is made, and those that do not serve are left asleep: the start of a
+   * fleet has the processors for itself.
+   */
   readonly wakeAnnexes: () => Promise<void>;
   readonly stopAll: () => Promise<void>;
 };
@@ -81,6 +84,7 @@ export async function openCells(options: CellsOptions): Promise<LocalCells> {
   const template = cellTemplate({ application, random: tools.random, say });
   const cells = new Map<CellId, Cell>();
   let awake = false;
+  const { promise: awakened, resolve: awaken } = Promise.withResolvers<void>();
   const root = join(options.folder.root, "cells");
   await mkdir(root, { recursive: true, mode: 0o711 });
   for (const name of await readdir(root)) {
@@ -132,6 +136,7 @@ export async function openCells(options: CellsOptions): Promise<LocalCells> {
       if (known === undefined && action === "destroy" && isAnnexId(id)) return absent(id);
       const host = known ?? hostOf(cells, id, given);
       if (host === undefined) return actOnCell(id, action, given.agentToken);
+      if (action === "create") await awakened;
       return host.annexes.act(id, action, given);
     },
     units: () => all().flatMap(unitsOf),
@@ -142,6 +147,7 @@ export async function openCells(options: CellsOptions): Promise<LocalCells> {
     },
     wakeAnnexes: async () => {
       awake = true;
+      awaken();
       for (const cell of all()) await cell.annexes.wake(true);
     },
     stopAll: async () => {

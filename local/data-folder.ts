@@ -9,6 +9,7 @@
  *   control-plane/        its PostgreSQL
  *   router-01/            the routing table on the router's disk
  *   cells/cell-01/        its PostgreSQL, cell.json, its secrets
+ *   cells/cell-01/annexes/  of each annex that it hosts: annex.json, secrets; its databases are in that PostgreSQL
  */
 import { createHash } from "node:crypto";
 import {
