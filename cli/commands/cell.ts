@@ -23,6 +23,7 @@ import { cellView } from "../render/views.ts";
 import { standbyLines } from "../render/views-standby.ts";
 import type { Session } from "../session.ts";
 import { registerAdoption } from "./cell-adoption.ts";
+import { registerSalvage } from "./salvage.ts";
 
 export const register: Register = (noun, bind) => {
   bind(noun.command("ls").description("list cells"), async (session) => {
@@ -40,6 +41,7 @@ export const register: Register = (noun, bind) => {
   bind(mutation(createCommand(noun)), create);
   registerAdoption(noun, bind);
   registerActions(noun, bind);
+  registerSalvage(noun, bind);
 };
 
 function registerActions(noun: Command, bind: Bind): void {

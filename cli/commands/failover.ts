@@ -1,8 +1,10 @@
 /** `cellctl failover …`: take the tenants of a dead cell over. */
 import { destructive, type Register } from "../grammar.ts";
 import { mutate } from "../mutate.ts";
+import { registerRestore } from "./salvage.ts";
 
 export const register: Register = (noun, bind) => {
+  registerRestore(noun, bind);
   bind(
     destructive(
       noun

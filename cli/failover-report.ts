@@ -1,0 +1,62 @@
+/** How the report of what a failover lost looks to people. Programs read the API's own object. */
+import type { RpoReport } from "../contract/failover-api.ts";
+import type { View } from "./render/output.ts";
+import { counted } from "./render/units.ts";
+
+type Tenant = RpoReport["tenants"][number];
+type Write = Tenant["lost"][number];
+
+/** Of lists that may be long; `-o json` has all. */
+const shownMax = 50;
+
+export const failoverReportView: View<RpoReport> = {
+  id: ({ failover }) => failover,
+  columns: [
+    { head: "FAILOVER", cell: ({ failover }) => failover },
+    { head: "CELL", cell: ({ cell }) => cell },
+    { head: "METHOD", cell: ({ method }) => method },
+    { head: "LOST", cell: ({ totals }) => String(totals.lost), right: true },
+    { head: "UNKNOWN", cell: ({ totals }) => String(totals.unknown), right: true },
+  ],
+  details: (report) => {
+    const { totals } = report;
+    return [
+      ["failover", report.failover],
+      ["cell", report.cell],
+      ["detected", report.detectedAt],
+      ["fenced", report.fencedAt ?? "not yet"],
+      ["method", `${report.method}: ${report.methodReason}`],
+      [
+        "keys",
+        `${totals.keys}: ${totals.adopted} adopted, ${totals.unavailable} unavailable, ${totals.quarantined} quarantined`,
+      ],
+      [
+        "writes",
+        `${totals.acked} acknowledged lately: ${totals.lost} lost, ${totals.unknown} unknown, ${totals.found} doubted and found`,
+      ],
+      ["partners", report.partners.map(partnerLine)],
+      ["bounds", shown(report.tenants.map(boundLine))],
+      ["lost", shown(report.tenants.flatMap(({ lost }) => lost.map(writeLine)))],
+      ["unknown", shown(report.tenants.flatMap(({ unknown }) => unknown.map(writeLine)))],
+      ["unavailable", shown(report.unavailable.map(({ key, reason }) => `${key}  ${reason}`))],
+      ["quarantined", shown(report.quarantined.map(({ key, reason }) => `${key}  ${reason}`))],
+    ];
+  },
+};
+
+const partnerLine = ({ annex, host, remoteLsn, keys }: RpoReport["partners"][number]): string =>
+  `${host}  ${counted(keys, "key")}  applied up to ${remoteLsn ?? "nobody knows where"}  (${annex})`;
+
+const boundLine = ({ tenant, key, boundSeconds, lost, unknown }: Tenant): string => {
+  const name = tenant === "" ? key : tenant;
+  const bound = boundSeconds === null ? "no bound is known" : `at most the last ${boundSeconds} s`;
+  return `${name}  ${bound}  ${lost.length} lost, ${unknown.length} unknown`;
+};
+
+const writeLine = ({ tenant, method, path, requestId, atMs, because }: Write): string =>
+  `${tenant}  ${new Date(atMs).toISOString()}  ${method} ${path}  ${requestId}  ${because}`;
+
+const shown = (lines: readonly string[]): readonly string[] =>
+  lines.length <= shownMax
+    ? lines
+    : [...lines.slice(0, shownMax), `and ${lines.length - shownMax} more: -o json has all`];
