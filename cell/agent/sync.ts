@@ -275,7 +275,7 @@ export class Sync {
   #patienceMs({ wantLease }: AgentSyncRequest): number {
     const leftMs = this.#options.stores.lease.remainingMs();
     if (!wantLease || leftMs === 0) return answerMs;
-    return Math.min(answerMs, Math.max(leaseAnswerMsMin, leftMs));
+    return Math.ceil(Math.min(answerMs, Math.max(leaseAnswerMsMin, leftMs)));
   }
 
   #noteFound(answer: AgentSyncResponse): void {
