@@ -4,6 +4,7 @@
  */
 import type { CellView, Tier } from "./fleet.ts";
 import { checkAdoption } from "./safety.ts";
+import { freeBeside, type Reserve, type Resource, resources } from "./standby/reserve.ts";
 
 /** What is to be placed. `bytes` and `rps` are the larger of declared and measured. */
 export type Candidate = {
@@ -29,6 +30,7 @@ export const filterReasons = [
   "capacity-tenants",
   "capacity-bytes",
   "capacity-rps",
+  "reserve",
   "tenant-share",
 ] as const;
 export type FilterReason = (typeof filterReasons)[number];
@@ -130,6 +132,39 @@ const rps: Filter = (cell, wanted) =>
         `${cell.usage.rps} of ${cell.capacity.rps} requests/s are taken; ${wanted.rps} more do not fit`,
       );
 
+/** What a failover of a partner would bring must fit too, here and, of this cell's own, at its partners. */
+const reserve: Filter = (cell, wanted) => {
+  const { reserve: kept } = cell;
+  if (kept === null) return yes("reserve", "it is nobody's partner");
+  const amounts = { tenants: 1, bytes: wanted.bytes, rps: wanted.rps };
+  // What takes nothing fits anywhere, also where there is too little room already.
+  const short = resources.find(
+    (resource) => amounts[resource] > 0 && freeBeside(cell, kept, resource) < amounts[resource],
+  );
+  return short === undefined
+    ? yes("reserve", reserveText(cell, kept, "tenants"))
+    : no("reserve", "reserve", reserveText(cell, kept, short));
+};
+
+/** Numbers of one resource, of the tightest place: this cell, or the partner that has the least room. */
+function reserveText(cell: CellView, kept: Reserve, resource: Resource): string {
+  const { [resource]: held } = kept.held;
+  const used = cell.usage[resource];
+  const room = kept.rooms.find(
+    (one) => one.room[resource] / one.share - used <= freeBeside(cell, kept, resource),
+  );
+  const what = `${Math.round(held.amount)} ${units[resource]}`;
+  const own = `${Math.ceil(used + kept.hosted[resource])} of ${cell.capacity[resource]} are used`;
+  if (room !== undefined) {
+    return `its partner ${room.host} has room for ${Math.floor(room.room[resource])} more ${units[resource]} and would take over ${percent(room.share)} of its ${Math.ceil(used)}`;
+  }
+  return held.amount === 0
+    ? `nothing has to be kept free; ${own}`
+    : `${what} are kept free for a failover of ${held.origin}; ${own}`;
+}
+
+const units = { tenants: "tenants", bytes: "bytes", rps: "requests/s" } as const;
+
 /** Keeps one tenant from becoming its cell: a blast radius of one needs no cells. */
 const share: Filter = (cell, wanted) => {
   const most = Math.max(
@@ -160,10 +195,11 @@ const filters: readonly Filter[] = [
   tenants,
   bytes,
   rps,
+  reserve,
   share,
 ];
 /** Capacity alone: a container's tenants have no choice of cell, but they take room all the same. */
-const roomFilters: readonly Filter[] = [tenants, bytes, rps, share];
+const roomFilters: readonly Filter[] = [tenants, bytes, rps, reserve, share];
 
 export const decideAll = (cell: CellView, wanted: Candidate): readonly Decider[] =>
   filters.map((filter) => filter(cell, wanted));

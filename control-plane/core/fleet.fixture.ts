@@ -23,6 +23,7 @@ export const aCell = (id: string, change: Partial<CellView> = {}): CellView => (
   adopting: null,
   annex: null,
   revoking: false,
+  reserve: null,
   ...change,
 });
 

@@ -14,6 +14,7 @@ import type {
 } from "../../contract/control-api.ts";
 import type { ProvidedCell } from "../../contract/provider-api.ts";
 import type { CellStage, GuardMode, Strategy } from "../../contract/routing-table.ts";
+import type { Reserve } from "./standby/reserve.ts";
 
 export type Tier = (typeof tiers)[number];
 
@@ -52,6 +53,8 @@ export type CellView = {
   readonly annex: AnnexOf | null;
   /** No lease is granted to it: a failover takes, or took, its keys. */
   readonly revoking: boolean;
+  /** What it keeps free for a failover of a partner; null: it keeps nobody's standby, and has none. */
+  readonly reserve: Reserve | null;
 };
 
 export type AnnexOf = {

@@ -20,6 +20,7 @@ const cell = (id: string, change: Partial<CellView> = {}): CellView => ({
   stage: aStage(),
   annex: null,
   revoking: false,
+  reserve: null,
   adopting: null,
   capacity: { tenants: 1000, bytes: 1e9, rps: 1000, maxTenantShare: 0.5 },
   usage: { tenants: 0, bytes: 0, rps: 0 },

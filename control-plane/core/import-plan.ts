@@ -6,6 +6,7 @@
  */
 import { decideAll, firstNo } from "./filters.ts";
 import type { CellView, Tier, Usage } from "./fleet.ts";
+import { freeBeside, type LoadOf, type Resource, reserveOf } from "./standby/reserve.ts";
 
 export type ImportClass = {
   readonly id: string;
@@ -33,7 +34,7 @@ export type Charge = "mean" | "max";
 /** Portions per class: the finer, the closer to placing one by one. */
 const portionsMax = 1000;
 
-type Bin = { readonly cell: CellView; usage: Usage };
+type Bin = { readonly cell: CellView; usage: Usage; readonly loadOf: LoadOf };
 type Load = { readonly bytes: number; readonly rps: number };
 
 export function planImport(
@@ -41,7 +42,7 @@ export function planImport(
   classes: readonly ImportClass[],
   charge: Charge,
 ): ImportPlan {
-  const bins = cells.map((cell): Bin => ({ cell, usage: cell.usage }));
+  const bins = binsOf(cells);
   const shares: Share[] = [];
   // Who has the least choice goes first: a named cell, then a required region; then the largest.
   const order = classes.toSorted(
@@ -62,6 +63,21 @@ export function planImport(
   return { kind: "plan", shares };
 }
 
+/** What each keeps free for a failover follows from what all the others hold by then. */
+function binsOf(cells: readonly CellView[]): readonly Bin[] {
+  const byId = new Map<string, Bin>();
+  const loadOf: LoadOf = (id) => {
+    const bin = byId.get(id);
+    if (bin === undefined) return undefined;
+    const { capacity, reserve } = bin.cell;
+    return { usage: bin.usage, capacity, hosted: reserve?.hosted ?? noUsage };
+  };
+  for (const cell of cells) byId.set(cell.id, { cell, usage: cell.usage, loadOf });
+  return [...byId.values()];
+}
+
+const noUsage: Usage = { tenants: 0, bytes: 0, rps: 0 };
+
 const choice = ({ cell, region }: ImportClass): number =>
   cell !== null ? 0 : region !== null ? 1 : 2;
 
@@ -70,6 +86,7 @@ const roomReasons: ReadonlySet<string> = new Set([
   "capacity-tenants",
   "capacity-bytes",
   "capacity-rps",
+  "reserve",
 ]);
 
 const obstacle = (cell: CellView, one: ImportClass) =>
@@ -124,15 +141,16 @@ function leastUsed(open: readonly Bin[], load: Load, count: number): Bin | undef
   return best;
 }
 
-/** How many tenants of this load still fit. */
-function roomFor({ cell: { capacity }, usage }: Bin, load: Load): number {
+/** How many tenants of this load still fit, beside what is kept free for a failover. */
+function roomFor({ cell: { capacity, reserve }, usage, loadOf }: Bin, load: Load): number {
   const by = (free: number, each: number) => (each <= 0 ? Number.POSITIVE_INFINITY : free / each);
+  const kept = reserve === null ? null : reserveOf(reserve, loadOf);
+  const free = (resource: Resource) =>
+    kept === null
+      ? capacity[resource] - usage[resource]
+      : freeBeside({ capacity, usage }, kept, resource);
   return Math.floor(
-    Math.min(
-      capacity.tenants - usage.tenants,
-      by(capacity.bytes - usage.bytes, load.bytes),
-      by(capacity.rps - usage.rps, load.rps),
-    ),
+    Math.min(free("tenants"), by(free("bytes"), load.bytes), by(free("rps"), load.rps)),
   );
 }
 
@@ -154,8 +172,10 @@ const cellsShownMax = 5;
 function blockedText(bins: readonly Bin[], one: ImportClass, left: number): string {
   const reasons = bins
     .filter(({ cell }) => cell.state !== "retired")
-    .map(({ cell, usage }) => {
-      const why = obstacle(cell, one) ?? firstNo(decideAll({ ...cell, usage }, candidateOf(one)));
+    .map(({ cell, usage, loadOf }) => {
+      const reserve = cell.reserve === null ? null : reserveOf(cell.reserve, loadOf);
+      const full = decideAll({ ...cell, usage, reserve }, candidateOf(one));
+      const why = obstacle(cell, one) ?? firstNo(full);
       return `${cell.id}: ${why?.text ?? "full with what comes before in the file"}`;
     });
   const shown = reasons.slice(0, cellsShownMax).join("; ");

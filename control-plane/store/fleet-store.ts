@@ -17,12 +17,14 @@ import type {
 } from "../core/fleet.ts";
 import { nothingClosed } from "../core/fleet.ts";
 import { adoptingCell } from "../core/stage.ts";
+import { withReserves } from "../core/standby/reserve.ts";
 import { toUnclassed } from "./coverage-record.ts";
 import { type Database, databaseNowMs, type Reader } from "./database.ts";
 import { openOps, toOpView } from "./ops.ts";
 import { toPlacementView } from "./placements.ts";
 import { agent, cell, fleet, placement, router } from "./schema.ts";
 import { purge } from "./schema-adoption.ts";
+import { standby } from "./schema-standby.ts";
 
 export type CellRow = typeof cell.$inferSelect;
 export type AgentRow = typeof agent.$inferSelect;
@@ -63,7 +65,18 @@ export async function readCells(reader: Reader): Promise<CellView[]> {
   const rows = await reader.select().from(cell).orderBy(asc(cell.id));
   const agents = groupBy(await reader.select().from(agent), (one) => one.cell);
   const adopting = adoptingCell(rows.map((row) => ({ ...row, stage: stageOf(row) })));
-  return rows.map((row) => toCellView(row, agents.get(row.id) ?? [], adopting));
+  const cells = rows.map((row) => toCellView(row, agents.get(row.id) ?? [], adopting));
+  return withReserves(cells, await readBonds(reader));
+}
+
+/** Who keeps whose standby: what is kept free for a failover follows from it. */
+async function readBonds(reader: Reader) {
+  const { origin, host, state, bucketLo: lo, bucketHi: hi } = standby;
+  const rows = await reader
+    .select({ origin, host, state, lo, hi })
+    .from(standby)
+    .where(ne(standby.state, "gone"));
+  return rows.map(({ lo: from, hi: to, ...one }) => ({ ...one, buckets: { lo: from, hi: to } }));
 }
 
 export const readCell = async (reader: Reader, id: string): Promise<CellView | undefined> =>
@@ -216,6 +229,7 @@ function toCellView(row: CellRow, agents: readonly AgentRow[], adopting: string 
     adopting,
     annex: annexOf(row),
     revoking: row.revoking,
+    reserve: null,
   };
 }
 
