@@ -5,7 +5,6 @@ import { CellError } from "../contract/errors.ts";
 import { failoverPolicies } from "../contract/failover-api.ts";
 import { logLevels } from "../runtime/log.ts";
 import { parseSecretRef, secretRefRule } from "../runtime/secret-ref.ts";
-import { seatTtlMs } from "./work/lead.ts";
 
 export type Address = { readonly host: string; readonly port: number };
 
@@ -36,6 +35,7 @@ const duration = z.string().transform((raw, context): number => {
 
 const leaseTtlMsMin = 1000;
 const leaseTtlMsMax = 24 * 3_600_000;
+const promiseMsMin = 10_000;
 
 const settingsSchema = z
   .strictObject({
@@ -50,6 +50,10 @@ const settingsSchema = z
     /** How long a grant lets a cell serve without this control plane. */
     leaseTtl: duration
       .refine((ms) => ms >= leaseTtlMsMin && ms <= leaseTtlMsMax, "must be between 1s and 24h")
+      .prefault("4s"),
+    /** How long a cell's partners promise it not to take over, when it has lost this control plane. */
+    failsafePromise: duration
+      .refine((ms) => ms >= promiseMsMin && ms <= leaseTtlMsMax, "must be between 10s and 24h")
       .prefault("20m"),
     /** How many partners each cell's standbys are spread over; 0: no standbys. */
     standbyPartners: z.coerce.number().int().min(0).max(3).default(3),
@@ -67,10 +71,6 @@ const settingsSchema = z
   .refine((one) => (one.providerUrl === undefined) === (one.providerToken === undefined), {
     path: ["provider-token"],
     message: "goes with --provider-url: give both or neither",
-  })
-  .refine((one) => one.leaseTtl > seatTtlMs, {
-    path: ["lease-ttl"],
-    message: `must be longer than a leader's seat (${seatTtlMs} ms), or cells stop at every change of leader`,
   });
 
 export type ControlPlaneConfig = z.output<typeof settingsSchema>;

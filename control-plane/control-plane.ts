@@ -17,6 +17,7 @@ import type { Signer } from "../runtime/signing.ts";
 import { type Check, createAdminServer } from "./admin.ts";
 import { hashSecret } from "./api/auth.ts";
 import type { ApiContext, ApiEvents, ApiSettings } from "./api/context.ts";
+import { pairTokens, promiseMsDefault } from "./api/machine-standby.ts";
 import { rescue } from "./api/rescue.ts";
 import { createApp } from "./app.ts";
 import type { Address } from "./config.ts";
@@ -68,6 +69,8 @@ export type ControlPlaneOptions = {
   readonly onMoveBoundary?: MoveBoundary;
   /** What a reference to a secret stands for: logins of cells' databases, for moves. Default: no `env:`. */
   readonly resolveSecret?: (reference: string) => Promise<string>;
+  /** How long partners promise a cell that has lost this control plane. Default 20 minutes. */
+  readonly promiseMs?: number;
   /** Partners that keep each cell's standbys. Default 0: none, and those that stand leave. */
   readonly standbyPartners?: number;
   /** Hooks of stores may be commands, which run with this process's rights. Default false. */
@@ -87,6 +90,8 @@ export type ControlPlane = {
 
 const graceMs = 5000;
 const policyDefault: FailoverPolicy = "suggest";
+/** A cell that lives has reported within it, however short its lease: nobody recovers without it before. */
+const reportMsMin = 20_000;
 /** Between two readings of the routing log while changes come in bulk. */
 const publishGapMs = 25;
 
@@ -110,7 +115,7 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
     await prepareDatabase(database, random);
     await welcomeAdmin(options, database);
     const recovery = {
-      ...{ database, clock, random, leaseTtlMs: options.leaseTtlMs },
+      ...{ database, clock, random, leaseTtlMs: Math.max(options.leaseTtlMs, reportMsMin) },
       onError: trouble("recovery"),
       onStep: ({ text }: { readonly text: string }) => log.event("recovery.stepped", { text }),
     };
@@ -183,8 +188,11 @@ const settingsOf = ({
   provider,
   failover = policyDefault,
   standbyPartners = 0,
+  signer,
+  promiseMs = promiseMsDefault,
 }: ControlPlaneOptions): ApiSettings => ({
   ...{ instance, leaseTtlMs, failover, standbyPartners },
+  standbys: { pairToken: pairTokens(signer), promiseMs },
   providers: provider === undefined ? [] : ["local"],
 });
 

@@ -34,6 +34,7 @@ export async function runControlPlane(options: RunControlPlaneOptions): Promise<
     provider: await resolveProvider(config, options.env),
     bootstrapToken: await resolveOptional(config.bootstrapToken, options.env),
     leaseTtlMs: config.leaseTtl,
+    promiseMs: config.failsafePromise,
     allowHookCommands: config.allowHookCommands,
     standbyPartners: config.standbyPartners,
     failover: config.failover,

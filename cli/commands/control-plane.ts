@@ -11,9 +11,10 @@ export const register: Register = (noun, bind) => {
     .option("--provider-url <url>", "the provider that runs cells on this machine")
     .option("--provider-token <ref>", "token for the provider")
     .option("--bootstrap-token <ref>", "the first admin's token")
+    .option("--lease-ttl <time>", "how long a cell may serve by one grant (default: 4s)")
     .option(
-      "--lease-ttl <time>",
-      "how long a cell may serve without a control plane (default: 20m)",
+      "--failsafe-promise <time>",
+      "without a control plane: how long a partner's promise lets a cell serve (default: 20m)",
     )
     .option("--standby-partners <count>", "partners of each cell's standbys, 0 to 3 (default: 3)")
     .option("--failover <policy>", "of a dead cell: auto, suggest or off (default: suggest)")

@@ -7,6 +7,7 @@ import type { Metrics } from "../../runtime/metrics.ts";
 import type { Random } from "../../runtime/random.ts";
 import type { Database } from "../store/database.ts";
 import type { WakeHub } from "../store/wake-hub.ts";
+import type { StandbySettings } from "./machine-standby.ts";
 
 export type ApiEvents = {
   "request.done": {
@@ -30,6 +31,8 @@ export type ApiSettings = {
   readonly failover: FailoverPolicy;
   /** Partners that keep each cell's standbys; absent or 0: none are wanted. */
   readonly standbyPartners?: number;
+  /** Absent: agents are told of no standbys. */
+  readonly standbys?: StandbySettings;
   /** Providers that this control plane can ask; absent means that nobody has said. */
   readonly providers?: readonly string[];
 };

@@ -15,6 +15,8 @@ export type LeaseDesk = {
   /** A call has begun; call what it returns when the call has ended. */
   readonly open: (said: AgentSyncRequest) => () => void;
   readonly grant: (said: AgentSyncRequest, cell: CellRecord) => Promise<LeaseAnswer>;
+  /** Why this database may not speak for the cell; undefined: it may, or claims nothing. */
+  readonly object: (said: AgentSyncRequest, cell: CellRecord) => Promise<string | undefined>;
 };
 
 export function createLeaseDesk(context: ApiContext): LeaseDesk {
@@ -60,6 +62,10 @@ export function createLeaseDesk(context: ApiContext): LeaseDesk {
         else calling.delete(key);
       };
     },
+    object: async (said, cell) =>
+      said.primary && said.database.reachable && cell.state !== "quarantined"
+        ? judge(said, cell)
+        : undefined,
     grant: async (said, cell) => {
       const wish = said.wantLease ? refusalBefore(said, cell) : undefined;
       if (wish !== undefined) return { leaseRefused: wish };

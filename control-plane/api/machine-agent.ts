@@ -40,6 +40,7 @@ import type { ApiContext } from "./context.ts";
 import { type Endpoint, endpoint } from "./endpoint.ts";
 import { createLeaseDesk, type LeaseDesk } from "./lease-desk.ts";
 import { requireFleet, requirePlausible, requireReady } from "./machine-router.ts";
+import { recordStandbySaid, standbyWord } from "./machine-standby.ts";
 import { createQuestions, type Questions } from "./queries.ts";
 import type { RoutingFeed } from "./routing-feed.ts";
 
@@ -98,6 +99,7 @@ async function serveSync(
   let cell = await requireCell(desk, said);
   if (await noticeRestore(desk, said, cell)) cell = await requireCell(desk, said);
   if (await recordAgent(database.read, said)) await announceGates(database);
+  await recordStandbySaid(database.read, said);
   if (cell.mode === "recovering") return answerRecovering(desk, said, cell, signal);
   await recordProgress(database.read, said);
   await recordStage(database.read, said);
@@ -120,6 +122,7 @@ async function serveSync(
     waitMs: urgent ? 0 : said.waitMs,
     signal,
     adopted: cell.stageGoal !== null,
+    recovering: false,
   });
   const keyspaces = await readKeyspaces(database.read);
   return { fleet: cell.fleet, ...page, keyspaces, ...lease, idRanges, report: "nothing" };
@@ -147,7 +150,8 @@ async function noticeRestore(
   const presented = {
     revision: said.appliedRevision,
     epoch: Math.max(said.epochMax, forgotten?.epoch ?? 0),
-    grant: said.database.grant,
+    // Those above it the cell gave itself while we were silent.
+    grant: said.origin?.controlGrant ?? said.database.grant,
   };
   const who = `cell ${said.cell}`;
   const judge = (known: CellRecord) =>
@@ -196,6 +200,8 @@ async function answerRecovering(
   signal: AbortSignal,
 ): Promise<AgentSyncResponse> {
   const { database } = desk.context;
+  // A database that was set back itself must not speak for its keys.
+  const objection = await desk.leases.object(said, cell);
   await recordProgress(database.read, said);
   // Before its report is complete: what its database has made of its stage is part of it.
   await recordStage(database.read, said);
@@ -204,9 +210,13 @@ async function answerRecovering(
     fleet: cell.fleet,
     keyspaces: [],
     idRanges: [],
-    leaseRefused: `RECOVERING: ${cell.modeReason}`,
+    leaseRefused: objection ?? `RECOVERING: ${cell.modeReason}`,
   };
   const stay = { revision: said.appliedRevision, changes: [], more: false };
+  if (objection !== undefined) {
+    await desk.feed.changed(Math.min(said.waitMs, agentWaitMsMax), signal);
+    return { ...common, ...stay, report: "nothing" };
+  }
   if (cell.recoveryStep === "collecting") {
     const isComplete =
       said.primary && said.ownership !== undefined
@@ -216,7 +226,9 @@ async function answerRecovering(
     await desk.feed.changed(Math.min(said.waitMs, agentWaitMsMax), signal);
     return { ...common, ...stay, report: "nothing" };
   }
-  const page = await waitForChanges(desk, said, { waitMs: said.waitMs, signal, adopted: false });
+  const page = await waitForChanges(desk, said, {
+    ...{ waitMs: said.waitMs, signal, adopted: false, recovering: true },
+  });
   return { ...common, ...page, report: "nothing" };
 }
 
@@ -225,22 +237,29 @@ type Waiting = {
   readonly signal: AbortSignal;
   /** A cell that was adopted is told its stage too; a stage that it is not in yet is news. */
   readonly adopted: boolean;
+  /** Nothing is said of standbys until it is known again who owns what. */
+  readonly recovering: boolean;
 };
 
 async function waitForChanges(
   desk: Desk,
   said: AgentSyncRequest,
-  { waitMs, signal, adopted }: Waiting,
-): Promise<OwnershipPage & Pick<AgentSyncResponse, "stage" | "stageNumber" | "queries">> {
-  const { clock, database } = desk.context;
+  { waitMs, signal, adopted, recovering }: Waiting,
+): Promise<
+  OwnershipPage &
+    Pick<AgentSyncResponse, "stage" | "stageNumber" | "queries" | "partners" | "annex">
+> {
+  const { clock, database, settings } = desk.context;
   const deadlineMs = clock.monotonicMs() + Math.min(waitMs, agentWaitMsMax);
   for (;;) {
     const turn = desk.questions.turn(said, deadlineMs - clock.monotonicMs(), signal);
     const page = await readChanges(database.read, said.cell, said.appliedRevision);
     const goal = adopted ? await readStageGoal(database.read, said.cell) : undefined;
+    const told = recovering ? undefined : settings.standbys;
+    const { isNews: isStandbyNews, ...standby } = await standbyWord(database.read, said, told);
     const asked = await turn.asked();
     const isStageNews = goal !== undefined && isNewStage(said, goal);
-    const isNews = page.changes.length > 0 || isStageNews || asked.isNews;
+    const isNews = page.changes.length > 0 || isStageNews || isStandbyNews || asked.isNews;
     const leftMs = deadlineMs - clock.monotonicMs();
     if (isNews || leftMs <= 0 || signal.aborted) {
       // The cursor never falls, also where the log has not caught up with the cell yet.
@@ -249,8 +268,8 @@ async function waitForChanges(
         "revision",
       );
       const changes = await withOpenPurges(desk, said, page.changes);
-      const told = goal === undefined ? {} : { stage: goal.stage, stageNumber: goal.number };
-      return { ...page, changes, revision, ...turn.end(asked), ...told };
+      const stage = goal === undefined ? {} : { stage: goal.stage, stageNumber: goal.number };
+      return { ...page, changes, revision, ...turn.end(asked), ...stage, ...standby };
     }
     await turn.wait((stop) => desk.feed.changed(leftMs, stop));
   }

@@ -12,8 +12,11 @@ import { recordEvents } from "../store/events.ts";
 import { holdsTerm, keepSeat, leaveSeat, takeSeat } from "../store/leader.ts";
 import { extendDeadlines } from "../store/ops.ts";
 
-/** How long a seat lasts without renewal: a takeover after a kill takes this and one look. */
-export const seatTtlMs = 5000;
+/**
+ * How long a seat lasts without renewal: a takeover after a kill takes this and one look. Cells need no
+ * leader for their leases, so it may be shorter or longer than those.
+ */
+export const seatTtlMs = 3000;
 const renewMs = 1000;
 /** An operation that waited while nobody led gets at least this long. */
 const deadlineGraceMs = 30_000;
