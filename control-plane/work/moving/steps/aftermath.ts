@@ -7,6 +7,7 @@ import { endMoved } from "../../../store/moves/end.ts";
 import { findUnserved } from "../../../store/moves/motion.ts";
 import { forgetObjects } from "../../../store/moves/objects.ts";
 import { openReverseOf } from "../../../store/moves/read.ts";
+import { standbysBehind } from "../../../store/moves/standbys.ts";
 import { releaseToTarget } from "../../../store/moves/switch.ts";
 import { startWayBack } from "../../../store/moves/way-back.ts";
 import type { Step } from "../world.ts";
@@ -105,6 +106,13 @@ export const soaking: Step = async ({ world, view, wait, note }) => {
       `${view.step}: rests while ${unserved.key} is ${unserved.state}; the way back stays`,
     );
     await wait(suspendedLookMs);
+    return undefined;
+  }
+  // Until then the source's rows are the standby of these keys (corrections A13).
+  const behind = await standbysBehind(reader, { op: view.id, cell: view.target, step: "routing" });
+  if (behind.length > 0) {
+    await note(`${view.step}: ${view.source} keeps its rows until ${behind.join(", ")} has them`);
+    await wait(soakLookMs);
     return undefined;
   }
   return {

@@ -9,6 +9,7 @@ import { budgetExceeded } from "../../../core/move/failure.ts";
 import type { Failure } from "../../../core/ops/machine.ts";
 import { endHandedOver } from "../../../store/moves/end.ts";
 import { inheritObjects } from "../../../store/moves/objects.ts";
+import { inStepMs, standbysBehind } from "../../../store/moves/standbys.ts";
 import { commitKeys, holdKeys } from "../../../store/moves/switch.ts";
 import { aborted } from "../heed.ts";
 import { startPause } from "../pause.ts";
@@ -21,6 +22,8 @@ const holdAckMs = 250;
 /** A writer that is not done by then keeps the fence from coming; requests must not wait for it longer. */
 const fenceLockMs = 50;
 const readyLookMs = 1000;
+const standbyWaitMs = 60_000;
+const standbyLookMs = 250;
 /** What was told to end and does not is left to itself. */
 const lastWordMs = 200;
 /** For the fleet's lock, before requests are held. */
@@ -54,9 +57,24 @@ export const ready: Step = async (context) => {
     await context.wait(readyLookMs);
     return undefined;
   }
+  if (await waitsForStandby(context)) return undefined;
   const drift = await findDrift(context);
   return drift === undefined ? beginSwitch(context) : abandoned(drift);
 };
+
+/**
+ * Would the target's standby lack the keys if the target died right after the switch (corrections A13)? A
+ * standby that does not catch up is waited for no longer than the limit: then the source's copy is the one.
+ */
+async function waitsForStandby({ world, view, note, wait }: StepContext): Promise<boolean> {
+  const reader = world.database.read;
+  const copied = { op: view.id, cell: view.target, step: "catching-up" };
+  const behind = await standbysBehind(reader, copied);
+  if (behind.length === 0 || (await inStepMs(reader, view.id)) > standbyWaitMs) return false;
+  await note(`ready: waits until ${behind.join(", ")} has what was copied to ${view.target}`);
+  await wait(standbyLookMs);
+  return true;
+}
 
 /** A table that was changed in one cell alone since the move began. */
 async function findDrift({ world, view, task }: StepContext): Promise<Failure | undefined> {
