@@ -314,6 +314,8 @@ export const ackedWriteSchema = z.object({
   idempotencyKey: z.string().max(200).optional(),
   /** End of the cell's write-ahead log when its answer began (`X/Y`): the commit lies before it. */
   lsn: z.string().max(20).optional(),
+  /** In its place where the cell has several stores: of each, by name; the first is called `default`. */
+  lsns: z.record(z.string().max(63), z.string().max(20)).optional(),
   /** When the answer was passed on, by this router's clock. */
   atMs: z.number(),
 });

@@ -121,6 +121,13 @@ const settingsSchema = z.strictObject({
   probeTimeoutMs: whole(10, 60_000).default(2000),
   /** Between two questions for the addresses of an endpoint's host name. */
   dnsMs: whole(100, 3_600_000).default(10_000),
+  /**
+   * Acknowledged writes that are remembered, for the report after a failover: of one cell, of all, and for
+   * how long before the cell's last one.
+   */
+  ackedMax: whole(1, 10_000_000).default(20_000),
+  ackedTotalMax: whole(1, 10_000_000).default(100_000),
+  ackedMs: whole(1000, 3_600_000).default(60_000),
   /** Of all endpoints of a cell together: under way, and waiting for that. */
   cellInflightMax: whole(1, 100_000).default(1024),
   cellPendingMax: whole(0, 100_000).default(256),
@@ -297,6 +304,9 @@ function relationProblems(settings: Settings): string[] {
   if (heldPerKeyMax > heldMax) problems.push("--held-per-key-max is above --held-max");
   if (heldBytesPerKeyMax > heldBytesMax) {
     problems.push("--held-bytes-per-key-max is above --held-bytes-max");
+  }
+  if (settings.ackedMax > settings.ackedTotalMax) {
+    problems.push("--acked-max is above --acked-total-max");
   }
   return [...problems, ...publicAdmin(settings), ...tlsProblems(settings)];
 }

@@ -57,7 +57,10 @@ export function createThreadPlane(options: PlaneOptions): Plane {
   return {
     status,
     registry,
-    parts: serving,
+    parts: {
+      ...serving,
+      ackedBy: { listsOf: async (cell) => [serving.acked.list(cell)], onLost: () => {} },
+    },
     admin: { metrics: registry, remembered },
     prepare: async (lifecycle) => {
       lifecycle.onClose("endpoints", () => endpoints.close());

@@ -13,6 +13,7 @@ import { errorFields, type Log } from "../runtime/log.ts";
 import { type Loop, startLoop } from "../runtime/loop.ts";
 import { createMetrics } from "../runtime/metrics.ts";
 import { type Random, systemRandom } from "../runtime/random.ts";
+import { type AckedLimits, AckedWrites } from "./acked/acked-writes.ts";
 import { type FanOuts, fanOutLimits } from "./answer/fan-out.ts";
 import { CellTally } from "./cells/cell-tally.ts";
 import { createCellTls } from "./cells/cell-tls.ts";
@@ -96,6 +97,7 @@ export function createServing(options: ServingOptions) {
     ownsKeys: options.ownsKeys ?? true,
   });
   const halts = new Halts();
+  const acked = new AckedWrites(ackedLimits(config));
   const served = createServedView(({ table }, delta) => {
     news.note(table.revision, delta);
     trust.follow(table);
@@ -104,19 +106,16 @@ export function createServing(options: ServingOptions) {
     dropMoved(kept, table);
     hold.release((key) => isFree(table, key));
     halts.follow(table);
+    acked.follow(table);
   });
   addLimitGauges({
     ...{ registry, endpoints, cells, ...protection.limits },
     table: () => served.view()?.table,
   });
   const status: { draining: boolean; listening: boolean } = { draining: false, listening: false };
-  const tally = new CellTally();
+  const tally = new CellTally(clock.monotonicMs);
   const wouldRefuse = new WouldRefuse(metrics.wouldRefuse);
-  const remembered = new Remembered({
-    router: config.id,
-    nowMs: clock.nowMs,
-    limits: { requestsMax: config.explainRequestsMax, bytesMax: config.explainBytesMax },
-  });
+  const remembered = openRemembered(config, clock);
   const fanOuts: FanOuts = {
     limits: { ...fanOutLimits, runningMax: config.fanOutsMax },
     running: 0,
@@ -138,6 +137,7 @@ export function createServing(options: ServingOptions) {
     doubt,
     served,
     halts,
+    acked,
     status,
     tally,
     wouldRefuse,
@@ -148,6 +148,19 @@ export function createServing(options: ServingOptions) {
     fanOuts,
   };
 }
+
+const openRemembered = (config: RouterConfig, clock: Clock): Remembered =>
+  new Remembered({
+    router: config.id,
+    nowMs: clock.nowMs,
+    limits: { requestsMax: config.explainRequestsMax, bytesMax: config.explainBytesMax },
+  });
+
+export const ackedLimits = (config: RouterConfig): AckedLimits => ({
+  perCellMax: config.ackedMax,
+  totalMax: config.ackedTotalMax,
+  keepMs: config.ackedMs,
+});
 
 /** What waits for a cell that is being taken over is told so at once. */
 function isFree(table: TableState, key: PlacementKey): boolean {
@@ -202,6 +215,11 @@ export async function openDoors(
   });
   serving.halts.onHalted(tunnels.endOf);
   registry.gaugeFrom("cellfleet_router_ws_open", "WebSocket tunnels.", tunnels.open);
+  registry.gaugeFrom(
+    "cellfleet_router_acked_writes",
+    "Acknowledged writes that are remembered.",
+    () => serving.acked.size,
+  );
   const listeners = await openListeners({
     ...{ config, clock, log, registry, certificates, isTrusted: context.isTrusted },
     metrics: serving.listenerMetrics,
@@ -277,13 +295,13 @@ function serveContext(
   certificates: Certificates | undefined,
 ): ServeContext {
   const { config, clock, random, log, metrics, endpoints, hold, served } = parts;
-  const { tally, wouldRefuse, fanOuts, trust } = parts;
+  const { tally, wouldRefuse, fanOuts, trust, acked } = parts;
   return {
     ...{ clock, random, log, metrics, endpoints, cells: parts.cells, hold, news: parts.news },
     limits: parts.limits,
     view: served.view,
     isUsable: endpoints.isUsable,
-    ...{ tally, wouldRefuse, fanOuts, tokens: trust.tokens, sign: trust.sign },
+    ...{ tally, wouldRefuse, fanOuts, acked, tokens: trust.tokens, sign: trust.sign },
     monotonicMs: clock.monotonicMs,
     routerId: config.id,
     viaName: `cellfleet-${config.id}`,

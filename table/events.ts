@@ -41,4 +41,7 @@ export type TableEvent =
   | { readonly kind: "sync-failed"; readonly error: unknown; readonly first: boolean };
 
 /** What goes along with each call, beside what the follower itself knows. */
-export type SyncReport = Pick<RouterSyncRequest, "admin" | "seen" | "wouldRefuse" | "keys">;
+export type SyncReport = Pick<
+  RouterSyncRequest,
+  "admin" | "seen" | "wouldRefuse" | "keys" | "collected"
+>;

@@ -22,7 +22,7 @@ import type { SyncReport, TableEvent } from "./events.ts";
 import { TableFile } from "./file.ts";
 import { imageKeyOf } from "./image-key.ts";
 import { type TableChanged, TableStore } from "./store.ts";
-import { TableSync } from "./sync.ts";
+import { type CollectHeard, TableSync } from "./sync.ts";
 
 export type FollowTableOptions = {
   /** Of the control plane, without a slash at its end. */
@@ -46,6 +46,11 @@ export type FollowTableOptions = {
    * Absent: it is served as soon as it is changed.
    */
   readonly settled?: () => Promise<void>;
+  /**
+   * The control plane asks for something of its own, by an answer that brought nothing newer: the table
+   * that it knows is served. `instance`: as this follower calls itself.
+   */
+  readonly onCollect?: CollectHeard;
   /** For logs and metrics; must not throw. */
   readonly onEvent?: (event: TableEvent) => void;
 };
@@ -57,6 +62,8 @@ export type FollowedTable = {
   readonly start: () => void;
   /** The table seems to be old: asks at once, at most once a second. */
   readonly refresh: () => void;
+  /** There is something to report that should not wait: calls soon, at most twice a second. */
+  readonly tell: () => void;
   /**
    * Since the control plane last said that nothing newer exists, be it to an earlier process on this
    * disk; undefined before `start` when nobody ever heard from it.
@@ -92,14 +99,16 @@ export async function followTable(options: FollowTableOptions): Promise<Followed
         token,
         id,
         report = () => ({ admin: "", seen: [] }),
+        onCollect = () => {},
       } = options;
       sync ??= new TableSync({
-        ...{ settled, url, path, token, id, report, clock, random },
+        ...{ settled, url, path, token, id, report, onCollect, clock, random },
         ...{ onEvent, store, file, verifier, hashKey, heardMs },
       });
       sync.start();
     },
     refresh: () => sync?.refresh(),
+    tell: () => sync?.tell(),
     ageMs: () => sync?.ageMs ?? (heardMs === undefined ? undefined : clock.monotonicMs() - heardMs),
     storedRevision: () => file.storedRevision,
     close: async () => {

@@ -4,12 +4,12 @@
  * on disk has grown long. Every failure only delays: what is there is served.
  */
 import { Agent, request } from "undici";
-import { routerSyncResponseSchema } from "../contract/cell-protocol.ts";
+import { type RouterSyncResponse, routerSyncResponseSchema } from "../contract/cell-protocol.ts";
 import { CellError } from "../contract/errors.ts";
 import type { HashKey } from "../contract/half-sip-hash.ts";
 import { release } from "../contract/release.ts";
 import type { SignedDelta } from "../contract/routing-table.ts";
-import type { Clock } from "../runtime/clock.ts";
+import type { Clock, Timer } from "../runtime/clock.ts";
 import { createJsonClient, type JsonClient } from "../runtime/http-client.ts";
 import { type Loop, startLoop } from "../runtime/loop.ts";
 import type { Random } from "../runtime/random.ts";
@@ -19,6 +19,11 @@ import type { TableFile } from "./file.ts";
 import { readSnapshot } from "./read.ts";
 import type { TableStore } from "./store.ts";
 
+export type CollectHeard = (
+  wanted: NonNullable<RouterSyncResponse["collect"]>,
+  instance: string,
+) => void;
+
 export type TableSyncOptions = {
   readonly url: string;
   readonly path: string;
@@ -26,6 +31,7 @@ export type TableSyncOptions = {
   readonly id: string;
   readonly report: () => SyncReport;
   readonly settled: () => Promise<void>;
+  readonly onCollect: CollectHeard;
   readonly clock: Clock;
   readonly random: Random;
   readonly onEvent: (event: TableEvent) => void;
@@ -46,6 +52,8 @@ const compactEveryMs = 30_000;
 const backoffMaxMs = 2000;
 /** However many requests say that the table is old. */
 const refreshEveryMs = 1000;
+/** However much there is to report at once. */
+const tellEveryMs = 500;
 
 export class TableSync {
   readonly #options: TableSyncOptions;
@@ -58,6 +66,8 @@ export class TableSync {
   #answeredMs: number;
   #compactAfterMs = 0;
   #refreshedMs = Number.NEGATIVE_INFINITY;
+  #toldMs = Number.NEGATIVE_INFINITY;
+  #telling: Timer | undefined;
   /** The call that waits; aborted when it is not trusted to bring what is new. */
   #asking = new AbortController();
 
@@ -98,7 +108,22 @@ export class TableSync {
     this.#loop.hurry();
   }
 
+  /** Reports what there is now, soon: the call that waits took its report along when it began. */
+  tell(): void {
+    if (this.#loop === undefined || this.#telling !== undefined) return;
+    const { clock } = this.#options;
+    const sinceMs = clock.monotonicMs() - this.#toldMs;
+    const call = () => {
+      this.#telling = undefined;
+      this.#toldMs = clock.monotonicMs();
+      this.#asking.abort();
+      this.#loop?.hurry();
+    };
+    this.#telling = clock.after(Math.max(0, tellEveryMs - sinceMs), call, { background: true });
+  }
+
   async close(): Promise<void> {
+    this.#telling?.cancel();
     await this.#loop?.close();
     await this.#client.close();
     await this.#agent.destroy();
@@ -119,9 +144,11 @@ export class TableSync {
     });
     // Asked again at once, and answered at once.
     if (answer === undefined) return this.#doubt();
+    const { answer: change, collect = [] } = answer;
     await this.#onAnswer();
-    switch (answer.kind) {
+    switch (change.kind) {
       case "unchanged": {
+        if (collect.length > 0) this.#options.onCollect(collect, this.#instance);
         // A control plane that does not wait must not be asked in a tight circle.
         const tookMs = this.#options.clock.monotonicMs() - startedMs;
         return tookMs > idleMs ? "again" : "idle";
@@ -133,7 +160,7 @@ export class TableSync {
           throw new CellError("CONTROL_PLANE_UNREACHABLE", "the snapshot was not enough");
         return "again";
       case "delta":
-        return this.#applyDelta(answer.delta);
+        return this.#applyDelta(change.delta);
     }
   }
 
@@ -158,7 +185,7 @@ export class TableSync {
     const { id, path, random, store, report } = this.#options;
     const table = store.view();
     const nonce = random.hex(16);
-    const { answer, nonce: echoed } = await this.#client.call({
+    const answer = await this.#client.call({
       method: "POST",
       path,
       body: {
@@ -178,7 +205,7 @@ export class TableSync {
       timeoutMs: waitMs + answerMs,
       signal,
     });
-    if (echoed !== nonce) {
+    if (answer.nonce !== nonce) {
       throw new CellError("CONTROL_PLANE_UNREACHABLE", "the answer belongs to another question");
     }
     return answer;

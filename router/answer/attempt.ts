@@ -20,6 +20,8 @@ import {
 import { isBodyTrouble } from "../../runtime/http/request-body.ts";
 import type { SeatVerdict } from "../../runtime/http/slots.ts";
 import type { Random } from "../../runtime/random.ts";
+import type { AckedWrites } from "../acked/acked-writes.ts";
+import { isAcknowledgement, noteWrite } from "../acked/note-write.ts";
 import type { CellGuards } from "../cells/cell-guards.ts";
 import type { CellTally } from "../cells/cell-tally.ts";
 import type { Endpoints, Picked } from "../cells/endpoints.ts";
@@ -51,6 +53,7 @@ export type AttemptContext = {
   /** `x-cell` and `x-cell-epoch` go to the client. */
   readonly cellHeaders: boolean;
   readonly fallbacks: Fallbacks;
+  readonly acked: AckedWrites;
 };
 
 export type Attempt = {
@@ -169,9 +172,15 @@ function tell(
 ): void {
   record.spans?.end(outcome, hop.clock.monotonicMs());
   note(context, placed, outcome, picked.endpoint.url, record);
+  if (placed.cell !== undefined) context.tally.note(placed.cell, isDown(outcome, gateCode));
   const who = whoOf(subject);
   context.endpoints.note(picked, { evidence: evidenceOf(outcome, gateCode), who });
 }
+
+/** By what happened to the connection, or by the word of its gate that nothing stands behind it. */
+const isDown = (outcome: HopOutcome, gateCode: string | undefined): boolean =>
+  gateCode === "APP_UNREACHABLE" ||
+  (outcome.kind !== "answered" && upstreamReason(outcome) !== undefined);
 
 /** Whose request it was, so that what one tenant runs into is not taken from the others. */
 const whoOf = (subject: Subject): string => (subject.kind === "tenant" ? subject.tenant : "");
@@ -246,11 +255,37 @@ function judgeHead(
       : pass(context, placed, record, head.raw, true);
   }
   const confirmed = isConfirmed(context, attempt, { route, endpoint, head });
-  const verdict = (is: boolean): Judged =>
-    is
-      ? pass(context, placed, record, head.raw, true)
-      : { kind: "replace", error: unconfirmed(placed) };
+  const verdict = (is: boolean): Judged => {
+    if (!is) return { kind: "replace", error: unconfirmed(placed) };
+    // Before its first byte: what is on its way to a client counts as acknowledged.
+    if (isAcknowledgement(attempt.hop.method, head.status))
+      noteAcknowledged(context, attempt, head);
+    return pass(context, placed, record, head.raw, true);
+  };
   return typeof confirmed === "boolean" ? verdict(confirmed) : confirmed.then(verdict);
+}
+
+function noteAcknowledged(
+  { acked, clock }: AttemptContext,
+  { placed, subject, record, headers: asked, hop }: Attempt,
+  { raw: said, status }: AnswerHead,
+): void {
+  const { route } = placed;
+  // What the gate says by itself acknowledges nothing.
+  const isGates = headerValues(said, names.confirm).length === 0;
+  if (route === undefined || subject.kind !== "tenant" || isGates) return;
+  noteWrite(acked, {
+    ...{
+      route,
+      tenant: subject.tenant,
+      method: hop.method,
+      path: record.path,
+      asked,
+      said,
+      status,
+    },
+    ...{ requestId: record.trace.requestId, atMs: clock.nowMs() },
+  });
 }
 
 const notAdmitted = ({ shown, route }: Placed): CellError =>
@@ -305,7 +340,6 @@ function note(
   record.times = outcome.times;
   record.bytesOut = outcome.bytesOut;
   const reason = outcome.kind === "answered" ? undefined : upstreamReason(outcome);
-  if (placed.cell !== undefined) context.tally.note(placed.cell, reason !== undefined);
   const cell = placed.shown ?? record.target;
   if (outcome.kind === "answered") {
     record.status = outcome.status;

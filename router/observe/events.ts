@@ -48,6 +48,8 @@ export type RouterEvents = {
   "worker.refused-table": { readonly worker: number; readonly text: string };
   /** They died too often: the router ends. */
   "worker.given-up": { readonly deaths: number };
+  /** What was acknowledged for a failed-over cell did not reach the control plane, which asks again. */
+  "acks.not-handed-in": { readonly failover: string } & LogFields;
   "router.trouble": { readonly where: string } & Readonly<Record<string, unknown>>;
   /** One per request, always. */
   "request.done": {

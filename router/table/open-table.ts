@@ -1,11 +1,14 @@
 /** Where this router's table comes from: a file of the operator, or the control plane, by its settings. */
+import { z } from "zod";
 import { CellError } from "../../contract/errors.ts";
 import type { Clock } from "../../runtime/clock.ts";
+import { createJsonClient } from "../../runtime/http-client.ts";
 import { errorFields, type Log } from "../../runtime/log.ts";
 import type { Random } from "../../runtime/random.ts";
 import type { TableEvent } from "../../table/events.ts";
 import { followTable, readTrustKeys } from "../../table/follow.ts";
-import type { CellTally } from "../cells/cell-tally.ts";
+import { HandIn, type HandInOptions } from "../acked/hand-in.ts";
+import type { CellTally, Seen } from "../cells/cell-tally.ts";
 import type { RouterConfig } from "../config.ts";
 import type { RouterEvents } from "../observe/events.ts";
 import type { RouterMetrics } from "../observe/metrics.ts";
@@ -35,12 +38,20 @@ export type TableParts = {
   readonly log: Log<RouterEvents>;
   readonly metrics: RouterMetrics;
   readonly token: string;
-  readonly tally: Pick<CellTally, "take">;
+  readonly tally: Pick<CellTally, "take" | "onNews">;
   readonly wouldRefuse: Pick<WouldRefuse, "counts">;
   /** Before a revision is acknowledged: it may have to arrive in other threads first. */
   readonly settled?: () => Promise<void>;
   readonly served: ServedView;
+  readonly ackedBy: AckedSource;
   readonly trust: Pick<Trust, "announced">;
+};
+
+/** Where acknowledged writes are remembered: here, or in every worker. */
+export type AckedSource = {
+  readonly listsOf: HandInOptions["listsOf"];
+  /** Tells that somebody's list is gone. */
+  readonly onLost: (hear: () => void) => void;
 };
 
 export const openTable = (parts: TableParts): Promise<OpenedTable> =>
@@ -84,19 +95,23 @@ async function openRemote(
   const { config, clock, random, token, tally, wouldRefuse, served, trust } = parts;
   const { url, stateDir, trustKeys } = source;
   let admin = "";
+  const { handIn, close } = openHandIn(parts, url, () => followed.tell());
   const followed = await followTable({
     ...{ url, token, stateDir, clock, random },
     path: "/v1/machine/router/sync",
     id: config.id,
     verifier: await readTrustKeys(trustKeys, "--trust-keys"),
     report: () => ({
-      ...{ admin, seen: tally.take(), wouldRefuse: wouldRefuse.counts() },
+      ...{ admin, seen: seenOf(tally.take()), wouldRefuse: wouldRefuse.counts() },
       keys: trust.announced(),
+      collected: [...handIn.collected()],
     }),
+    onCollect: (wanted, instance) => handIn.hear(wanted, instance),
     onChange: served.follow,
     ...(parts.settled === undefined ? {} : { settled: parts.settled }),
     onEvent: (event) => onTableEvent(parts, event),
   });
+  tally.onNews(followed.tell);
   return {
     follow: (adminUrl) => {
       admin = adminUrl;
@@ -106,8 +121,34 @@ async function openRemote(
     ageMs: followed.ageMs,
     storedRevision: followed.storedRevision,
     reload: async () => {},
-    close: followed.close,
+    close: async () => {
+      await followed.close();
+      await close();
+    },
   };
+}
+
+const seenOf = (all: ReturnType<CellTally["take"]>): Seen[] =>
+  all.map(({ cell, requests, failures }) => ({ cell, requests, failures }));
+
+const pageMs = 20_000;
+const takenSchema = z.object({ kept: z.number() });
+
+function openHandIn(parts: TableParts, url: string, onCollected: () => void) {
+  const { config, clock, token, log, ackedBy } = parts;
+  const unreachable = "CONTROL_PLANE_UNREACHABLE" as const;
+  const client = createJsonClient({ origin: url, token, unreachable });
+  const handIn = new HandIn({
+    ...{ router: config.id, nowMs: clock.nowMs, listsOf: ackedBy.listsOf, onCollected },
+    send: async (body) => {
+      const path = "/v1/machine/router/acks";
+      await client.call({ method: "POST", path, body, schema: takenSchema, timeoutMs: pageMs });
+    },
+    onTrouble: (failover, error) =>
+      log.event("acks.not-handed-in", { failover, ...errorFields(error) }, "warn"),
+  });
+  ackedBy.onLost(() => handIn.lost());
+  return { handIn, close: () => client.close() };
 }
 
 function onTableEvent({ log, metrics, served }: TableParts, event: TableEvent): void {

@@ -83,6 +83,7 @@ function bench(workers: number, deadFrom = Number.POSITIVE_INFINITY) {
     onLines: () => {},
     onSeen: () => {},
     onDoubt: () => {},
+    onAcked: () => {},
   });
   return { conductor, threads, events, metrics };
 }
@@ -102,7 +103,7 @@ function obey(message: ToWorker, say: (message: FromWorker) => void): void {
       say({ kind: "handed-over", doors: { http: createServer() } });
       return;
     case "drain":
-      say({ kind: "drained", metrics: [] });
+      say({ kind: "drained", metrics: [], acked: [] });
   }
 }
 

@@ -16,7 +16,7 @@ import type { ListenerSockets } from "../listen/open-listeners.ts";
 import type { RouterEvents } from "../observe/events.ts";
 import type { RoutingView } from "../place/decide.ts";
 import { type Ended, Member, memberLimits } from "./member.ts";
-import type { Counts } from "./messages.ts";
+import type { AckedLists, Counts } from "./messages.ts";
 import { judgeDeath, restartLimits } from "./restart-policy.ts";
 import type { WorkerMetrics } from "./worker-metrics.ts";
 import type { SpawnWorker } from "./worker-port.ts";
@@ -34,6 +34,8 @@ export type ConductorOptions = {
   readonly onLines: (lines: string) => void;
   readonly onSeen: (counts: Counts) => void;
   readonly onDoubt: () => void;
+  /** What a worker that ended had acknowledged; undefined: nobody knows. */
+  readonly onAcked: (left: AckedLists | undefined) => void;
 };
 
 const { windowMs } = restartLimits;
@@ -185,8 +187,9 @@ export class Conductor {
   }
 
   #onEnded(member: Member, ended: Ended): void {
-    const { log, metrics, clock } = this.#options;
+    const { log, metrics, clock, onAcked } = this.#options;
     this.#members.delete(member);
+    onAcked(member.leftAcked);
     metrics.keep(member.lastCounts);
     const worker = member.number;
     if (ended.kind === "left" || this.#closing) {

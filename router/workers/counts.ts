@@ -2,7 +2,7 @@
  * What workers saw of cells, and what they would have refused, for the one report to the control plane.
  * A worker tells what is new; the main thread adds it up, so that nothing is lost when a worker ends.
  */
-import type { CellTally, Seen } from "../cells/cell-tally.ts";
+import type { CellTally, FreshSeen } from "../cells/cell-tally.ts";
 import type { WouldRefuse } from "../place/would-refuse.ts";
 import type { Counts } from "./messages.ts";
 
@@ -10,9 +10,9 @@ import type { Counts } from "./messages.ts";
 export function createCountsReader(
   tally: Pick<CellTally, "take">,
   wouldRefuse: Pick<WouldRefuse, "counts">,
-): () => Counts | undefined {
+): (isNews: boolean) => Counts | undefined {
   let told: Readonly<Record<string, number>> = {};
-  return () => {
+  return (isNews) => {
     const seen = tally.take();
     const now = wouldRefuse.counts();
     const fresh = Object.entries(now)
@@ -20,37 +20,43 @@ export function createCountsReader(
       .filter(([, count]) => count > 0);
     told = now;
     if (seen.length === 0 && fresh.length === 0) return undefined;
-    return { seen, wouldRefuse: Object.fromEntries(fresh) };
+    return { seen, wouldRefuse: Object.fromEntries(fresh), isNews };
   };
 }
 
 export type CountsSum = {
   readonly add: (counts: Counts) => void;
-  readonly tally: Pick<CellTally, "take">;
+  readonly tally: Pick<CellTally, "take" | "onNews">;
   readonly wouldRefuse: Pick<WouldRefuse, "counts">;
 };
 
 /** In the main thread. */
 export function createCountsSum(): CountsSum {
-  let seen = new Map<Seen["cell"], Seen>();
+  let seen = new Map<FreshSeen["cell"], FreshSeen>();
+  let onNews: () => void = () => {};
   const refused = new Map<string, number>();
   return {
     add: (counts) => {
       for (const one of counts.seen) {
         const { cell } = one;
-        const before = seen.get(cell) ?? { cell, requests: 0, failures: 0 };
-        const requests = before.requests + one.requests;
-        seen.set(cell, { cell, requests, failures: before.failures + one.failures });
+        const before = one.anew ? undefined : seen.get(cell);
+        const { requests = 0, failures = 0 } = before ?? {};
+        const sum = { requests: requests + one.requests, failures: failures + one.failures };
+        seen.set(cell, { cell, ...sum, anew: one.anew });
       }
       for (const [code, count] of Object.entries(counts.wouldRefuse)) {
         refused.set(code, (refused.get(code) ?? 0) + count);
       }
+      if (counts.isNews) onNews();
     },
     tally: {
       take: () => {
         const all = [...seen.values()];
         seen = new Map();
         return all;
+      },
+      onNews: (hear) => {
+        onNews = hear;
       },
     },
     wouldRefuse: { counts: () => Object.fromEntries(refused) },

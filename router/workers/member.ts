@@ -3,13 +3,21 @@
  * and how it ended. It decides nothing: the conductor does.
  */
 import { CellError } from "../../contract/errors.ts";
+import type { CellId } from "../../contract/ids.ts";
 import type { RememberedAnswer } from "../../contract/remembered-request.ts";
 import { unreachable } from "../../runtime/assert.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import type { MetricsDump } from "../../runtime/metrics.ts";
+import type { AckedList } from "../acked/acked-writes.ts";
 import type { ListenerSockets } from "../listen/open-listeners.ts";
 import { Acknowledgements } from "./acknowledgements.ts";
-import { type Counts, type FromWorker, readFromWorker, type ToWorker } from "./messages.ts";
+import {
+  type AckedLists,
+  type Counts,
+  type FromWorker,
+  readFromWorker,
+  type ToWorker,
+} from "./messages.ts";
 import type { WorkerPort } from "./worker-port.ts";
 import { mayServe, stepWorker, type WorkerEvent, type WorkerState } from "./worker-state.ts";
 
@@ -24,6 +32,8 @@ export const memberLimits = {
   doorsMs: 5000,
   /** For what a scrape or an explanation asks. */
   answerMs: 500,
+  /** For a whole list of acknowledged writes. */
+  listMs: 5000,
 } as const;
 
 export const deathReasons = ["crashed", "stuck"] as const;
@@ -63,6 +73,7 @@ export class Member {
   #listens: boolean = false;
   #revision = 0;
   #counts: MetricsDump = [];
+  #left: AckedLists | undefined;
   #death: Ended | undefined;
   #questions = 0;
   #onDoors: (doors: ListenerSockets) => void = () => {};
@@ -92,6 +103,11 @@ export class Member {
   /** What it counted when it was last heard. */
   get lastCounts(): MetricsDump {
     return this.#counts;
+  }
+
+  /** The acknowledged writes that it left behind; undefined: it took them along. */
+  get leftAcked(): AckedLists | undefined {
+    return this.#left;
   }
 
   /** Could it answer a request by a revision below this one? */
@@ -189,6 +205,13 @@ export class Member {
     return answer?.kind === "counted" ? answer.metrics : undefined;
   }
 
+  /** Undefined: it did not answer in time, or is no more. */
+  async acked(cell: CellId): Promise<AckedList | undefined> {
+    const { listMs } = memberLimits;
+    const answer = await this.#ask((question) => ({ kind: "acks", question, cell }), listMs);
+    return answer?.kind === "acked" ? answer.list : undefined;
+  }
+
   async find(requestId: string): Promise<RememberedAnswer | undefined> {
     const answer = await this.#ask((question) => ({ kind: "find", question, requestId }));
     return answer?.kind === "found" ? answer.answer : undefined;
@@ -223,6 +246,7 @@ export class Member {
         return;
       case "drained":
         this.#counts = message.metrics;
+        this.#left = message.acked;
         this.#onDrained();
         return;
       case "counted":
@@ -230,6 +254,7 @@ export class Member {
         this.#answers.get(message.question)?.(message);
         return;
       case "found":
+      case "acked":
         this.#answers.get(message.question)?.(message);
         return;
       case "seen":
@@ -257,7 +282,10 @@ export class Member {
     return ended;
   }
 
-  #ask(make: (question: number) => ToWorker): Promise<FromWorker | undefined> {
+  #ask(
+    make: (question: number) => ToWorker,
+    ms: number = memberLimits.answerMs,
+  ): Promise<FromWorker | undefined> {
     this.#questions += 1;
     const question = this.#questions;
     return new Promise((resolve) => {
@@ -266,7 +294,7 @@ export class Member {
         this.#answers.delete(question);
         resolve(answer);
       };
-      const timer = this.#options.clock.after(memberLimits.answerMs, () => settle(undefined));
+      const timer = this.#options.clock.after(ms, () => settle(undefined));
       this.#answers.set(question, settle);
       if (this.#state === "gone") settle(undefined);
       else this.#options.port.post(make(question));

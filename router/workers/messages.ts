@@ -9,7 +9,8 @@ import type { RememberedAnswer } from "../../contract/remembered-request.ts";
 import type { DeltaBody } from "../../contract/routing-table.ts";
 import type { SharedTable } from "../../contract/shared-table.ts";
 import type { MetricsDump } from "../../runtime/metrics.ts";
-import type { Seen } from "../cells/cell-tally.ts";
+import type { AckedList } from "../acked/acked-writes.ts";
+import type { FreshSeen } from "../cells/cell-tally.ts";
 import type { RouterConfig } from "../config.ts";
 import type { ListenerSockets } from "../listen/open-listeners.ts";
 import type { RoutingView } from "../place/decide.ts";
@@ -29,10 +30,14 @@ export type SharedView = {
 };
 
 export type Counts = {
-  readonly seen: readonly Seen[];
+  readonly seen: readonly FreshSeen[];
   /** By code, since the last message of this kind. */
   readonly wouldRefuse: Readonly<Record<string, number>>;
+  /** The control plane should hear it soon. */
+  readonly isNews: boolean;
 };
+
+export type AckedLists = ReadonlyArray<readonly [CellId, AckedList]>;
 
 export type WorkerFailure = {
   readonly code: ErrorCode;
@@ -54,7 +59,9 @@ export type ToWorker =
   /** The operator changed files of certificates. */
   | { readonly kind: "reload" }
   | { readonly kind: "count"; readonly question: number }
-  | { readonly kind: "find"; readonly question: number; readonly requestId: string };
+  | { readonly kind: "find"; readonly question: number; readonly requestId: string }
+  /** What was acknowledged for this cell? */
+  | { readonly kind: "acks"; readonly question: number; readonly cell: CellId };
 
 export type FromWorker =
   | { readonly kind: "ready" }
@@ -65,9 +72,15 @@ export type FromWorker =
   | { readonly kind: "refused"; readonly text: string }
   | { readonly kind: "opened" }
   | { readonly kind: "handed-over"; readonly doors: ListenerSockets }
-  | { readonly kind: "drained"; readonly metrics: MetricsDump }
+  | {
+      readonly kind: "drained";
+      readonly metrics: MetricsDump;
+      /** For the main thread to keep. */
+      readonly acked: AckedLists;
+    }
   | { readonly kind: "counted"; readonly question: number; readonly metrics: MetricsDump }
   | { readonly kind: "found"; readonly question: number; readonly answer: RememberedAnswer }
+  | { readonly kind: "acked"; readonly question: number; readonly list: AckedList }
   | { readonly kind: "seen"; readonly counts: Counts }
   /** The table seems to be old. */
   | { readonly kind: "doubt" }
@@ -76,11 +89,11 @@ export type FromWorker =
 
 const toWorkerKinds: readonly ToWorker["kind"][] = [
   ...(["table", "delta", "open", "hand-over", "drain", "hurry", "reload"] as const),
-  ...(["count", "find"] as const),
+  ...(["count", "find", "acks"] as const),
 ];
 const fromWorkerKinds: readonly FromWorker["kind"][] = [
   ...(["ready", "failed", "serves", "refused", "opened", "handed-over", "drained"] as const),
-  ...(["counted", "found", "seen", "doubt", "log"] as const),
+  ...(["counted", "found", "acked", "seen", "doubt", "log"] as const),
 ];
 
 /** Throws for what is no message. */

@@ -11,8 +11,10 @@ import { createRouterMetrics } from "../observe/metrics.ts";
 import { Remembered } from "../observe/remembered.ts";
 import { Doubt } from "../place/doubt.ts";
 import type { Plane, PlaneOptions } from "../plane.ts";
+import { ackedLimits } from "../serving.ts";
 import { createServedView } from "../table/served-view.ts";
 import { createTrust } from "../trust/trust.ts";
+import { createAckedOfAll } from "./acked-of-all.ts";
 import { Conductor } from "./conductor.ts";
 import { createCountsSum } from "./counts.ts";
 import { prepareSockets } from "./listening-sockets.ts";
@@ -38,6 +40,7 @@ export function createWorkersPlane(options: WorkersPlaneOptions): Plane {
   const counts = createCountsSum();
   const doubt = new Doubt();
   const workerMetrics = createWorkerMetrics(registry);
+  const acked = createAckedOfAll(ackedLimits(config), () => conductor.members);
   const sockets = prepareSockets(config);
   // Whoever opens the doors hears of it.
   sockets.catch(() => {});
@@ -50,10 +53,12 @@ export function createWorkersPlane(options: WorkersPlaneOptions): Plane {
     onLines: options.write,
     onSeen: counts.add,
     onDoubt: doubt.tell,
+    onAcked: acked.take,
   });
   const served = createServedView((view, delta) => {
     trust.follow(view.table);
     conductor.publish(view, delta);
+    acked.follow(view.table);
   });
   const { tally, wouldRefuse } = counts;
   return {
@@ -62,6 +67,7 @@ export function createWorkersPlane(options: WorkersPlaneOptions): Plane {
     parts: {
       ...{ config, clock, random, log, metrics, served, trust, doubt, tally, wouldRefuse },
       settled: () => conductor.settled(),
+      ackedBy: acked,
     },
     admin: adminOf(options, conductor, workerMetrics),
     prepare: async (lifecycle) => {

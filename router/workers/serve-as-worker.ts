@@ -10,7 +10,7 @@ import { CellError } from "../../contract/errors.ts";
 import { release } from "../../contract/release.ts";
 import { TableState } from "../../contract/table-state.ts";
 import { must, unreachable } from "../../runtime/assert.ts";
-import { systemClock } from "../../runtime/clock.ts";
+import { systemClock, type Timer } from "../../runtime/clock.ts";
 import { createLifecycle } from "../../runtime/lifecycle.ts";
 import { createLog, errorFields, type Log } from "../../runtime/log.ts";
 import type { RouterEvents } from "../observe/events.ts";
@@ -22,6 +22,8 @@ import { type FromWorker, readToWorker, type ToWorker, type WorkerStart } from "
 
 /** What was seen of cells is told so often. */
 const tellEveryMs = 500;
+/** And so soon what the control plane should hear now. */
+const newsMs = 50;
 /** Some turns of the event loop. */
 const closedMs = 20;
 
@@ -51,7 +53,8 @@ class ServingWorker {
   readonly #lines: LineBatch;
   readonly #serving: Serving;
   readonly #lifecycle: ReturnType<typeof createLifecycle>;
-  readonly #tell: () => void;
+  readonly #tell: (isNews: boolean) => void;
+  #telling: Timer | undefined;
   #doors: Doors | undefined;
 
   constructor({
@@ -77,8 +80,9 @@ class ServingWorker {
     const { tally, wouldRefuse, doubt } = this.#serving;
     doubt.follow(() => post({ kind: "doubt" }));
     const read = createCountsReader(tally, wouldRefuse);
-    this.#tell = () => {
-      const counts = read();
+    tally.onNews(() => this.#tellSoon());
+    this.#tell = (isNews) => {
+      const counts = read(isNews);
       if (counts !== undefined) post({ kind: "seen", counts });
     };
   }
@@ -134,6 +138,11 @@ class ServingWorker {
         this.#post({ kind: "found", question, answer });
         return;
       }
+      case "acks": {
+        const { question, cell } = message;
+        this.#post({ kind: "acked", question, list: this.#serving.acked.list(cell) });
+        return;
+      }
       default:
         unreachable(message);
     }
@@ -167,13 +176,26 @@ class ServingWorker {
     await this.#lifecycle.close();
     // What was cut is counted and logged when its sockets say that they are closed.
     await systemClock.sleep(closedMs);
-    this.#tell();
+    this.#tell(false);
     this.#lines.flush();
-    this.#post({ kind: "drained", metrics: this.#serving.registry.dump() });
+    const { registry, acked } = this.#serving;
+    this.#post({ kind: "drained", metrics: registry.dump(), acked: acked.lists() });
+  }
+
+  /** A cell that fails is noticed by many requests at once. */
+  #tellSoon(): void {
+    this.#telling ??= systemClock.after(
+      newsMs,
+      () => {
+        this.#telling = undefined;
+        this.#tell(true);
+      },
+      { background: true },
+    );
   }
 
   #tellNowAndThen(): void {
-    this.#tell();
+    this.#tell(this.#telling !== undefined);
     systemClock.after(tellEveryMs, () => this.#tellNowAndThen(), { background: true });
   }
 }

@@ -13,6 +13,7 @@ const totals = [
   ...(["pendingMax", "connectionsMax", "cellInflightMax", "cellPendingMax"] as const),
   ...(["clientsMax", "clientsPerIpMax", "wsMax", "wsPerTenantMax"] as const),
   ...(["explainRequestsMax", "explainBytesMax", "staleBytesMax"] as const),
+  ...(["ackedMax", "ackedTotalMax"] as const),
 ] satisfies readonly (keyof RouterConfig)[];
 
 /** For one of `config.workers`. */
