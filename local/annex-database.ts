@@ -63,10 +63,19 @@ export async function ensureAnnexDatabases(
       await client.query(`create database ${pg.escapeIdentifier(name)}`);
     }
   });
-  // What is worth knowing about the tables was said when the cells' template was made.
-  const template = cellTemplate({ application, random, say: () => {} });
-  await template.bringUpToDate(server, annex, hostSecrets);
+  await templateOf({ application, random }).bringUpToDate(server, annex, hostSecrets);
 }
+
+/** Undefined: what the application's migrations do may be another thing at every start. */
+export function schemaOfAnnex(about: Omit<AnnexDatabases, "server">): string | undefined {
+  const { annex, random } = about;
+  if (about.application.stores.some(({ everyStart }) => everyStart)) return undefined;
+  return templateOf({ application: applicationOfAnnex(about.application, annex), random }).mark;
+}
+
+/** What is worth knowing about the tables was said when the cells' template was made. */
+const templateOf = (about: Pick<AnnexDatabases, "application" | "random">) =>
+  cellTemplate({ ...about, say: () => {} });
 
 /** At every start, as the server's port may have changed. */
 export const writeAnnexLogins = (

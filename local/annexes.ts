@@ -19,6 +19,7 @@ import {
   type AnnexDatabases,
   dropAnnexDatabases,
   ensureAnnexDatabases,
+  schemaOfAnnex,
   writeAnnexLogins,
 } from "./annex-database.ts";
 import {
@@ -55,12 +56,15 @@ const noteSchema = z.object({
   serving: z.boolean(),
   /** Being destroyed: its databases are still to be dropped. */
   leaving: z.boolean(),
+  /** Which schema its databases had last. */
+  schema: z.string().optional(),
 });
 
 export type Annex = Parts & {
   readonly of: AnnexOf;
   serving: boolean;
   leaving: boolean;
+  schema: string | undefined;
   busy: number;
   queue: Promise<unknown>;
 };
@@ -84,6 +88,11 @@ export type HostedAnnexes = {
   readonly all: () => readonly Annex[];
   readonly act: (id: CellId, action: ProviderAction, given: Given) => Promise<ProvidedCell>;
   readonly describe: (annex: Annex) => ProvidedCell;
+  /**
+   * Brings the databases of older schemas up to date, before anything starts: what an origin writes after
+   * its own migration must find its place in its standbys. Starts the host's database if it has to.
+   */
+  readonly migrate: () => Promise<void>;
   /** Its host is up: from now on, until `stop` or `kill`, annexes may run. */
   readonly admit: () => void;
   /** Those that served, and with `idle` the others too; what does not come up is told, and left. */
@@ -123,6 +132,11 @@ export async function openAnnexes(host: Host, options: CellsOptions): Promise<Ho
       // A crash does not wait for its turn.
       await (action === "kill" ? work() : inTurn(annex, work));
       return describe(annex);
+    },
+    migrate: async () => {
+      const older = all().filter((one) => !one.leaving && isOlder(one, options));
+      if (older.length > 0) await host.database.start();
+      for (const annex of older) await inTurn(annex, () => migrate(annex, place));
     },
     admit: () => {
       isUp = true;
@@ -199,16 +213,35 @@ async function create(annex: Annex, place: Place, agentToken: string | undefined
 
 async function startAnnex(annex: Annex, place: Place): Promise<void> {
   const { host, options } = place;
-  const databases = databasesOf(annex, place);
+  const server = serverOf(annex, place);
   annex.ports = await portsFor(annex, options);
-  await writeNote(annex);
-  const hostSecrets = secretsOf(host);
-  await inTurn(host.makers, () => ensureAnnexDatabases({ ...databases, hostSecrets }));
-  annex.logins = await writeAnnexLogins({ ...databases, hostSecrets, secrets: secretsOf(annex) });
+  await migrate(annex, place); // Writes the note.
+  annex.logins = await writeAnnexLogins({
+    ...aboutOf(annex, options),
+    server,
+    hostSecrets: secretsOf(host),
+    secrets: secretsOf(annex),
+  });
   await Promise.all(unitsOfAnnex(annex).map((unit) => unit.start()));
   if (place.isUp()) return;
   await killAnnex(annex); // The host went meanwhile, and took with it what it knew of.
   throw hostDown(annex, host);
+}
+
+/** Makes its databases, too. */
+async function migrate(annex: Annex, { host, options }: Place): Promise<void> {
+  const server = host.database.server();
+  if (server === undefined) throw hostDown(annex, host);
+  const about = aboutOf(annex, options);
+  const hostSecrets = secretsOf(host);
+  await inTurn(host.makers, () => ensureAnnexDatabases({ ...about, server, hostSecrets }));
+  annex.schema = schemaOfAnnex(about);
+  await writeNote(annex);
+}
+
+function isOlder(annex: Annex, options: CellsOptions): boolean {
+  const now = schemaOfAnnex(aboutOf(annex, options));
+  return now === undefined || annex.schema !== now;
 }
 
 /** In a failover tenants wait for this: where the agent runs, only processes are started. */
@@ -256,7 +289,8 @@ async function destroyAnnex(annex: Annex, place: Place): Promise<"gone" | "leavi
   if (annex.ports !== undefined) await writeNote(annex);
   await stopAnnex(annex);
   if (place.isUp()) {
-    await inTurn(place.host.makers, () => dropAnnexDatabases(databasesOf(annex, place)));
+    const databases = { ...aboutOf(annex, place.options), server: serverOf(annex, place) };
+    await inTurn(place.host.makers, () => dropAnnexDatabases(databases));
   } else if (annex.ports !== undefined) {
     return "leaving";
   }
@@ -264,12 +298,10 @@ async function destroyAnnex(annex: Annex, place: Place): Promise<"gone" | "leavi
   return "gone";
 }
 
-const databasesOf = (annex: Annex, place: Place): AnnexDatabases => ({
-  annex: annex.id,
-  application: place.options.application,
-  random: place.options.tools.random,
-  server: serverOf(annex, place),
-});
+const aboutOf = (
+  { id }: Annex,
+  { application, tools }: CellsOptions,
+): Omit<AnnexDatabases, "server"> => ({ annex: id, application, random: tools.random });
 
 function serverOf(annex: Annex, { host, isUp }: Place): PostgresServer {
   const server = host.database.server();
@@ -321,14 +353,14 @@ function newAnnex(id: CellId, home: string, of: AnnexOf | undefined, options: Ce
     throw new CellError("PROVIDER_FAILED", text);
   }
   const parts = createParts({ id, home, shownAs: of.host }, options);
-  const state = { of, serving: false, leaving: false, busy: 0, queue: Promise.resolve() };
-  return Object.assign(parts, state);
+  const state = { of, serving: false, leaving: false, schema: undefined };
+  return Object.assign(parts, { ...state, busy: 0, queue: Promise.resolve() });
 }
 
 const noteFile = (home: string): string => join(home, "annex.json");
 
-const writeNote = ({ home, of, ports, serving, leaving }: Annex): Promise<void> =>
-  writeJson(noteFile(home), { of, ports, serving, leaving });
+const writeNote = ({ home, of, ports, serving, leaving, schema }: Annex): Promise<void> =>
+  writeJson(noteFile(home), { of, ports, serving, leaving, schema });
 
 async function readAnnex(
   id: CellId,

@@ -81,7 +81,7 @@ export async function bringUp(
   await all([
     step("control plane", units.startControlPlane),
     ...routers.map(startRouter),
-    ...known.map(startKnown),
+    cells.migrateAnnexes().then(() => all(known.map(startKnown))),
     known.length === 0 && options.cells > 0 ? cells.prepare() : Promise.resolve(),
   ]);
   if (wishes.guardMode !== undefined) await api.ensureGuardMode(wishes.guardMode);

@@ -51,6 +51,8 @@ const roles = {
 const fillVersion = 5;
 
 export type CellTemplate = Template & {
+  /** Differs when the databases that it makes would. */
+  readonly mark: string;
   /** Brings the databases of a cell that older code made up to date; the application must not run. */
   readonly bringUpToDate: (server: PostgresServer, cell: CellId, secrets: string) => Promise<void>;
 };
@@ -82,6 +84,7 @@ export function cellTemplate(context: Context & { readonly say: Say }): CellTemp
   };
   return {
     content,
+    mark,
     build: async (url) => {
       await withClient(url(), async (client) => {
         for (const { database } of stores) {

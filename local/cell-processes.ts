@@ -58,6 +58,8 @@ export type LocalCells = {
   /** Undefined while its database has not run yet. */
   readonly logins: (id: CellId) => CellLogins | undefined;
   readonly ports: (id: CellId) => CellPorts | undefined;
+  /** Before the cells start: what an origin's new schema writes must find its place in its standbys. */
+  readonly migrateAnnexes: () => Promise<void>;
   /** Makes the template now, so that the first cell does not wait for it. */
   readonly prepare: () => Promise<void>;
   /**
@@ -144,6 +146,15 @@ export async function openCells(options: CellsOptions): Promise<LocalCells> {
     ports: (id) => cells.get(id)?.ports,
     prepare: async () => {
       await ensureTemplate(template, options.tools);
+    },
+    migrateAnnexes: async () => {
+      const work = all().map(({ id, annexes }) =>
+        annexes.migrate().catch((error: unknown) => {
+          // The start of its host comes to the same, and says it to whoever waits for that.
+          say(`annexes of ${id}: ${error instanceof Error ? error.message : String(error)}`);
+        }),
+      );
+      await Promise.all(work);
     },
     wakeAnnexes: async () => {
       awake = true;

@@ -26,6 +26,7 @@ import { identify, processesIn } from "./process-identity.ts";
 
 const shop = resolve(import.meta.dirname, "..", "examples", "shop");
 const id: CellId = must(parseCellId("cell-01"), "a cell id");
+const annex: CellId = must(parseCellId("sb-cell-02-cell-01"), "a cell id");
 let installation: Installation;
 /** A checkout of the shop that a test may change. */
 let app: string;
@@ -142,14 +143,28 @@ describe("a cell of an application with a cellfleet.yaml", () => {
   test("gets new migrations at its next start, with its data kept", async ({ expect }) => {
     const first = await open();
     await first.act(id, "create", { agentToken: "token-1" });
+    await first.wakeAnnexes();
+    await first.act(annex, "create", {
+      agentToken: "token-2",
+      annex: { origin: must(parseCellId("cell-02"), "a cell id"), host: id, provider: "logical" },
+    });
     await asRole("owner-database-url", "insert into currencies values ('CHF', 2)");
     await first.stopAll();
     await writeFile(
       join(app, "migrations/003_notes.sql"),
       "create table notes (id bigserial primary key, account_id text not null, note text)",
     );
-    await edit("cellfleet.schema.yaml", (text) => `${text.trimEnd()}\n  notes: tenant\n`);
-    await (await open()).act(id, "start");
+    await edit("cellfleet.schema.yaml", (text) =>
+      text.replace("\ntables:\n", "\ntables:\n  notes: tenant\n"),
+    );
+    const second = await open();
+    // Its standbys of other cells first.
+    await second.migrateAnnexes();
+    const notes = "select to_regclass('notes') is not null as known";
+    const ofAnnex = join("..", "annexes", annex, "secrets", "app-database-url");
+    expect(await asRole(ofAnnex, notes)).toEqual([{ known: true }]);
+    expect(await asRole("app-database-url", notes)).toEqual([{ known: false }]);
+    await second.act(id, "start");
     const write = asRole(
       "app-database-url",
       "insert into notes (id, account_id) values (1, 'acme')",
@@ -212,7 +227,9 @@ describe("a cell of an application with a cellfleet.yaml", () => {
       join(app, "migrations/003_coupons.sql"),
       "create table coupons (id bigserial primary key, account_id text not null, code text unique)",
     );
-    await edit("cellfleet.schema.yaml", (text) => `${text.trimEnd()}\n  coupons: tenant\n`);
+    await edit("cellfleet.schema.yaml", (text) =>
+      text.replace("\ntables:\n", "\ntables:\n  coupons: tenant\n"),
+    );
     expect(await (await open()).act(id, "create", { agentToken: "token-1" })).toMatchObject({
       state: "running",
     });
@@ -228,7 +245,9 @@ describe("a cell of an application with a cellfleet.yaml", () => {
       join(app, "migrations/003_parcels.sql"),
       "create table parcels (id bigserial primary key, order_id bigint not null references orders (id))",
     );
-    await edit("cellfleet.schema.yaml", (text) => `${text.trimEnd()}\n  parcels: tenant\n`);
+    await edit("cellfleet.schema.yaml", (text) =>
+      text.replace("\ntables:\n", "\ntables:\n  parcels: tenant\n"),
+    );
     await expect((await open()).act(id, "create", { agentToken: "token-1" })).rejects.toMatchObject(
       {
         code: "CONFIG_INVALID",
