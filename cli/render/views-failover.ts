@@ -1,0 +1,158 @@
+/** How failovers, their plans and detection look to people. */
+import type { z } from "zod";
+import type {
+  Detection,
+  Failover,
+  FailoverActed,
+  FailoverPlan,
+  failoverDryRunSchema,
+} from "../../contract/failover-api.ts";
+import type { View } from "./output.ts";
+import { age, bytes, duration } from "./units.ts";
+import { padTo } from "./width.ts";
+
+type Details = ReadonlyArray<readonly [string, string | readonly string[]]>;
+
+const keysText = ({ progress }: Failover): string =>
+  progress.keys === 0 ? "" : `${progress.adopted}/${progress.keys}`;
+
+const tookMs = ({ phases }: Failover): number =>
+  Object.values(phases).reduce((sum, ms) => sum + ms, 0);
+
+export const failoverView: View<Failover> = {
+  id: ({ id }) => id,
+  columns: [
+    { head: "FAILOVER", cell: ({ id }) => id },
+    { head: "CELL", cell: ({ cell }) => cell },
+    { head: "MODE", cell: ({ mode }) => mode },
+    { head: "BY", cell: ({ by }) => by },
+    { head: "STEP", cell: ({ step }) => step, state: true },
+    { head: "KEYS", cell: keysText, right: true },
+    { head: "TOOK", cell: (one) => duration(tookMs(one)), right: true },
+    { head: "AGE", cell: ({ op }, nowMs) => age(op.createdAt, nowMs) },
+    { head: "HEADLINE", cell: ({ headline }) => headline, wide: true },
+    { head: "REASON", cell: ({ op }) => op.reason, wide: true },
+  ],
+  details: (failover, nowMs) => [
+    ["failover", failover.id],
+    ["cell", failover.cell],
+    ["mode", `${failover.mode}, by ${failover.by}`],
+    ["step", failover.step],
+    ["headline", failover.headline],
+    ["progress", progressLines(failover)],
+    ["took", phaseLines(failover)],
+    ["witnesses", witnessLines(failover.plan.witnesses)],
+    ["partners", partnerLines(failover.plan)],
+    ["gates", gateLines(failover.plan.gates.filter(({ verdict }) => verdict === "block"))],
+    ["lost", lostText(failover)],
+    ["steps", failover.op.steps.map(({ at, step, text }) => `${at}  ${step}  ${text}`)],
+    ...(failover.op.error === null
+      ? []
+      : [["error", `${failover.op.error.code}: ${failover.op.error.message}`] as const]),
+    ["reason", failover.op.reason],
+    ["began", `${failover.op.createdAt} (${age(failover.op.createdAt, nowMs)} ago)`],
+  ],
+};
+
+function progressLines({ progress, mode }: Failover): string[] {
+  const { keys, adopted, routed, unavailable, quarantined, reprotected } = progress;
+  if (mode === "planned") return [`${reprotected} of ${keys} keys moved out`];
+  return [
+    `${adopted} of ${keys} keys adopted, ${routed} routed, ${reprotected} in whole cells again`,
+    ...(unavailable > 0 ? [`${unavailable} unavailable: nobody holds a copy`] : []),
+    ...(quarantined > 0
+      ? [`${quarantined} left out: the symptom followed them to their new cell`]
+      : []),
+  ];
+}
+
+const phaseLines = ({ phases }: Failover): string[] => {
+  const spent = Object.entries(phases);
+  return spent.length === 0
+    ? ["nothing yet"]
+    : [spent.map(([step, ms]) => `${step} ${duration(ms)}`).join(", ")];
+};
+
+const witnessLines = (witnesses: FailoverPlan["witnesses"]): string[] =>
+  witnesses.length === 0
+    ? ["nobody was asked"]
+    : witnesses.map((one) => `${padTo(one.says, 7)}  ${padTo(one.class, 13)}  ${one.text}`);
+
+const partnerLines = ({ partners, unavailable }: FailoverPlan): string[] => [
+  ...partners.map(
+    ({ host, annex, state, keys, lagBytes, lagSeconds }) =>
+      `${host}  ${keys} keys  ${state}  ${lagText(lagBytes, lagSeconds)}  (${annex})`,
+  ),
+  ...(unavailable.keys === 0
+    ? []
+    : [`nobody  ${unavailable.keys} keys  unavailable: ${unavailable.reason}`]),
+];
+
+const lagText = (lagBytes: number | null, lagSeconds: number | null): string => {
+  const size = lagBytes === null ? "bytes not known" : bytes(lagBytes);
+  return `behind ${size}, ${lagSeconds === null ? "time not known" : duration(lagSeconds * 1000)}`;
+};
+
+const gateLines = (gates: FailoverPlan["gates"]): string[] =>
+  gates.length === 0 ? ["all open"] : gates.map(gateLine);
+
+/** The name is what `--override` takes. */
+const gateLine = ({ name, verdict, text, overridable }: FailoverPlan["gates"][number]): string => {
+  const way = name === "lag" ? "--allow-data-loss" : `--override ${name}`;
+  const past = verdict === "block" && overridable ? `  (past it: ${way})` : "";
+  return `${padTo(verdict === "block" ? "CLOSED" : "open", 6)}  ${padTo(name, 13)}  ${text}${past}`;
+};
+
+function lostText({ report, step }: Failover): string {
+  if (report === null) {
+    return step === "done" ? "nothing to report" : "told when it is verified";
+  }
+  const { lost, unknown, acked } = report.totals;
+  return `${lost} of ${acked} acknowledged writes, ${unknown} unknown (${report.method})`;
+}
+
+export const failoverPlanView: View<z.infer<typeof failoverDryRunSchema>> = {
+  id: ({ plan }) => plan.cell,
+  columns: [],
+  details: ({ plan }): Details => [
+    ["cell", plan.cell],
+    ["mode", plan.mode],
+    ["witnesses", witnessLines(plan.witnesses)],
+    ["gates", plan.gates.map(gateLine)],
+    ["partners", partnerLines(plan)],
+    ["wait", `${duration(plan.waitMs)} at most, until the old owner certainly has stopped`],
+    ["steps", plan.steps.map(({ step, text }, index) => `${index + 1}. ${step}: ${text}`)],
+  ],
+};
+
+export const failoverActedView: View<FailoverActed> = {
+  id: ({ failover }) => failover.id,
+  columns: failoverView.columns.map((column) => ({
+    ...column,
+    cell: ({ failover }: FailoverActed, nowMs: number) => column.cell(failover, nowMs),
+  })),
+};
+
+export const detectionView: View<Detection> = {
+  id: ({ cells }) => cells.map(({ id }) => id).join(" "),
+  columns: [],
+  details: (detection) => [
+    ["policy", policyText(detection)],
+    [
+      "looked",
+      detection.ageMs === null ? "nobody looks" : `${duration(Math.max(0, detection.ageMs))} ago`,
+    ],
+    ["cells", detection.cells.flatMap(cellLines)],
+  ],
+};
+
+const policyText = ({ policy, policyFrom, policyBy, policyReason }: Detection): string =>
+  policyFrom === "flag"
+    ? `${policy} (as the control plane was started)`
+    : `${policy} (set by ${policyBy}${policyReason === "" ? "" : `: ${policyReason}`})`;
+
+/** Of one that is well a line is enough. */
+const cellLines = ({ id, state, forMs, text, witnesses }: Detection["cells"][number]): string[] => [
+  `${id}  ${state}  for ${duration(forMs)}  ${text}`,
+  ...(state === "healthy" ? [] : witnessLines(witnesses).map((line) => `  ${line}`)),
+];
