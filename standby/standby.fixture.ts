@@ -26,6 +26,8 @@ export const allBuckets: BucketRange = { lo: 0, hi: 255 };
 const keyspace = { name: "default", strategy: "directory", guardMode: "row" } as const;
 
 export type StandbyCells = TwoCells & {
+  /** The table of everybody, for a cell that has none. */
+  readonly migrate: (store: CellStore) => Promise<void>;
   /** On the second server, empty, as the provider of cells would make it. */
   readonly annex: (name: string, on?: CellStore) => Promise<CellStore>;
   readonly pair: (annex: CellStore, buckets?: BucketRange, origin?: CellStore) => StandbyPair;
@@ -79,6 +81,7 @@ export async function startStandbyCells(): Promise<StandbyCells> {
   return {
     ...cells,
     beat,
+    migrate: addCurrencies,
     annex: async (name, on = cells.b) => {
       const store = await createStore(cells.serverOf(on), name, keyspace);
       await addCurrencies(store);

@@ -153,7 +153,7 @@ function uncoveredIn(
   const { carried, uncovered } = planTables(sides, keyspaces, buckets);
   if (!isPublished) return uncovered;
   const late = carried.filter(({ published, subscribed }) => published === "no" || !subscribed);
-  return [...uncovered, ...late.map(({ name }) => `${name} (it came after the stream began)`)];
+  return [...uncovered, ...late.map(({ label }) => `${label} (it came after the stream began)`)];
 }
 
 function phaseOf(

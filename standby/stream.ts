@@ -56,7 +56,9 @@ export async function removeTables(
   wanted: readonly StreamTable[],
 ): Promise<boolean> {
   const stay = new Set(
-    wanted.filter((table) => table.published !== "no" && !isMisfiltered(table)).map(nameOf),
+    wanted
+      .filter((table) => table.published !== "no" && !isMisfiltered(table))
+      .map(({ name: shown }) => shown),
   );
   const { rows } = await client.query<{ schema: string; table: string; partitioned: boolean }>(
     `select n.nspname::text as schema, c.relname::text as table, c.relkind = 'p' as partitioned
@@ -74,8 +76,6 @@ export async function removeTables(
   );
   return true;
 }
-
-const nameOf = ({ name }: StreamTable): string => name;
 
 /** Published as another kind of table than it is now. */
 export const isMisfiltered = ({ published, filter }: StreamTable): boolean =>

@@ -36,6 +36,8 @@ export type SideTable = z.infer<typeof tableSchema>;
 export type StreamTable = {
   /** With its schema, as SQL writes it. */
   readonly name: string;
+  /** For people. */
+  readonly label: string;
   readonly partitioned: boolean;
   readonly filter: Exclude<BucketFilter, { kind: "none" }>;
   readonly published: SideTable["published"];
@@ -121,6 +123,7 @@ export function planTables(
     const twin = there.get(plainName(table));
     const item: StreamTable = {
       name: sqlName(table),
+      label: plainName(table),
       partitioned: table.partitioned,
       filter,
       published: table.published,

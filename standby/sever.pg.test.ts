@@ -1,0 +1,195 @@
+/** Cutting a stream, what a returned origin still sends, and what it held that never arrived. */
+import pg from "pg";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { eventually, keepWriting, never } from "../moving/streams.fixture.ts";
+import type { CellStore } from "../tests/cell-store.ts";
+import { streamName } from "./names.ts";
+import type { SalvagedChange, SeveredAt, StandbyPair } from "./ports.ts";
+import { allBuckets, provider, type StandbyCells, startStandbyCells } from "./standby.fixture.ts";
+
+let cells: StandbyCells;
+beforeAll(async () => {
+  cells = await startStandbyCells();
+});
+afterAll(async () => {
+  await provider.close();
+  await cells.close();
+});
+
+let number = 0;
+async function inStep(buckets = allBuckets): Promise<{ annex: CellStore; pair: StandbyPair }> {
+  number += 1;
+  const annex = await cells.annex(`sb-cut-${number}`);
+  const pair = cells.pair(annex, buckets);
+  await provider.ensure(pair, never);
+  await cells.inStep(pair);
+  await cells.arrived(annex);
+  return { annex, pair };
+}
+
+async function salvage(pair: StandbyPair, severed: SeveredAt): Promise<SalvagedChange[]> {
+  const changes: SalvagedChange[] = [];
+  await provider.salvage(pair, severed, (change) => void changes.push(change), never);
+  return changes;
+}
+
+/** The worker stands still, as if the network had gone: what is committed now does not arrive. */
+async function holdStill(annex: CellStore, pair: StandbyPair): Promise<void> {
+  const name = streamName(pair.annex, "main");
+  await annex.admin.query(`alter subscription ${pg.escapeIdentifier(name)} disable`);
+  await eventually("the worker has gone", async () => {
+    await annex.admin.query(
+      "select pg_terminate_backend(pid) from pg_stat_subscription where subname = $1 and pid is not null",
+      [name],
+    );
+    const { rowCount } = await annex.admin.query(
+      "select from pg_stat_subscription where subname = $1 and pid is not null",
+      [name],
+    );
+    return rowCount === 0;
+  });
+}
+
+const ids = async (store: CellStore, tenant: string): Promise<string[]> => {
+  const { rows } = await store.admin.query<{ id: string }>(
+    "select id::text from orders where tenant_id = $1 order by orders.id",
+    [tenant],
+  );
+  return rows.map(({ id }) => id);
+};
+
+test("cut in the middle of the load, every row is in the annex or among the salvaged, and none is in both", async () => {
+  await cells.tenant("busy");
+  const { annex, pair } = await inStep();
+  const writers = await Promise.all(
+    [1, 2, 3].map(async () => keepWriting(cells, await cells.a.connect(), "busy")),
+  );
+  const written = () => writers.reduce((sum, writer) => sum + writer.written(), 0);
+  await eventually("some load", async () => written() > 30);
+  const severed = await provider.sever(pair);
+  const atCut = written();
+  await eventually("more load", async () => written() > atCut + 30);
+  await Promise.all(writers.map((writer) => writer.stop()));
+  const changes = await salvage(pair, severed);
+  const salvaged = changes.flatMap(({ table, kind, key }) =>
+    table === "public.orders" && kind === "insert" ? [String(key["id"])] : [],
+  );
+  const there = await ids(annex, "busy");
+  expect(there.length).toBeGreaterThan(10);
+  expect(salvaged.length).toBeGreaterThan(29);
+  const inOrder = (all: readonly string[]) =>
+    all.toSorted((one, other) => Number(one) - Number(other));
+  expect(inOrder([...there, ...salvaged])).toEqual(await ids(cells.a, "busy"));
+  await provider.drop(pair, "there");
+});
+
+test("a large value that did not change is left out of what is salvaged; nothing is told of another partner's tenants", async () => {
+  const [mine, other] = ["large-1", "large-2", "large-3", "large-4"].toSorted(
+    (one, two) => cells.bucket(one) - cells.bucket(two),
+  );
+  for (const tenant of [mine, other]) await cells.tenant(String(tenant), 1);
+  const { annex, pair } = await inStep({ lo: 0, hi: cells.bucket(String(mine)) });
+  const body = "(select string_agg(md5(g::text), '') from generate_series(1, 2000) g)";
+  await cells.a.app.query(`update notes set body = ${body} where tenant_id in ($1, $2)`, [
+    mine,
+    other,
+  ]);
+  await cells.arrived(annex);
+  const severed = await provider.sever(pair);
+  await cells.a.app.query("update notes set tags = '{new}' where tenant_id in ($1, $2)", [
+    mine,
+    other,
+  ]);
+  const changes = await salvage(pair, severed);
+  expect(changes).toMatchObject([
+    {
+      table: "public.notes",
+      kind: "update",
+      tenant: mine,
+      row: { tags: "{new}", tenant_id: mine },
+    },
+  ]);
+  expect(Object.keys(changes[0]?.row ?? {})).not.toContain("body");
+  await provider.drop(pair, "there");
+});
+
+test("what was never asked to be cut is not salvaged by guess", async () => {
+  const { pair } = await inStep();
+  const work = salvage(pair, { stores: [], heartbeatAgeMs: null });
+  await expect(work).rejects.toMatchObject({ code: "SALVAGE_UNFIT" });
+  const beyond = { stores: [{ name: "main", remoteLsn: "FFFF/0" }], heartbeatAgeMs: null };
+  await expect(salvage(pair, beyond)).rejects.toMatchObject({
+    code: "SALVAGE_UNFIT",
+    message: expect.stringContaining("older copy"),
+  });
+  await provider.drop(pair, "there");
+});
+
+test("sequences that are not leased begin behind all ids, and leased ones stay", async () => {
+  const { annex, pair } = await inStep();
+  await provider.sever(pair);
+  const leased = "select last_value from orders_id_seq";
+  const before = (await annex.admin.query(leased)).rows;
+  await annex.admin.query("update currencies set no = 700 where code = 'EUR'");
+  await provider.activate(pair);
+  await provider.activate(pair);
+  const { rows } = await annex.app.query(
+    "insert into currencies (code, name) values ('NOK', 'after') returning no",
+  );
+  expect(rows).toEqual([{ no: 10_701 }]);
+  expect((await annex.admin.query(leased)).rows).toEqual(before);
+  await provider.drop(pair, "there");
+});
+
+test("what a zombie commits after the cut never arrives, and the rows that never arrived are told, twice the same", async () => {
+  await cells.tenant("zombie");
+  const { annex, pair } = await inStep();
+  await cells.write(cells.a.app, "zombie", 41);
+  await cells.arrived(annex);
+  const applied = await cells.rowsOf(annex, "zombie");
+  await holdStill(annex, pair);
+  await cells.a.app.query(
+    "insert into orders (tenant_id, item, quantity) values ('zombie', 'lost', 42)",
+  );
+  await cells.a.app.query(
+    "update orders set item = 'changed' where tenant_id = 'zombie' and quantity = 41",
+  );
+  await cells.a.app.query("delete from notes where tenant_id = 'zombie'");
+  await cells.a.admin.query("update currencies set name = 'euro' where code = 'EUR'");
+  const severed = await provider.sever(pair);
+  expect(await provider.sever(pair)).toEqual(severed); // Again, after a crash.
+  expect(severed.stores).toEqual([
+    { name: "main", remoteLsn: expect.stringMatching(/^[0-9A-F]+\/[0-9A-F]+$/) },
+  ]);
+  expect(severed.heartbeatAgeMs).not.toBeNull();
+  await cells.write(cells.a.app, "zombie", 43);
+  expect(await provider.status(pair)).toMatchObject({ phase: "severed" });
+
+  // A keeper that was left behind joins nothing.
+  await expect(provider.ensure(pair, never)).rejects.toMatchObject({ code: "STATE_CONFLICT" });
+  await expect(provider.refresh(pair)).rejects.toMatchObject({ code: "STATE_CONFLICT" });
+  await cells.serverOf(cells.a).restart("kill"); // The slot's place on disk is an older one.
+
+  const changes = await salvage(pair, severed);
+  const told = changes.map(({ table, kind, tenant, row }) => [
+    ...[table, kind, tenant],
+    row?.["item"] ?? row?.["name"] ?? row?.["quantity"] ?? "",
+  ]);
+  expect(told.filter(([table]) => table !== "public.lines" && table !== "public.events")).toEqual([
+    ["public.orders", "insert", "zombie", "lost"],
+    ["public.orders", "update", "zombie", "changed"],
+    ...Array.from({ length: 4 }, () => ["public.notes", "delete", "zombie", ""]),
+    ["public.currencies", "update", "", "euro"],
+    ["public.orders", "insert", "zombie", "tea"],
+    ["public.notes", "insert", "zombie", ""],
+  ]);
+  expect(changes.find(({ table }) => table === "public.currencies")).toMatchObject({
+    key: { code: "EUR" },
+    store: "main",
+    lsn: expect.stringMatching(/\//),
+    committedAt: expect.stringMatching(/^20\d\d-/),
+  });
+  expect(await salvage(pair, severed)).toEqual(changes);
+  expect(await cells.rowsOf(annex, "zombie")).toEqual(applied);
+  await provider.drop(pair, "there");
+});
