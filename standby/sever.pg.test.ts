@@ -1,9 +1,7 @@
 /** Cutting a stream, what a returned origin still sends, and what it held that never arrived. */
-import pg from "pg";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { eventually, keepWriting, never } from "../moving/streams.fixture.ts";
 import type { CellStore } from "../tests/cell-store.ts";
-import { streamName } from "./names.ts";
 import type { SalvagedChange, SeveredAt, StandbyPair } from "./ports.ts";
 import { allBuckets, provider, type StandbyCells, startStandbyCells } from "./standby.fixture.ts";
 
@@ -33,21 +31,12 @@ async function salvage(pair: StandbyPair, severed: SeveredAt): Promise<SalvagedC
   return changes;
 }
 
-/** The worker stands still, as if the network had gone: what is committed now does not arrive. */
-async function holdStill(annex: CellStore, pair: StandbyPair): Promise<void> {
-  const name = streamName(pair.annex, "main");
-  await annex.admin.query(`alter subscription ${pg.escapeIdentifier(name)} disable`);
-  await eventually("the worker has gone", async () => {
-    await annex.admin.query(
-      "select pg_terminate_backend(pid) from pg_stat_subscription where subname = $1 and pid is not null",
-      [name],
-    );
-    const { rowCount } = await annex.admin.query(
-      "select from pg_stat_subscription where subname = $1 and pid is not null",
-      [name],
-    );
-    return rowCount === 0;
-  });
+/** The worker stands still at the next row of orders, and goes on by itself when this is released. */
+async function holdStill(annex: CellStore): Promise<() => Promise<unknown>> {
+  const client = await annex.connect("postgres");
+  await client.query("begin");
+  await client.query("lock table orders in share mode");
+  return () => client.query("rollback");
 }
 
 const ids = async (store: CellStore, tenant: string): Promise<string[]> => {
@@ -147,7 +136,7 @@ test("what a zombie commits after the cut never arrives, and the rows that never
   await cells.write(cells.a.app, "zombie", 41);
   await cells.arrived(annex);
   const applied = await cells.rowsOf(annex, "zombie");
-  await holdStill(annex, pair);
+  const release = await holdStill(annex);
   await cells.a.app.query(
     "insert into orders (tenant_id, item, quantity) values ('zombie', 'lost', 42)",
   );
@@ -157,6 +146,7 @@ test("what a zombie commits after the cut never arrives, and the rows that never
   await cells.a.app.query("delete from notes where tenant_id = 'zombie'");
   await cells.a.admin.query("update currencies set name = 'euro' where code = 'EUR'");
   const severed = await provider.sever(pair);
+  await release();
   expect(await provider.sever(pair)).toEqual(severed); // Again, after a crash.
   expect(severed.stores).toEqual([
     { name: "main", remoteLsn: expect.stringMatching(/^[0-9A-F]+\/[0-9A-F]+$/) },
