@@ -85,6 +85,9 @@ export function createLeaseDesk(context: ApiContext): LeaseDesk {
 
 function refusalBefore(said: AgentSyncRequest, cell: CellRecord): string | undefined {
   if (!said.primary) return "only the primary agent of a cell asks for its lease";
+  if (cell.state === "quarantined" && cell.revoking) {
+    return `the cell was failed over: its tenants are served elsewhere, and it stays fenced. cellctl cell salvage ${said.cell} saves what only it has, then cellctl cell wipe ${said.cell} lets it back, empty`;
+  }
   if (cell.state === "quarantined") {
     return `the cell is quarantined; cellctl cell get ${said.cell} says why, and POST /v1/cells/${said.cell}/readmit lets it back`;
   }

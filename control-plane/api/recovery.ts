@@ -14,8 +14,10 @@ import {
   resolveRecoverySchema,
 } from "../../contract/recovery-api.ts";
 import { must } from "../../runtime/assert.ts";
+import type { CellView } from "../core/fleet.ts";
 import { onePlan } from "../core/ops/machine.ts";
 import { databaseNowMs, type Reader } from "../store/database.ts";
+import { lastFailoverOf } from "../store/failover/report.ts";
 import { readCell } from "../store/fleet-store.ts";
 import { readmitCell } from "../store/lease.ts";
 import { freezeIn } from "../store/recovery-steps.ts";
@@ -74,6 +76,7 @@ async function readmit(work: Work, id: string): Promise<Answer> {
       nextSteps: [`cellctl cell get ${id}`],
     });
   }
+  await requireNotFailedOver(work, found);
   const leftMs = found.leaseUntilMs - (await databaseNowMs(tx));
   if (leftMs > 0) {
     // Another incarnation of this cell may hold it: two would serve at the same time (corrections A14).
@@ -92,6 +95,23 @@ async function readmit(work: Work, id: string): Promise<Answer> {
   await readmitCell(tx, id);
   const body = { id, state: "cordoned", next_steps: [`cellctl cell uncordon ${id}`] };
   return { status: 200, body };
+}
+
+/** Its tenants have other owners, and its database still says that they are its own. */
+async function requireNotFailedOver({ tx }: Work, found: CellView): Promise<void> {
+  if (!found.revoking) return;
+  const failover = await lastFailoverOf(tx, found.id);
+  throw new CellError(
+    "STATE_CONFLICT",
+    `${found.id} was failed over${failover === undefined ? "" : ` (${failover.op})`}: its tenants are served elsewhere, and it would be a second owner of them.`,
+    {
+      nextSteps: [
+        `cellctl cell salvage ${found.id}`,
+        `cellctl cell wipe ${found.id}`,
+        `cellctl failover restore ${found.id}`,
+      ],
+    },
+  );
 }
 
 async function readRecovery(reader: Reader): Promise<z.output<typeof recoverySchema>> {

@@ -20,6 +20,7 @@ import { adoptingCell } from "../core/stage.ts";
 import { withReserves } from "../core/standby/reserve.ts";
 import { toUnclassed } from "./coverage-record.ts";
 import { type Database, databaseNowMs, type Reader } from "./database.ts";
+import { failoversByCell } from "./failover/view.ts";
 import { openOps, toOpView } from "./ops.ts";
 import { toPlacementView } from "./placements.ts";
 import { agent, cell, fleet, placement, router } from "./schema.ts";
@@ -259,6 +260,12 @@ export async function cellStores(reader: Reader, id: string): Promise<Cell["stor
   return storesSchema.parse(row?.stores);
 }
 
+/** Of one that was failed over nobody has to guess why it serves nobody, whatever its health is. */
+const explained = ({ id, state, revoking, healthReason }: CellRow): string =>
+  state === "quarantined" && revoking
+    ? `failed over: its tenants are served elsewhere and it is granted no lease (cellctl cell salvage ${id}, then cellctl cell wipe ${id}); ${healthReason}`
+    : healthReason;
+
 /** The wire form of a cell. */
 function toCell(
   row: CellRow,
@@ -273,7 +280,7 @@ function toCell(
     state: row.state,
     goal: row.goal,
     health: row.health,
-    healthReason: row.healthReason,
+    healthReason: explained(row),
     region: row.region,
     failureDomain: row.failureDomain,
     tiers: row.tiers,
@@ -310,7 +317,12 @@ export async function listCells(reader: Reader, nowMs: number): Promise<Cell[]> 
   const rows = await reader.select().from(cell).where(isNull(cell.annexHost)).orderBy(asc(cell.id));
   const agents = groupBy(await reader.select().from(agent), (one) => one.cell);
   const counted = rows.some(({ adopted }) => adopted) ? await routersWouldRefuse(reader) : {};
-  return rows.map((row) => toCell(row, agents.get(row.id) ?? [], { nowMs, counted }));
+  const failovers = await failoversByCell(reader);
+  return rows.map((row) => {
+    const shown = toCell(row, agents.get(row.id) ?? [], { nowMs, counted });
+    const failover = failovers.get(row.id);
+    return failover === undefined ? shown : { ...shown, failover };
+  });
 }
 
 /** What routers would have refused for the cell that is being adopted; there is one at most. */
