@@ -39,12 +39,6 @@ begin
 end $$;
 revoke all on function cellfleet.see_heartbeat() from public;
 
-create table if not exists cellfleet.heartbeat (
-  origin text collate "C" primary key,
-  beat   bigint not null,
-  at     timestamptz not null
-);
-
 -- Only what replication applies fires it: the origin writes its own row without.
 drop trigger if exists zz_cellfleet_seen on cellfleet.heartbeat;
 create trigger zz_cellfleet_seen after insert or update on cellfleet.heartbeat
