@@ -78,35 +78,44 @@ export function planEmptying(
   const resting = asked.keys.filter(isResting).length;
   const turn = asked.keys.filter((one) => !isResting(one)).toSorted(byTurn);
   const taken = new Map<string, Room>();
-  const open: Array<{ target: string; keyspace: string; keys: string[]; room: Room }> = [];
+  const open: Batch[] = [];
   const blocked: Array<{ key: string; text: string }> = [];
   for (const one of free === 0 ? [] : turn) {
+    if (open.length >= free && open.every(({ isFull }) => isFull)) break;
     const chosen = chooseFor(one, asked, taken);
     if (chosen.target === undefined) {
       blocked.push({ key: one.key, text: chosen.text });
       continue;
     }
     const { target } = chosen;
-    // What failed together may not fail apart.
-    const alone = one.failures > 0;
-    let batch = open.find(
-      (other) =>
-        !alone &&
-        other.target === target &&
-        other.keyspace === one.keyspace &&
-        other.keys.length < limits.keysPerMove,
-    );
-    if (batch === undefined) {
-      if (open.length >= free) continue;
-      batch = { target, keyspace: one.keyspace, keys: [], room: noRoom };
-      open.push(batch);
-    }
+    const batch = batchFor(one, target, open, free);
+    if (batch === undefined) continue;
     const room = roomOf(one.loads);
     batch.keys.push(one.key);
     batch.room = addRoom(batch.room, room);
+    // What failed together may not fail apart.
+    batch.isFull = one.failures > 0 || batch.keys.length >= limits.keysPerMove;
     taken.set(target, addRoom(taken.get(target) ?? noRoom, room));
   }
-  return { departures: open, blocked, resting };
+  const departures = open.map(({ isFull: _, ...departure }) => departure);
+  return { departures, blocked, resting };
+}
+
+type Batch = { target: string; keyspace: string; keys: string[]; room: Room; isFull: boolean };
+
+/** Undefined: as many moves as may be begun are full of others. */
+function batchFor(
+  { keyspace, failures }: LeavingKey,
+  target: string,
+  open: Batch[],
+  free: number,
+): Batch | undefined {
+  const fits = (one: Batch) => !one.isFull && one.target === target && one.keyspace === keyspace;
+  const known = failures > 0 ? undefined : open.find(fits);
+  if (known !== undefined || open.length >= free) return known;
+  const fresh: Batch = { target, keyspace, keys: [], room: noRoom, isFull: false };
+  open.push(fresh);
+  return fresh;
 }
 
 const retryMs = (failures: number, limits: EmptyingLimits): number =>
