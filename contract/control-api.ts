@@ -13,6 +13,7 @@ import {
   tenantIdSchema,
 } from "./ids.ts";
 import { keyMoveSchema } from "./key-move.ts";
+import { cellFailoverSchema, openFailoverSchema, ownerNoteSchema } from "./open-failover.ts";
 import { placementKeySchema, slotCountMax } from "./placement-key.ts";
 import {
   cellStages,
@@ -111,6 +112,7 @@ export const cellSchema = z.object({
   /** Tables of tenants under the guard, as the agent reports; and of any cell those in no class. */
   guardedTables: z.number().optional(),
   unclassed: unclassedTablesSchema.optional(),
+  failover: openFailoverSchema.optional(),
   lease: z.object({
     grant: z.number(),
     /** Longest time that a grant now outstanding can still be valid, in milliseconds. */
@@ -291,6 +293,7 @@ export const resolutionSchema = z.object({
   state: z.string(),
   revision: z.number(),
   move: keyMoveSchema.optional(),
+  ...ownerNoteSchema.shape,
   /** How it was found, one sentence per step. */
   trace: z.array(z.string()),
 });
@@ -385,6 +388,7 @@ export const statusSchema = z.object({
   /** `wouldRefuse`: by live routers, for an adopted cell, since they started. */
   routers: z.object({ live: z.number(), inSync: z.number(), wouldRefuse: z.number().optional() }),
   ops: z.object({ running: z.number(), failed: z.number() }),
+  failovers: z.array(cellFailoverSchema).optional(),
   /** The end of the audit chain: note it elsewhere, and no later rewriting of the log goes unseen. */
   audit: z.object({ entries: z.number(), head: z.string() }).optional(),
   release: z.string(),

@@ -1,7 +1,13 @@
 /** Failovers as people plan and begin them: gates under the lock, the audit log, one of two that begin at once. */
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { z } from "zod";
-import { auditEntrySchema, list } from "../contract/control-api.ts";
+import {
+  auditEntrySchema,
+  cellSchema,
+  list,
+  resolutionSchema,
+  statusSchema,
+} from "../contract/control-api.ts";
 import {
   detectionSchema,
   failoverActedSchema,
@@ -254,4 +260,40 @@ test("the policy is changed at runtime, audited, and given back", async () => {
   const [entry] = (await api.get("/v1/audit?limit=1", list(auditEntrySchema))).items;
   expect(entry).toMatchObject({ action: "failover.policy", after: { policy: "auto" } });
   expect(await set(null, "")).toMatchObject({ policy: "suggest", policyFrom: "flag" });
+});
+
+describe("people are told", () => {
+  const located = () => api.get("/v1/route/resolve?tenant=t-0", resolutionSchema);
+  test("of a dead cell nobody has taken over, of the failover under way, and what became of a key", async () => {
+    const key = "default/tenant/t-0";
+    expect((await located()).unserved?.next_steps[0]).toBe("cellctl failover plan cell-01");
+    const { id } = (await start()).failover;
+    const during = await located();
+    expect(during.unserved?.reason).toContain("cell-01 is being failed over (confirmed)");
+    expect(during.unserved?.next_steps).toContain(`cellctl failover watch ${id}`);
+    const cell = await api.get("/v1/cells/cell-01", cellSchema);
+    expect(cell.failover).toEqual({ id, step: "confirmed", mode: "unplanned" });
+    expect((await api.get("/v1/status", statusSchema)).failovers).toEqual([
+      { cell: "cell-01", id, step: "confirmed", mode: "unplanned" },
+    ]);
+    await api.run(`insert into cellfleet_control.failover_key (failover, key, fate, wave, epoch, reason)
+                   values ('${id}', '${key}', 'unavailable', 0, 1, 'no copy of it is fit')`);
+    await api.run(
+      `update cellfleet_control.placement set state = 'unavailable' where key = '${key}'`,
+    );
+    const lost = await located();
+    expect(lost.unserved?.reason).toBe(
+      `unavailable since the failover ${id} of cell-01: no copy of it is fit`,
+    );
+    expect(lost.unserved?.next_steps[0]).toBe(`cellctl failover report ${id}`);
+  });
+
+  test("the host of an annex, not the annex", async () => {
+    await api.run(
+      `update cellfleet_control.cell set annex_origin = 'cell-01', annex_host = 'cell-03' where id = 'cell-04'`,
+    );
+    await api.run(`update cellfleet_control.placement set cell = 'cell-04', epoch = epoch + 1 where value = 't-0'`);
+    expect(await located()).toMatchObject({ cell: "cell-03", annex: "cell-04" });
+    expect((await located()).unserved).toBeUndefined();
+  });
 });

@@ -8,6 +8,7 @@ import { startTestPostgres } from "../tests/postgres.ts";
 import { auditEndpoints } from "./api/audit.ts";
 import { cellEndpoints } from "./api/cells.ts";
 import { failoverEndpoints } from "./api/failover.ts";
+import { routingEndpoints } from "./api/routing.ts";
 import { statusEndpoints } from "./api/status.ts";
 import { type ControlFixture, openCell, startControl } from "./control.fixture.ts";
 import { confirmedGone, wellSeen } from "./core/failover/sight.fixture.ts";
@@ -24,6 +25,7 @@ export async function startFailoverApi() {
     ...failoverEndpoints(context),
     ...cellEndpoints(context),
     ...statusEndpoints(context),
+    ...routingEndpoints(context),
     ...auditEndpoints(context),
   ]);
   const client = await control.client("admin");

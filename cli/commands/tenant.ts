@@ -7,7 +7,7 @@ import { usage } from "../failures.ts";
 import { collect, mutation, type Options, type Register, text, texts } from "../grammar.ts";
 import { parseLimit } from "../limit.ts";
 import { locate } from "../locate.ts";
-import { mutate } from "../mutate.ts";
+import { mutate, nextSteps } from "../mutate.ts";
 import { resolutionView, tenantView } from "../render/views.ts";
 import type { Session } from "../session.ts";
 import { registerAlias } from "./tenant-alias.ts";
@@ -57,6 +57,11 @@ export const register: Register = (noun, bind) => {
       if (move !== undefined) {
         const way = `from ${move.source} to ${move.target} (${move.step})`;
         await session.note(`It is part of a move ${way}.  Watch: cellctl move watch ${move.id}`);
+      }
+      const { unserved } = found;
+      if (unserved !== undefined) {
+        await session.note(`Nobody serves it: ${unserved.reason}.`);
+        await nextSteps(session, unserved.next_steps);
       }
       return 0;
     },

@@ -28,6 +28,16 @@ const storeText = ({ kind, database, keyColumn, hook, ignore }: Cell["stores"][s
 const lease = (cell: Cell): string =>
   cell.lease.outstandingMs > 0 ? duration(cell.lease.outstandingMs) : "none";
 
+const failingOver = ({ failover }: Cell): ReadonlyArray<readonly [string, string]> =>
+  failover === undefined
+    ? []
+    : [
+        [
+          "failover",
+          `${failover.mode}, ${failover.step}   (cellctl failover watch ${failover.id})`,
+        ],
+      ];
+
 export const cellView: View<Cell> = {
   id: (cell) => cell.id,
   columns: [
@@ -45,6 +55,7 @@ export const cellView: View<Cell> = {
       wide: true,
     },
     { head: "LEASE", cell: lease },
+    { head: "FAILOVER", cell: ({ failover }) => failover?.step ?? "", wide: true },
     { head: "WOULD-REFUSE", cell: ({ wouldRefuse }) => refusals(wouldRefuse), wide: true },
     { head: "AGENTS", cell: ({ agents }) => String(agents.length), right: true, wide: true },
     { head: "RELEASE", cell: ({ release }) => release, wide: true },
@@ -57,6 +68,7 @@ export const cellView: View<Cell> = {
     ["goal", cell.goal],
     ["health", cell.health],
     ["why", cell.healthReason],
+    ...failingOver(cell),
     ["stage", cell.stage],
     ...(cell.adopted === true
       ? ([
@@ -198,6 +210,8 @@ export const resolutionTraceView: View<z.infer<typeof resolutionSchema>> = {
     ["state", found.state],
     ["revision", String(found.revision)],
     ...moving(found),
+    ...(found.annex === undefined ? [] : [["annex", found.annex] as const]),
+    ...(found.unserved === undefined ? [] : [["not served", found.unserved.reason] as const]),
     ["found by", found.trace],
   ],
 };
@@ -311,6 +325,16 @@ export const statusView: View<FleetStatus> = {
           ] as const,
         ]),
     ["operations", `${status.ops.running} running, ${status.ops.failed} failed`],
+    ...(status.failovers === undefined || status.failovers.length === 0
+      ? []
+      : [
+          [
+            "failovers",
+            status.failovers.map(
+              ({ cell, step, id }) => `${cell}  ${step}   (cellctl failover watch ${id})`,
+            ),
+          ] as const,
+        ]),
     ...(status.audit === undefined
       ? []
       : [

@@ -16,6 +16,7 @@ import { type AskedName, namesIn, nameTenant, type Owner, type OwnersOf } from "
 import { readSalt, requireNamespace } from "../store/claim-namespaces.ts";
 import { holdersOf } from "../store/claims.ts";
 import type { Reader } from "../store/database.ts";
+import { shownOwner } from "../store/failover/view.ts";
 import { requireKeyspace } from "../store/keyspaces.ts";
 import { findContainer, findPlacement } from "../store/placements.ts";
 import { tenantUnknown } from "../store/tenants.ts";
@@ -125,7 +126,9 @@ async function resolve(reader: Reader, named: Named): Promise<z.input<typeof res
     );
   }
   trace.push(`${container.key} is owned by ${cell} at epoch ${epoch} (${state})`);
-  return { tenant, keyspace: name, key: container.key, cell, epoch, state, revision, trace };
+  const owner = await shownOwner(reader, container);
+  const placed = { tenant, keyspace: name, key: container.key, epoch, state, revision, trace };
+  return { ...placed, ...owner };
 }
 
 function requireTenant(named: Named): TenantId {

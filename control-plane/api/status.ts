@@ -5,6 +5,7 @@ import { release } from "../../contract/release.ts";
 import { must } from "../../runtime/assert.ts";
 import { routerLiveMs, wholeCells } from "../core/fleet.ts";
 import { databaseNowMs, type Tx } from "../store/database.ts";
+import { failoversByCell } from "../store/failover/view.ts";
 import { readCells } from "../store/fleet-store.ts";
 import { readSeat } from "../store/leader.ts";
 import { countOps } from "../store/ops.ts";
@@ -84,6 +85,7 @@ async function readStatus(context: ApiContext, tx: Tx) {
       wouldRefuse: wouldRefuseNow(live),
     },
     ops: await countOps(tx, new Date(nowMs - failedWithinMs)),
+    failovers: [...(await failoversByCell(tx))].map(([cell, one]) => ({ cell, ...one })),
     release,
     audit: { entries: head.auditEntries, head: head.auditHead },
   };

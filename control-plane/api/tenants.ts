@@ -20,6 +20,7 @@ import {
 } from "../../contract/ids.ts";
 import { explainPlacement } from "../core/explain.ts";
 import type { Reader, Tx } from "../store/database.ts";
+import { shownOwner } from "../store/failover/view.ts";
 import { readCells } from "../store/fleet-store.ts";
 import { requireKeyspace } from "../store/keyspaces.ts";
 import { inMotion } from "../store/moves/ask.ts";
@@ -120,6 +121,7 @@ const placementEndpoint = (context: ApiContext): Endpoint =>
       if (found === undefined) throw await tenantUnknown(context.database.read, path.id);
       const { tenant, placement } = found;
       const { key, cell, epoch, state, revision } = placement;
+      const owner = await shownOwner(context.database.read, { key, cell, state });
       const trace = [
         `${tenant.id} is registered in the keyspace ${tenant.keyspace}`,
         `${key} is owned by ${cell} at epoch ${epoch} (${state})`,
@@ -129,11 +131,8 @@ const placementEndpoint = (context: ApiContext): Endpoint =>
         body: {
           tenant: tenant.id,
           keyspace: tenant.keyspace,
-          key,
-          cell,
-          epoch,
-          state,
-          revision,
+          ...{ key, epoch, state, revision },
+          ...owner,
           ...(await moveOf(context.database.read, key)),
           trace,
         },

@@ -1,0 +1,108 @@
+/**
+ * A placement as people see it around a failover: an annex is named by its host, and a key that nobody
+ * serves says why, and what can be done.
+ */
+import { desc, eq } from "drizzle-orm";
+import { nextForFailover } from "../../core/failover/failover-actions.ts";
+import { parseFailoverStep } from "../../core/failover/failover-state.ts";
+import type { Reader } from "../database.ts";
+import { cell } from "../schema.ts";
+import { failover, failoverKey } from "../schema-standby.ts";
+import { openFailoverOf, openFailovers } from "./read.ts";
+
+export type Unserved = { readonly reason: string; readonly next_steps: string[] };
+export type ShownOwner = {
+  /** A cell of its own: of an annex its host. */
+  readonly cell: string;
+  readonly annex?: string;
+  readonly unserved?: Unserved;
+};
+
+export async function shownOwner(
+  reader: Reader,
+  placed: { readonly key: string; readonly cell: string; readonly state: string },
+): Promise<ShownOwner> {
+  const [row] = await reader
+    .select({ host: cell.annexHost, health: cell.health, reason: cell.healthReason })
+    .from(cell)
+    .where(eq(cell.id, placed.cell));
+  const host = row?.host ?? null;
+  const owner = host === null ? { cell: placed.cell } : { cell: host, annex: placed.cell };
+  const unserved = await whyUnserved(reader, placed, {
+    ...{ id: owner.cell, isDown: row?.health === "down", reason: row?.reason ?? "" },
+  });
+  return unserved === undefined ? owner : { ...owner, unserved };
+}
+
+async function whyUnserved(
+  reader: Reader,
+  {
+    key,
+    state,
+    cell: placedIn,
+  }: { readonly key: string; readonly cell: string; readonly state: string },
+  owner: { readonly id: string; readonly isDown: boolean; readonly reason: string },
+): Promise<Unserved | undefined> {
+  if (state === "unavailable") {
+    return (
+      (await fateOf(reader, key)) ?? {
+        reason: "nobody may serve it",
+        next_steps: ["cellctl status"],
+      }
+    );
+  }
+  const open = await openFailoverOf(reader, placedIn);
+  if (open !== undefined) {
+    const step = parseFailoverStep(open.op.step) ?? "failed";
+    // Live moves serve on.
+    if (open.failover.mode === "planned") return undefined;
+    return {
+      reason: `${placedIn} is being failed over (${step}): ${open.op.headline}`,
+      next_steps: [...nextForFailover({ id: open.failover.op, cell: placedIn, step }, true)],
+    };
+  }
+  if (!owner.isDown) return undefined;
+  return {
+    reason: `${owner.id} is down (${owner.reason}), and nobody has taken it over`,
+    next_steps: [`cellctl failover plan ${owner.id}`, `cellctl cell start ${owner.id}`],
+  };
+}
+
+/** What the last failover that touched the key came to. */
+async function fateOf(reader: Reader, key: string): Promise<Unserved | undefined> {
+  const [last] = await reader
+    .select({
+      ...{ id: failover.op, cell: failover.cell },
+      ...{ fate: failoverKey.fate, reason: failoverKey.reason },
+    })
+    .from(failoverKey)
+    .innerJoin(failover, eq(failover.op, failoverKey.failover))
+    .where(eq(failoverKey.key, key))
+    .orderBy(desc(failoverKey.at))
+    .limit(1);
+  if (last === undefined) return undefined;
+  const { id, cell: dead, fate, reason } = last;
+  return {
+    reason: `${fate} since the failover ${id} of ${dead}${reason === "" ? "" : `: ${reason}`}`,
+    next_steps: [
+      `cellctl failover report ${id}`,
+      // Its rows are where they were: the cell that died, or a backup of it.
+      `cellctl cell start ${dead}`,
+      `cellctl cell salvage ${dead}`,
+    ],
+  };
+}
+
+export type CellFailover = {
+  readonly id: string;
+  readonly step: string;
+  readonly mode: "planned" | "unplanned";
+};
+
+/** Of cells that are failed over now, by cell. */
+export async function failoversByCell(reader: Reader): Promise<ReadonlyMap<string, CellFailover>> {
+  const open = await openFailovers(reader);
+  return new Map(
+    open.map(({ op, failover: own }) => [own.cell, { id: own.op, step: op.step, mode: own.mode }]),
+  );
+}
