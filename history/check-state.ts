@@ -43,6 +43,8 @@ export type State = {
   readonly refs: Map<string, string>;
   readonly readTenants: Set<string>;
   readonly reportedLost: Set<string>;
+  /** Of tenants that nobody serves, by a report. */
+  readonly unavailable: Set<string>;
   readonly salvaged: Set<string>;
   readonly writers: Writers;
   readonly lists: Lists;
@@ -64,6 +66,7 @@ export function createState(registerStepsMax: number | undefined): State {
     refs: new Map(),
     readTenants: new Set(),
     reportedLost: new Set(),
+    unavailable: new Set(),
     salvaged: new Set(),
     writers: createWriters(),
     lists: createLists(),

@@ -57,7 +57,7 @@ const nothingChecked: Violation = {
 function unreadTenants(state: State, writes: readonly Write[]): Violation[] {
   const tenants = new Set(writes.map(({ tenant }) => tenant));
   return [...tenants]
-    .filter((tenant) => !state.readTenants.has(tenant))
+    .filter((tenant) => !state.readTenants.has(tenant) && !state.unavailable.has(tenant))
     .map((tenant) => ({ kind: "unread", tenant, value: "", text: "was not read in the end" }));
 }
 

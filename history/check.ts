@@ -76,6 +76,7 @@ function feed(state: State, entry: Entry): void {
     case "read":
     case "owner":
     case "reported-lost":
+    case "unavailable":
     case "salvaged":
     case "settled":
       feedFact(state, entry);
@@ -85,7 +86,7 @@ function feed(state: State, entry: Entry): void {
   }
 }
 
-type Fact = "read" | "owner" | "reported-lost" | "salvaged" | "settled";
+type Fact = "read" | "owner" | "reported-lost" | "unavailable" | "salvaged" | "settled";
 
 function feedFact(state: State, entry: EntryOf<Fact>): void {
   switch (entry.kind) {
@@ -97,6 +98,10 @@ function feedFact(state: State, entry: EntryOf<Fact>): void {
       break;
     case "reported-lost":
       state.reportedLost.add(entry.value);
+      checkNamed(state, entry);
+      break;
+    case "unavailable":
+      state.unavailable.add(entry.tenant);
       break;
     case "salvaged":
       state.salvaged.add(`${entry.cell} ${entry.value}`);
@@ -106,6 +111,17 @@ function feedFact(state: State, entry: EntryOf<Fact>): void {
       break;
     default:
       unreachable(entry);
+  }
+}
+
+/** A report that names what nobody wrote, or another tenant's write, is not about this history. */
+function checkNamed(state: State, { tenant, value }: EntryOf<"reported-lost">): void {
+  const write = state.writes.get(value);
+  if (write === undefined) {
+    report(state, "malformed", tenant, value, "a report names it as lost, but nobody wrote it");
+  } else if (write.tenant !== tenant) {
+    const text = `a report names it as a loss of ${tenant}; it was written for ${write.tenant}`;
+    report(state, "foreign", tenant, value, text);
   }
 }
 

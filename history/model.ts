@@ -97,6 +97,8 @@ export const entrySchema = z.discriminatedUnion("kind", [
   }),
   /** An RPO report names this acknowledged write as lost. */
   z.strictObject({ kind: z.literal("reported-lost"), tenant: id, value: id }),
+  /** An RPO report says that nobody serves the tenant: what is there cannot be looked at. */
+  z.strictObject({ kind: z.literal("unavailable"), tenant: id }),
   /** A salvage file of a returned cell holds this commit. */
   z.strictObject({ kind: z.literal("salvaged"), tenant: id, cell: id, value: id }),
 ]);

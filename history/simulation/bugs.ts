@@ -63,6 +63,18 @@ export const bugs = {
     scenario: "takeover",
     text: "the cell counts its lease from the answer instead of its question",
   },
+  "early-report": {
+    scenario: "takeover",
+    text: "routers hand in what they acknowledged while the cell may still acknowledge more",
+  },
+  "report-by-sent": {
+    scenario: "takeover",
+    text: "the report takes for arrived what was sent to the partner, not what it applied",
+  },
+  "salvage-consumes": {
+    scenario: "takeover",
+    text: "salvage moves the slot as it reads, breaks off, and the next one finds the rest alone",
+  },
   "no-boot-check": {
     scenario: "takeover",
     text: "a restarted database goes on under the lease of its former life",

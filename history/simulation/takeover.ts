@@ -22,11 +22,13 @@ export function* takeOver(fleet: Fleet, { cell, standby, grants, dies }: Takeove
   grants.on = false;
   if (dies) cell.boot += 1;
   yield* publish(fleet, { cell, epoch, state: "revoked" }, dies);
+  const early = world.has("early-report") ? new Map(fleet.acknowledged) : undefined;
   if (!dies) yield () => world.now() > grants.until;
   if (!world.has("no-r4")) standby.on = false;
   const has = standby.position;
-  for (const [value, acknowledged] of fleet.acknowledged) {
-    if (acknowledged.cell === cell && acknowledged.position > has) {
+  const counted = world.has("report-by-sent") ? cell.log.length : has;
+  for (const [value, acknowledged] of early ?? fleet.acknowledged) {
+    if (acknowledged.cell === cell && acknowledged.position > counted) {
       recorder.note({ kind: "reported-lost", tenant, value });
     }
   }
@@ -43,7 +45,9 @@ export function* takeOver(fleet: Fleet, { cell, standby, grants, dies }: Takeove
   // The router that nobody could reach hears of it at last.
   yield* publish(fleet, { cell: heir, epoch: epoch + 1, state: "active" }, true);
   yield* pause(world, 100);
-  for (const { value, position } of cell.commits) {
-    if (position > has) recorder.note({ kind: "salvaged", tenant, cell: cell.name, value });
+  const behind = cell.commits.filter(({ position }) => position > has);
+  const read = world.has("salvage-consumes") ? Math.ceil(behind.length / 2) : 0;
+  for (const { value } of behind.slice(read)) {
+    recorder.note({ kind: "salvaged", tenant, cell: cell.name, value });
   }
 }
