@@ -28,11 +28,13 @@ import { recoverySchema } from "../contract/recovery-api.ts";
 import { routingSchema } from "../contract/routing-api.ts";
 import { auditEndpoints } from "../control-plane/api/audit.ts";
 import { cellEndpoints } from "../control-plane/api/cells.ts";
+import { failoverEndpoints } from "../control-plane/api/failover.ts";
 import { keyspaceEndpoints } from "../control-plane/api/keyspaces.ts";
 import { opEndpoints } from "../control-plane/api/ops.ts";
 import { overrideEndpoints } from "../control-plane/api/overrides.ts";
 import { recoveryEndpoints } from "../control-plane/api/recovery.ts";
 import { routingEndpoints } from "../control-plane/api/routing.ts";
+import { standbyEndpoints } from "../control-plane/api/standbys.ts";
 import { statusEndpoints } from "../control-plane/api/status.ts";
 import { tenantImportEndpoints } from "../control-plane/api/tenant-import.ts";
 import { tenantEndpoints } from "../control-plane/api/tenants.ts";
@@ -55,6 +57,8 @@ beforeAll(async () => {
   control = await startControl(await postgres.createDatabase("cli"), (context) => [
     ...statusEndpoints(context),
     ...cellEndpoints(context),
+    ...failoverEndpoints(context),
+    ...standbyEndpoints(context),
     ...tenantEndpoints(context),
     ...tenantImportEndpoints(context),
     ...keyspaceEndpoints(context),
@@ -364,7 +368,8 @@ describe("refusals", () => {
     [["tenant", "create", "x'; drop table tenant; --"], 64, "VALIDATION_FAILED"],
     [["tenant", "create", "\u001b[2J"], 64, "VALIDATION_FAILED"],
     [["tenant", "get", "\u001b[2J"], 64, "VALIDATION_FAILED"],
-    [["failover", "start", "cell-01", "--yes"], 4, "LEASE_TOO_LONG"],
+    [["failover", "start", "cell-01", "--yes"], 4, "FAILOVER_BLOCKED"],
+    [["failover", "status", "op_nowhere"], 5, "FAILOVER_UNKNOWN"],
     [["tenant", "create", "huge", "--size", "900GiB"], 4, "CAPACITY_EXHAUSTED"],
   ])("%j ends with %i %s, typed and with nothing raw", async (args, exit, code) => {
     const { code: got, stdout, stderr } = await run(args);
