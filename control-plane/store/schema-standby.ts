@@ -48,8 +48,6 @@ export const standby = control.table(
     orderOpen: boolean("order_open").notNull().default(false),
     /** With `orderOpen`: the origin is proved dead, so promises to it bind no more. */
     orderProved: boolean("order_proved").notNull().default(false),
-    /** The failover was called off before it was open: the annex may promise again. The order stays, so that it cannot come back. */
-    orderWithdrawn: boolean("order_withdrawn").notNull().default(false),
     /** The takeover that its database recorded: failover and attempt; and whether keys may become active. */
     takeoverFailover: text("takeover_failover"),
     takeoverAttempt: integer("takeover_attempt").notNull().default(0),

@@ -1,0 +1,1 @@
+ALTER TABLE "cellfleet_control"."standby" DROP COLUMN "order_withdrawn";
