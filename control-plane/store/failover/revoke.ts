@@ -107,7 +107,7 @@ async function orderTakeover(
       .update(standby)
       .set({
         ...{ orderFailover: run.id, orderAttempt: attempt, orderOpen: false },
-        ...{ orderProved: false, orderWithdrawn: false },
+        orderProved: false,
         ...(fit ? { state: "adopting" as const, reason: `${run.id} takes its keys` } : {}),
         updatedAt: sql`clock_timestamp()`,
       })
@@ -198,11 +198,13 @@ export async function giveBackCell(tx: Tx, run: FailoverRun): Promise<FailoverPa
     .set({ revoking: false, halted: false, state, goal })
     .where(eq(cell.id, run.cell));
   const ordered = and(eq(standby.origin, run.cell), eq(standby.orderFailover, run.id));
-  await tx.update(standby).set({ orderWithdrawn: true, orderOpen: false }).where(ordered);
+  // In step again or not, and announced or not: its keeper looks.
   await tx
     .update(standby)
-    .set({ state: "ready", reason: "", updatedAt: sql`clock_timestamp()` })
+    .set({ state: "announcing", reason: "", updatedAt: sql`clock_timestamp()` })
     .where(and(ordered, eq(standby.state, "adopting")));
+  // Without an order it is told that the one which it has recorded is withdrawn.
+  await tx.update(standby).set({ orderFailover: null, orderOpen: false }).where(ordered);
   return { wish: "none" };
 }
 
@@ -246,19 +248,7 @@ export async function uncordonCell(tx: Tx, run: FailoverRun): Promise<FailoverPa
   return { wish: "none" };
 }
 
-/** The annexes whose keys have all left, once they are in whole cells: streams and annexes are removed. */
-export async function retireAnnexes(
-  tx: Tx,
-  annexes: readonly string[],
-  why: string,
-): Promise<void> {
-  if (annexes.length === 0) return;
-  await tx
-    .update(standby)
-    .set({ state: "dropping", reason: why, updatedAt: sql`clock_timestamp()` })
-    .where(and(inArray(standby.annex, [...annexes]), eq(standby.state, "adopted")));
-}
-
+/** Their keeper removes them when their keys are in whole cells. */
 export async function markAdopted(tx: Tx, annexes: readonly string[], id: string): Promise<void> {
   if (annexes.length === 0) return;
   await tx

@@ -39,6 +39,8 @@ export type FakeAnnex = {
   instance: string;
   boot: string;
   promiseMs: number;
+  /** Its database records that keys may become active. */
+  recordsOpen: boolean;
   /** Ownership is applied while true. */
   applies: boolean;
   /** Called when it has applied these keys. */
@@ -254,7 +256,7 @@ async function createFleet(
     });
     const annex: FakeAnnex = {
       ...{ id, host, answers: true, appReachable: true, instance: `${id}-1`, boot: "1" },
-      ...{ promiseMs: 0, applies: true, onApplied: () => {} },
+      ...{ promiseMs: 0, recordsOpen: true, applies: true, onApplied: () => {} },
     };
     known.set(id, { annex, log });
     return annex;
@@ -332,7 +334,7 @@ async function callOnce(database: Database, annex: FakeAnnex, log: string[]): Pr
     .set({
       takeoverFailover: standby.orderFailover,
       takeoverAttempt: standby.orderAttempt,
-      takeoverOpen: standby.orderOpen,
+      takeoverOpen: annex.recordsOpen ? standby.orderOpen : false,
       promiseRemainingMs: annex.promiseMs,
       reportedAt: sql`clock_timestamp()`,
     })

@@ -65,7 +65,7 @@ test.concurrent("a dead cell's tenants get new owners, wave by wave, and then go
   // No provider runs these cells.
   expect(asked.filter((one) => one.includes(fleet.origin))).toEqual([]);
   const states = await database.read.select().from(standby).where(eq(standby.origin, fleet.origin));
-  expect(states.map(({ state }) => state)).toEqual(["dropping", "dropping"]);
+  expect(states.map(({ state }) => state)).toEqual(["adopted", "adopted"]);
   expect(states.every(({ remoteLsn }) => remoteLsn === "0/10")).toBe(true);
   const events = await listEvents(database.read, 0, 1000);
   expect(events.filter(({ object }) => object === fleet.origin).map(({ kind }) => kind)).toEqual([
@@ -103,6 +103,19 @@ test.concurrent("an annex that does not answer is not adopted from: its keys are
   expect(second.progress).toMatchObject({ adopted: unavailable, unavailable: 0 });
   expect(Object.values(await fleet.placed()).every((one) => one.endsWith("5 active"))).toBe(true);
   expect(alive.id).not.toBe(dead.id);
+});
+
+test.concurrent("an annex whose database never records that its stream is cut is given nothing", async () => {
+  const { fleet: make, until } = fixture;
+  const fleet = await make();
+  fleet.annexes[0].recordsOpen = false;
+  const id = await fleet.begin();
+  const run = await until(id, ({ step }) => step === "done");
+  expect(run.progress.adopted).toBeGreaterThan(0);
+  expect(run.progress.unavailable).toBeGreaterThan(0);
+  expect(run.evidence.annexes[fleet.annexes[0].id]).toMatchObject({
+    ...{ status: "left-out", reason: "its agent has not recorded that the stream is cut" },
+  });
 });
 
 test.concurrent("cell and partners die together: nobody guesses, and every key says why", async () => {
@@ -160,9 +173,9 @@ test.concurrent("called off before anything is cut: the cell may have its lease 
   const run = await until(id, ({ step }) => step === "cancelled");
   expect(run.headline).toContain("serves again");
   const rows = await database.read.select().from(standby).where(eq(standby.origin, fleet.origin));
-  expect(rows.every((one) => one.state === "ready" && one.orderWithdrawn && !one.orderOpen)).toBe(
-    true,
-  );
+  expect(
+    rows.every((one) => one.state === "announcing" && one.orderFailover === null && !one.orderOpen),
+  ).toBe(true);
   expect(fleet.log).toEqual([]);
   expect(new Set(Object.values(await fleet.placed()))).toEqual(
     new Set([`${fleet.origin} 3 active`]),

@@ -5,7 +5,7 @@
  */
 import { databaseNowMs } from "../../../store/database.ts";
 import { countProgress, noteRun } from "../../../store/failover/evidence.ts";
-import { annexesOf, retireAnnexes } from "../../../store/failover/revoke.ts";
+import { annexesOf } from "../../../store/failover/revoke.ts";
 import { readPendingAt } from "../../../store/failover/wave.ts";
 import { readFleetRevision } from "../../../store/fleet-revision.ts";
 import { emptyCell } from "../../emptying/emptying.ts";
@@ -134,10 +134,6 @@ export const reprotecting: Step = async (context) => {
     event: "reprotected",
     headline: `${text}, after ${Math.round((nowMs - run.createdAtMs) / 1000)} s`,
     patch: { progress },
-    within: async (tx) => {
-      await retireAnnexes(tx, annexes, `${run.id}: its keys are in whole cells`);
-      return {};
-    },
     events: [{ kind: "failover.done", object: run.cell, text: `${run.id}: ${text}.` }],
   };
 };
