@@ -2,6 +2,7 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { type CuttingProxy, startCuttingProxy } from "../moving/cutting-proxy.fixture.ts";
 import { never } from "../moving/streams.fixture.ts";
+import { systemClock } from "../runtime/clock.ts";
 import type { StandbyPair } from "./ports.ts";
 import { provider, type StandbyCells, startStandbyCells } from "./standby.fixture.ts";
 
@@ -96,5 +97,29 @@ test("a stream is made, extended, cut and dropped by callers that die at every s
   expect(await cells.rowsOf(annex, "acme")).toEqual(rows);
   await cutEverywhere(() => provider.activate(pair));
   await cutEverywhere(() => provider.drop(pair, "there"));
+  expect(await leftovers()).toEqual([]);
+});
+
+test("cut while it is being made, nothing of it is left that could apply a row, whoever was first", async () => {
+  const annex = await cells.annex("sb-race");
+  const pair = cells.pair(annex);
+  await cells.tenant("race");
+  for (let round = 0; round < 8; round += 1) {
+    const making = provider.ensure(pair, never).catch((error: unknown) => error);
+    await systemClock.sleep(round * 8);
+    await provider.sever(pair);
+    const outcome = await making;
+    if (outcome !== undefined) {
+      expect(outcome).toMatchObject({
+        code: expect.stringMatching(/^(STATE_CONFLICT|CELL_DATABASE_UNREACHABLE|DATABASE_UNFIT)$/),
+      });
+    }
+    expect(await provider.status(pair)).toMatchObject({ phase: "severed" });
+    const left = "select subname from pg_subscription where subname ~ 'race'";
+    expect((await annex.admin.query(left)).rows).toEqual([]);
+    await expect(provider.ensure(pair, never)).rejects.toMatchObject({ code: "STATE_CONFLICT" });
+    await provider.drop(pair, "there");
+    await annex.admin.query("delete from cellfleet.standby_stream");
+  }
   expect(await leftovers()).toEqual([]);
 });

@@ -170,7 +170,9 @@ function phaseOf(
       reason: `the cut of ${name} in ${annex.cell} was begun and not ended`,
     };
   }
-  if (record === undefined && subscription === undefined) return { phase: "absent", reason: "" };
+  // Somebody may be making it for the first time.
+  if (record?.subscription == null && subscription === undefined)
+    return { phase: "absent", reason: "" };
   const trouble =
     subscriptionTrouble(subscription, name, annex) ??
     (atOrigin === undefined
