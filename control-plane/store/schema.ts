@@ -231,6 +231,7 @@ export const tenant = control.table(
   },
   (table) => [
     index("tenant_placement_key").on(table.placementKey),
+    index("tenant_gold").on(table.placementKey).where(sql`tier = 'gold'`),
     index("tenant_labels").using("gin", table.labels),
   ],
 );

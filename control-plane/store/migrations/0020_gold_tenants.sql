@@ -1,0 +1,1 @@
+CREATE INDEX "tenant_gold" ON "cellfleet_control"."tenant" USING btree ("placement_key") WHERE tier = 'gold';
