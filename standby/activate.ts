@@ -13,6 +13,8 @@ import { withKeeper } from "./keeper.ts";
 /** Ids that the origin may have given to rows that never arrived: those that are salvaged keep theirs. */
 const gap = 10_000;
 
+const smallBytes = 64 * 1024 * 1024;
+
 const sequenceSchema = z.object({
   sequence: z.string(),
   increment: z.number(),
@@ -24,7 +26,10 @@ const sequenceSchema = z.object({
 });
 type Sequence = z.infer<typeof sequenceSchema>;
 
-/** Those that a default or an identity draws from, and that are not leased. */
+/**
+ * Those that a default or an identity draws from, and that are not leased; with columns whose edge is found
+ * at once. One that no index leads to, in a large table, cannot be unique, and nobody may wait for it here.
+ */
 const sequencesQuery = `
   with drawn as (
     select d.refobjid as sequence, a.adrelid as tab, a.adnum as col
@@ -42,6 +47,8 @@ const sequencesQuery = `
     join pg_sequence q on q.seqrelid = c.oid
     join pg_class t on t.oid = w.tab and t.relkind in ('r', 'p')
     join pg_attribute a on a.attrelid = w.tab and a.attnum = w.col and not a.attisdropped
+     and (pg_table_size(w.tab) < ${smallBytes}
+          or exists (select from pg_index i where i.indrelid = w.tab and i.indisvalid and i.indkey[0] = w.col))
    where not exists (select from cellfleet.id_sequence i where i.sequence = c.oid)
    group by n.nspname, c.relname, c.oid, q.seqincrement, q.seqmin, q.seqmax`;
 

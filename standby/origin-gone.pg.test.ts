@@ -15,6 +15,34 @@ afterAll(async () => {
 
 const copySlots = "select from pg_replication_slots where slot_name ~ '^pg_[0-9]+_sync_'";
 
+test("a heartbeat's age is told by this side's clock, however far the origin's is off", async () => {
+  const { admin } = await cells.annex("sb-clock");
+  const arrive = (at: string) =>
+    admin.query(
+      `insert into cellfleet.heartbeat (origin, beat, at) values ('cell-a', 1, clock_timestamp() + $1::interval)
+       on conflict (origin) do update set at = excluded.at`,
+      [at],
+    );
+  const ageMs = async () => {
+    const { rows } = await admin.query<{ age: number | null }>(
+      "select cellfleet.heartbeat_age_ms('cell-a') as age",
+    );
+    return rows[0]?.age ?? null;
+  };
+  await admin.query("set session_replication_role = replica");
+  expect(await ageMs()).toBeNull();
+  for (const off of ["1 hour", "-1 hour"]) {
+    await admin.query("delete from cellfleet.heartbeat_seen");
+    await arrive(off);
+    expect(await ageMs()).toBeLessThan(3000);
+    // It was on its way for a minute: a stream that is that far behind.
+    await arrive(`${off} -60 seconds`);
+    expect(await ageMs()).toBeGreaterThan(59_000);
+    await arrive(off);
+    expect(await ageMs()).toBeLessThan(3000);
+  }
+});
+
 test("the origin dies: what is in step says so, what was copied is cut and dropped all the same, and nothing is left at the origin", async () => {
   const [whole, half] = [await cells.annex("sb-whole"), await cells.annex("sb-half")];
   const pairs = [cells.pair(whole), cells.pair(half)] as const;
