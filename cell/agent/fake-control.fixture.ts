@@ -40,6 +40,10 @@ export class FakeControl {
     queries: [] as NonNullable<AgentSyncResponse["queries"]>,
     /** So many answers to questions are met with 503 first. */
     queryAnswersLost: 0,
+    partners: undefined as AgentSyncResponse["partners"],
+    annex: undefined as AgentSyncResponse["annex"],
+    /** It knows no such cell, whatever is asked. */
+    forbidding: false as boolean,
     /** Who answers for the routing table. */
     tableOrigin: undefined as string | undefined,
   };
@@ -109,6 +113,11 @@ export class FakeControl {
       res.writeHead(503).end();
       return;
     }
+    if (this.settings.forbidding) {
+      const error = { code: "CELL_UNKNOWN", message: "There is no such cell.", next_steps: [] };
+      res.writeHead(404, { "content-type": "application/json" }).end(JSON.stringify({ error }));
+      return;
+    }
     this.calls.push(said);
     this.#forgetPurged(said);
     if (!this.#isNews(said) && said.waitMs > 0) {
@@ -162,7 +171,7 @@ export class FakeControl {
   }
 
   #answer(said: AgentSyncRequest): object {
-    const { fleet, report, stage, queries, idRangeSize } = this.settings;
+    const { fleet, report, stage, queries, idRangeSize, partners, annex } = this.settings;
     return {
       fleet,
       report,
@@ -175,6 +184,8 @@ export class FakeControl {
         this.#idsTo = lo + idRangeSize - 1;
         return { sequence, lo, hi: this.#idsTo };
       }),
+      ...(partners === undefined ? {} : { partners }),
+      ...(annex === undefined ? {} : { annex }),
       ...(stage === undefined ? {} : { stage, stageNumber: this.#countStage(stage) }),
       queries: queries.filter(({ id }) => !this.queryAnswers.some((one) => one.id === id)),
     };
