@@ -61,7 +61,7 @@ export type SalvagedChange = {
   readonly tenant: string;
   /** Columns of the replica identity. */
   readonly key: Readonly<Record<string, string | null>>;
-  /** The new row as text values; of a deletion null. */
+  /** The new row as text values, without large ones that the change left as they were; of a deletion null. */
   readonly row: Readonly<Record<string, string | null>> | null;
   /** Commit position and time at the origin. */
   readonly lsn: string;
@@ -69,7 +69,11 @@ export type SalvagedChange = {
 };
 
 export type StandbyProvider = {
-  /** Publication, slot, subscription and the first copy; goes on from whatever stands. */
+  /**
+   * Publication, slot and subscription; goes on from whatever stands, and makes anew, with all rows, what
+   * cannot go on. Does not wait for the copy, of which `status` tells. A stream that was cut is
+   * STATE_CONFLICT, and so is an annex that serves keys.
+   */
   readonly ensure: (pair: StandbyPair, signal: AbortSignal) => Promise<void>;
   readonly status: (pair: StandbyPair) => Promise<StandbyStatus>;
   /** Brings tables into the stream that came since; never changes which rows are filtered. */
