@@ -5,6 +5,7 @@
 import type { Clock } from "../../../runtime/clock.ts";
 import { createLog, type LogOptions } from "../../../runtime/log.ts";
 import type { Random } from "../../../runtime/random.ts";
+import { createLogicalStandby } from "../../../standby/logical.ts";
 import type { StandbyProvider } from "../../../standby/ports.ts";
 import { poisonLimits } from "../../core/failover/poison.ts";
 import { stopLimits } from "../../core/failover/stopped.ts";
@@ -38,7 +39,8 @@ export type FailingOptions = {
   readonly logTo: LogOptions;
   readonly lead: Pick<Leadership, "term">;
   readonly provider: Pick<Provider, "act" | "look">;
-  readonly standby: Pick<StandbyProvider, "status" | "sever" | "activate">;
+  /** In tests: in place of the one that reaches databases. */
+  readonly standby?: Pick<StandbyProvider, "status" | "sever" | "activate"> | undefined;
   readonly resolve: ResolveSecret;
   /** Where canaries are sent; absent: nowhere. */
   readonly canary?: CanaryTarget | undefined;
@@ -59,7 +61,9 @@ export type Failing = {
 };
 
 export function startFailing(options: FailingOptions): Failing {
-  const { database, hub, clock, random, resolve, provider, standby } = options;
+  const { database, hub, clock, random, resolve, provider } = options;
+  const streams = createLogicalStandby({ clock });
+  const standby = options.standby ?? streams;
   const log = createLog<ReportEvents>(options.logTo);
   let listeningSinceMs = 0;
   const routers = watchRouters({
@@ -92,6 +96,9 @@ export function startFailing(options: FailingOptions): Failing {
     acknowledged: routers.heard,
     underWay: executor.underWay,
     wake: executor.wake,
-    close: executor.close,
+    close: async () => {
+      await executor.close();
+      await streams.close();
+    },
   };
 }
