@@ -30,8 +30,10 @@ import { openDatabase, prepareDatabase } from "./store/database.ts";
 import { channels, startListener } from "./store/notify.ts";
 import { createWakeHub } from "./store/wake-hub.ts";
 import { startSalvaging } from "./work/failover/salvage.ts";
+import { startFailing } from "./work/failover/start.ts";
 import { startWatching, type WatchEvents } from "./work/failover/watch.ts";
 import { showFailovers } from "./work/failover/watch-metrics.ts";
+import type { FailoverBoundary } from "./work/failover/world.ts";
 import { startHousekeeping } from "./work/housekeeping.ts";
 import { startJudging } from "./work/judge-health.ts";
 import { startLeading } from "./work/lead.ts";
@@ -67,6 +69,8 @@ export type ControlPlaneOptions = {
   readonly logTo: LogOptions;
   /** Awaited before and after the effect of each step of a move; crash tests stand still there. */
   readonly onMoveBoundary?: MoveBoundary;
+  /** The same, of each step of a failover. */
+  readonly onFailoverBoundary?: FailoverBoundary;
   /** What a reference to a secret stands for: logins of cells' databases, for moves. Default: no `env:`. */
   readonly resolveSecret?: (reference: string) => Promise<string>;
   /** How long partners promise a cell that has lost this control plane. Default 20 minutes. */
@@ -282,6 +286,7 @@ function startLoops(
       onAcknowledged: (router: string, revision: number) => {
         context.onAcknowledged?.(router, revision);
         moving.acknowledged(router, revision);
+        further.acknowledged(router, revision);
       },
     },
     wake: () => {
@@ -326,6 +331,12 @@ function startFurther(
     ...{ database, clock, random, lead, provider, resolve, logTo: options.logTo },
     onError: trouble("salvage"),
   });
+  const failing = startFailing({
+    ...{ database, clock, random, lead, provider, resolve, logTo: options.logTo },
+    hub: shared.context.hub,
+    onBoundary: options.onFailoverBoundary,
+    onError: trouble("failovers"),
+  });
   const watching = startWatching({
     ...{ database, clock, random, lead, policy: options.failover ?? policyDefault },
     log: createLog<WatchEvents>(options.logTo),
@@ -333,9 +344,17 @@ function startFurther(
     onWatched: showFailovers(metrics),
   });
   return {
-    onLead: standbys.wake,
-    wake: salvaging.wake,
+    onLead: () => {
+      standbys.wake();
+      failing.wake();
+    },
+    acknowledged: failing.acknowledged,
+    wake: () => {
+      salvaging.wake();
+      failing.wake();
+    },
     close: async () => {
+      await failing.close();
       await Promise.all([standbys.close(), watching.close(), salvaging.close()]);
     },
   };
