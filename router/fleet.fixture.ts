@@ -17,6 +17,8 @@ export type TestCell = {
 export type TestGate = {
   readonly leaseMs: () => number;
   readonly more?: () => Readonly<Record<string, string>>;
+  /** When it is asked once more; absent: at once. */
+  readonly again?: Promise<void>;
 };
 /** Longer than a busy machine needs for anything here. */
 const anyTime: TestGate = { leaseMs: () => 60_000 };
@@ -50,6 +52,7 @@ export async function startCell(
     const confirms = () => `cell=${id};epoch=${epoch};lease=${gate.leaseMs()}`;
     if (req.url === confirmPath && req.headers["x-cellfleet-confirm"] === confirmAgain) {
       askedAgain.push(tenant);
+      await gate.again;
       res.writeHead(204, { "x-cellfleet-confirm": confirms() }).end();
       return;
     }

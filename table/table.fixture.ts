@@ -2,8 +2,19 @@
 import { createHash } from "node:crypto";
 import { createServer, type IncomingMessage, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
-import { type RouterSyncRequest, routerSyncRequestSchema } from "../contract/cell-protocol.ts";
-import { defaultKeyspace, parseCellId, parseEpoch, parseRevision } from "../contract/ids.ts";
+import {
+  type RouterAcks,
+  type RouterSyncRequest,
+  routerAcksSchema,
+  routerSyncRequestSchema,
+} from "../contract/cell-protocol.ts";
+import {
+  type CellId,
+  defaultKeyspace,
+  parseCellId,
+  parseEpoch,
+  parseRevision,
+} from "../contract/ids.ts";
 import type {
   DeltaBody,
   PlacementGroup,
@@ -116,6 +127,10 @@ export type TestControlPlane = {
   readonly asked: RouterSyncRequest[];
   /** The address of each. */
   readonly paths: string[];
+  /** Pages of acknowledged writes, as they came. */
+  readonly acks: RouterAcks[];
+  /** From now on the acknowledged writes of this cell are asked for, until they are told as collected. */
+  readonly collect: (failover: string, cell: string) => void;
   /** Snapshots handed out. */
   readonly snapshots: () => number;
   readonly table: () => TableState;
@@ -129,6 +144,22 @@ export type TestControlPlane = {
   readonly close: () => Promise<void>;
 };
 
+function createCollecting() {
+  const acks: RouterAcks[] = [];
+  const collect: { failover: string; cell: CellId }[] = [];
+  return {
+    acks,
+    begin: (failover: string, cell: CellId) => collect.push({ failover, cell }),
+    wantedOf: ({ collected = [] }: RouterSyncRequest) =>
+      collect.filter(({ failover }) => !collected.includes(failover)),
+    take: (text: string) => {
+      const page = routerAcksSchema.parse(JSON.parse(text));
+      acks.push(page);
+      return JSON.stringify({ kept: page.entries.length });
+    },
+  };
+}
+
 export async function startControlPlane(
   first: TableState,
   port: number = 0,
@@ -140,6 +171,7 @@ export async function startControlPlane(
   const waiting: Array<() => void> = [];
   const asked: RouterSyncRequest[] = [];
   const paths: string[] = [];
+  const collecting = createCollecting();
   const wake = () => {
     for (const one of waiting.splice(0)) one();
   };
@@ -162,6 +194,10 @@ export async function startControlPlane(
       res.end(snapshotOf(table));
       return;
     }
+    if (req.url === "/v1/machine/router/acks") {
+      res.end(collecting.take(await textOf(req)));
+      return;
+    }
     const question = routerSyncRequestSchema.parse(JSON.parse(await textOf(req)));
     asked.push(question);
     paths.push(req.url ?? "");
@@ -170,11 +206,13 @@ export async function startControlPlane(
         JSON.stringify({
           nonce: question.nonce,
           revision: table.revision,
+          collect: collecting.wantedOf(question),
           answer: nextAnswer(question),
         }),
       );
     const news =
       question.waitMs === 0 ||
+      collecting.wantedOf(question).length > 0 ||
       cheat !== undefined ||
       question.revision !== table.revision ||
       question.checksum !== table.checksum;
@@ -186,6 +224,11 @@ export async function startControlPlane(
     url: `http://127.0.0.1:${at}`,
     asked,
     paths,
+    acks: collecting.acks,
+    collect: (failover, cell) => {
+      collecting.begin(failover, cell as CellId);
+      wake();
+    },
     snapshots: () => snapshots,
     table: () => table,
     change: (upserts, deletes = []) => advance(deltaOf(table, upserts, deletes)),

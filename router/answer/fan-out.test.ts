@@ -6,7 +6,7 @@ import type { CellId } from "../../contract/ids.ts";
 import type { RoutedCell } from "../../contract/routing-table.ts";
 import { type Placements, startControlPlane, tableOf } from "../../table/table.fixture.ts";
 import { admin, ask, codeOf, createBench, metric, until } from "../running.fixture.ts";
-import { buildFanOutAnswer, embedAnswer } from "./fan-out-answer.ts";
+import { buildFanOutAnswer, embedAnswer, shownNames } from "./fan-out-answer.ts";
 
 // Real sockets and a real disk on a machine that may be busy: conditions are waited for, not times.
 vi.setConfig({ testTimeout: 30_000, hookTimeout: 30_000 });
@@ -339,5 +339,52 @@ test("what a cell calls JSON and is none is embedded as text, and cannot break o
   const answer = buildFanOutAnswer([{ kind: "answered", cell, text }], []);
   expect(JSON.parse(answer.body).cells).toEqual({
     a: { status: 200, contentType, body: body.toString() },
+  });
+});
+
+describe("standbys in an answer of all cells", () => {
+  const shownOf = (cell: CellId) => (cell.startsWith("sb-") ? ("b" as CellId) : cell);
+  test("go by the cell that they stand in, told apart where there are several", () => {
+    const all = ["sb-c-b", "b", "a", "sb-a-b"] as CellId[];
+    const nameOf = shownNames(all, shownOf);
+    expect(all.map(nameOf)).toEqual(["b+2", "b", "a", "b+1"]);
+    expect(shownNames(["sb-a-b" as CellId], shownOf)("sb-a-b" as CellId)).toBe("b");
+  });
+  test("are asked once they own something; a halted cell is missing by name", async () => {
+    const annex = { id: "sb-a-b" as CellId, host: "b" as CellId };
+    const endpoints = [await startApp(gate("sb-a-b", json('"annex"')))];
+    const { router, plane } = await startFleet(
+      { a: gate("a", json('"a"')), b: gate("b", json('"b"')) },
+      { cells: [{ ...annex, services: { default: { endpoints } } }] },
+    );
+    const before = await ask(router.port, undefined, { path });
+    expect(Object.keys(JSON.parse(before.text).cells)).toEqual(["a", "b"]);
+    const cells = plane
+      .table()
+      .lists.cells.map((cell) => (cell.id === "a" ? { ...cell, halted: true as const } : cell));
+    plane.changeNames({ cells });
+    plane.change({ moved: "sb-a-b 2" });
+    await until(async () => {
+      const after = await ask(router.port, undefined, { path });
+      expect(JSON.parse(after.text)).toMatchObject({
+        cells: { b: { body: "b" }, "b+1": { body: "annex" } },
+        missing: [{ cell: "a", reason: "halted" }],
+      });
+    });
+  });
+  test("a part whose lease is over when all are there is asked for once more", async () => {
+    const asked: string[] = [];
+    const brief: RequestListener = (req, res) => {
+      asked.push(String(req.url));
+      res.setHeader("x-cellfleet-confirm", "cell=a;epoch=0;lease=150");
+      if (req.url === "/cellfleet/confirm") res.writeHead(204).end();
+      else json('"a"')(req, res);
+    };
+    const slow: RequestListener = (req, res) =>
+      void setTimeout(() => gate("b", json('"b"'))(req, res), 300);
+    const { router } = await startFleet({ a: brief, b: slow });
+    const answer = await ask(router.port, undefined, { path });
+    expect(JSON.parse(answer.text)).toMatchObject({ complete: true, cells: { a: { body: "a" } } });
+    expect(asked).toEqual([path, "/cellfleet/confirm"]);
   });
 });

@@ -9,7 +9,15 @@ import {
 } from "../../contract/ids.ts";
 import type { PlacementGroup, RouteState } from "../../contract/routing-table.ts";
 import { buildTable, isTableRefusal } from "../../contract/table-state.ts";
-import { chooseRoute, decide, decideFanOut, decideGlobal, type RoutingView } from "./decide.ts";
+import {
+  chooseRoute,
+  decide,
+  decideAnyCell,
+  decideFanOut,
+  decideGlobal,
+  decidePublic,
+  type RoutingView,
+} from "./decide.ts";
 
 const group = (tenant: string, cell: string, state: RouteState): PlacementGroup => ({
   keyspace: defaultKeyspace,
@@ -143,4 +151,55 @@ test("a route says its class and its deadline, and the first that fits wins", ()
     ...{ cell: undefined, priority: "normal", fallback: undefined },
   });
   expect(chooseRoute(routes, "api.test", "/reports?a")).toMatchObject({ class: "read" });
+});
+
+describe("a halted cell", () => {
+  const halted = (id: string, more: object) => ({
+    ...{ id: id as CellId, services: { default: { endpoints: [`http://${id}.test`] } } },
+    ...more,
+  });
+  const taken = buildTable(
+    {
+      ...{ fleet: "f", revision: 7 as Revision, tenantSources: [], serviceRoutes: [] },
+      keyspaces: [{ name: defaultKeyspace, strategy: "directory", guardMode: "strict" }],
+      cells: [
+        halted("a", { halted: true }),
+        halted("b", {}),
+        halted("sb-a-b", { host: "b" }),
+        halted("sb-c-b", { host: "b" }),
+      ],
+    },
+    [
+      group("acme", "a", "active"),
+      group("held", "a", "hold"),
+      group("asleep", "a", "suspended"),
+      group("saved", "sb-a-b", "active"),
+    ],
+  );
+  if (isTableRefusal(taken)) throw new Error(taken.text);
+  const on: RoutingView = { table: taken, protocol: "epoch", passThrough: undefined };
+
+  test.each([
+    ["acme", "PLACEMENT_UNAVAILABLE"],
+    ["held", "PLACEMENT_UNAVAILABLE"],
+    ["asleep", "TENANT_SUSPENDED"],
+  ])("serves nobody: %s is refused with %s", (tenant, code) => {
+    expect(ask(tenant, on)).toMatchObject({ kind: "refuse", code });
+    expect(decidePublic(on, "a" as CellId, "default")).toMatchObject({ kind: "refuse" });
+  });
+  test("is passed over where any cell will do, and so are standbys that own nothing", () => {
+    const chosen = new Set<string>();
+    for (let share = 0; share < 1; share += 0.01) {
+      const decision = decideAnyCell(on, "default", share, () => true);
+      if (decision.kind === "proxy") chosen.add(String(decision.cell));
+    }
+    expect(chosen).toEqual(new Set(["b", "sb-a-b"]));
+    expect(decidePublic(on, "sb-c-b" as CellId, "default")).toMatchObject({ kind: "refuse" });
+    expect(decideFanOut(on, "default")).toMatchObject({
+      targets: [{ missing: "a", halted: true }, { cell: "sb-a-b" }],
+    });
+  });
+  test("what an annex serves is shown under its host", () => {
+    expect(ask("saved", on)).toMatchObject({ kind: "proxy", cell: "sb-a-b", shown: "b" });
+  });
 });
