@@ -10,6 +10,18 @@ import type { SalvageVerdict } from "../../../contract/salvage-api.ts";
 export type ChangeKind = "insert" | "update" | "delete";
 export type RowValues = Readonly<Record<string, string | null>>;
 
+/** One change that the lost cell committed and nobody else saw (standby/ports.ts). */
+export type LostChange = {
+  readonly store: string;
+  readonly table: string;
+  readonly kind: ChangeKind;
+  readonly tenant: string;
+  readonly key: RowValues;
+  readonly row: RowValues | null;
+  readonly lsn: string;
+  readonly committedAt: string;
+};
+
 /** Of the first and the last of a row's changes; undefined: it came and went, and nobody misses it. */
 export function effectOf(first: ChangeKind, last: ChangeKind): ChangeKind | undefined {
   if (last === "delete") return first === "insert" ? undefined : "delete";

@@ -96,7 +96,12 @@ export async function settleMovesAfterCommit(
       await endServed(tx, view, text);
       ended += 1;
     } else if (view.target === run.cell && view.step === "activating") {
-      returned += await giveBack(tx, view, run);
+      returned += await giveBack(tx, view, run, {
+        states: ["hold"],
+        reason: `${view.id} had given it to ${run.cell}, which never served it`,
+        headline: `taken back: ${view.target} died before it served; ${view.source} serves again`,
+        remoteLsn: null,
+      });
     }
   }
   return { ended, returned };
@@ -107,11 +112,21 @@ async function endServed(tx: Tx, view: MoveView, headline: string): Promise<void
   await changeOp(tx, view, { step: "done", state: "done", headline }, await databaseNowMs(tx));
 }
 
-/** Nobody was told of the new owner, so it acknowledged nothing: the source's rows are all there is. */
+/**
+ * To the cell that the move took the keys from. Where nobody was told of the new owner, it acknowledged
+ * nothing, and the source's rows are all there is; else they are as far as the way back had come.
+ */
 async function giveBack(
   tx: Tx,
   view: MoveView,
   run: { readonly id: string; readonly cell: string; readonly attempt: number },
+  how: {
+    readonly states: readonly string[];
+    readonly reason: string;
+    readonly headline: string;
+    /** Applied there of the dead cell's log. */
+    readonly remoteLsn: string | null;
+  },
 ): Promise<number> {
   const revision = await changeRouting(tx, { config: false });
   const keys = sql.param(view.keys.map(({ key }) => key));
@@ -120,8 +135,8 @@ async function giveBack(
       update cellfleet_control.placement as p
          set cell = ${view.source}, epoch = p.epoch + 1, state = 'pending', op = ${run.id},
              attempt = ${run.attempt}, revision = ${revision}
-       where p.key = any(${keys}::text[]) and p.cell = ${run.cell} and p.state = 'hold'
-         and not p.deleted
+       where p.key = any(${keys}::text[]) and p.cell = ${run.cell}
+         and p.state = any(${sql.param(how.states)}::text[]) and not p.deleted
       returning p.key, p.epoch - 1 as epoch
     ), lost as (
       insert into cellfleet_control.disowned as d (cell, key, state, epoch, op, attempt, revision)
@@ -132,14 +147,13 @@ async function giveBack(
       delete from cellfleet_control.disowned as d using back
        where d.cell = ${view.source} and d.key = back.key
     )
-    insert into cellfleet_control.failover_key (failover, key, fate, target, wave, epoch, reason)
-    select ${run.id}, key, 'returned', ${view.source}, 0, epoch,
-           ${`${view.id} had given it to ${run.cell}, which never served it`}
+    insert into cellfleet_control.failover_key (failover, key, fate, target, wave, epoch, reason, remote_lsn)
+    select ${run.id}, key, 'returned', ${view.source}, 0, epoch, ${how.reason}, ${how.remoteLsn}::text
       from back
     on conflict (failover, key) do nothing`);
   const count = rowCount ?? 0;
   await weigh(tx, view, count);
-  const headline = `taken back: ${view.target} died before it served; ${view.source} serves again`;
+  const { headline } = how;
   await closeKeys(tx, view.id);
   const failure = {
     ...({ code: "OP_FAILED", message: `${headline}.` } as const),
@@ -183,6 +197,39 @@ export async function readMovedIn(reader: Reader, cell: string): Promise<Map<str
       join cellfleet_control.move_key as k on k.op = m.op and k.open
      where m.target = ${cell} and o.step in ('routing', 'reversing', 'soaking', 'diverged', 'cleaning')`);
   return new Map(rows.map(({ key, ...moved }) => [key, moved]));
+}
+
+/** Moves into the dead cell that soak: their source has followed it. */
+export async function soakingInto(reader: Reader, cell: string): Promise<MoveView[]> {
+  const rows = await reader
+    .select({ id: op.id })
+    .from(op)
+    .innerJoin(move, eq(move.op, op.id))
+    .where(and(eq(move.target, cell), eq(op.step, "soaking"), eq(op.state, "running")))
+    .orderBy(op.id);
+  const found: MoveView[] = [];
+  for (const { id } of rows) {
+    const row = await findMove(reader, id);
+    if (row !== undefined) found.push(toMoveView(row));
+  }
+  return found;
+}
+
+/** False: the move is somewhere else by now, and nothing was changed. */
+export async function returnSoaking(
+  tx: Tx,
+  id: string,
+  run: { readonly id: string; readonly cell: string; readonly attempt: number },
+  remoteLsn: string | null,
+): Promise<boolean> {
+  const view = (await movesAt(tx, run.cell)).find((one) => one.id === id);
+  if (view === undefined || view.step !== "soaking") return false;
+  const text = `${view.target} died while the move soaked; ${view.source} had followed it and serves again`;
+  await giveBack(tx, view, run, {
+    ...{ states: ["active", "hold"], headline: `taken back: ${text}`, remoteLsn },
+    reason: `${view.id} had just brought it; ${view.source} has it up to ${remoteLsn ?? "where the way back began"}, no standby has more`,
+  });
+  return true;
 }
 
 /** The moves whose keys are adopted now have nobody to soak with. The source keeps its rows. */

@@ -11,8 +11,7 @@ import type {
   SalvageVerdict,
 } from "../../../contract/salvage-api.ts";
 import { salvagedRowSchema, salvageSchema } from "../../../contract/salvage-api.ts";
-import type { SalvagedChange } from "../../../standby/ports.ts";
-import { effectOf, type RowValues } from "../../core/failover/salvage.ts";
+import { effectOf, type LostChange, type RowValues } from "../../core/failover/salvage.ts";
 import type { Database, Reader, Tx } from "../database.ts";
 import { op } from "../schema.ts";
 import { salvage, salvageRow } from "../schema-salvage.ts";
@@ -60,7 +59,7 @@ export async function recordChange(
   database: Database,
   id: string,
   annex: string,
-  change: SalvagedChange,
+  change: LostChange,
 ): Promise<void> {
   const { store, table, tenant, kind, lsn, committedAt } = change;
   const identity = JSON.stringify(change.key);

@@ -16,7 +16,7 @@ export type Moment = {
   readonly step: string;
 };
 
-/** Annexes of the cell that are ready and have not passed it. A step that was never entered is passed. */
+/** Annexes of the cell that may be adopted from and have not passed it. A step that was never entered is passed. */
 export async function standbysBehind(
   reader: Reader,
   { op, cell, step }: Moment,
@@ -27,10 +27,14 @@ export async function standbysBehind(
         from cellfleet_control.op as o cross join jsonb_array_elements(o.steps) as s
        where o.id = ${op} and s ->> 'step' = ${step})
     select n.annex from cellfleet_control.standby as n cross join moment as m
-     where n.origin = ${cell} and n.state = 'ready' and m.at is not null
+     where n.origin = ${cell} and n.state in ('ready', 'adopting') and m.at is not null
        and coalesce(n.reported_at - n.heartbeat_age_ms * interval '1 millisecond', '-infinity')
            <= m.at + ${slackMs} * interval '1 millisecond'
-     order by n.annex`);
+    union all
+    -- Whether its keys are found elsewhere is not known before its failover is over.
+    select 'whoever takes ' || c.id || ' over' from cellfleet_control.cell as c
+     where c.id = ${cell} and c.revoking
+     order by 1`);
   return rows.map(({ annex }) => annex);
 }
 

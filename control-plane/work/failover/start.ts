@@ -21,6 +21,7 @@ import { type CanaryTarget, createCanary } from "./canary.ts";
 import { createClockWatch } from "./clock-watch.ts";
 import { startExecutor } from "./executor.ts";
 import { makeRpoReport, type ReportEvents } from "./report.ts";
+import { cutWayBack } from "./salvage-soak.ts";
 import type { FailoverBoundary, FailoverEvents, FailoverPatience, FailoverWorld } from "./world.ts";
 
 export const failoverPatience: FailoverPatience = {
@@ -79,6 +80,7 @@ export function startFailing(options: FailingOptions): Failing {
         const buckets = { lo: row.bucketLo, hi: row.bucketHi };
         return buildPair(database.read, resolve, { ...row, buckets });
       }),
+    cutWayBack: (move) => cutWayBack({ database, clock, resolve }, move),
     clockWatch: createClockWatch(clock, database.read),
     canary: createCanary({ database, clock, random, target: options.canary }),
     report:

@@ -10,6 +10,7 @@ import type { FailoverRun } from "../../core/failover/phases.ts";
 import type { PoisonLimits } from "../../core/failover/poison.ts";
 import type { StopLimits } from "../../core/failover/stopped.ts";
 import type { WaveLimits } from "../../core/failover/waves.ts";
+import type { MoveView } from "../../core/move/move-view.ts";
 import type { Database } from "../../store/database.ts";
 import type { FailoverChange } from "../../store/failover/enter.ts";
 import type { AnnexRow } from "../../store/failover/revoke.ts";
@@ -69,6 +70,11 @@ export type FailoverWorld = {
   readonly standby: Pick<StandbyProvider, "status" | "sever" | "activate">;
   /** Logins resolved. Throws STANDBY_BROKEN, CONFIG_INVALID. */
   readonly pairOf: (row: AnnexRow) => Promise<StandbyPair>;
+  /**
+   * The way back of a move, cut at the source: nothing of the dead cell is applied there any more. How far
+   * it had come; null: nobody knows.
+   */
+  readonly cutWayBack: (move: MoveView) => Promise<string | null>;
   readonly clockWatch: ClockWatch;
   readonly canary: CanaryCheck;
   readonly report: (failover: OpId) => Promise<RpoReport>;

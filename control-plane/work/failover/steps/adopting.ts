@@ -5,6 +5,7 @@
  * What must always be true: no key is given to an annex before its stream was cut and its database has
  * recorded that it was (else it could activate beside the old owner, or not at all).
  */
+import { errorFields } from "../../../../runtime/log.ts";
 import { type Home, homeOf } from "../../../core/failover/homes.ts";
 import type { Poisoning } from "../../../core/failover/poison.ts";
 import { type AdoptableKey, planWaves } from "../../../core/failover/waves.ts";
@@ -20,7 +21,9 @@ import { countProgress, noteRun } from "../../../store/failover/evidence.ts";
 import {
   endMovesOfAdopted,
   readMovedIn,
+  returnSoaking,
   settleMovesAfterCommit,
+  soakingInto,
 } from "../../../store/failover/motion.ts";
 import { annexesOf, markAdopted, readOrders } from "../../../store/failover/revoke.ts";
 import { markUnavailable, readPendingAt, wavesDone } from "../../../store/failover/wave.ts";
@@ -48,6 +51,7 @@ export const adopting: Step = async (context) => {
       await requireTurn(tx, term, run);
     });
     const facts = await prepare(context);
+    await returnToSources(context, facts);
     const adopters = annexesIn(facts, "severed");
     await awaitServing(context, adopters);
     const baseline = await baselineOf(context, adopters);
@@ -150,6 +154,33 @@ async function withHomes(
     const home: Home = homeOf(one.key, about);
     return { ...one, ...home };
   });
+}
+
+/**
+ * Keys that a move had brought just before, and that no standby certainly has: while the move soaks, its
+ * source has followed (corrections A13). Where that cannot be cut off or reached they stay unavailable.
+ */
+async function returnToSources(context: StepContext, facts: Facts): Promise<void> {
+  const { world, run, term } = context;
+  const { read } = world.database;
+  const moves = await soakingInto(read, run.cell);
+  if (moves.length === 0) return;
+  const homes = await withHomes(context, facts, await readRemaining(read, run));
+  const homeless = new Set(homes.filter(({ annex }) => annex === null).map(({ key }) => key));
+  for (const move of moves) {
+    if (!move.keys.some(({ key }) => homeless.has(key))) continue;
+    try {
+      const remoteLsn = await world.cutWayBack(move);
+      await world.database.transaction(async (tx) => {
+        await returnSoaking(tx, move.id, run, remoteLsn);
+        await requireTurn(tx, term, run);
+      });
+    } catch (error) {
+      if (error instanceof Abandoned) throw error;
+      const fields = { failover: run.id, step: run.step, error: "", ...errorFields(error) };
+      world.log.event("failover.failing", fields, "warn");
+    }
+  }
 }
 
 /** Until they are served, and a moment more: what they bring along shows in the first requests. */
