@@ -9,6 +9,7 @@ import { analyzeTables, raiseSequences } from "./activate.ts";
 import { ensureStore, type MakeLimits, refreshStore } from "./ensure.ts";
 import type { StandbyProvider } from "./ports.ts";
 import { salvageStore } from "./salvage.ts";
+import { createSessions } from "./sessions.ts";
 import { dropStore, readCut, severStore } from "./sever.ts";
 import { newStatusMemory, readStore, worstOf } from "./status.ts";
 
@@ -24,13 +25,16 @@ export function createLogicalStandby(options: LogicalOptions): StandbyProvider {
   const { clock } = options;
   const limits: MakeLimits = { clock, slotWaitMsMax: options.slotWaitMsMax ?? slotWaitMsDefault };
   const memory = newStatusMemory();
+  const sessions = createSessions(clock);
   const analyzing = new Set<Promise<void>>();
   return {
     ensure: async (pair, signal) => {
       for (const store of pair.stores) await ensureStore(pair, store, limits, signal);
     },
     status: async (pair) =>
-      worstOf(await Promise.all(pair.stores.map((store) => readStore(pair, store, memory)))),
+      worstOf(
+        await Promise.all(pair.stores.map((store) => readStore(pair, store, { sessions, memory }))),
+      ),
     refresh: async (pair) => {
       for (const store of pair.stores) await refreshStore(pair, store, limits);
     },
@@ -69,10 +73,13 @@ export function createLogicalStandby(options: LogicalOptions): StandbyProvider {
       }
     },
     drop: async (pair, origin) => {
-      for (const store of pair.stores) await dropStore(pair, store, origin, clock);
+      for (const store of pair.stores) {
+        await sessions.discard(store.annex);
+        await dropStore(pair, store, origin, clock);
+      }
     },
     close: async () => {
-      await Promise.all(analyzing);
+      await Promise.all([...analyzing, sessions.close()]);
     },
   };
 }

@@ -8,7 +8,6 @@ import { z } from "zod";
 import type { Queryable } from "../cell/store/queryable.ts";
 import { CellError } from "../contract/errors.ts";
 import type { StoreLogin } from "../moving/ports.ts";
-import { openStoreSession } from "../moving/store-session.ts";
 import {
   applyTrouble,
   readSlot,
@@ -23,6 +22,7 @@ import { standbyErrorOf } from "./keeper.ts";
 import { streamName } from "./names.ts";
 import type { StandbyPair, StandbyStatus } from "./ports.ts";
 import { readRecord, type StreamRecord } from "./record.ts";
+import type { Sessions } from "./sessions.ts";
 import { planTables, readSideTables, type SideTable } from "./tables.ts";
 
 type StandbyStore = StandbyPair["stores"][number];
@@ -33,9 +33,6 @@ export type StatusMemory = {
   readonly uncovered: Map<string, readonly string[]>;
 };
 export const newStatusMemory = (): StatusMemory => ({ streams: new Map(), uncovered: new Map() });
-
-/** A server that stands still must not keep who asks about all the others. */
-const answerMsMax = 3000;
 
 type AtAnnex = {
   readonly record: StreamRecord | undefined;
@@ -54,12 +51,12 @@ type AtOrigin = {
 export async function readStore(
   pair: StandbyPair,
   store: StandbyStore,
-  memory: StatusMemory,
+  { sessions, memory }: { readonly sessions: Sessions; readonly memory: StatusMemory },
 ): Promise<StandbyStatus> {
   const name = streamName(pair.annex, store.name);
   const [inAnnex, atOrigin] = await Promise.all([
-    look(store.annex, (client) => readAnnex(client, name, pair.origin)),
-    look(store.origin, (client) => readOrigin(client, name)).catch((error: unknown) => {
+    look(sessions, store.annex, (client) => readAnnex(client, name, pair.origin)),
+    look(sessions, store.origin, (client) => readOrigin(client, name)).catch((error: unknown) => {
       if (error instanceof CellError && error.code === "CELL_DATABASE_UNREACHABLE")
         return undefined;
       throw error;
@@ -101,14 +98,15 @@ const worstFirst: ReadonlyArray<StandbyStatus["phase"]> = [
   "streaming",
 ];
 
-async function look<T>(login: StoreLogin, read: (client: Queryable) => Promise<T>): Promise<T> {
-  const session = await openStoreSession(login, "standby state", undefined, answerMsMax);
+async function look<T>(
+  sessions: Sessions,
+  login: StoreLogin,
+  read: (client: Queryable) => Promise<T>,
+): Promise<T> {
   try {
-    return await read(session);
+    return await sessions.use(login, read);
   } catch (error) {
     throw standbyErrorOf(login, error);
-  } finally {
-    await session.close();
   }
 }
 
