@@ -27,6 +27,7 @@ describe("settings", () => {
       allowHookCommands: false,
       logLevel: "info",
       standbyPartners: 3,
+      goldPartnerLoss: "refuse",
       failover: "suggest",
     });
   });

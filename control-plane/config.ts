@@ -57,6 +57,8 @@ const settingsSchema = z
       .prefault("20m"),
     /** How many partners each cell's standbys are spread over; 0: no standbys. */
     standbyPartners: z.coerce.number().int().min(0).max(3).default(3),
+    /** An answer of tier gold that no partner has confirmed: refused as unknown, or passed and counted. */
+    goldPartnerLoss: z.enum(["refuse", "degrade"]).default("refuse"),
     /** The fleet's own, where a failure calls for a failover. */
     failover: z.enum(failoverPolicies).default("suggest"),
     instance: z

@@ -16,6 +16,10 @@ export const register: Register = (noun, bind) => {
       "--failsafe-promise <time>",
       "without a control plane: how long a partner's promise lets a cell serve (default: 20m)",
     )
+    .option(
+      "--gold-partner-loss <what>",
+      "answers of tier gold without their partner: refuse or degrade (default: refuse)",
+    )
     .option("--standby-partners <count>", "partners of each cell's standbys, 0 to 3 (default: 3)")
     .option("--failover <policy>", "of a dead cell: auto, suggest or off (default: suggest)")
     .option("--instance <name>", "its name among several (default: host, process and chance)")

@@ -31,6 +31,8 @@ export type ApiSettings = {
   readonly failover: FailoverPolicy;
   /** Partners that keep each cell's standbys; absent or 0: none are wanted. */
   readonly standbyPartners?: number;
+  /** What becomes of an answer of tier gold that no partner has confirmed; absent: it is refused. */
+  readonly goldOnPartnerLoss?: "refuse" | "degrade";
   /** Absent: agents are told of no standbys. */
   readonly standbys?: StandbySettings;
   /** Providers that this control plane can ask; absent means that nobody has said. */

@@ -38,6 +38,7 @@ import { recordStats } from "../store/tenant-stats.ts";
 import { requireSubject } from "./auth.ts";
 import type { ApiContext } from "./context.ts";
 import { type Endpoint, endpoint } from "./endpoint.ts";
+import { createGoldDesk, type GoldDesk } from "./gold-desk.ts";
 import { createLeaseDesk, type LeaseDesk } from "./lease-desk.ts";
 import { requireFleet, requirePlausible, requireReady } from "./machine-router.ts";
 import { recordStandbySaid, standbyWord } from "./machine-standby.ts";
@@ -57,6 +58,7 @@ type Desk = {
   readonly feed: RoutingFeed;
   readonly leases: LeaseDesk;
   readonly questions: Questions;
+  readonly gold: GoldDesk;
 };
 
 export function machineAgentEndpoints(context: ApiContext, feed: RoutingFeed): Endpoint[] {
@@ -64,6 +66,7 @@ export function machineAgentEndpoints(context: ApiContext, feed: RoutingFeed): E
     ...{ context, feed },
     leases: createLeaseDesk(context),
     questions: createQuestions(context),
+    gold: createGoldDesk(context),
   };
   return [
     endpoint({
@@ -125,7 +128,8 @@ async function serveSync(
     recovering: false,
   });
   const keyspaces = await readKeyspaces(database.read);
-  return { fleet: cell.fleet, ...page, keyspaces, ...lease, idRanges, report: "nothing" };
+  const gold = await desk.gold.wordFor(said);
+  return { fleet: cell.fleet, ...page, keyspaces, ...lease, ...gold, idRanges, report: "nothing" };
 }
 
 async function requireCell(desk: Desk, said: AgentSyncRequest): Promise<CellRecord> {
