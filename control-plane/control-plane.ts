@@ -77,6 +77,8 @@ export type ControlPlaneOptions = {
   readonly promiseMs?: number;
   /** Partners that keep each cell's standbys. Default 0: none, and those that stand leave. */
   readonly standbyPartners?: number;
+  /** What becomes of answers of tier gold while their partner is away. Default `refuse`. */
+  readonly goldOnPartnerLoss?: "refuse" | "degrade";
   /** Hooks of stores may be commands, which run with this process's rights. Default false. */
   readonly allowHookCommands?: boolean;
   /** What is done about a cell that is gone, where nobody has said otherwise at runtime. Default `suggest`. */
@@ -192,10 +194,11 @@ const settingsOf = ({
   provider,
   failover = policyDefault,
   standbyPartners = 0,
+  goldOnPartnerLoss = "refuse",
   signer,
   promiseMs = promiseMsDefault,
 }: ControlPlaneOptions): ApiSettings => ({
-  ...{ instance, leaseTtlMs, failover, standbyPartners },
+  ...{ instance, leaseTtlMs, failover, standbyPartners, goldOnPartnerLoss },
   standbys: { pairToken: pairTokens(signer), promiseMs },
   providers: provider === undefined ? [] : ["local"],
 });

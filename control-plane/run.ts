@@ -37,6 +37,7 @@ export async function runControlPlane(options: RunControlPlaneOptions): Promise<
     promiseMs: config.failsafePromise,
     allowHookCommands: config.allowHookCommands,
     standbyPartners: config.standbyPartners,
+    goldOnPartnerLoss: config.goldPartnerLoss,
     failover: config.failover,
     instance: instanceName(config, systemRandom.hex(3)),
     resolveSecret: (reference) => resolveSecret(reference, options.env),
