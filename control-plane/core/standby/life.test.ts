@@ -59,6 +59,18 @@ describe("the life of a standby", () => {
     expect(next({ state: "announcing", listedAt: null }, { acked: 9 })).toMatchObject(stays);
   });
 
+  test("an origin that turns out to have stored another list makes it wait again", () => {
+    const ready = { state: "ready", listedAt: 5 } as const;
+    expect(next(ready, { acked: 5 })).toMatchObject(stays);
+    expect(next(ready, { acked: 0 })).toMatchObject({ kind: "go", to: "announcing" });
+  });
+
+  test("a stream that was cut is never joined again: another standby takes its place", () => {
+    const cut = stream("severed");
+    expect(next({ state: "ready", listedAt: 0 }, { stream: cut })).toMatchObject({ to: "broken" });
+    expect(next({ state: "broken" }, { stream: cut })).toMatchObject({ to: "leaving" });
+  });
+
   test("it is dropped only when its origin has stored a list without it, or is no origin any more", () => {
     const leaving = { state: "leaving", listedAt: 5, unlistedAt: 6 } as const;
     expect(next(leaving, { acked: 5 })).toMatchObject(stays);
@@ -82,7 +94,10 @@ describe("the life of a standby", () => {
       ...{ kind: "go", to: "broken", reason: "the slot is lost" },
     });
     const away = { kind: "unseen", reason: "the database does not answer" } as const;
-    expect(next({ state: "ready" }, { stream: away })).toEqual({ ...stays, reason: away.reason });
+    expect(next({ state: "ready", listedAt: 0 }, { stream: away })).toEqual({
+      ...stays,
+      reason: away.reason,
+    });
   });
 
   test("mended, it is announced again: a list that was stored already counts", () => {

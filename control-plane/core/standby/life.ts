@@ -14,7 +14,7 @@ export const standbyTransitions: Readonly<Record<StandbyState, readonly StandbyS
   building: ["syncing", "announcing", "broken", "leaving"],
   syncing: ["building", "announcing", "broken", "leaving"],
   announcing: ["ready", "broken", "leaving", "adopting"],
-  ready: ["broken", "leaving", "adopting"],
+  ready: ["announcing", "broken", "leaving", "adopting"],
   broken: ["building", "syncing", "announcing", "leaving", "adopting"],
   leaving: ["dropping"],
   dropping: ["gone"],
@@ -64,7 +64,7 @@ export function nextOfStandby(one: StandbyView, facts: StandbyFacts): LifeTurn {
     case "announcing":
       return brokenBy(facts.stream) ?? whileAnnounced(one, facts);
     case "ready":
-      return brokenBy(facts.stream) ?? stay(unseenText(facts.stream));
+      return brokenBy(facts.stream) ?? whileReady(one, facts);
     case "broken":
       return whileBroken(one, facts.stream);
     case "leaving":
@@ -116,7 +116,19 @@ function whileAnnounced(one: StandbyView, { acked }: StandbyFacts): LifeTurn {
     : stay(`waits until ${one.origin} has stored the partner list ${listedAt}; it has ${acked}`);
 }
 
+/** Another list was stored since: this control plane, or the origin's database, was set back. */
+function whileReady(one: StandbyView, { acked, stream }: StandbyFacts): LifeTurn {
+  const listedAt = one.listedAt ?? Number.POSITIVE_INFINITY;
+  return acked < listedAt
+    ? go("announcing", `${one.origin} has stored another partner list: ${acked}`)
+    : stay(unseenText(stream));
+}
+
 function whileBroken(one: StandbyView, stream: StreamSeen): LifeTurn {
+  // Rule R4: a stream that was cut is never joined again.
+  if (stream.kind === "seen" && stream.phase === "severed") {
+    return go("leaving", "its stream was cut, and nobody took its keys over");
+  }
   if (stream.kind === "seen" && stream.phase === "copying") {
     return go("syncing", "its rows are being copied");
   }

@@ -135,7 +135,7 @@ function workOf({ one, seen }: Task): Work | undefined {
     case "syncing":
       return seen.kind === "unseen" || isInStep(seen) ? undefined : makeStream;
     case "broken":
-      return seen.kind === "unseen" ? undefined : mend;
+      return seen.kind === "unseen" || seen.phase === "severed" ? undefined : mend;
     case "dropping":
       return remove;
     default:

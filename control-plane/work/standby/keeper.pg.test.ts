@@ -34,10 +34,12 @@ test("two cells keep each other's standby; each is announced before it may be ad
   await addCell("cell-02");
   setAcks(false);
   const keeper = await keep();
-  const announced = await until(
-    (all) => all.length === 2 && all.every(({ state }) => state === "announcing"),
+  const waits = "has stored the partner list 1; it has 0";
+  await until(
+    (all) =>
+      all.length === 2 &&
+      all.every(({ state, reason }) => state === "announcing" && reason.includes(waits)),
   );
-  expect(announced.map(({ reason }) => reason)[0]).toContain("has stored the partner list 1");
   setAcks(true);
   const ready = await until(allReady(2));
   expect(drawn(ready)).toEqual(["sb-cell-01-cell-02 0-255", "sb-cell-02-cell-01 0-255"]);
