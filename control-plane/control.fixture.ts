@@ -24,6 +24,7 @@ import type { ApiContext } from "./api/context.ts";
 import type { Endpoint } from "./api/endpoint.ts";
 import { machineAgentEndpoints } from "./api/machine-agent.ts";
 import { machineRouterEndpoints } from "./api/machine-router.ts";
+import { pairTokens } from "./api/machine-standby.ts";
 import { type ControlApp, createApp } from "./app.ts";
 import { type Database, openDatabase, prepareDatabase } from "./store/database.ts";
 import { channels, startListener } from "./store/notify.ts";
@@ -71,7 +72,13 @@ function makeContext(database: Database): ApiContext {
     random: systemRandom,
     log: createLog({ clock: systemClock, part: "test", level: "error", write: () => {} }),
     metrics: createMetrics(),
-    settings: { instance: "test", leaseTtlMs: 1_200_000, failover: "suggest" },
+    settings: {
+      ...{ instance: "test", leaseTtlMs: 1_200_000, failover: "suggest" },
+      standbys: {
+        pairToken: pairTokens(createSigner(fixtureKeys.privateKey)),
+        promiseMs: 1_200_000,
+      },
+    },
   };
 }
 
