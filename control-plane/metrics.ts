@@ -2,7 +2,7 @@
 import { cellHealths, cellStates } from "../contract/control-api.ts";
 import { release } from "../contract/release.ts";
 import type { Labels, Metrics } from "../runtime/metrics.ts";
-import { type FleetSnapshot, liveRouters } from "./core/fleet.ts";
+import { type FleetSnapshot, isIdleAnnex, liveRouters } from "./core/fleet.ts";
 
 type Row = readonly [Labels, number];
 
@@ -16,7 +16,9 @@ export function showFleet(
 ): void {
   const { fleet, term } = options;
   const perCell = (read: (cell: FleetSnapshot["cells"][number]) => Row[]) => () =>
-    (fleet()?.cells ?? []).filter(({ state }) => state !== "retired").flatMap(read);
+    (fleet()?.cells ?? [])
+      .filter((cell) => cell.state !== "retired" && !isIdleAnnex(cell))
+      .flatMap(read);
 
   metrics.gaugeFrom("cellfleet_build_info", "The release of this process.", () => [
     [{ release, part: "control-plane" }, 1],

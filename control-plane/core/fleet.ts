@@ -66,6 +66,10 @@ export type AnnexOf = {
 export const wholeCells = (cells: readonly CellView[]): readonly CellView[] =>
   cells.filter(({ annex }) => annex === null);
 
+/** A standby that nobody was taken over into: it has no application to run, and no tenant to miss it. */
+export const isIdleAnnex = ({ annex, usage }: Pick<CellView, "annex" | "usage">): boolean =>
+  annex !== null && usage.tenants === 0;
+
 /** How far an adopted cell has come; every other cell enforces from its birth. */
 export type StageView = {
   readonly adopted: boolean;

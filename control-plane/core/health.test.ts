@@ -25,6 +25,16 @@ describe("the verdict", () => {
     expect(run("healthy", "-+-+-+-").every((one) => one === "healthy")).toBe(true);
   });
 
+  test("a standby that serves nobody is well without an application; one that was adopted is not", () => {
+    const agents = [anAgent("a", { appReachable: false })];
+    const annex = { origin: "cell-01", host: "cell-02" };
+    const at = 1_000_000;
+    expect(observe(aCell("sb", { agents, annex }), [], at, 0)).toEqual(good);
+    const usage = { tenants: 1, bytes: 0, rps: 0 };
+    expect(observe(aCell("sb", { agents, annex, usage }), [], at, 0).good).toBe(false);
+    expect(observe(aCell("cell-01", { agents }), [], at, 0).good).toBe(false);
+  });
+
   test("a cell that never answered is unknown, not down", () => {
     expect(run("unknown", "------").at(-1)).toBe("unknown");
     expect(run("unknown", "-+")).toEqual(["unknown", "healthy"]);

@@ -4,7 +4,7 @@
  * check). Health is not permission: it never changes a cell's state, and a state never hides health.
  */
 import type { CellHealth } from "../../contract/control-api.ts";
-import type { AgentView, CellView } from "./fleet.ts";
+import { type AgentView, type CellView, isIdleAnnex } from "./fleet.ts";
 
 export type HealthLimits = {
   /** Bad observations in a row until `suspect`, and until `down`. */
@@ -73,7 +73,7 @@ export function observe(
   }
   if (!primary.databaseReachable)
     return { good: false, reason: "its agent cannot reach the database" };
-  if (!primary.appReachable)
+  if (!primary.appReachable && !isIdleAnnex(cell))
     return { good: false, reason: "its agent cannot reach the application" };
   return { good: true };
 }

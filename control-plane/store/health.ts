@@ -1,6 +1,6 @@
 /** Verdicts about cells' health, written by the leader, with an event for each change. */
 import { eq } from "drizzle-orm";
-import type { CellView } from "../core/fleet.ts";
+import { type CellView, isIdleAnnex } from "../core/fleet.ts";
 import type { HealthTrack } from "../core/health.ts";
 import { recordable } from "./audit-chain.ts";
 import type { Database } from "./database.ts";
@@ -29,9 +29,9 @@ export async function recordHealth(
   });
 }
 
-/** A reason that changes while the verdict stays is no news. */
+/** A reason that changes while the verdict stays is no news; nor is a standby that serves nobody. */
 function eventOf({ cell: seen, track }: Verdict): NewEvent[] {
-  if (seen.health === track.health) return [];
+  if (seen.health === track.health || isIdleAnnex(seen)) return [];
   const text = `${seen.id} is ${track.health}: ${track.reason}`;
   return [{ kind: `cell.${track.health}`, object: seen.id, text }];
 }
