@@ -50,12 +50,11 @@ function judgeWitnesses(
   sight: CellSight,
   witnesses: readonly Witness[],
 ): { readonly state: VerdictState; readonly text: string } {
-  const { cell } = sight;
   const gone = witnesses.filter(({ says }) => says === "gone");
   const reasons = gone.map((one) => `${one.class}: ${one.text}`).join("; ");
   const veto = witnesses.find(({ class: name, says }) => name === "partners" && says === "alive");
   if (isConfirmed(witnesses)) {
-    return { state: "gone", text: `${cell} is gone by ${gone.length} of 3 witnesses: ${reasons}` };
+    return { state: "gone", text: `gone by ${gone.length} of 3 witnesses: ${reasons}` };
   }
   if (gone.length > 0 && veto !== undefined) {
     return { state: "suspect", text: `${reasons}; but partners: ${veto.text}` };
@@ -157,7 +156,7 @@ export function followEpisode(
   const episode = { ...known, calmSinceMs: null };
   // Suspicions come and go, and health tells of them; here they only begin the episode.
   if (state === "suspect") return { episode, news: undefined };
-  return once(episode, state, `${cell} is ${state}: ${text}`);
+  return once(episode, state, `${cell} is ${state === "gone" ? text : `${state}: ${text}`}`);
 }
 
 /** Of a thing that was told in this episode nothing more is told. */

@@ -159,8 +159,12 @@ describe("the policy", () => {
     blockingGates(checkGates(gateFacts(change)), nothing);
   test("off says nothing, suggest says the command, auto does it", () => {
     expect(decidePolicy("off", "cell-01", "gone", []).kind).toBe("nothing");
-    expect(decidePolicy("suggest", "cell-01", "gone", [])).toEqual({
-      ...{ kind: "suggest", text: "gone", command: "cellctl failover start cell-01" },
+    expect(decidePolicy("suggest", "cell-01", "gone by 2", [])).toEqual({
+      ...{
+        kind: "suggest",
+        text: "cell-01 is gone by 2",
+        command: "cellctl failover start cell-01",
+      },
     });
     expect(decidePolicy("auto", "cell-01", "gone", []).kind).toBe("start");
   });
@@ -169,8 +173,10 @@ describe("the policy", () => {
     const held = decidePolicy("auto", "cell-01", "gone", blockedBy({ lastAutomaticMs: 1000 }));
     expect(held).toMatchObject({
       kind: "held",
-      command: 'cellctl failover start cell-01 --override rate --reason "…"',
+      command: "cellctl failover start cell-01",
     });
+    const meant = blockedBy({ intended: new Map([["cell-01", "ann stopped cell-01"]]) });
+    expect(decidePolicy("auto", "cell-01", "gone", meant).kind).toBe("suggest");
     const behind = { partners: [aPartner("cell-02", { lagSeconds: 60 })] };
     expect(startCommand("cell-01", blockedBy(behind))).toBe(
       'cellctl failover start cell-01 --allow-data-loss --reason "…"',

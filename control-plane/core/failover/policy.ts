@@ -23,19 +23,26 @@ export function decidePolicy(
   if (policy === "suggest") {
     const against =
       blocked.length === 0 ? "" : `; against it: ${blocked.map(({ text }) => text).join("; ")}`;
-    return { kind: "suggest", text: `${why}${against}`, command };
+    return { kind: "suggest", text: `${cell} is ${why}${against}`, command };
   }
   if (blocked.length === 0) return { kind: "start" };
+  // Whoever stopped it knows; nobody need be woken.
+  const meant = blocked.find(({ name }) => name === "intent");
+  if (meant !== undefined) return { kind: "suggest", text: meant.text, command };
   const text = `${cell} is not taken over by itself: ${blocked.map(({ text: said }) => said).join("; ")}`;
   return { kind: "held", text, command };
 }
 
+/** Gates that stand open to a person. */
+const forAutomationOnly: ReadonlySet<string> = new Set(["rate", "intent"]);
+
 /** What a person types, with the gates to go past; where one cannot be passed, the plan says why. */
 export function startCommand(cell: string, blocked: readonly FailoverGate[]): string {
   if (blocked.some(({ overridable }) => !overridable)) return `cellctl failover plan ${cell}`;
-  const flags = blocked.map(({ name }) =>
-    name === "lag" ? " --allow-data-loss" : ` --override ${name}`,
-  );
+  const flags = blocked.flatMap(({ name }) => {
+    if (forAutomationOnly.has(name)) return [];
+    return name === "lag" ? [" --allow-data-loss"] : [` --override ${name}`];
+  });
   const reason = flags.length === 0 ? "" : ' --reason "…"';
   return `cellctl failover start ${cell}${flags.join("")}${reason}`;
 }

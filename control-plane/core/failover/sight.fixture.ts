@@ -49,7 +49,7 @@ export const aPartner = (host: string, change: Partial<PartnerFacts> = {}): Part
 });
 
 export const confirmedGone = (cell: string): Verdict => ({
-  ...{ cell, state: "gone", text: `${cell} is gone by 3 of 3 witnesses`, forMs: 900 },
+  ...{ cell, state: "gone", text: "gone by 3 of 3 witnesses", forMs: 900 },
   witnesses: [
     { class: "control-plane", says: "gone", text: "4 probes missed" },
     { class: "routers", says: "gone", text: "20 of 20 requests failed" },

@@ -69,7 +69,7 @@ export const witnessLimits = {
   /** At or above this share of failures a router takes the cell for gone. */
   routerShare: 0.5,
   /** A partner that was not heard for longer is silent itself. */
-  partnerFreshMs: 2500,
+  partnerFreshMs: 3000,
 } as const;
 
 type ClassName = (typeof witnessClasses)[number];
@@ -183,8 +183,10 @@ export function partnersWitness(partners: readonly PartnerSight[]): Witness {
   const unheard = partners.length - fresh.length;
   const hosts = (what: PartnerSight["sees"]) =>
     fresh.filter(({ sees }) => sees === what).map(({ host }) => host);
-  const alive = hosts("alive");
-  const silent = hosts("silent");
+  // A host may keep two standbys of it for a while.
+  const alive = [...new Set(hosts("alive"))];
+  const silents = hosts("silent");
+  const silent = [...new Set(silents)];
   const rest = unheard === 0 ? "" : `; ${unheard} of ${partners.length} are silent themselves`;
   if (alive.length > 0) {
     const others =
@@ -192,7 +194,7 @@ export function partnersWitness(partners: readonly PartnerSight[]): Witness {
     return word("alive", `${alive.join(", ")} ${hears(alive)} from it${others}${rest}`);
   }
   if (silent.length === 0) return word("unknown", `no partner can tell${rest}`);
-  const enough = silent.length * 2 >= partners.length;
+  const enough = silents.length * 2 >= partners.length;
   return word(
     enough ? "gone" : "unknown",
     `${silent.join(", ")} ${hears(silent)} nothing of it${rest}`,

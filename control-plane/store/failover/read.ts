@@ -59,18 +59,6 @@ export async function openFailoverOf(
   return row;
 }
 
-/** The newest of a cell, over or not. */
-export async function lastFailoverOf(
-  reader: Reader,
-  cell: string,
-): Promise<FailoverRow | undefined> {
-  const [row] = await rows(reader)
-    .where(eq(failover.cell, cell))
-    .orderBy(desc(failover.op))
-    .limit(1);
-  return row;
-}
-
 /** Since the last failover that began by itself in a region, if one did within `withinMs`; by this database's clock. */
 export async function lastAutomaticMs(
   reader: Reader,
