@@ -61,6 +61,7 @@ async function beginDrive(
   const seen = await findRun(world.database.read, id);
   if (seen === undefined || isFailoverEnd(seen.step)) return undefined;
   const { step, headline } = seen;
+  await world.clockWatch.look();
   const entered = await enterFailover(world.database, term, seen, {
     ...{ step, headline, state: "running", raiseAttempt: true },
     // What an earlier executor counted on its clock, this one does not know.

@@ -28,6 +28,8 @@ export const confirmed: Step = async ({ world, run }) => {
       within: (tx) => cordonCell(tx, run),
     };
   }
+  // The age of its last grant is believed as far back as the clock was watched: up to this moment.
+  await world.clockWatch.look();
   const text = `${run.cell} gets no lease any more`;
   return {
     event: "revoke",
