@@ -1,6 +1,7 @@
 /** A standby's stream between real databases: made, followed under load, split over partners, extended. */
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { protectTable } from "../cell/store/protect.ts";
+import { CellError } from "../contract/errors.ts";
 import { eventually, keepWriting, never } from "../moving/streams.fixture.ts";
 import type { CellStore } from "../tests/cell-store.ts";
 import { streamName } from "./names.ts";
@@ -195,5 +196,19 @@ test("origin and annex may lie on one server, and an annex that serves is not co
   await cells.own(annex, "default/tenant/near", "active");
   await expect(provider.ensure(pair, never)).rejects.toMatchObject({ code: "STATE_CONFLICT" });
   expect(await cells.rowsOf(annex, "near")).toEqual(rows);
+  await provider.drop(pair, "there");
+});
+
+test("a grant that the mover lacks in the annex is told before anything is made, with what mends it", async () => {
+  const annex = await cells.annex("sb-a-grant");
+  const pair = cells.pair(annex);
+  await annex.admin.query(
+    "revoke execute on function pg_show_replication_origin_status() from shop_mover",
+  );
+  const refused = await provider.ensure(pair, never).catch((error: unknown) => error);
+  expect(refused).toMatchObject({ code: "DATABASE_UNFIT" });
+  const [step] = refused instanceof CellError ? refused.nextSteps : [];
+  await annex.admin.query(/^psql -c "(.*)"$/.exec(step ?? "")?.[1] ?? "");
+  await provider.ensure(pair, never);
   await provider.drop(pair, "there");
 });

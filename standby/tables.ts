@@ -71,26 +71,25 @@ const tablesQuery = `
       join pg_class c on c.relnamespace = n.oid and c.relname = t.table_name and c.relkind in ('r', 'p')
       left join pg_attribute k on k.attrelid = c.oid and k.attname = t.key_column
      where not (t.kind = 'reference' and c.relispartition)
-  ), parts as (
-    select f.oid as whole, f.key_column, c.oid, c.oid::regclass::text as name, c.relkind, c.relpersistence, c.relreplident
-      from found f join pg_class c on c.oid = f.oid or c.oid in (select t.relid from pg_partition_tree(f.oid) t)
-     where c.relkind <> 'p'
   )
   select jsonb_build_object('schema', f.schema_name, 'table', f.table_name, 'kind', f.kind, 'keyspace', f.keyspace,
     'keyColumn', f.key_column, 'keyType', f.atttypid::regtype::text, 'partitioned', f.relkind = 'p',
     'columns', (select coalesce(jsonb_agg(a.attname order by a.attnum), '[]') from pg_attribute a
                  where a.attrelid = f.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''),
-    'fault', coalesce(
-      (select p.name || ' is not logged' from parts p where p.whole = f.oid and p.relpersistence <> 'p' limit 1),
-      (select p.name || ' is a foreign table' from parts p where p.whole = f.oid and p.relkind = 'f' limit 1),
-      (select 'the replica identity of ' || p.name || coalesce(' does not hold ' || p.key_column, ' is missing')
-         from parts p where p.whole = f.oid and p.relreplident <> 'f' and not exists (
+    'fault', (select min(case
+         when c.relpersistence <> 'p' then c.oid::regclass || ' is not logged'
+         when c.relkind = 'f' then c.oid::regclass || ' is a foreign table'
+         when c.relreplident <> 'f' and not exists (
            select from pg_index i
-            where i.indrelid = p.oid and i.indimmediate and i.indisvalid
-              and case p.relreplident when 'd' then i.indisprimary when 'i' then i.indisreplident else false end
-              and (p.key_column is null or exists (
-                select from pg_attribute a where a.attrelid = p.oid and a.attname = p.key_column
-                   and a.attnum = any (i.indkey)))) limit 1)),
+            where i.indrelid = c.oid and i.indimmediate and i.indisvalid
+              and case c.relreplident when 'd' then i.indisprimary when 'i' then i.indisreplident else false end
+              and (f.key_column is null or exists (
+                select from pg_attribute a where a.attrelid = c.oid and a.attname = f.key_column
+                   and a.attnum = any (i.indkey))))
+         then 'the replica identity of ' || c.oid::regclass || coalesce(' does not hold ' || f.key_column, ' is missing') end)
+       from pg_class c
+      where c.relkind <> 'p' and c.oid = any (case f.relkind when 'p'
+              then array(select t.relid::oid from pg_partition_tree(f.oid) t) else array[f.oid] end)),
     'published', coalesce((select case when r.prqual is null then 'whole' else 'filtered' end
                     from pg_publication_rel r join pg_publication b on b.oid = r.prpubid
                    where b.pubname = $1 and r.prrelid = f.oid), 'no'),
