@@ -8,12 +8,12 @@
  */
 import type { Dispatcher } from "undici";
 import type { CellError } from "../../contract/errors.ts";
-import { filterHeaders, headerValues } from "../../contract/raw-headers.ts";
+import { headerValues } from "../../contract/raw-headers.ts";
 import { isHandshakeAlert } from "./endpoint-tls.ts";
 import { errorCode } from "./error-code.ts";
 import { type EventEnd, eventEndOf } from "./event-end.ts";
 import type { BodyTap, ForwardOptions, HeadVerdict, HopFailure, HopOutcome } from "./forward.ts";
-import { isUnderstood, stripResponseHeaders, stripTrailers } from "./hop-headers.ts";
+import { isUnderstood, stripResponseHeaders, stripTrailers, withoutLength } from "./hop-headers.ts";
 import { PhaseTimer } from "./phase-timer.ts";
 import { BodyError } from "./request-body.ts";
 import { latin1, lists } from "./wire-headers.ts";
@@ -133,8 +133,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
     this.#firstByteMs = nowMs - this.#startedMs;
     const stripped = stripResponseHeaders(raw);
     // RFC 9110 section 8.6: a 204 has no length, whatever the endpoint says.
-    const headers =
-      status === 204 ? filterHeaders(stripped, (name) => name !== "content-length") : stripped;
+    const headers = status === 204 ? withoutLength(stripped) : stripped;
     const sentMs = this.#startedMs + this.#connectMs;
     const verdict = this.#options.onResponseHead(status, headers, sentMs);
     if (!(verdict instanceof Promise)) {

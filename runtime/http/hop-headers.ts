@@ -82,6 +82,9 @@ const neverInTrailers: ReadonlySet<string> = new Set([
   "www-authenticate",
 ]);
 
+export const withoutLength = (raw: RawHeaders): string[] =>
+  filterHeaders(raw, (name) => name !== "content-length");
+
 export const stripTrailers = (raw: RawHeaders): string[] =>
   filterHeaders(raw, (name) => !neverInTrailers.has(name) && !name.startsWith("x-cell"));
 

@@ -92,8 +92,8 @@ test("asked once more, the gate says what holds now, and admits nothing", async 
   expect(bench.app.seen).toEqual([]);
   // Without the mark that no client can send through a router, the path is the application's own.
   expect((await bench.ask(agent, { path: confirmPath })).status).toBe(201);
-  await run(bench.store.name, "update cellfleet.lease set expires_at = '-infinity'");
-  await until("the lease is over here", async () => (await again(agent)).status === 503);
+  await bench.applied(bench.control.own(acmeKey, "fenced"));
+  await until("the fence is seen", async () => (await again(agent)).status === 503);
 });
 
 test("gold: no answer while the partner stands still, and one as soon as it has the write", async () => {
