@@ -2,6 +2,7 @@
 import { resolve } from "node:path";
 import { type Cell, cellSchema } from "../contract/control-api.ts";
 import { CellError } from "../contract/errors.ts";
+import { standbySchema } from "../contract/standby-api.ts";
 import {
   type ApplyEvent,
   type ApplyResult,
@@ -10,6 +11,7 @@ import {
   type MigrationTarget,
   resolveDatabaseUrl,
 } from "./adoption.ts";
+import { type Api, apiPath } from "./api.ts";
 import { usage } from "./failures.ts";
 import { flag, type Options, text, texts } from "./grammar.ts";
 import { tellSteps } from "./render/schema.ts";
@@ -30,7 +32,12 @@ export async function apply(session: Session, options: Options): Promise<number>
     );
   }
   const { orderRings, applySchema } = await loadSchemaApply();
-  const targets = cells.map(({ id }): MigrationTarget => ({ cell: id, store }));
+  const targets = cells.map(
+    ({ id, standbyOf }): MigrationTarget => ({
+      ...{ cell: id, store },
+      ...(standbyOf === undefined ? {} : { standbyOf }),
+    }),
+  );
   const rings = orderRings(targets, { canary, ringSize: ringSizeOf(options) });
   if (flag(options, "dryRun")) {
     const plan = rings.map(({ name, chains }) => ({
@@ -88,7 +95,12 @@ function ringSizeOf(options: Options): number {
   throw usage(`--ring-size "${raw}": must be a whole number from 1 to 1000`);
 }
 
-type ChosenCell = { readonly id: string; readonly stores: Cell["stores"] };
+type ChosenCell = {
+  readonly id: string;
+  readonly stores: Cell["stores"];
+  /** Of an annex. */
+  readonly standbyOf?: string;
+};
 
 /** When each cell has its database on the command line, no fleet has to be asked. */
 async function chooseCells(
@@ -110,7 +122,26 @@ async function chooseCells(
       nextSteps: ["cellctl cell ls"],
     });
   }
-  return living.filter(({ id }) => named === undefined || named.includes(id));
+  const chosen = living.filter(({ id }) => named === undefined || named.includes(id));
+  return [...chosen, ...(await standbysOf(api, named))];
+}
+
+/** Their databases get the migration before what they stand by for (adoption/schema/apply-order.ts). */
+async function standbysOf(
+  api: Api,
+  origins: readonly string[] | undefined,
+): Promise<readonly ChosenCell[]> {
+  const found: ChosenCell[] = [];
+  for await (const page of api.pages("/v1/standbys", standbySchema)) {
+    for (const { id, origin, state } of page.items) {
+      const isChosen = origins === undefined || origins.includes(origin);
+      // What is not built yet gets the schema with its database; what is removed needs none.
+      if (!isChosen || state === "planned" || state === "dropping" || state === "gone") continue;
+      const { stores } = await api.get(apiPath`/v1/cells/${id}`, cellSchema);
+      found.push({ id, stores, standbyOf: origin });
+    }
+  }
+  return found;
 }
 
 async function databaseOf(

@@ -28,7 +28,7 @@ import {
 } from "../core/safety.ts";
 import { databaseNowMs } from "../store/database.ts";
 import { failoverKind } from "../store/failover/read.ts";
-import { listCells, openOpsMax, readCells } from "../store/fleet-store.ts";
+import { findCell, listCells, openOpsMax, readCells } from "../store/fleet-store.ts";
 import { requireNoMoveAt } from "../store/moves/motion.ts";
 import { lastOpOn, openOpOn, openOps } from "../store/ops.ts";
 import { ownedBy } from "../store/placements.ts";
@@ -39,6 +39,7 @@ import { accept, dryRunAnswer, freshOpId } from "./accept.ts";
 import { requireCell } from "./cell-lookup.ts";
 import type { ApiContext } from "./context.ts";
 import { createCell } from "./create-cell.ts";
+import { callOffDrain } from "./drain.ts";
 import { type Answer, type Endpoint, endpoint } from "./endpoint.ts";
 import { mutation, type Work } from "./mutation.ts";
 import { decodeCursor, page, pageQuery } from "./paging.ts";
@@ -78,8 +79,8 @@ export function cellEndpoints(context: ApiContext): readonly Endpoint[] {
       answers: { 200: cellSchema },
       serve: async ({ path }) => {
         await requireCell(database.read, path.id);
-        const cells = await listCells(database.read, await databaseNowMs(database.read));
-        return { status: 200, body: cells.find(({ id }) => id === path.id) };
+        const nowMs = await databaseNowMs(database.read);
+        return { status: 200, body: await findCell(database.read, nowMs, path.id) };
       },
     }),
     mutation(context, {
@@ -155,6 +156,9 @@ async function actOnCell(
   await lockNormalFleet(tx);
   const cell = await requireCell(tx, id);
   if (cell.annex !== null) throw partOfHost(action, cell.id, cell.annex.host);
+  const calledOff =
+    action === "uncordon" && cell.state === "draining" ? await callOffDrain(work, cell) : undefined;
+  if (calledOff !== undefined) return calledOff;
   await requirePossible(work, action, cell);
   const leaving = leavingCells(await openOps(tx, openOpsMax));
   const refusal = checkSafety(action, cell, await readCells(tx), leaving);

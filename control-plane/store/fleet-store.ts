@@ -1,5 +1,5 @@
 /** Reads the fleet as decisions want it: one consistent snapshot, plain values. */
-import { and, asc, eq, inArray, isNull, ne, sql } from "drizzle-orm";
+import { and, asc, eq, inArray, isNull, ne, type SQL, sql } from "drizzle-orm";
 import { z } from "zod";
 import { type Capacity, type Cell, cellSchema } from "../../contract/control-api.ts";
 import { serviceSchema, storeSchema } from "../../contract/routing-table.ts";
@@ -312,9 +312,19 @@ function toCell(
   });
 }
 
-/** Without annexes: those are told as standbys of their hosts. */
-export async function listCells(reader: Reader, nowMs: number): Promise<Cell[]> {
-  const rows = await reader.select().from(cell).where(isNull(cell.annexHost)).orderBy(asc(cell.id));
+/** Without annexes: those are told as standbys of their hosts, and each by its own id. */
+export const listCells = (reader: Reader, nowMs: number): Promise<Cell[]> =>
+  cellsWhere(reader, nowMs, isNull(cell.annexHost));
+
+/** An annex too. */
+export const findCell = async (
+  reader: Reader,
+  nowMs: number,
+  id: string,
+): Promise<Cell | undefined> => (await cellsWhere(reader, nowMs, eq(cell.id, id)))[0];
+
+async function cellsWhere(reader: Reader, nowMs: number, which: SQL): Promise<Cell[]> {
+  const rows = await reader.select().from(cell).where(which).orderBy(asc(cell.id));
   const agents = groupBy(await reader.select().from(agent), (one) => one.cell);
   const counted = rows.some(({ adopted }) => adopted) ? await routersWouldRefuse(reader) : {};
   const failovers = await failoversByCell(reader);

@@ -9,7 +9,7 @@ import {
   standbyTransitions,
 } from "./life.ts";
 import { aStandby } from "./standby.fixture.ts";
-import { isAdoptable, livingStates, type StandbyView } from "./standby-view.ts";
+import { isAdoptable, lagMsOf, livingStates, type StandbyView } from "./standby-view.ts";
 
 const stream = (
   phase: Extract<StreamSeen, { kind: "seen" }>["phase"],
@@ -111,6 +111,14 @@ describe("the life of a standby", () => {
     expect(next({ state: "adopted" }, { failingOver: true })).toMatchObject(stays);
     expect(next({ state: "adopted" })).toMatchObject({ kind: "go", to: "dropping" });
     expect(next({ state: "adopting" })).toMatchObject(stays);
+  });
+
+  test("its lag is what its agent told, and grows when that is silent or sees no heartbeat", () => {
+    const told = { heartbeatAgeMs: 400, reportedAtMs: 1000, sees: "alive" } as const;
+    expect(lagMsOf(told, 9000)).toBe(400);
+    expect(lagMsOf({ ...told, sees: "silent" }, 9000)).toBe(8400);
+    expect(lagMsOf(told, 101_000)).toBe(100_400);
+    expect(lagMsOf({ ...told, heartbeatAgeMs: null }, 9000)).toBeNull();
   });
 
   test("only what is ready may be adopted from", () => {

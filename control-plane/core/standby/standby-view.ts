@@ -60,11 +60,21 @@ export const isLiving = ({ state }: Pick<StandbyView, "state">): boolean => livi
 /** The origin has durably stored a list that names it, and none that leaves it out (corrections A2). */
 export const isAdoptable = ({ state }: Pick<StandbyView, "state">): boolean => state === "ready";
 
-/** Age of the newest heartbeat that was applied there, now; null: none, or nobody told. */
-export const lagMsOf = (
-  { heartbeatAgeMs, reportedAtMs }: Pick<StandbyView, "heartbeatAgeMs" | "reportedAtMs">,
+/** An agent calls at least this often; one that sees the origin's heartbeats stop calls at once. */
+const reportGapMsMax = 35_000;
+
+/**
+ * Age of the newest heartbeat that was applied there; null: none, or nobody told. While its agent sees them
+ * arrive it is as it was told: the age grew by as much as new ones have made it young again.
+ */
+export function lagMsOf(
+  one: Pick<StandbyView, "heartbeatAgeMs" | "reportedAtMs" | "sees">,
   nowMs: number,
-): number | null =>
-  heartbeatAgeMs === null || reportedAtMs === null
-    ? null
-    : heartbeatAgeMs + Math.max(0, nowMs - reportedAtMs);
+): number | null {
+  const { heartbeatAgeMs, reportedAtMs, sees } = one;
+  if (heartbeatAgeMs === null || reportedAtMs === null) return null;
+  const silentMs = Math.max(0, nowMs - reportedAtMs);
+  return sees === "alive" && silentMs <= reportGapMsMax
+    ? heartbeatAgeMs
+    : heartbeatAgeMs + silentMs;
+}
