@@ -4,6 +4,7 @@
  */
 import { z } from "zod";
 import { keyMoveSchema } from "./key-move.ts";
+import { ownerNoteSchema } from "./open-failover.ts";
 
 export const deciderSchema = z.object({
   name: z.string(),
@@ -25,6 +26,7 @@ export const explanationSchema = z.object({
     })
     .nullable(),
   move: keyMoveSchema.optional(),
+  unserved: ownerNoteSchema.shape.unserved,
   decision: z.enum(["stay", "place", "blocked"]),
   text: z.string(),
   candidates: z.array(

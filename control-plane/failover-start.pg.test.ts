@@ -292,7 +292,9 @@ describe("people are told", () => {
     await api.run(
       `update cellfleet_control.cell set annex_origin = 'cell-01', annex_host = 'cell-03' where id = 'cell-04'`,
     );
-    await api.run(`update cellfleet_control.placement set cell = 'cell-04', epoch = epoch + 1 where value = 't-0'`);
+    await api.run(
+      `update cellfleet_control.placement set cell = 'cell-04', epoch = epoch + 1 where value = 't-0'`,
+    );
     expect(await located()).toMatchObject({ cell: "cell-03", annex: "cell-04" });
     expect((await located()).unserved).toBeUndefined();
   });

@@ -355,6 +355,9 @@ export const explanationView: View<Explanation> = {
     ["keyspace", why.keyspace],
     ["now", whereNow(why)],
     ...moving(why),
+    ...(why.unserved === undefined
+      ? []
+      : [["not served", [why.unserved.reason, ...why.unserved.next_steps]] as const]),
     ["decision", why.decision],
     ["because", why.text],
     ["candidates", why.candidates.flatMap(candidateLines)],

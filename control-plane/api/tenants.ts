@@ -185,7 +185,9 @@ const explainEndpoint = (context: ApiContext): Endpoint =>
         const { current } = about;
         const move = current === null ? {} : await moveOf(tx, current.key);
         const why = explainPlacement({ tenant: path.id, cells, ...about });
-        return { status: 200, body: { ...why, ...move } };
+        const unserved = current === null ? undefined : (await shownOwner(tx, current)).unserved;
+        const note = unserved === undefined ? {} : { unserved };
+        return { status: 200, body: { ...why, ...move, ...note } };
       }),
   });
 

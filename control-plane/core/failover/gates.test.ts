@@ -127,8 +127,8 @@ describe("a planned failover", () => {
     expect(planned({ leaseLeftMs: 1_200_000, partners: [] })).toEqual([]);
     expect(planned({ cell: down })).toEqual(["health"]);
     const full = aCell("cell-01", { usage: { tenants: 1000, bytes: 0, rps: 0 } });
-    expect(planned({ cell: full })).toEqual(["headroom"]);
-    expect(planned({ cells: [aCell("cell-01")] })).toEqual(["headroom"]);
+    expect(planned({ cell: full })).toEqual(["room"]);
+    expect(planned({ cells: [aCell("cell-01")] })).toEqual(["room"]);
   });
 });
 

@@ -266,9 +266,9 @@ const elsewhere: Gate = ({ cell, cells }) => {
     0,
   );
   return free >= cell.usage.tenants && open.length > 0
-    ? pass("headroom", `${open.length} other cells have room for ${cell.usage.tenants} tenants`)
+    ? pass("room", `${open.length} other cells have room for ${cell.usage.tenants} tenants`)
     : block(
-        "headroom",
+        "room",
         `${open.length} other open cells have room for ${free} of ${cell.usage.tenants} tenants`,
         true,
       );

@@ -6,7 +6,9 @@
 import { and, inArray, ne } from "drizzle-orm";
 import type { FailoverGate } from "../../../contract/failover-api.ts";
 import type { FailoverMode } from "../../core/failover/gates.ts";
+import { judgeOperation } from "../../core/rules/rules.ts";
 import type { Reader } from "../database.ts";
+import { readRulesView } from "../safety.ts";
 import { op } from "../schema.ts";
 
 /** Operations that take a cell apart, or change what its database refuses. */
@@ -21,30 +23,43 @@ export async function optionalRefusals(
   },
 ): Promise<readonly FailoverGate[]> {
   const { cell, mode, hosts } = about;
-  if (mode === "planned" || hosts.length === 0) return [];
-  const [open] = await reader
-    .select({ id: op.id, kind: op.kind, object: op.object })
-    .from(op)
-    .where(
-      and(
-        inArray(op.state, ["pending", "running"]),
-        inArray(op.kind, crossing),
-        inArray(op.object, [...hosts]),
-        ne(op.object, cell),
-      ),
-    )
-    .limit(1);
-  return [
-    open === undefined
-      ? {
-          ...{ name: "neighbours", verdict: "pass", overridable: false },
-          text: "nothing else changes the partners",
-        }
-      : {
-          ...{ name: "neighbours", verdict: "block", overridable: true },
-          text: `${open.kind} of the partner ${open.object} is under way (${open.id})`,
-        },
-  ];
+  const verdicts = judgeOperation(await readRulesView(reader), { kind: `failover.${mode}`, cell });
+  const rules = verdicts.map(({ rule, verdict, text, overridable }) => ({
+    ...{ name: rule, verdict, text, overridable },
+  }));
+  return mode === "planned" ? rules : [...rules, await neighbours(reader, cell, hosts)];
+}
+
+async function neighbours(
+  reader: Reader,
+  cell: string,
+  hosts: readonly string[],
+): Promise<FailoverGate> {
+  const name = "neighbours";
+  const [open] =
+    hosts.length === 0
+      ? []
+      : await reader
+          .select({ id: op.id, kind: op.kind, object: op.object })
+          .from(op)
+          .where(
+            and(
+              inArray(op.state, ["pending", "running"]),
+              inArray(op.kind, crossing),
+              inArray(op.object, [...hosts]),
+              ne(op.object, cell),
+            ),
+          )
+          .limit(1);
+  return open === undefined
+    ? {
+        ...{ name, verdict: "pass", overridable: false },
+        text: "nothing else changes the partners",
+      }
+    : {
+        ...{ name, verdict: "block", overridable: true },
+        text: `${open.kind} of the partner ${open.object} is under way (${open.id})`,
+      };
 }
 
 /** An operation of the cell itself that a failover would cross; undefined: none. */
