@@ -110,10 +110,22 @@ export const nouns: readonly Noun[] = [
     () => import("./commands/failover.ts"),
   ),
   noun(
+    "rebalance",
+    fleet,
+    "even the load of cells out: a plan first, then live moves",
+    () => import("./commands/rebalance.ts"),
+  ),
+  noun(
     "lever",
     fleet,
     "one switch that stops all but repairs; gating switches, limits",
     () => import("./commands/lever.ts"),
+  ),
+  noun(
+    "slo",
+    fleet,
+    "what share of requests must end well, and how much of the error budget is left",
+    () => import("./commands/slo.ts"),
   ),
   noun(
     "recovery",

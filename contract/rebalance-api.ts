@@ -6,6 +6,7 @@ import { z } from "zod";
 import { intentSchema, planSchema } from "./control-api.ts";
 import { cellIdSchema, epochSchema, revisionSchema } from "./ids.ts";
 import { placementKeySchema } from "./placement-key.ts";
+import { overrideSafetySchema } from "./safety-api.ts";
 
 export const rebalanceGoals = ["balance", "tenants", "bytes", "rps"] as const;
 
@@ -81,5 +82,6 @@ export const applyRebalanceSchema = z.strictObject({
   plan: rebalancePlanSchema,
   /** Moves in flight at the same time, per cell at most two. */
   parallelMax: z.number().int().min(1).max(32).default(4),
+  override: overrideSafetySchema,
   ...intentSchema.shape,
 });

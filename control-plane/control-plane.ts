@@ -29,6 +29,7 @@ import { ensureBootstrapToken } from "./store/bootstrap-token.ts";
 import { openDatabase, prepareDatabase } from "./store/database.ts";
 import { channels, startListener } from "./store/notify.ts";
 import { createWakeHub } from "./store/wake-hub.ts";
+import { startBalancing } from "./work/balancing/balancer.ts";
 import { startSalvaging } from "./work/failover/salvage.ts";
 import { startFailing } from "./work/failover/start.ts";
 import { startWatching, type WatchEvents } from "./work/failover/watch.ts";
@@ -44,6 +45,7 @@ import { createProvider, noProvider, type Provider } from "./work/provider.ts";
 import { type Publisher, startPublisher } from "./work/publish.ts";
 import { type ReconcileEvents, startReconciling } from "./work/reconcile.ts";
 import { checkIncarnation, startRecovery } from "./work/recovery.ts";
+import { startBudgeting } from "./work/slo.ts";
 import { startStandbys } from "./work/standby/start.ts";
 
 type ProcessEvents = {
@@ -346,6 +348,14 @@ function startFurther(
     onError: trouble("detection"),
     onWatched: showFailovers(metrics),
   });
+  const balancing = startBalancing({
+    ...{ database, clock, random, lead },
+    onError: trouble("drains and rebalances"),
+  });
+  const budgeting = startBudgeting({
+    ...{ database, clock, random, lead, metrics },
+    onError: trouble("error budgets"),
+  });
   return {
     onLead: () => {
       standbys.wake();
@@ -358,7 +368,7 @@ function startFurther(
     },
     close: async () => {
       await failing.close();
-      await Promise.all([standbys.close(), watching.close(), salvaging.close()]);
+      await Promise.all([standbys, watching, salvaging, balancing, budgeting].map((one) => one.close()));
     },
   };
 }

@@ -5,6 +5,7 @@ import { cellStoreEndpoints } from "./api/cell-stores.ts";
 import { cellEndpoints } from "./api/cells.ts";
 import { claimEndpoints } from "./api/claims.ts";
 import type { ApiContext } from "./api/context.ts";
+import { drainEndpoints } from "./api/drain.ts";
 import type { Endpoint } from "./api/endpoint.ts";
 import { failoverEndpoints } from "./api/failover.ts";
 import { flagEndpoints } from "./api/flags.ts";
@@ -15,11 +16,13 @@ import { moveEndpoints } from "./api/moves.ts";
 import { opEndpoints } from "./api/ops.ts";
 import { overrideEndpoints } from "./api/overrides.ts";
 import { queryEndpoints } from "./api/queries.ts";
+import { rebalanceEndpoints } from "./api/rebalance.ts";
 import { recoveryEndpoints } from "./api/recovery.ts";
 import { routingEndpoints } from "./api/routing.ts";
 import type { RoutingFeed } from "./api/routing-feed.ts";
 import { safetyEndpoints } from "./api/safety.ts";
 import { salvageEndpoints } from "./api/salvage.ts";
+import { sloEndpoints } from "./api/slo.ts";
 import { standbyEndpoints } from "./api/standbys.ts";
 import { statusEndpoints } from "./api/status.ts";
 import { tenantImportEndpoints } from "./api/tenant-import.ts";
@@ -32,6 +35,7 @@ export const controlEndpoints = (context: ApiContext, feed: RoutingFeed): readon
   ...cellStageEndpoints(context),
   ...cellEndpoints(context),
   ...cellStoreEndpoints(context),
+  ...drainEndpoints(context),
   ...tenantEndpoints(context),
   ...tenantImportEndpoints(context),
   ...tenantLifeEndpoints(context),
@@ -46,6 +50,8 @@ export const controlEndpoints = (context: ApiContext, feed: RoutingFeed): readon
   ...failoverEndpoints(context),
   ...salvageEndpoints(context),
   ...safetyEndpoints(context),
+  ...sloEndpoints(context),
+  ...rebalanceEndpoints(context),
   ...opEndpoints(context),
   ...auditEndpoints(context),
   ...tokenEndpoints(context),

@@ -22,10 +22,12 @@ import { auditEndpoints } from "./api/audit.ts";
 import { cellStoreEndpoints } from "./api/cell-stores.ts";
 import { cellEndpoints } from "./api/cells.ts";
 import type { LookAtMove, MoveLook, MoveQuestion } from "./api/context.ts";
+import { drainEndpoints } from "./api/drain.ts";
 import { keyspaceEndpoints } from "./api/keyspaces.ts";
 import { moveEndpoints } from "./api/moves.ts";
 import { opEndpoints } from "./api/ops.ts";
 import { overrideEndpoints } from "./api/overrides.ts";
+import { rebalanceEndpoints } from "./api/rebalance.ts";
 import { safetyEndpoints } from "./api/safety.ts";
 import { tenantLifeEndpoints } from "./api/tenant-life.ts";
 import { tenantEndpoints } from "./api/tenants.ts";
@@ -69,6 +71,8 @@ export async function startMovesApi() {
       ...opEndpoints(mover),
       ...auditEndpoints(mover),
       ...safetyEndpoints(mover),
+      ...drainEndpoints(mover),
+      ...rebalanceEndpoints(mover),
     ];
   });
   const client = await control.client("admin");

@@ -5,7 +5,7 @@ import { type CellAction, cellSchema, list } from "../../contract/control-api.ts
 import { standbySchema } from "../../contract/standby-api.ts";
 import { apiPath } from "../api.ts";
 import { capacityOf, withCapacity } from "../capacity-options.ts";
-import { CliError } from "../failures.ts";
+import { CliError, usage } from "../failures.ts";
 import {
   type Bind,
   collect,
@@ -19,6 +19,7 @@ import {
   texts,
 } from "../grammar.ts";
 import { mutate } from "../mutate.ts";
+import { parseDuration } from "../render/units.ts";
 import { cellView } from "../render/views.ts";
 import { standbyLines } from "../render/views-standby.ts";
 import type { Session } from "../session.ts";
@@ -54,6 +55,21 @@ function registerActions(noun: Command, bind: Bind): void {
     const command = mutation(noun.command(`${action} <cell>`).description(summary));
     bind(action === "cordon" ? overridable(command) : command, act(action));
   }
+  bind(
+    overridable(
+      mutation(
+        noun
+          .command("drain <cell>")
+          .description("let its tenants leave by live moves; `cell uncordon` calls it off")
+          .option("--percent <n>", "only this share of its keys, by stable hash (default: 100)")
+          .option("--to <cell>", "all of them there (default: where placement would put each)")
+          .option("--spread", "where placement would put each (the default)")
+          .option("--max-parallel <n>", "moves at the same time (default: 4)")
+          .option("--deadline <time>", "give up after so long, such as 30m"),
+      ),
+    ),
+    drain,
+  );
   const dangers: Readonly<Partial<Record<CellAction, readonly [string, string]>>> = {
     stop: [
       "stop it in order (local provider)",
@@ -88,6 +104,31 @@ const act =
       ...(flag(options, "storageRemoved") ? { body: { storageRemoved: true } } : {}),
       ...(effect === undefined ? {} : { danger: { name: id, effect: `Cell ${id} ${effect}` } }),
     });
+
+async function drain(session: Session, [id = ""]: readonly string[], options: Options) {
+  const deadline = text(options, "deadline");
+  const deadlineMs = deadline === undefined ? undefined : parseDuration(deadline);
+  if (deadline !== undefined && deadlineMs === undefined) {
+    throw usage(`"${deadline}" is no time such as 30m`);
+  }
+  if (flag(options, "spread") && text(options, "to") !== undefined) {
+    throw usage("--to and --spread exclude each other");
+  }
+  const body = defined({
+    percent: numberOf(options, "percent"),
+    to: text(options, "to"),
+    parallelMax: numberOf(options, "maxParallel"),
+    deadlineMs,
+  });
+  return mutate(session, options, { path: `${apiPath`/v1/cells/${id}`}/drain`, body });
+}
+
+function numberOf(options: Options, name: string): number | undefined {
+  const said = text(options, name);
+  if (said === undefined) return undefined;
+  if (!/^\d+$/.test(said)) throw usage(`"${said}" is no whole number`);
+  return Number(said);
+}
 
 const createCommand = (noun: Command): Command =>
   withCapacity(

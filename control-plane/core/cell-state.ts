@@ -11,7 +11,7 @@ export const cellTransitions: Readonly<Record<CellState, readonly CellState[]>> 
   provisioning: ["active", "retired"],
   active: ["cordoned", "draining", "quarantined", "retired"],
   cordoned: ["active", "draining", "quarantined", "retired"],
-  draining: ["cordoned", "quarantined", "retired"],
+  draining: ["active", "cordoned", "quarantined", "retired"],
   quarantined: ["cordoned", "retired"],
   retired: [],
 };

@@ -1,5 +1,5 @@
 /** What a cell that is being emptied still owns, and the moves that empty it. */
-import { and, eq, inArray, ne, notInArray, sql } from "drizzle-orm";
+import { and, eq, inArray, ne, notInArray, type SQL, sql } from "drizzle-orm";
 import type { MoveOptions } from "../../contract/move-api.ts";
 import { movePlanSchema } from "../../contract/move-api.ts";
 import { parsePlacementKey } from "../../contract/placement-key.ts";
@@ -38,12 +38,19 @@ const resting = ["soaking", "diverged"];
 export async function readLeaving(
   reader: Reader,
   cell: string,
-  about: { readonly sinceOp: string; readonly limit: number },
+  about: {
+    readonly sinceOp: string;
+    readonly limit: number;
+    /** Only this share of the keys, by a hash of the key that never changes; absent: all. */
+    readonly percent?: number | undefined;
+  },
 ): Promise<Leaving> {
+  const share = shareOfKeys(about.percent ?? 100);
   const here = and(
     eq(placement.cell, cell),
     eq(placement.deleted, false),
     ne(placement.state, "deleting"),
+    share(sql`${placement.key}`),
   );
   const left = await reader.$count(placement, here);
   const underWay = await movesUnderWay(reader, cell);
@@ -64,7 +71,7 @@ export async function readLeaving(
           join cellfleet_control.op as o on o.id = k.op and o.state = 'failed'
          where k.key = p.key and k.op > ${about.sinceOp}
       ) as f on true
-     where p.cell = ${cell} and not p.deleted and p.state = 'active'
+     where p.cell = ${cell} and not p.deleted and p.state = 'active' and ${share(sql`p.key`)}
        and not exists (select from cellfleet_control.move_key as k where k.key = p.key and k.open)
      order by coalesce(t.tier, 1), p.key limit ${about.limit}`);
   const loads = await loadsByKey(
@@ -80,6 +87,14 @@ export async function readLeaving(
   const keys = rows.map((row) => toLeaving(row, loads.get(row.key)));
   return { keys, left, underWay, unmovable };
 }
+
+/** The keys below ten percent are below twenty, too. */
+const shareOfKeys =
+  (percent: number) =>
+  (key: SQL): SQL =>
+    percent >= 100
+      ? sql`true`
+      : sql`('x' || left(md5(${key}), 8))::bit(32)::bigint % 100 < ${percent}`;
 
 type Row = {
   readonly key: string;

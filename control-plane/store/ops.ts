@@ -26,6 +26,8 @@ const ownDrivers = [
   "cell.salvage",
   "cell.salvage-apply",
   "cell.wipe",
+  "cell.drain",
+  "fleet.rebalance",
 ] as const;
 
 export type NewOp = {

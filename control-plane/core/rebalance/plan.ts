@@ -88,7 +88,7 @@ function isUneven(work: Work, above: number): boolean {
   const all = takers(work).map((bin) => work.board.utilisation(bin));
   if (all.length < 2) return false;
   const mean = all.reduce((sum, one) => sum + one, 0) / all.length;
-  return Math.max(...all) - mean > above * Math.max(mean, 0.01);
+  return Math.max(...all) - mean > above * mean;
 }
 
 /** Everything leaves a cell that is drained or asked for as gone; the largest first, while there is room. */
@@ -196,7 +196,7 @@ function tryMove({ board, ask, bytes }: Work, from: Bin, unit: Unit): Found | un
   if (target === undefined) return undefined;
   const now = board.utilisation(from);
   const gain = now - Math.max(board.utilisationWith(from, unit.load, -1), target.after);
-  const gainMin = gainShareMin * ask.startAbove * Math.max(now, 0.01) * relief;
+  const gainMin = gainShareMin * ask.startAbove * now * relief;
   if (gain <= 0 || gain < gainMin) return undefined;
   const text = `${percent(now)} of ${from.cell} is used, ${percent(target.after)} of ${target.bin.cell} with it`;
   return { unit, to: target.bin, worth: gain / (unit.load.bytes + bytesOfAMove), text };

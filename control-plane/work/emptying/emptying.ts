@@ -28,8 +28,8 @@ export type EmptyingTask = {
   /** Cells that are chosen before all others, best first. */
   readonly prefer?: readonly string[];
   readonly exclude?: readonly string[];
-  /** Only these keys go (a share of a cell); absent: all. */
-  readonly only?: (key: string) => boolean;
+  /** Only this share of the keys goes, by stable hash; absent: all. */
+  readonly percent?: number | undefined;
   readonly options?: Partial<MoveOptions>;
   readonly limits?: EmptyingLimits;
 };
@@ -51,16 +51,15 @@ const soakMs = 2000;
 
 export async function emptyCell(world: EmptyingWorld, task: EmptyingTask): Promise<EmptyingTurn> {
   const { database, clock, random } = world;
-  const { from, only } = task;
+  const { from, percent } = task;
   const limits = task.limits ?? emptyingLimits;
   const found = await database.snapshot(async (tx) => ({
-    ...(await readLeaving(tx, from, { sinceOp: task.op, limit: keysPerTurn })),
+    ...(await readLeaving(tx, from, { sinceOp: task.op, limit: keysPerTurn, percent })),
     cells: await readCells(tx),
   }));
-  const keys = only === undefined ? found.keys : found.keys.filter(({ key }) => only(key));
   const plan = planEmptying(
     {
-      ...{ from, keys, cells: found.cells, underWay: found.underWay },
+      ...{ from, keys: found.keys, cells: found.cells, underWay: found.underWay },
       ...{ prefer: task.prefer ?? [], exclude: task.exclude ?? [] },
     },
     limits,
