@@ -60,8 +60,8 @@ async function applyOne(home: Home, record: SalvageRecord, force: boolean): Prom
   try {
     return await inTransaction(client, async () => {
       await client.query("select pg_advisory_xact_lock_shared(cellfleet.lock_key($1))", [home.key]);
-      if (home.isStrict)
-        await client.query("select cellfleet.enter($1, $2)", [home.key, home.epoch]);
+      // Says the epoch as well: a key that left and came back is not the one that was looked at.
+      await client.query("select cellfleet.enter($1, $2)", [home.key, home.epoch]);
       const { verdict, theirs } = await judgeThere(client, shape, wanted);
       if (verdict === "same") return applied;
       if (verdict === "conflict" && !force) {

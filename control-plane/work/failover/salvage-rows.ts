@@ -7,7 +7,6 @@
  */
 import type pg from "pg";
 import type { SalvageVerdict } from "../../../contract/salvage-api.ts";
-import type { StoreLogin } from "../../../moving/ports.ts";
 import { type ChangeKind, judge, type RowValues } from "../../core/failover/salvage.ts";
 
 export type Column = {
@@ -139,5 +138,3 @@ function columnOf(shape: TableShape, name: string): Column {
   if (column === undefined) throw new Error(`no column ${name} in ${shape.name}`);
   return column;
 }
-
-export type Home = { readonly key: string; readonly epoch: number; readonly login: StoreLogin };

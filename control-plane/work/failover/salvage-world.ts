@@ -34,7 +34,6 @@ export type SalvageWorld = {
 export type Home = {
   readonly key: string;
   readonly epoch: number;
-  readonly isStrict: boolean;
   readonly client: pg.Client;
   readonly shape: TableShape;
 };
@@ -74,7 +73,7 @@ export function openHomes(world: Pick<SalvageWorld, "database" | "resolve">): Ho
     of: async ({ store, table, tenant }) => {
       const placed = await placementsOf(database.read, tenant);
       let why = "no cell has a tenant of this name";
-      for (const { row, isStrict } of placed) {
+      for (const row of placed) {
         if (!served.has(row.state)) {
           why = `${row.key} is ${row.state}: nobody serves it`;
           continue;
@@ -84,7 +83,7 @@ export function openHomes(world: Pick<SalvageWorld, "database" | "resolve">): Ho
         // Two keyspaces may have a tenant of one name: the table says which is meant.
         if (keyspaces.get(table) !== row.keyspace) continue;
         const shape = await shapeOf(`${row.cell}/${store}/${table}`, client, table);
-        if (shape !== undefined) return { key: row.key, epoch: row.epoch, isStrict, client, shape };
+        if (shape !== undefined) return { key: row.key, epoch: row.epoch, client, shape };
       }
       return why;
     },
@@ -112,19 +111,17 @@ async function openStore(
   return { client, keyspaces: await keyspacesOfTables(client) };
 }
 
-type Placed = { readonly row: PlacementRow; readonly isStrict: boolean };
-
 /** In each keyspace that has it: of the tenant's own key, or of its container. */
-async function placementsOf(reader: Reader, raw: string): Promise<readonly Placed[]> {
+async function placementsOf(reader: Reader, raw: string): Promise<readonly PlacementRow[]> {
   const tenant = parseTenantId(raw);
   if (tenant === undefined) return [];
-  const found: Placed[] = [];
-  for (const { name, guardMode } of await listKeyspaces(reader)) {
+  const found: PlacementRow[] = [];
+  for (const { name } of await listKeyspaces(reader)) {
     const keyspace = await requireKeyspace(reader, name);
     const row =
       (await alive(findPlacement(reader, tenantKey(name, tenant)))) ??
       (await alive(findContainer(reader, keyspace, name, tenant)));
-    if (row !== undefined) found.push({ row, isStrict: guardMode === "strict" });
+    if (row !== undefined) found.push(row);
   }
   return found;
 }
