@@ -114,9 +114,15 @@ export class AnnexKeeper {
     }
   }
 
+  /** What the origin's agent shows; before this process has read its database, nothing is. */
+  knows(token: string): boolean {
+    const digest = this.#facts()?.tokenDigest ?? "";
+    return digest !== "" && isSame(digestOf(token), digest);
+  }
+
   /** An origin's agent asks, or gives back. */
-  answer(asked: PromiseRequest, token: string): Promise<DoorAnswer> {
-    const turn = this.#queue.then(() => this.#answer(asked, token));
+  answer(asked: PromiseRequest): Promise<DoorAnswer> {
+    const turn = this.#queue.then(() => this.#answer(asked));
     this.#queue = turn.catch(() => {});
     return turn;
   }
@@ -142,13 +148,10 @@ export class AnnexKeeper {
     this.#seen = seen;
   }
 
-  async #answer(asked: PromiseRequest, token: string): Promise<DoorAnswer> {
+  async #answer(asked: PromiseRequest): Promise<DoorAnswer> {
     const { stores, cell, clock } = this.#options;
     const facts = this.#facts();
     if (facts === undefined || !stores.primary()) return "later";
-    if (facts.tokenDigest === "" || !isSame(digestOf(token), facts.tokenDigest)) {
-      return { refused: "TOKEN", text: "the token is not that of this pair" };
-    }
     if (asked.annex !== cell || asked.origin !== facts.origin) {
       return { refused: "NOT_MY_ORIGIN", text: `this is ${cell}, of ${facts.origin}` };
     }

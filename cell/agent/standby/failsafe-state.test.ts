@@ -238,6 +238,8 @@ function check({ now, origin, annexes }: World, annexRates: readonly number[]): 
     const { annex } = must([a, b][at], "partner");
     if (origin.stopped.has(annex)) continue;
     const free = promise === undefined ? now : promise.untilMonoMs / must(annexRates[at], "rate");
-    expect(origin.leaseEnd, `${annex} is free at ${now}`).toBeLessThanOrEqual(Math.max(now, free) + 0.001);
+    expect(origin.leaseEnd, `${annex} is free at ${now}`).toBeLessThanOrEqual(
+      Math.max(now, free) + 0.001,
+    );
   }
 }

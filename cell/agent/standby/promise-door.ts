@@ -25,8 +25,9 @@ export type DoorAnswer =
 
 export type DoorOptions = {
   readonly clock: Clock;
-  /** `token`: as shown. */
-  readonly promise: (asked: PromiseRequest, token: string) => Promise<DoorAnswer>;
+  /** Is it the pair's? Of who does not show it not one byte of a body is read. */
+  readonly knows: (token: string) => boolean;
+  readonly promise: (asked: PromiseRequest) => Promise<DoorAnswer>;
   /** Its databases can be written and it holds a lease. */
   readonly serves: () => boolean;
 };
@@ -38,25 +39,25 @@ export type Door = {
 
 const bodyBytesMax = 4096;
 const bodyMs = 2000;
-const tokenLengthMax = 400;
 /** More origins than one are at the wrong annex. */
 const callsMax = 8;
 
-export function createDoor({ clock, promise, serves }: DoorOptions): Door {
+export function createDoor({ clock, knows, promise, serves }: DoorOptions): Door {
   let calls = 0;
 
   async function servePromise(req: IncomingMessage, res: ServerResponse): Promise<void> {
+    const token = /^Bearer (\S{1,400})$/.exec(req.headers.authorization ?? "")?.[1] ?? "";
+    if (!knows(token)) return send(res, 403);
     if (calls >= callsMax) return send(res, 503);
     calls += 1;
     const late = clock.after(bodyMs, () => req.destroy(), { background: true });
     try {
       const body = await readBody(req);
       const asked = promiseRequestSchema.safeParse(body);
-      const token = /^Bearer (\S+)$/.exec(req.headers.authorization ?? "")?.[1] ?? "";
-      if (!asked.success || token.length > tokenLengthMax) return send(res, 400);
-      const answer = await promise(asked.data, token);
+      if (!asked.success) return send(res, 400);
+      const answer = await promise(asked.data);
       if (answer === "later") return send(res, 503);
-      send(res, "refused" in answer && answer.refused === "TOKEN" ? 403 : 200, answer);
+      send(res, 200, answer);
     } catch {
       send(res, 503);
     } finally {

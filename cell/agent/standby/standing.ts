@@ -121,7 +121,8 @@ export function openStanding(options: StandingOptions, lifecycle: Lifecycle): St
     },
     door: createDoor({
       clock,
-      promise: (asked, token) => annex.answer(asked, token),
+      knows: (token) => annex.knows(token),
+      promise: (asked) => annex.answer(asked),
       serves: () => stores.connected() && stores.lease.remainingMs() > 0,
     }),
   };
