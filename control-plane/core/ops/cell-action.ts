@@ -3,6 +3,7 @@
  * Kill, stop and start change what runs, not what is intended: the state stays, health is observed.
  */
 import type { CellAction, CellState, Plan } from "../../../contract/control-api.ts";
+import type { CellView } from "../fleet.ts";
 import { missingToServe } from "./cell-create.ts";
 import {
   cellOf,
@@ -130,6 +131,8 @@ export const cellDestroy: Machine<DestroyStep, DestroyEvent> = {
 function decideDestroy(step: DestroyStep, world: OpWorld): Decision<DestroyEvent> {
   const cell = world.op.object;
   if (step === "retiring") {
+    const kept = keptFor(cellOf(world.fleet, cell));
+    if (kept !== undefined) return { kind: "wait", headline: `${cell} ${kept}` };
     return {
       kind: "go",
       event: "retired",
@@ -148,6 +151,19 @@ function decideDestroy(step: DestroyStep, world: OpWorld): Decision<DestroyEvent
     settled: (state) => state === "absent",
     nextSteps: [`cellctl cell destroy ${cell}   (asks the provider again)`],
   });
+}
+
+/** Others would lose with it what could be taken over: it goes when that stands elsewhere. */
+function keptFor(cell: CellView | undefined): string | undefined {
+  if (cell === undefined || cell.reserve === null) return undefined;
+  const { keeps, hosted } = cell.reserve;
+  if (hosted.tenants > 0) {
+    return `serves ${hosted.tenants} tenants that it has taken over; waiting until they are moved into whole cells`;
+  }
+  const origins = keeps.map(({ origin }) => origin);
+  return origins.length === 0
+    ? undefined
+    : `keeps standbys of ${origins.join(", ")}; waiting until others do   (cellctl standby ls)`;
 }
 
 const planTexts: Readonly<Record<CellAction, (cell: string) => string>> = {

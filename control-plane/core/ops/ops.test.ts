@@ -3,6 +3,7 @@ import { describe, expect, test } from "vitest";
 import type { CellAction } from "../../../contract/control-api.ts";
 import { aCell, aFleet, anAgent, anOp, aRouter } from "../fleet.fixture.ts";
 import type { FleetSnapshot, OpView, ProviderNote } from "../fleet.ts";
+import { withReserves } from "../standby/reserve.ts";
 import { type OpKind, opKinds, opMachines } from "./kinds.ts";
 import type { OpTurn } from "./machine.ts";
 
@@ -344,6 +345,19 @@ describe("actions on cells", () => {
       expect(short(turn(op, { cells: [aCell("cell-01")] }))).toBe(expected);
     },
   );
+  test("a cell that keeps others' standbys is destroyed when others do", () => {
+    const kept = { origin: "cell-02", host: "cell-01", state: "ready" } as const;
+    const standbys = [{ ...kept, buckets: { lo: 0, hi: 255 } }];
+    const cells = withReserves([aCell("cell-01"), aCell("cell-02")], standbys);
+    const waiting = turn(anOp("cell.destroy", "retiring"), { cells });
+    expect(short(waiting)).toBe("wait");
+    expect(waiting.headline).toContain("keeps standbys of cell-02; waiting until others do");
+    const gone = standbys.map((one) => ({ ...one, state: "leaving" as const }));
+    const fresh = withReserves([aCell("cell-01"), aCell("cell-02")], gone);
+    expect(short(turn(anOp("cell.destroy", "retiring"), { cells: fresh }))).toBe(
+      "retiring -> publishing (running)",
+    );
+  });
   test("a cell that was started is done when it is seen to serve, not when it is said to run", () => {
     const down = [aCell("cell-01", { health: "down", healthReason: "its gate is silent" })];
     const waiting = turn(anOp("cell.start", "opening"), { cells: down });

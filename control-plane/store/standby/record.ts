@@ -59,7 +59,10 @@ export async function planStandby(
     const host = cells.find(({ id }) => id === wanted.host);
     const origin = cells.find(({ id }) => id === wanted.origin);
     const isPossible =
-      host?.state === "active" && origin !== undefined && origin.state !== "retired";
+      host?.state === "active" &&
+      host.goal === "active" &&
+      origin !== undefined &&
+      origin.state !== "retired";
     if (!isPossible || cells.some(({ id }) => id === wanted.annex)) return undefined;
     const reason = `${wanted.host} is to keep buckets ${rangeText(wanted.buckets)} of ${wanted.origin}`;
     await recordAudit(
