@@ -112,12 +112,19 @@ export async function startStandbyCells(): Promise<StandbyCells> {
         return rowCount === 1;
       });
     },
-    inStep: (pair) =>
-      eventually(`${pair.annex} is in step`, async () => {
-        const { phase, reason } = await provider.status(pair);
-        if (phase === "stopped") throw new Error(reason);
-        return phase === "streaming";
-      }),
+    inStep: async (pair) => {
+      let last: unknown;
+      try {
+        await eventually(`${pair.annex} is in step`, async () => {
+          const status = await provider.status(pair);
+          last = status;
+          if (status.phase === "stopped") throw new Error(status.reason);
+          return status.phase === "streaming";
+        });
+      } catch (error) {
+        throw new Error(`${JSON.stringify(last)}`, { cause: error });
+      }
+    },
     close: async () => {
       await Promise.all(annexes.map((annex) => annex.close()));
       await cells.close();
