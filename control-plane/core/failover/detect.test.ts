@@ -118,6 +118,16 @@ describe("a cell", () => {
       aSight({ agent: { silentMs: 60_000, leaseLeftMs: -56_000 } }),
       "gray",
     ],
+    [
+      "the control plane is back after a quarter of an hour, and nobody has called yet",
+      aSight({
+        watchedMs: 400,
+        agent: { silentMs: 900_000, leaseLeftMs: -896_000 },
+        routers: [],
+        partners: [{ host: "cell-02", ageMs: 900_000, sees: "silent" }],
+      }),
+      "healthy",
+    ],
     ["it never had an agent", aSight({ agent: { silentMs: null }, partners: [] }), "healthy"],
   ])("%s", (_what, sight, state) => {
     expect(judgeCell(sight).state).toBe(state);

@@ -85,7 +85,9 @@ function judgeByEyes(
   if (agent.silentMs === null || controlPlaneWitness(sight).says === "alive") {
     return { state: "healthy", text };
   }
-  if (probes.misses === 0) return { state: "gray", text };
+  if (probes.misses === 0) {
+    return { state: sight.watchedMs < witnessLimits.agentReturnMs ? "healthy" : "gray", text };
+  }
   return { state: probes.misses >= suspectMissesMin ? "suspect" : "healthy", text };
 }
 

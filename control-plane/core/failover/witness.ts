@@ -61,6 +61,8 @@ export const witnessLimits = {
   missingMsMin: 1000,
   /** An agent that has called within this time is heard. It renews its lease every second. */
   agentFreshMs: 1500,
+  /** Agents that a silent control plane lost find it again within this time: until then their silence is its own. */
+  agentReturnMs: 3000,
   /** So long an agent must say that its database is gone: a restart of PostgreSQL takes less. */
   databaseLostMsMin: 1000,
   /** Older reports of routers say nothing about now. */
@@ -96,7 +98,7 @@ export function controlPlaneWitness(sight: CellSight): Witness {
   const isSilent =
     silentMs > witnessLimits.agentFreshMs || silentMs >= (probes.missingForMs ?? Infinity);
   if (!isSilent) return byTheAgent(agent, probes, silentMs);
-  return probes.misses === 0 ? byTheGateAlone(agent, silentMs) : byItsSilence(sight, silentMs);
+  return probes.misses === 0 ? byTheGateAlone(sight, silentMs) : byItsSilence(sight, silentMs);
 }
 
 const own = (word: Says, text: string): Witness => says("control-plane", word, text);
@@ -124,7 +126,11 @@ function byTheAgent(
 }
 
 /** In failsafe it may serve without ever calling here: an answer of its gate is all that is known. */
-function byTheGateAlone({ leaseLeftMs }: AgentSight, silentMs: number): Witness {
+function byTheGateAlone({ agent, watchedMs }: CellSight, silentMs: number): Witness {
+  const { leaseLeftMs } = agent;
+  if (watchedMs < witnessLimits.agentReturnMs) {
+    return own("unknown", `looked at for ${seconds(watchedMs)} only; nobody has called since`);
+  }
   return leaseLeftMs !== null && leaseLeftMs < 0
     ? own(
         "unknown",

@@ -23,6 +23,9 @@ let beating: NodeJS.Timeout;
 /** Cells whose agents call; those whose partners hear from them. */
 let calling: Set<string>;
 let heard: Set<string>;
+/** By so much this process believes to have stood still. */
+let stood = 0;
+const clock = { ...systemClock, monotonicMs: () => systemClock.monotonicMs() + stood };
 let watching: Loop | undefined;
 let last: Watched | undefined;
 const troubles: unknown[] = [];
@@ -90,7 +93,7 @@ function die(cell: string): void {
 
 function watch(policy: FailoverPolicy, term: () => number | undefined = () => 1): void {
   watching = startWatching({
-    ...{ database: api.control.database, clock: systemClock, random: systemRandom },
+    ...{ database: api.control.database, clock, random: systemRandom },
     ...{ lead: { term }, policy, onError: (error) => troubles.push(error) },
     log: createLog<WatchEvents>({
       ...{ clock: systemClock, part: "test", level: "error", write: () => {} },
@@ -146,6 +149,12 @@ test("one witness alone is not believed: the agent still calls, a partner still 
     (says) => says === "gone",
   );
   expect(verdictOf("cell-01")?.text).toContain("but partners: cell-02, cell-03 hear from it");
+  // What it counted before it stood still is void.
+  stood += 5000;
+  await eventually(
+    async () => verdictOf("cell-01")?.witnesses[0],
+    (own) => own?.says === "unknown",
+  );
   expect(await api.count("failover")).toBe(0);
 });
 
