@@ -5,13 +5,13 @@
  * could lack the last writes. Always true: a page that is sent twice stands here once, and no router can fill
  * the table.
  */
-import { and, asc, eq, gt, inArray, isNotNull, isNull, sql } from "drizzle-orm";
+import { and, asc, eq, gt, isNotNull, isNull, lt, sql } from "drizzle-orm";
 import { z } from "zod";
 import { ackedWriteSchema, type RouterAcks } from "../../../contract/cell-protocol.ts";
 import { CellError } from "../../../contract/errors.ts";
 import { type CellId, parseCellId } from "../../../contract/ids.ts";
 import type { Ring } from "../../core/failover/rpo-facts.ts";
-import type { Database, Reader } from "../database.ts";
+import type { Database, Reader, Tx } from "../database.ts";
 import { failover, failoverAck } from "../schema-standby.ts";
 
 /** Of one router and failover; with 5,000 writes a page. */
@@ -110,6 +110,10 @@ export async function readRings(reader: Reader, id: string): Promise<readonly Ri
 
 const pageSchema = z.array(ackedWriteSchema);
 
-/** After the report, and after failovers that are over: the lists are large. */
-export const forgetAcks = (database: Database, ids: readonly string[]) =>
-  database.read.delete(failoverAck).where(inArray(failoverAck.failover, [...ids]));
+const keptDays = 7;
+
+/** The lists are large, and the report has what matters of them. */
+export const forgetOldAcks = (tx: Tx): Promise<unknown> =>
+  tx
+    .delete(failoverAck)
+    .where(lt(failoverAck.createdAt, sql`now() - make_interval(days => ${keptDays})`));

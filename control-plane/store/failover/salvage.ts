@@ -2,7 +2,7 @@
  * Salvages as rows: what was read of a returned cell, row by row, and what was decided. A reading that was
  * interrupted begins anew and replaces what stood; a decision is never taken back.
  */
-import { and, asc, desc, eq, gt, inArray, ne, notInArray, type SQL, sql } from "drizzle-orm";
+import { and, asc, desc, eq, gt, inArray, lt, ne, notInArray, type SQL, sql } from "drizzle-orm";
 import { z } from "zod";
 import type {
   Salvage,
@@ -22,14 +22,6 @@ export const insertSalvage = (
   tx: Tx,
   row: { readonly op: string; readonly cell: string; readonly failover: string },
 ): Promise<unknown> => tx.insert(salvage).values(row);
-
-export async function findSalvage(
-  reader: Reader,
-  id: string,
-): Promise<typeof salvage.$inferSelect | undefined> {
-  const [row] = await reader.select().from(salvage).where(eq(salvage.op, id));
-  return row;
-}
 
 /** The newest of a cell, of this failover or of any; undefined: none. */
 export async function lastSalvage(
@@ -166,6 +158,14 @@ export async function decideAll(
     .returning({ id: salvageRow.id });
   return rows.length;
 }
+
+const keptDays = 7;
+
+/** Rows of tenants are kept for nobody once they were decided about. */
+export const forgetDecided = (tx: Tx): Promise<unknown> =>
+  tx
+    .delete(salvageRow)
+    .where(lt(salvageRow.decidedAt, sql`now() - make_interval(days => ${keptDays})`));
 
 export const countOpen = (reader: Reader, id: string): Promise<number> =>
   reader.$count(salvageRow, and(eq(salvageRow.salvage, id), openRows));
