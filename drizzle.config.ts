@@ -11,6 +11,7 @@ export default defineConfig({
     "./control-plane/store/schema-recovery.ts",
     "./control-plane/store/schema-safety.ts",
     "./control-plane/store/schema-salvage.ts",
+    "./control-plane/store/schema-slo.ts",
     "./control-plane/store/schema-standby.ts",
   ],
   out: "./control-plane/store/migrations",

@@ -14,6 +14,7 @@ import { cellIdSchema, epochSchema, keyspaceNameSchema, revisionSchema } from ".
 import { placementKeySchema } from "./placement-key.ts";
 import { announcedKeysSchema } from "./router-key.ts";
 import { cellStages, guardModes, strategies } from "./routing-table.ts";
+import { outcomeBatchSchema, servedCountSchema, servedCountsMax } from "./served-counts.ts";
 import {
   annexReportSchema,
   originReportSchema,
@@ -142,6 +143,8 @@ export const agentSyncRequestSchema = z.object({
     .max(500)
     .optional(),
   stats: z.array(tenantStatSchema).max(10_000),
+  /** How requests of tenants ended; absent: nothing new, or an agent of an earlier release. */
+  outcomes: outcomeBatchSchema.optional(),
   /** Wait at most this long for changes, in milliseconds; 0 answers at once. */
   waitMs: z.number().int().min(0).max(30_000),
   /** What this cell knows as the origin of standbys; absent: a cell of an earlier release. */
@@ -272,6 +275,8 @@ export const routerSyncRequestSchema = z.object({
   seen: z
     .array(z.object({ cell: cellIdSchema, requests: z.number().int(), failures: z.number().int() }))
     .max(1000),
+  /** How requests ended, since start; absent: as it was said last. */
+  served: z.array(servedCountSchema).max(servedCountsMax).optional(),
   /** Requests carried to a cell in pass-through or observe that would have been refused, by error code, since start. */
   wouldRefuse: z.record(z.string().max(40), z.number().int().min(0)).optional(),
   /** Answers to `collect` of the control plane that were sent, by failover. */

@@ -368,7 +368,9 @@ function startFurther(
     },
     close: async () => {
       await failing.close();
-      await Promise.all([standbys, watching, salvaging, balancing, budgeting].map((one) => one.close()));
+      await Promise.all(
+        [standbys, watching, salvaging, balancing, budgeting].map((one) => one.close()),
+      );
     },
   };
 }

@@ -33,6 +33,7 @@ import { activateApplied, type OwnershipPage, readChanges } from "../store/owner
 import { saveClaims } from "../store/recovery-claims.ts";
 import { enterRecovery } from "../store/recovery-evidence.ts";
 import { settleRefusals } from "../store/refusals.ts";
+import { recordOutcomes } from "../store/slo-counts.ts";
 import { readOpenPurges, recordPurged } from "../store/tenant-end.ts";
 import { recordStats } from "../store/tenant-stats.ts";
 import { requireSubject } from "./auth.ts";
@@ -113,6 +114,7 @@ async function serveSync(
   const refused = said.refused.map(({ key }) => key);
   await activateApplied(database, said.cell, said.appliedRevision, refused);
   await recordStats(database, said.cell, said.stats);
+  await recordOutcomes(database.read, said);
   const idRanges = await leaseIdRanges(
     database,
     said.cell,

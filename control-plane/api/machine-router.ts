@@ -32,6 +32,7 @@ import {
   recordRouter,
   sameKeys,
 } from "../store/router-record.ts";
+import { recordServed } from "../store/slo-counts.ts";
 import { type CollectDesk, createCollectDesk } from "./ack-collect.ts";
 import { requireSubject } from "./auth.ts";
 import type { ApiContext } from "./context.ts";
@@ -65,6 +66,7 @@ export function machineRouterEndpoints(context: ApiContext, feed: RoutingFeed): 
         await admitFollower(context, feed, body, `router ${body.router}`);
         await record(body);
         await recordSeen(context.database.read, body);
+        await recordServed(context.database.read, body);
         const signal = stopSignal(request);
         return { status: 200, body: await nextAnswer(context, feed, body, signal, desk) };
       },

@@ -22,6 +22,7 @@ import { readCells } from "./fleet-store.ts";
 import { op } from "./schema.ts";
 import { safety, safetySwitch } from "./schema-safety.ts";
 import { standby } from "./schema-standby.ts";
+import { readBurnt } from "./slo.ts";
 
 export async function readRulesView(reader: Reader): Promise<RulesView> {
   const { lever, limits } = await readSafety(reader);
@@ -34,7 +35,7 @@ export async function readRulesView(reader: Reader): Promise<RulesView> {
     open: await readOpen(reader),
     tenants: await countTenants(reader),
     failedOverAtMs: await lastFailoverMs(reader),
-    burnt: [],
+    burnt: await readBurnt(reader),
   };
 }
 

@@ -1,0 +1,74 @@
+/**
+ * The leader judges the error budgets every few seconds: what is burnt is written down for the safety rules, and
+ * shown. A budget stops nobody for longer than it is burnt, and a leader's turn.
+ */
+import type { Slo } from "../../contract/slo-api.ts";
+import type { Clock } from "../../runtime/clock.ts";
+import { type Loop, startLoop } from "../../runtime/loop.ts";
+import type { Labels, Metrics } from "../../runtime/metrics.ts";
+import type { Random } from "../../runtime/random.ts";
+import type { Database } from "../store/database.ts";
+import { holdsTerm } from "../store/leader.ts";
+import { readSlos, writeBurnt } from "../store/slo.ts";
+import type { Leadership } from "./lead.ts";
+
+const intervalMs = 10_000;
+const backoffMaxMs = 60_000;
+
+export function startBudgeting(options: {
+  readonly database: Database;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly lead: Pick<Leadership, "term">;
+  readonly metrics: Metrics;
+  readonly onError: (error: unknown) => void;
+}): Loop {
+  const { database, clock, random, lead } = options;
+  const show = showBudgets(options.metrics);
+  return startLoop({
+    ...{ clock, random, intervalMs, backoffMaxMs, onError: options.onError },
+    turn: async () => {
+      const term = lead.term();
+      show(term === undefined ? [] : await judgeBudgets(database, term));
+      return "idle";
+    },
+  });
+}
+
+/** A month of counts is read before the lock on the term is taken: renewing it must not wait for that. */
+export async function judgeBudgets(database: Database, term: number): Promise<readonly Slo[]> {
+  const slos = await database.snapshot(readSlos);
+  const isWritten = await database.transaction(async (tx) => {
+    if (!(await holdsTerm(tx, term))) return false;
+    await writeBurnt(tx, slos);
+    return true;
+  });
+  return isWritten ? slos : [];
+}
+
+/** Only where this process leads, so that nobody shows what is old. */
+function showBudgets(metrics: Metrics): (slos: readonly Slo[]) => void {
+  let last: readonly Slo[] = [];
+  const perCell = (read: (state: Slo["cells"][number]) => number) => () =>
+    last.flatMap(({ id, cells }) =>
+      cells
+        .filter(({ verdict }) => verdict !== "few")
+        .map((state): readonly [Labels, number] => [
+          { objective: id, cell: state.cell },
+          read(state),
+        ]),
+    );
+  metrics.gaugeFrom(
+    "cellfleet_slo_budget_left",
+    "Share of the error budget that is left, by objective and cell; below 0 it is overdrawn.",
+    perCell(({ left }) => left),
+  );
+  metrics.gaugeFrom(
+    "cellfleet_slo_burnt",
+    "1 where an error budget stops what can wait, by objective and cell.",
+    perCell(({ verdict }) => (verdict === "burnt" || verdict === "fast-burn" ? 1 : 0)),
+  );
+  return (slos) => {
+    last = slos;
+  };
+}
