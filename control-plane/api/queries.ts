@@ -17,6 +17,7 @@ import {
   queryResultSchema,
 } from "../../contract/query-api.ts";
 import { isoTime } from "../../runtime/clock.ts";
+import { isIdleAnnex } from "../core/fleet.ts";
 import { joinAnswers } from "../core/query-result.ts";
 import { databaseNowMs, type Tx } from "../store/database.ts";
 import { readCells } from "../store/fleet-store.ts";
@@ -83,8 +84,9 @@ async function cellsToAsk(tx: Tx, wanted: "all" | readonly string[]): Promise<st
     for (const id of named) await requireCell(tx, id);
     return named;
   }
+  // A standby that owns no keys has no rows that anybody may see.
   const cells = (await readCells(tx)).filter(
-    ({ state }) => state !== "retired" && state !== "provisioning",
+    (cell) => cell.state !== "retired" && cell.state !== "provisioning" && !isIdleAnnex(cell),
   );
   if (cells.length === 0) {
     throw new CellError("STATE_CONFLICT", "There is no cell to ask.", {
