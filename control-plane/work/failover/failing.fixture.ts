@@ -32,7 +32,7 @@ export const keyOf = (id: string) => `default/tenant/${id}`;
 export type FakeAnnex = {
   readonly id: string;
   readonly host: string;
-  /** Its agent calls. */
+  /** Its agent calls; what its database records of orders is settled when a failover begins. */
   answers: boolean;
   appReachable: boolean;
   /** Changes when its agent, or its database's server, is started again. */
@@ -95,12 +95,36 @@ const quick: Partial<FailoverPatience> = {
   ...{ canaryMs: 20, canaryMostMs: 20_000, routeMs: 20_000, watchMs: 60 },
 };
 
+/**
+ * An annex that answers records an order at once, however slow this machine is; those that do not are waited
+ * for as long as patience says.
+ */
+const annexesRecord = `
+  create table public.answering (annex text primary key, opens boolean, promise_ms float8);
+  create function public.record_order() returns trigger language plpgsql as $$
+  declare
+    v public.answering;
+  begin
+    select * into v from public.answering a where a.annex = new.annex;
+    if found then
+      new.takeover_failover := new.order_failover;
+      new.takeover_attempt := new.order_attempt;
+      new.takeover_open := new.order_open and v.opens;
+      new.promise_remaining_ms := v.promise_ms;
+      new.reported_at := clock_timestamp();
+    end if;
+    return new;
+  end $$;
+  create trigger record_order before update on cellfleet_control.standby
+    for each row execute function public.record_order();`;
+
 export async function startFailingFixture(): Promise<FailingFixture> {
   const postgres = await startTestPostgres();
   const url = await postgres.createDatabase("control");
   const errors: string[] = [];
   const database = openDatabase({ url, onConnectionError: () => {} });
   await prepareDatabase(database, systemRandom);
+  await database.read.execute(sql.raw(annexesRecord));
   const annexes = new Map<string, { readonly annex: FakeAnnex; readonly log: string[] }>();
   const asked: string[] = [];
   const provedDead = new Set<string>();
@@ -284,6 +308,7 @@ async function createFleet(
       const nowMs = systemClock.nowMs();
       const id = newOpId(systemRandom, nowMs);
       const mode = asked.mode ?? "unplanned";
+      for (const annex of annexes) await settle(database, annex);
       await database.transaction(async (tx) => {
         await insertOp(tx, {
           ...{ id, kind: "cell.failover", object: origin, step: "confirmed", state: "running" },
@@ -308,6 +333,14 @@ async function createFleet(
   };
 }
 
+/** What the database does for the annex when it is ordered. */
+async function settle({ read }: Database, annex: FakeAnnex): Promise<void> {
+  await read.execute(sql`delete from public.answering where annex = ${annex.id}`);
+  if (!annex.answers) return;
+  await read.execute(sql`
+    insert into public.answering values (${annex.id}, ${annex.recordsOpen}, ${annex.promiseMs})`);
+}
+
 /** Annexes' agents, and an executor of moves that needs no time. */
 async function live(
   database: Database,
@@ -328,18 +361,7 @@ const applied = new Map<string, number>();
 async function callOnce(database: Database, annex: FakeAnnex, log: string[]): Promise<void> {
   const { read } = database;
   const { id } = annex;
-  // Its database records the order before its agent says so; a promise binds until its time is over.
-  const [row] = await read
-    .update(standby)
-    .set({
-      takeoverFailover: standby.orderFailover,
-      takeoverAttempt: standby.orderAttempt,
-      takeoverOpen: annex.recordsOpen ? standby.orderOpen : false,
-      promiseRemainingMs: annex.promiseMs,
-      reportedAt: sql`clock_timestamp()`,
-    })
-    .where(eq(standby.annex, id))
-    .returning();
+  const [row] = await read.select().from(standby).where(eq(standby.annex, id));
   const page = annex.applies ? await readChanges(read, id, applied.get(id) ?? 0) : undefined;
   const active = page?.changes.filter(({ state }) => state === "active") ?? [];
   if (active.length > 0 && row?.takeoverOpen !== true) {

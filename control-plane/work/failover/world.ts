@@ -93,6 +93,8 @@ export type DriveMemory = {
   lookingDead: Promise<void> | undefined;
   proof: string;
   lastGoodMs: number | undefined;
+  /** Progress was counted at this monotonic time. */
+  countedMs: number;
 };
 
 export type StepContext = {

@@ -42,6 +42,7 @@ import {
 import type { Step, StepContext, StepResult } from "../world.ts";
 
 const lookEveryMs = 25;
+const countEveryMs = 500;
 
 export const adopting: Step = async (context) => {
   const { world, run, term } = context;
@@ -208,7 +209,11 @@ async function watchCanaries(
   return undefined;
 }
 
-async function noteProgress({ world, run }: StepContext): Promise<void> {
+/** Counting takes as long as a small wave: now and then is enough for people. */
+async function noteProgress({ world, run, memory }: StepContext): Promise<void> {
+  const nowMs = world.clock.monotonicMs();
+  if (nowMs - memory.countedMs < countEveryMs) return;
+  memory.countedMs = nowMs;
   const progress = await countProgress(world.database.read, run);
   const headline = `${progress.adopted} of ${progress.keys} keys of ${run.cell} have a new owner`;
   await noteRun(world.database.read, run.id, { progress, headline });
