@@ -2,9 +2,8 @@
 import { z } from "zod";
 import { strategies } from "../../contract/routing-table.ts";
 
-const stoppedSchema = z.object({ annex: z.string(), lo: z.number(), hi: z.number() });
 /** Buckets of an annex whose promise is over: both belong to it. */
-export type StoppedBuckets = z.infer<typeof stoppedSchema>;
+const stoppedSchema = z.object({ annex: z.string(), lo: z.number(), hi: z.number() });
 
 const annexFactsSchema = z.object({
   origin: z.string(),

@@ -11,6 +11,7 @@ import {
   soleRow,
   startControl,
 } from "../control.fixture.ts";
+import { enterRecovery } from "../store/recovery-evidence.ts";
 import { cell as cellTable } from "../store/schema.ts";
 import { standby } from "../store/schema-standby.ts";
 
@@ -139,4 +140,23 @@ test("grants that a cell gave itself are no evidence of a restore; another's are
   expect((await asOrigin(silent)).lease?.grant).toBe(901);
   const answer = await asOrigin({ ...knows(0, 950), database: { grant: 950 } });
   expect(answer.leaseRefused).toContain("RECOVERING");
+});
+
+test("in a recovery, a database that was set back itself does not speak for its keys", async () => {
+  const { origin, asOrigin } = await newPair();
+  const presented = { revision: 0, epoch: 0, grant: 0 };
+  await enterRecovery(control.database, { who: "test", text: "restored", presented }, 0);
+  const seen = { grant: 5, grantSeen: 5, systemIdentifier: `1000-${origin}`, timeline: 1 };
+  await control.database.read.update(cellTable).set(seen).where(eq(cellTable.id, origin));
+  const claims = { ownership: { entries: [], last: true }, database: { grant: 2 } };
+  const first = await asOrigin(claims);
+  expect([first.leaseRefused, first.report]).toEqual([
+    expect.stringContaining("TIME_TRAVEL"),
+    "nothing",
+  ]);
+  await asOrigin(claims);
+  const one = soleRow(
+    await control.database.read.select().from(cellTable).where(eq(cellTable.id, origin)),
+  );
+  expect(one.state).toBe("quarantined");
 });
