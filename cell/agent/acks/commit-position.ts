@@ -52,7 +52,4 @@ export class CommitPositions {
   }
 }
 
-const positionQuery = {
-  name: "cellfleet_position",
-  text: "select pg_current_wal_insert_lsn()::text as lsn",
-};
+const positionQuery = "select pg_current_wal_insert_lsn()::text as lsn";

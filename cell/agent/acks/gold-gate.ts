@@ -124,13 +124,7 @@ const replayedTexts: Readonly<Record<Exclude<Replayed, "yes">, string>> = {
 };
 
 /** Its commit flushes the log up to it: what others have inserted must not wait for the log's writer. */
-const markQuery = {
-  name: "cellfleet_mark",
-  text: "select pg_logical_emit_message(true, 'cellfleet', '')::text as lsn",
-};
-const slotsQuery = {
-  name: "cellfleet_slots",
-  text: `select slot_name::text as name, active, confirmed_flush_lsn::text as flushed
-           from pg_replication_slots
-          where database = current_database() and slot_name like 'sb\\_%'`,
-};
+const markQuery = "select pg_logical_emit_message(true, 'cellfleet', '')::text as lsn";
+const slotsQuery = `select slot_name::text as name, active, confirmed_flush_lsn::text as flushed
+  from pg_replication_slots
+ where database = current_database() and slot_name like 'sb\\_%'`;
