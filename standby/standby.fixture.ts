@@ -113,17 +113,14 @@ export async function startStandbyCells(): Promise<StandbyCells> {
       });
     },
     inStep: async (pair) => {
-      let last: unknown;
-      try {
-        await eventually(`${pair.annex} is in step`, async () => {
-          const status = await provider.status(pair);
-          last = status;
-          if (status.phase === "stopped") throw new Error(status.reason);
-          return status.phase === "streaming";
-        });
-      } catch (error) {
-        throw new Error(`${JSON.stringify(last)}`, { cause: error });
-      }
+      const origin = pair.origin === cells.b.name ? cells.b : cells.a;
+      await eventually(`${pair.annex} is in step`, async () => {
+        // Else PostgreSQL, with nothing to send, lets half a minute pass before it says that a copy is done.
+        await beat(origin);
+        const { phase, reason } = await provider.status(pair);
+        if (phase === "stopped") throw new Error(reason);
+        return phase === "streaming";
+      });
     },
     close: async () => {
       await Promise.all(annexes.map((annex) => annex.close()));
