@@ -77,8 +77,8 @@ const calmMs = 400;
 const backoffMaxMs = 1000;
 /** Written down this often for whoever asks, and at once when a state changes. */
 const saveEveryMs = 1000;
-/** What stands against a takeover is looked at again this often. */
-const gatesEveryMs = 300;
+/** What stands against a takeover is looked at again this often; once it was told, seldomer: it costs a look at every key. */
+const gatesEveryMs = { untold: 300, told: 2000 };
 
 type Memory = {
   term: number;
@@ -237,8 +237,9 @@ async function answer(options: WatchOptions, memory: Memory, found: Case): Promi
   const { policy, verdict, verdicts } = found;
   const { cell } = verdict;
   const nowMs = clock.monotonicMs();
-  if (policy === "off" || nowMs - (memory.gatesMs.get(cell) ?? -gatesEveryMs) < gatesEveryMs)
-    return;
+  const isTold = (memory.episodes.get(cell)?.told.length ?? 0) > 1;
+  const everyMs = isTold ? gatesEveryMs.told : gatesEveryMs.untold;
+  if (policy === "off" || nowMs - (memory.gatesMs.get(cell) ?? -everyMs) < everyMs) return;
   memory.gatesMs.set(cell, nowMs);
   const nothingPast = { override: [], allowDataLoss: false, provedDead: false };
   const asked = { cell, mode: "unplanned" as const, automatic: true, verdicts, ...nothingPast };
