@@ -97,13 +97,6 @@ export function addPhase(
   return { ...phases, [step]: (phases[step] ?? 0) + Math.max(0, Math.round(nowMs - enteredAtMs)) };
 }
 
-/** Annexes that keys may be adopted from, as things stand. */
-export const adoptersOf = ({ annexes }: FailoverEvidence): string[] =>
-  Object.entries(annexes)
-    .filter(([, { status }]) => status !== "left-out")
-    .map(([annex]) => annex)
-    .sort();
-
 export const leaveOut = (
   evidence: FailoverEvidence,
   annex: string,
