@@ -71,3 +71,13 @@ export function parseLsn(text: string | null | undefined): bigint | undefined {
   if (parts === null) return undefined;
   return (BigInt(`0x${parts[1]}`) << 32n) | BigInt(`0x${parts[2]}`);
 }
+
+/** Null: of one of them nobody knows it. */
+export function leastLsn(positions: readonly (string | null)[]): string | null {
+  const [first = null, ...rest] = positions;
+  return rest.reduce((least, one) => {
+    const [a, b] = [parseLsn(least), parseLsn(one)];
+    if (a === undefined || b === undefined) return null;
+    return a < b ? least : one;
+  }, first);
+}

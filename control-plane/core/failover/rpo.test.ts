@@ -3,7 +3,14 @@ import type { AckedWrite } from "../../../contract/cell-protocol.ts";
 import { cellIdSchema, epochSchema, opIdSchema } from "../../../contract/ids.ts";
 import { placementKeySchema } from "../../../contract/placement-key.ts";
 import { rpoReportOf, suspectsOf } from "./rpo.ts";
-import { type Finding, parseLsn, type Ring, type RpoFacts, type RpoKey } from "./rpo-facts.ts";
+import {
+  type Finding,
+  leastLsn,
+  parseLsn,
+  type Ring,
+  type RpoFacts,
+  type RpoKey,
+} from "./rpo-facts.ts";
 
 const dead = cellIdSchema.parse("cell-01");
 const annex = cellIdSchema.parse("sb-cell-01-cell-02");
@@ -195,4 +202,13 @@ describe("how sure the report is", () => {
 test("positions", () => {
   expect(parseLsn("16/B374D848")).toBe(0x16_b374_d848n);
   expect(["", "16", "16/", "G/0", null, undefined].map(parseLsn)).toEqual(Array(6).fill(undefined));
+});
+
+test("of several databases of one server the one that is furthest behind counts", () => {
+  expect(leastLsn(["0/9000", "0/10000", "0/8FFF"])).toBe("0/8FFF");
+  expect([leastLsn([]), leastLsn(["0/1", null]), leastLsn([null, "0/1"])]).toEqual([
+    null,
+    null,
+    null,
+  ]);
 });

@@ -5,11 +5,17 @@
  * the annexes again.
  */
 import { and, eq, gt, isNotNull, or, sql } from "drizzle-orm";
+import { z } from "zod";
 import { CellError } from "../../../contract/errors.ts";
 import { type RpoReport, rpoReportSchema } from "../../../contract/failover-api.ts";
 import { cellIdSchema, type OpId } from "../../../contract/ids.ts";
 import { placementKeySchema } from "../../../contract/placement-key.ts";
-import type { RpoFacts, RpoKey, RpoPartner } from "../../core/failover/rpo-facts.ts";
+import {
+  leastLsn,
+  type RpoFacts,
+  type RpoKey,
+  type RpoPartner,
+} from "../../core/failover/rpo-facts.ts";
 import type { Database, Reader } from "../database.ts";
 import { router } from "../schema.ts";
 import { failover, failoverKey, standby } from "../schema-standby.ts";
@@ -43,6 +49,23 @@ export const severedOf = (reader: Reader, row: Pick<FailoverRow, "op" | "cell">)
     )
     .orderBy(standby.annex);
 
+const severedSchema = z.object({
+  stores: z.array(z.object({ name: z.string(), remoteLsn: z.string().nullable() })),
+  heartbeatAgeMs: z.number().nullable(),
+});
+const evidenceSchema = z
+  .object({
+    annexes: z.record(z.string(), z.object({ severed: severedSchema.optional().catch(undefined) })),
+  })
+  .catch({ annexes: {} });
+
+/** Where its stream was cut, store by store; undefined: it never was, so nothing of it was adopted. */
+export const severedAt = (
+  { evidence }: Pick<FailoverRow, "evidence">,
+  { annex }: Pick<StandbyRow, "annex">,
+): z.infer<typeof severedSchema> | undefined =>
+  evidenceSchema.parse(evidence).annexes[annex]?.severed;
+
 /** Throws FAILOVER_UNKNOWN. */
 export async function readRpoFacts(reader: Reader, id: OpId, nowMs: number): Promise<RpoFacts> {
   const row = await requireFailoverRow(reader, id);
@@ -53,7 +76,7 @@ export async function readRpoFacts(reader: Reader, id: OpId, nowMs: number): Pro
     cell: cellIdSchema.parse(row.cell),
     detectedAtMs: row.createdAt.getTime(),
     fencedAtMs: row.fencedAt?.getTime() ?? null,
-    partners: standbys.map((one) => toPartner(one)),
+    partners: standbys.map((one) => toPartner(row, one)),
     keys: await readKeys(reader, id),
     routers: await routersSince(reader, Math.min(cutMs, nowMs) - routersWithinMs),
     rings: await readRings(reader, id),
@@ -61,8 +84,11 @@ export async function readRpoFacts(reader: Reader, id: OpId, nowMs: number): Pro
   };
 }
 
-function toPartner(row: StandbyRow): RpoPartner {
-  const { heartbeatAgeMs, reportedAt, remoteLsn } = row;
+function toPartner(of: FailoverRow, row: StandbyRow): RpoPartner {
+  const { heartbeatAgeMs, reportedAt } = row;
+  const stores = severedAt(of, row)?.stores;
+  const remoteLsn =
+    stores === undefined ? row.remoteLsn : leastLsn(stores.map((one) => one.remoteLsn));
   return {
     annex: cellIdSchema.parse(row.annex),
     host: cellIdSchema.parse(row.host),

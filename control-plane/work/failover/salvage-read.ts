@@ -3,15 +3,14 @@
  * home has. Changes nothing anywhere but in our own books: the slots of the cell stay where they are, so
  * that it may be read again.
  */
-import { z } from "zod";
 import { CellError } from "../../../contract/errors.ts";
 import { cellIdSchema } from "../../../contract/ids.ts";
 import type { SeveredAt } from "../../../standby/ports.ts";
 import { effectOf } from "../../core/failover/salvage.ts";
 import {
-  type FailoverRow,
   requireFailoverRow,
   type StandbyRow,
+  severedAt,
   severedOf,
 } from "../../store/failover/report.ts";
 import {
@@ -77,22 +76,6 @@ async function readPair(
     recordChange(database, id, row.annex, change);
   await standby.salvage(pair, severed, record, signal);
 }
-
-const severedSchema = z.object({
-  stores: z.array(z.object({ name: z.string(), remoteLsn: z.string().nullable() })),
-  heartbeatAgeMs: z.number().nullable(),
-});
-const evidenceSchema = z
-  .object({
-    annexes: z.record(z.string(), z.object({ severed: severedSchema.optional().catch(undefined) })),
-  })
-  .catch({ annexes: {} });
-
-/** Undefined: its stream was never cut, so nothing of it was adopted. */
-export const severedAt = (
-  { evidence }: Pick<FailoverRow, "evidence">,
-  { annex }: Pick<StandbyRow, "annex">,
-): SeveredAt | undefined => evidenceSchema.parse(evidence).annexes[annex]?.severed;
 
 async function judgeAll(world: SalvageWorld, id: string, signal: AbortSignal): Promise<number> {
   const homes = openHomes(world);

@@ -8,7 +8,7 @@ import { withMover } from "../../../moving/connection.ts";
 import { backName } from "../../../moving/names.ts";
 import { dropSubscription, endWorkers, hasSubscription } from "../../../moving/streams-objects.ts";
 import type { Clock } from "../../../runtime/clock.ts";
-import { parseLsn } from "../../core/failover/rpo-facts.ts";
+import { leastLsn } from "../../core/failover/rpo-facts.ts";
 import type { MoveView } from "../../core/move/move-view.ts";
 import type { Database } from "../../store/database.ts";
 import { buildTask, type ResolveSecret } from "../moving/task.ts";
@@ -25,7 +25,7 @@ export async function cutWayBack(
     const cut = (client: pg.Client) => cutHere(client, name, world.clock);
     positions.push(await withMover(source, { name: `${name} cut` }, cut));
   }
-  return leastOf(positions);
+  return leastLsn(positions);
 }
 
 async function cutHere(client: pg.Client, name: string, clock: Clock): Promise<string | null> {
@@ -42,15 +42,4 @@ async function cutHere(client: pg.Client, name: string, clock: Clock): Promise<s
   await dropSubscription(client, name, clock);
   const lsn = rows[0]?.lsn ?? null;
   return lsn === "0/0" ? null : lsn;
-}
-
-function leastOf(positions: readonly (string | null)[]): string | null {
-  return (
-    positions.reduce<string | null | undefined>((least, one) => {
-      if (least === undefined) return one;
-      const [a, b] = [parseLsn(least), parseLsn(one)];
-      if (a === undefined || b === undefined) return null;
-      return a < b ? least : one;
-    }, undefined) ?? null
-  );
 }
