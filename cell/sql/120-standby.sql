@@ -41,7 +41,7 @@ create table if not exists cellfleet.partner_list (
   promise_ms bigint not null
 );
 
--- `set`; `same`; `stale`: a newer list stands, or another one of this revision.
+-- `set`; `same`, when it was told before; `stale`: a newer list stands.
 create or replace function cellfleet.take_partners(p_revision bigint, p_partners jsonb, p_promise_ms bigint)
   returns text
   language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$

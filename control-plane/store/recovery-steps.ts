@@ -230,6 +230,7 @@ export async function finishRecovery(
     await tx.execute(
       sql`update cellfleet_control.cell set grant_no = greatest(grant_no, grant_seen)`,
     );
+    await retellPartners(tx);
     await tx
       .update(fleet)
       .set({
@@ -279,4 +280,18 @@ export async function recordIncarnation(
     }
     return { before: row.incarnation, now };
   });
+}
+
+/**
+ * Cells may have stored lists of partners, under these same numbers, that were told after the backup: none
+ * counts as acknowledged before it was told anew (corrections A2).
+ */
+async function retellPartners(tx: Tx): Promise<void> {
+  await tx.execute(sql`
+    update cellfleet_control.cell set partner_revision = partner_revision + 1, partner_acked = 0
+     where partner_revision > 0`);
+  await tx.execute(sql`
+    update cellfleet_control.standby as s set listed_at = c.partner_revision
+      from cellfleet_control.cell as c
+     where c.id = s.origin and s.listed_at is not null and s.unlisted_at is null`);
 }

@@ -98,6 +98,8 @@ test("a list that this control plane never told is surpassed before anything of 
   await pair.asOrigin(knows(7));
   expect(await pair.acked()).toEqual({ told: 8, acked: 0 });
   expect((await pair.asOrigin(knows(7))).partners?.revision).toBe(8);
+  // The cell's list 7 named others: it may not be adopted from before it knows list 8.
+  expect((await pair.row())["listedAt"]).toBe(8);
   await pair.asOrigin(knows(8));
   expect(await pair.acked()).toEqual({ told: 8, acked: 8 });
 });

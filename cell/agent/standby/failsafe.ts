@@ -200,6 +200,8 @@ export class Failsafe {
           answer = await this.#ask(partner, fresh, list.promiseMs);
         }
         this.#state = hearPartner(this.#state, partner.annex, answer, bootOf(facts));
+        // Leases will rest on it again.
+        if (answer.kind === "promised") this.#freeMonoMs.delete(partner.annex);
         return answer.kind === "foreign" ? `${partner.annex} says ${answer.text}` : undefined;
       }),
     );

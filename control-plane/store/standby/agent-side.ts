@@ -16,8 +16,14 @@ export async function recordOrigin(reader: Reader, said: AgentSyncRequest): Prom
   const revision = said.origin?.listRevision;
   if (revision === undefined || !said.primary || !said.database.reachable) return;
   await reader.execute(sql`
+    with surpassed as (
+      -- This control plane was set back: what was told under these numbers is not what stands here.
+      update cellfleet_control.standby as s set listed_at = ${revision} + 1
+        from cellfleet_control.cell as c
+       where c.id = ${said.cell} and c.partner_revision < ${revision}
+         and s.origin = c.id and s.listed_at is not null and s.unlisted_at is null
+    )
     update cellfleet_control.cell set
-      -- This control plane was set back: another list of that number may have been told.
       partner_revision = case when partner_revision < ${revision} then ${revision} + 1 else partner_revision end,
       partner_acked = case when partner_revision < ${revision} then 0 else ${revision} end
     where id = ${said.cell} and partner_acked <> ${revision}`);
