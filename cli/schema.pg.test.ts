@@ -190,20 +190,34 @@ test("apply halts at the first failure and names what is done, what is not, and 
   expect(stderr).toContain("--cells cell-01,cell-02");
 });
 
+const standby = (id: string, origin: string, state: string) => ({
+  ...{ id, origin, state, host: "cell-01", provider: "logical", buckets: { lo: 0, hi: 255 } },
+  ...{ reason: "", lagBytes: null, lagSeconds: null, keys: 0 },
+});
+
 test("apply asks the fleet for its cells and their databases: canary, then rings, never a retired one", async () => {
   const stores = { default: { database: "env:SHOP", keyColumn: "account_id" } };
   const cells = ["cell-03", "cell-01", "cell-02"].map((id) => sampleCell(id, { stores }));
+  let standbys = [standby("sb-02", "cell-02", "ready"), standby("sb-03", "cell-03", "dropping")];
   const fleet = await startStub({
     "GET /v1/cells": () => ({
       body: { items: [...cells, sampleCell("cell-00", { state: "retired" })], next: null },
     }),
+    "GET /v1/standbys": () => ({
+      body: { items: standbys, next: null },
+    }),
+    "GET /v1/cells/sb-02": () => ({ body: sampleCell("sb-02", { stores }) }),
   });
   const words = ["schema", "apply", "--canary", "cell-02", "--ring-size", "2", "--command", "true"];
   const env = { ...fleet.env, SHOP: shop.url, PATH: process.env["PATH"] ?? "" };
   const order = await cellctl([...words, "--dry-run"], { env });
-  expect(order).toMatchObject({ code: 0, stdout: "canary: cell-02\nring 1: cell-01, cell-03\n" });
+  expect(order).toMatchObject({
+    code: 0,
+    stdout: "canary: sb-02, cell-02\nring 1: cell-01, cell-03\n",
+  });
 
   // All three lead to cell-01's database: the canary is refused, and nobody after it is begun.
+  standbys = [];
   const real = await cellctl([...words, "-o", "json"], { env });
   await fleet.close();
   expect(real.code).toBe(78);

@@ -160,7 +160,7 @@ function keptFor(cell: CellView | undefined): string | undefined {
   if (hosted.tenants > 0) {
     return `serves ${hosted.tenants} tenants that it has taken over; waiting until they are moved into whole cells`;
   }
-  const origins = keeps.map(({ origin }) => origin);
+  const origins = keeps.map(({ origin }) => origin).toSorted((a, b) => (a < b ? -1 : 1));
   return origins.length === 0
     ? undefined
     : `keeps standbys of ${origins.join(", ")}; waiting until others do   (cellctl standby ls)`;
