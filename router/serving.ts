@@ -33,6 +33,7 @@ import { createCellSeries } from "./observe/gauges.ts";
 import { addLimitGauges } from "./observe/limit-metrics.ts";
 import { createListenerMetrics } from "./observe/listener-metrics.ts";
 import { createRouterMetrics } from "./observe/metrics.ts";
+import { Outcomes } from "./observe/outcomes.ts";
 import { Remembered } from "./observe/remembered.ts";
 import { rankMs, TopTenants } from "./observe/top-tenants.ts";
 import { startTracing, type Tracing } from "./observe/tracing.ts";
@@ -115,6 +116,7 @@ export function createServing(options: ServingOptions) {
   const status: { draining: boolean; listening: boolean } = { draining: false, listening: false };
   const tally = new CellTally(clock.monotonicMs);
   const wouldRefuse = new WouldRefuse(metrics.wouldRefuse);
+  const outcomes = new Outcomes();
   const remembered = openRemembered(config, clock);
   const fanOuts: FanOuts = {
     limits: { ...fanOutLimits, runningMax: config.fanOutsMax },
@@ -139,8 +141,7 @@ export function createServing(options: ServingOptions) {
     halts,
     acked,
     status,
-    tally,
-    wouldRefuse,
+    ...{ tally, wouldRefuse, outcomes },
     trust,
     remembered,
     tenants,
@@ -295,13 +296,13 @@ function serveContext(
   certificates: Certificates | undefined,
 ): ServeContext {
   const { config, clock, random, log, metrics, endpoints, hold, served } = parts;
-  const { tally, wouldRefuse, fanOuts, trust, acked } = parts;
+  const { tally, wouldRefuse, outcomes, fanOuts, trust, acked } = parts;
   return {
     ...{ clock, random, log, metrics, endpoints, cells: parts.cells, hold, news: parts.news },
     limits: parts.limits,
     view: served.view,
     isUsable: endpoints.isUsable,
-    ...{ tally, wouldRefuse, fanOuts, acked, tokens: trust.tokens, sign: trust.sign },
+    ...{ tally, wouldRefuse, outcomes, fanOuts, acked, tokens: trust.tokens, sign: trust.sign },
     monotonicMs: clock.monotonicMs,
     routerId: config.id,
     viaName: `cellfleet-${config.id}`,

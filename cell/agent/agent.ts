@@ -32,6 +32,7 @@ import type { GateView } from "./gate-decision.ts";
 import { openGateTls } from "./gate-tls.ts";
 import { createIngress, type IngressOptions } from "./ingress.ts";
 import { createLasting } from "./lasting.ts";
+import { noteServed, OutcomeBatches } from "./outcome-batches.ts";
 import { RequestMeter } from "./request-meter.ts";
 import { createSignatureCheck } from "./router-signatures.ts";
 import { openStanding, type Standing } from "./standby/standing.ts";
@@ -78,6 +79,7 @@ async function assemble(options: AgentOptions, lifecycle: Lifecycle): Promise<Ag
   const instance = `${cell}-${random.hex(4)}`;
   const gate = new Gate();
   const meter = new RequestMeter(clock.monotonicMs());
+  const outcomes = new OutcomeBatches(clock.monotonicMs);
   let sync: Sync | undefined;
   let stats: Stats | undefined;
   let stopping = false;
@@ -122,19 +124,18 @@ async function assemble(options: AgentOptions, lifecycle: Lifecycle): Promise<Ag
   const ingress: IngressOptions = {
     signatures: { mode: config.routerSignatures, check: signatures.check },
     ...{ cell, clock, gate, upstreams, watch, acks, lasting, reads: counters.reads },
-    door: standing.door,
+    ...{ door: standing.door, look: stores.look, onWouldRefuse: wouldRefuse.note },
     view: () => viewOf({ config, stores, standing, gate, isFresh }),
-    look: stores.look,
     onAdmitted: (keyspace, tenant) => meter.count(keyspace, tenant),
-    onWouldRefuse: wouldRefuse.note,
     onDone: (status, code) => noteDone(counters, status, code),
+    onServed: (entry, status) => noteServed(outcomes, entry, status),
   };
   const table = await followConfigured(options, lifecycle, signatures.follow);
   const endpoint = await openGate(ingress, options, lifecycle, stores.lease.tick);
   sync = startSync(
     options,
     {
-      ...{ instance, endpoint, stores, standing, wouldRefuse, stats: stats.numbers },
+      ...{ instance, endpoint, stores, standing, wouldRefuse, stats: stats.numbers, outcomes },
       ...{ appReachable: probe.reachable, services: upstreams.services, onAnswer: acks.hear },
     },
     lifecycle,

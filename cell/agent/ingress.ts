@@ -46,6 +46,8 @@ export type IngressOptions = EntryOptions &
     readonly door: Door;
     /** `code` is that of the gate's own answer; absent when the application's answer went out. */
     readonly onDone: (status: number, code: string | undefined) => void;
+    /** Of what was let in, and of nothing that nobody was left to be answered. */
+    readonly onServed: (entry: Entered, status: number) => void;
   };
 
 export const bodyBytesMax = 1024 ** 3;
@@ -114,7 +116,8 @@ async function serve(
     ...(expectsContinue ? { onFirstRead: () => res.writeContinue() } : {}),
   });
   try {
-    finish(options, res, entry, await exchange(options, entry, { req, res }, body));
+    const status = finish(options, res, entry, await exchange(options, entry, { req, res }, body));
+    if (status !== undefined) options.onServed(entry, status);
   } finally {
     body.release();
     options.lasting.over(entry);
@@ -183,18 +186,18 @@ function finish(
   res: ServerResponse,
   entry: Entered,
   outcome: HopOutcome,
-): void {
+): number | undefined {
   if (outcome.kind === "answered" || outcome.kind === "broken") {
     options.onDone(outcome.status, undefined);
-    return;
+    return outcome.status;
   }
   const error = outcome.error ?? failureError(outcome.reason);
   if (error === undefined) {
     res.destroy();
-    return;
+    return undefined;
   }
   const untouched = outcome.sent === "nothing" ? nonceOf(entry.asked) : undefined;
-  answer(options, res, error, untouched);
+  return answer(options, res, error, untouched);
 }
 
 /** Undefined: there is nobody left to answer. */
@@ -233,8 +236,9 @@ function answer(
   res: ServerResponse,
   error: CellError,
   notAdmitted?: string,
-): void {
+): number {
   const own = buildAnswer(error, notAdmitted);
   options.onDone(own.status, error.code);
   sendAnswer(res, own);
+  return own.status;
 }

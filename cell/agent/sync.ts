@@ -23,6 +23,7 @@ import type { DatabaseFacts } from "../store/facts.ts";
 import type { Unclassed } from "../store/table-classes.ts";
 import type { AgentLog } from "./events.ts";
 import type { Refused } from "./obedience.ts";
+import type { OutcomeBatches } from "./outcome-batches.ts";
 import { OwnershipReport, type ReportPage } from "./ownership-report.ts";
 import type { Questions } from "./questions.ts";
 import type { Standing } from "./standby/standing.ts";
@@ -42,6 +43,7 @@ export type SyncOptions = {
   readonly stores: Stores;
   readonly standing: Standing;
   readonly stats: TenantStats;
+  readonly outcomes: OutcomeBatches;
   readonly appReachable: () => boolean;
   /** Of the application, behind this agent. */
   readonly services: readonly string[];
@@ -153,6 +155,7 @@ export class Sync {
     if (stores.stage.wouldLeave(goal, number)) await stores.look();
     stores.stage.hear(goal, number);
     stats.reported(request.stats);
+    this.#options.outcomes.reported(request.outcomes);
     stores.purges.reported(request.purged ?? []);
     if (request.ownership !== undefined) this.#report.sent();
     // What was refused has been told; the lock may have passed to another agent meanwhile.
@@ -265,6 +268,8 @@ export class Sync {
       wantIdRanges: seen.ids.low.map(({ sequence, floor }) => ({ sequence, floor })),
       idRangesHeld: [...seen.ids.held],
       stats: primary ? stats.due() : [],
+      // Every agent tells what came through its own gate.
+      outcomes: this.#options.outcomes.due(),
       waitMs,
       ...this.#options.standing.report(seen.facts),
       ...(primary && seen.page !== undefined ? { ownership: seen.page } : {}),

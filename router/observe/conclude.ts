@@ -4,6 +4,7 @@ import type { Random } from "../../runtime/random.ts";
 import { type AccessLogPolicy, wantsLine } from "./access-log.ts";
 import type { RouterEvents } from "./events.ts";
 import type { RouterMetrics } from "./metrics.ts";
+import type { Outcomes } from "./outcomes.ts";
 import type { RequestRecord } from "./record.ts";
 import type { Remembered } from "./remembered.ts";
 import type { TopTenants } from "./top-tenants.ts";
@@ -16,6 +17,7 @@ export type Concluding = {
   readonly accessLog: AccessLogPolicy;
   readonly remembered: Remembered;
   readonly tenants: TopTenants;
+  readonly outcomes: Pick<Outcomes, "note">;
   /** Undefined: traces are off. */
   readonly tracing: Tracing | undefined;
 };
@@ -25,6 +27,7 @@ const tenantLabel = ({ keyspace, tenant }: NonNullable<RequestRecord["identity"]
 
 export function conclude(context: Concluding, record: RequestRecord, endedMs: number): void {
   record.count(context.metrics, endedMs);
+  context.outcomes.note(record);
   // Only who is carried: a name that nobody has would take the place of one that somebody has.
   if (record.identity !== undefined && record.cell !== undefined) {
     context.tenants.note(tenantLabel(record.identity));

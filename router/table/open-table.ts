@@ -1,6 +1,7 @@
 /** Where this router's table comes from: a file of the operator, or the control plane, by its settings. */
 import { z } from "zod";
 import { CellError } from "../../contract/errors.ts";
+import type { ServedCount } from "../../contract/served-counts.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import { createJsonClient } from "../../runtime/http-client.ts";
 import { errorFields, type Log } from "../../runtime/log.ts";
@@ -12,6 +13,7 @@ import type { CellTally, Seen } from "../cells/cell-tally.ts";
 import type { RouterConfig } from "../config.ts";
 import type { RouterEvents } from "../observe/events.ts";
 import type { RouterMetrics } from "../observe/metrics.ts";
+import type { Outcomes } from "../observe/outcomes.ts";
 import type { WouldRefuse } from "../place/would-refuse.ts";
 import type { Trust } from "../trust/trust.ts";
 import type { ServedView } from "./served-view.ts";
@@ -40,6 +42,7 @@ export type TableParts = {
   readonly token: string;
   readonly tally: Pick<CellTally, "take" | "onNews">;
   readonly wouldRefuse: Pick<WouldRefuse, "counts">;
+  readonly outcomes: Pick<Outcomes, "totals">;
   /** Before a revision is acknowledged: it may have to arrive in other threads first. */
   readonly settled?: () => Promise<void>;
   readonly served: ServedView;
@@ -95,6 +98,7 @@ async function openRemote(
   const { config, clock, random, token, tally, wouldRefuse, served, trust } = parts;
   const { url, stateDir, trustKeys } = source;
   let admin = "";
+  const outcomes = outcomesNowAndThen(parts);
   const { handIn, close } = openHandIn(parts, url, () => followed.tell());
   const followed = await followTable({
     ...{ url, token, stateDir, clock, random },
@@ -103,6 +107,7 @@ async function openRemote(
     verifier: await readTrustKeys(trustKeys, "--trust-keys"),
     report: () => ({
       ...{ admin, seen: seenOf(tally.take()), wouldRefuse: wouldRefuse.counts() },
+      ...outcomes(),
       keys: trust.announced(),
       collected: [...handIn.collected()],
     }),
@@ -125,6 +130,22 @@ async function openRemote(
       await followed.close();
       await close();
     },
+  };
+}
+
+/** Not with every call: a cell that begins to fail makes many. They are totals, so that none is missed. */
+const outcomesEveryMs = 5000;
+
+function outcomesNowAndThen({
+  clock,
+  outcomes,
+}: TableParts): () => { readonly served?: ServedCount[] } {
+  let toldMs = Number.NEGATIVE_INFINITY;
+  return () => {
+    const nowMs = clock.monotonicMs();
+    if (nowMs - toldMs < outcomesEveryMs) return {};
+    toldMs = nowMs;
+    return { served: outcomes.totals() };
   };
 }
 

@@ -3,6 +3,7 @@
  * A worker tells what is new; the main thread adds it up, so that nothing is lost when a worker ends.
  */
 import type { CellTally, FreshSeen } from "../cells/cell-tally.ts";
+import { Outcomes } from "../observe/outcomes.ts";
 import type { WouldRefuse } from "../place/would-refuse.ts";
 import type { Counts } from "./messages.ts";
 
@@ -10,17 +11,19 @@ import type { Counts } from "./messages.ts";
 export function createCountsReader(
   tally: Pick<CellTally, "take">,
   wouldRefuse: Pick<WouldRefuse, "counts">,
+  outcomes: Pick<Outcomes, "take">,
 ): (isNews: boolean) => Counts | undefined {
   let told: Readonly<Record<string, number>> = {};
   return (isNews) => {
     const seen = tally.take();
+    const served = outcomes.take();
     const now = wouldRefuse.counts();
     const fresh = Object.entries(now)
       .map(([code, count]) => [code, count - (told[code] ?? 0)] as const)
       .filter(([, count]) => count > 0);
     told = now;
-    if (seen.length === 0 && fresh.length === 0) return undefined;
-    return { seen, wouldRefuse: Object.fromEntries(fresh), isNews };
+    if (seen.length === 0 && served.length === 0 && fresh.length === 0) return undefined;
+    return { seen, served, wouldRefuse: Object.fromEntries(fresh), isNews };
   };
 }
 
@@ -28,6 +31,7 @@ export type CountsSum = {
   readonly add: (counts: Counts) => void;
   readonly tally: Pick<CellTally, "take" | "onNews">;
   readonly wouldRefuse: Pick<WouldRefuse, "counts">;
+  readonly outcomes: Pick<Outcomes, "totals">;
 };
 
 /** In the main thread. */
@@ -35,6 +39,7 @@ export function createCountsSum(): CountsSum {
   let seen = new Map<FreshSeen["cell"], FreshSeen>();
   let onNews: () => void = () => {};
   const refused = new Map<string, number>();
+  const outcomes = new Outcomes();
   return {
     add: (counts) => {
       for (const one of counts.seen) {
@@ -44,6 +49,7 @@ export function createCountsSum(): CountsSum {
         const sum = { requests: requests + one.requests, failures: failures + one.failures };
         seen.set(cell, { cell, ...sum, anew: one.anew });
       }
+      outcomes.add(counts.served);
       for (const [code, count] of Object.entries(counts.wouldRefuse)) {
         refused.set(code, (refused.get(code) ?? 0) + count);
       }
@@ -60,5 +66,6 @@ export function createCountsSum(): CountsSum {
       },
     },
     wouldRefuse: { counts: () => Object.fromEntries(refused) },
+    outcomes,
   };
 }

@@ -7,6 +7,7 @@ import type { ErrorCode } from "../../contract/errors.ts";
 import type { CellId } from "../../contract/ids.ts";
 import type { RememberedAnswer } from "../../contract/remembered-request.ts";
 import type { DeltaBody } from "../../contract/routing-table.ts";
+import type { ServedCount } from "../../contract/served-counts.ts";
 import type { SharedTable } from "../../contract/shared-table.ts";
 import type { MetricsDump } from "../../runtime/metrics.ts";
 import type { AckedList } from "../acked/acked-writes.ts";
@@ -31,6 +32,8 @@ export type SharedView = {
 
 export type Counts = {
   readonly seen: readonly FreshSeen[];
+  /** How requests ended, since the last message of this kind. */
+  readonly served: readonly ServedCount[];
   /** By code, since the last message of this kind. */
   readonly wouldRefuse: Readonly<Record<string, number>>;
   /** The control plane should hear it soon. */

@@ -60,12 +60,12 @@ export function createWorkersPlane(options: WorkersPlaneOptions): Plane {
     conductor.publish(view, delta);
     acked.follow(view.table);
   });
-  const { tally, wouldRefuse } = counts;
   return {
     status,
     registry,
     parts: {
-      ...{ config, clock, random, log, metrics, served, trust, doubt, tally, wouldRefuse },
+      ...{ config, clock, random, log, metrics, served, trust, doubt },
+      ...{ tally: counts.tally, wouldRefuse: counts.wouldRefuse, outcomes: counts.outcomes },
       settled: () => conductor.settled(),
       ackedBy: acked,
     },

@@ -77,9 +77,9 @@ class ServingWorker {
       graceMs: config.drainMs + 5000,
       onTrouble: (where, error) => log.event("router.trouble", { where, ...errorFields(error) }),
     });
-    const { tally, wouldRefuse, doubt } = this.#serving;
+    const { tally, wouldRefuse, outcomes, doubt } = this.#serving;
     doubt.follow(() => post({ kind: "doubt" }));
-    const read = createCountsReader(tally, wouldRefuse);
+    const read = createCountsReader(tally, wouldRefuse, outcomes);
     tally.onNews(() => this.#tellSoon());
     this.#tell = (isNews) => {
       const counts = read(isNews);
