@@ -22,12 +22,15 @@ afterAll(async () => {
   await cells.close();
 });
 
-/** The annex's worker goes through them as well: it is cut with the others, and comes back by itself. */
+/** For who works on the stream. The annex's own workers go past them: libpq reads the port that is named last. */
 const throughProxies = (pair: StandbyPair): StandbyPair => ({
   ...pair,
   stores: pair.stores.map(({ name, origin, annex }) => ({
     name,
-    origin: { ...origin, url: proxies[0].through(origin.url) },
+    origin: {
+      ...origin,
+      url: `${proxies[0].through(origin.url)}?port=${cells.serverOf(cells.a).port}`,
+    },
     annex: { ...annex, url: proxies[1].through(annex.url) },
   })),
 });
