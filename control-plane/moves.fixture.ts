@@ -29,6 +29,7 @@ import { opEndpoints } from "./api/ops.ts";
 import { overrideEndpoints } from "./api/overrides.ts";
 import { rebalanceEndpoints } from "./api/rebalance.ts";
 import { safetyEndpoints } from "./api/safety.ts";
+import { sloEndpoints } from "./api/slo.ts";
 import { tenantLifeEndpoints } from "./api/tenant-life.ts";
 import { tenantEndpoints } from "./api/tenants.ts";
 import { type ControlFixture, openCell, startControl } from "./control.fixture.ts";
@@ -71,6 +72,7 @@ export async function startMovesApi() {
       ...opEndpoints(mover),
       ...auditEndpoints(mover),
       ...safetyEndpoints(mover),
+      ...sloEndpoints(mover),
       ...drainEndpoints(mover),
       ...rebalanceEndpoints(mover),
     ];

@@ -47,7 +47,7 @@ export async function judgeBudgets(database: Database, term: number): Promise<re
 }
 
 /** Only where this process leads, so that nobody shows what is old. */
-function showBudgets(metrics: Metrics): (slos: readonly Slo[]) => void {
+export function showBudgets(metrics: Metrics): (slos: readonly Slo[]) => void {
   let last: readonly Slo[] = [];
   const perCell = (read: (state: Slo["cells"][number]) => number) => () =>
     last.flatMap(({ id, cells }) =>

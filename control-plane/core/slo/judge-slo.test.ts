@@ -1,9 +1,11 @@
 /** Error budgets: arithmetic, windows, how fast they burn, and when nothing is said. */
 import { describe, expect, test } from "vitest";
+import type { CellId } from "../../../contract/ids.ts";
 import { type Objective, objectiveDefaults } from "../../../contract/slo-api.ts";
 import { burntOf, type Counted, judgeSlos, type WindowCount } from "./judge-slo.ts";
 import { burnWindows, countedShare, dayMs, hourMs, minuteMs, windowFromMs } from "./windows.ts";
 
+const cellA = "a" as CellId;
 const nowMs = 1_000 * dayMs;
 const objective = (change: Partial<Objective> = {}): Objective => ({
   ...{ id: "availability", by: "ada", reason: "", since: "" },
@@ -160,7 +162,7 @@ describe("an objective", () => {
 
   test("of every cell holds each by itself, and shows the worst", () => {
     expect(worst({})).toEqual({ cell: "b", verdict: "burnt", of: 2 });
-    expect(worst({ cell: "a" })).toEqual({ cell: "a", verdict: "ok", of: 1 });
+    expect(worst({ cell: cellA })).toEqual({ cell: "a", verdict: "ok", of: 1 });
   });
 
   test("of a service counts that service alone", () => {
@@ -171,10 +173,10 @@ describe("an objective", () => {
   test("of a tier counts what cells saw of that tier; of all, what routers saw", () => {
     expect(worst({ tier: "gold" })).toMatchObject({ cell: "a", verdict: "burnt" });
     expect(worst({ tier: "free" }).verdict).toBe("ok");
-    expect(judge(minutes, { cell: "a" })?.worst?.requests).toBe(10_000);
+    expect(judge(minutes, { cell: cellA })?.worst?.requests).toBe(10_000);
   });
 
   test("of a cell that is not in service says nothing", () => {
-    expect(judge(minutes, { cell: "gone" })).toMatchObject({ worst: null, cells: [] });
+    expect(judge(minutes, { cell: "gone" as CellId })).toMatchObject({ worst: null, cells: [] });
   });
 });
