@@ -30,7 +30,7 @@ test("a change of the wire shows in its version's hash", () => {
   expect({ contractVersion, hash }).toMatchInlineSnapshot(`
     {
       "contractVersion": 5,
-      "hash": "9e913235c6617e5c",
+      "hash": "8f0192c4c7404b75",
     }
   `);
 });
