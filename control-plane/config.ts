@@ -33,6 +33,16 @@ const duration = z.string().transform((raw, context): number => {
   return z.NEVER;
 });
 
+const canaryWriteSchema = z.strictObject({ path: z.string().startsWith("/"), body: z.unknown() });
+const canaryWrite = z.string().transform((raw, context) => {
+  try {
+    return canaryWriteSchema.parse(JSON.parse(raw));
+  } catch {
+    context.addIssue({ code: "custom", message: 'must be {"path": "/…", "body": …} as JSON' });
+    return z.NEVER;
+  }
+});
+
 const leaseTtlMsMin = 1000;
 const leaseTtlMsMax = 24 * 3_600_000;
 const promiseMsMin = 10_000;
@@ -61,6 +71,10 @@ const settingsSchema = z
     goldPartnerLoss: z.enum(["refuse", "degrade"]).default("refuse"),
     /** The fleet's own, where a failure calls for a failover. */
     failover: z.enum(failoverPolicies).default("suggest"),
+    /** After a takeover one tenant of each adopter is asked for this, through a public router. */
+    canary: z.url({ protocol: /^https?$/ }).optional(),
+    /** `{"path": "/orders", "body": {…}}`: posted for tenants labelled `cellfleet.canary=true`. */
+    canaryWrite: canaryWrite.optional(),
     instance: z
       .string()
       .regex(/^[A-Za-z0-9._:-]{1,100}$/, "must be 1 to 100 letters, digits or . _ : -")

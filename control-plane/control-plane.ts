@@ -30,6 +30,7 @@ import { openDatabase, prepareDatabase } from "./store/database.ts";
 import { channels, startListener } from "./store/notify.ts";
 import { createWakeHub } from "./store/wake-hub.ts";
 import { startBalancing } from "./work/balancing/balancer.ts";
+import type { CanaryTarget } from "./work/failover/canary.ts";
 import { startSalvaging } from "./work/failover/salvage.ts";
 import { startFailing } from "./work/failover/start.ts";
 import { startWatching, type WatchEvents } from "./work/failover/watch.ts";
@@ -85,6 +86,8 @@ export type ControlPlaneOptions = {
   readonly allowHookCommands?: boolean;
   /** What is done about a cell that is gone, where nobody has said otherwise at runtime. Default `suggest`. */
   readonly failover?: FailoverPolicy;
+  /** Where canaries are sent after a takeover; absent: nowhere. */
+  readonly canary?: CanaryTarget | undefined;
 };
 
 export type ControlPlane = {
@@ -339,6 +342,7 @@ function startFurther(
   const failing = startFailing({
     ...{ database, clock, random, lead, provider, resolve, logTo: options.logTo },
     hub: shared.context.hub,
+    canary: options.canary,
     onBoundary: options.onFailoverBoundary,
     onError: trouble("failovers"),
   });

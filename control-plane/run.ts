@@ -9,7 +9,7 @@ import { systemRandom } from "../runtime/random.ts";
 import { resolveSecret } from "../runtime/secret-ref.ts";
 import { createSigner, privateKeySchema, type Signer } from "../runtime/signing.ts";
 import { type ControlPlaneConfig, instanceName, parseControlPlaneConfig } from "./config.ts";
-import { startControlPlane } from "./control-plane.ts";
+import { type ControlPlaneOptions, startControlPlane } from "./control-plane.ts";
 
 export type RunControlPlaneOptions = {
   /** As on the command line: `listen`, `admin`, `databaseUrl`, `signingKey`, …. */
@@ -39,6 +39,7 @@ export async function runControlPlane(options: RunControlPlaneOptions): Promise<
     standbyPartners: config.standbyPartners,
     goldOnPartnerLoss: config.goldPartnerLoss,
     failover: config.failover,
+    canary: canaryOf(config),
     instance: instanceName(config, systemRandom.hex(3)),
     resolveSecret: (reference) => resolveSecret(reference, options.env),
     clock: systemClock,
@@ -53,6 +54,16 @@ export async function runControlPlane(options: RunControlPlaneOptions): Promise<
   await stopped;
   await control.close();
   return 0;
+}
+
+/** Tenants are named by the header that every fleet knows from its first day. */
+function canaryOf({ canary, canaryWrite }: ControlPlaneConfig): ControlPlaneOptions["canary"] {
+  if (canary === undefined) return undefined;
+  const { origin, pathname, search } = new URL(canary);
+  return {
+    ...{ origin, readPath: `${pathname}${search}`, tenantHeader: "x-tenant-id" },
+    write: canaryWrite,
+  };
 }
 
 async function readSigner(file: string): Promise<Signer> {

@@ -46,8 +46,11 @@ export const sampleWishes = (demo: boolean): FleetWishes => ({
   routing: undefined,
   guardMode: undefined,
   tenants: demo ? demoTenants : [],
-  path: "/whoami",
+  path: samplePath,
 });
+
+/** What the sample application answers any tenant with. */
+export const samplePath = "/whoami";
 
 const serveWithinMs = 60_000;
 const servePauseMs = 50;

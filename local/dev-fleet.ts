@@ -10,7 +10,7 @@ import { join } from "node:path";
 import type { Endpoints } from "../contract/provider-api.ts";
 import type { Clock } from "../runtime/clock.ts";
 import type { Random } from "../runtime/random.ts";
-import { bringUp, type FleetParts, type FleetWishes } from "./bring-up.ts";
+import { bringUp, type FleetParts, type FleetWishes, samplePath } from "./bring-up.ts";
 import { openCells } from "./cell-processes.ts";
 import { environmentOfChildren } from "./child-environment.ts";
 import { chooseApplication } from "./choose-application.ts";
@@ -149,6 +149,7 @@ async function openParts(
     env: childEnv,
     databaseUrl: filled(env["DATABASE_URL"]),
     flags,
+    isSample: wishes.path === samplePath,
     say,
     onChange,
   });

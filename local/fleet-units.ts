@@ -32,6 +32,8 @@ export type FleetUnitsOptions = {
   readonly env: Readonly<Record<string, string>>;
   readonly databaseUrl: string | undefined;
   readonly flags: Pick<DevFlags, "standbyPartners" | "failover">;
+  /** The sample application runs: it is known what it answers to. */
+  readonly isSample: boolean;
   readonly say: (line: string) => void;
   readonly onChange: (status: UnitStatus) => void;
 };
@@ -70,6 +72,7 @@ export function createFleetUnits(options: FleetUnitsOptions): FleetUnits {
       bootstrapTokenFile: secretFile(folder, "cli-token"),
       standbyPartners: options.flags.standbyPartners,
       failover: options.flags.failover,
+      canary: options.isSample ? canaryOfSample(ports) : undefined,
     }),
   );
 
@@ -137,3 +140,11 @@ const exists = (path: string): Promise<boolean> =>
     () => true,
     () => false,
   );
+
+/** Read for any tenant, written for those that are labelled for it. */
+function canaryOfSample({ routers }: FleetPorts) {
+  const [router] = routers;
+  if (router === undefined) return undefined;
+  const order = { path: "/orders", body: { item: "canary", quantity: 1 } };
+  return { url: `${urlOf(router.port)}/whoami`, write: JSON.stringify(order) };
+}

@@ -38,6 +38,8 @@ export function controlPlaneProgram(options: {
   readonly bootstrapTokenFile: string;
   readonly standbyPartners: number;
   readonly failover: FailoverPolicy;
+  /** What is asked of the application after a takeover; undefined: nothing is known of it. */
+  readonly canary: { readonly url: string; readonly write: string } | undefined;
 }): Program {
   const flags = {
     "--listen": at(options.port),
@@ -49,6 +51,9 @@ export function controlPlaneProgram(options: {
     "--bootstrap-token": `file:${options.bootstrapTokenFile}`,
     "--standby-partners": String(options.standbyPartners),
     "--failover": options.failover,
+    ...(options.canary === undefined
+      ? {}
+      : { "--canary": options.canary.url, "--canary-write": options.canary.write }),
   };
   return cellctl("control-plane", flags, `${urlOf(options.adminPort)}/readyz`);
 }

@@ -22,6 +22,14 @@ export const register: Register = (noun, bind) => {
     )
     .option("--standby-partners <count>", "partners of each cell's standbys, 0 to 3 (default: 3)")
     .option("--failover <policy>", "of a dead cell: auto, suggest or off (default: suggest)")
+    .option(
+      "--canary <url>",
+      "asked for one tenant of each adopter after a takeover, through a router",
+    )
+    .option(
+      "--canary-write <json>",
+      'and posted for tenants labelled cellfleet.canary=true: {"path", "body"}',
+    )
     .option("--instance <name>", "its name among several (default: host, process and chance)")
     .option("--allow-hook-commands", "hooks of stores may be commands that this process runs")
     .option("--connections <count>", "connections to its PostgreSQL (default: 20)")

@@ -88,6 +88,11 @@ export const cellStart: Machine<"calling" | "opening" | End, "provided" | "opene
 function decideBack(world: OpWorld): Decision<"opened" | "late"> {
   const cell = world.op.object;
   const missing = missingSinceStart(world, cell);
+  const { state, revoking } = cellOf(world.fleet, cell) ?? { state: "retired", revoking: false };
+  if (missing !== agentMissing && (state === "quarantined" || revoking)) {
+    const headline = `${cell} runs, quarantined: it has no lease and serves nobody`;
+    return { kind: "go", event: "opened", headline, effects: [] };
+  }
   if (missing === undefined) {
     return { kind: "go", event: "opened", headline: `${cell} serves again`, effects: [] };
   }
@@ -101,10 +106,10 @@ function missingSinceStart({ op, fleet }: OpWorld, id: string): string | undefin
   const cell = cellOf(fleet, id);
   const sinceMs = op.provider?.askedAtMs ?? 0;
   const isBack = cell?.agents.some(({ primary, seenAtMs }) => primary && seenAtMs > sinceMs);
-  return isBack === true
-    ? missingToServe(cell, fleet.nowMs)
-    : "its agent has not called since it was started";
+  return isBack === true ? missingToServe(cell, fleet.nowMs) : agentMissing;
 }
+
+const agentMissing = "its agent has not called since it was started";
 
 /**
  * Destroy: the cell leaves the table first, then its processes and data go. Retiring is the point of no
