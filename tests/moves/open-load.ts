@@ -42,17 +42,17 @@ const timeoutMs = 30_000;
 const connectionsMax = 1024;
 
 export function startOpenLoad(options: {
-  /** Of a router; several take turns. */
+  /** Of a router; several take turns. The list may change meanwhile. */
   readonly router: string | readonly string[];
   readonly streams: readonly Stream[];
   readonly recorder: Recorder;
   readonly run: string;
 }): OpenLoad {
   const { recorder, run } = options;
-  const routers = [options.router].flat();
+  const routers = typeof options.router === "string" ? [options.router] : options.router;
   let turn = 0;
   const router = (): string => {
-    turn = (turn + 1) % routers.length;
+    turn = (turn + 1) % Math.max(1, routers.length);
     return routers[turn] ?? "";
   };
   const dispatcher = new Agent({ connections: connectionsMax, allowH2: false });

@@ -13,7 +13,8 @@ import { systemClock } from "../../runtime/clock.ts";
 import { type TestFleet, until } from "../fleet.ts";
 import { type OpenLoad, startOpenLoad } from "../moves/open-load.ts";
 import { type Quantiles, quantilesOf } from "../moves/quantiles.ts";
-import { type FleetClient, openFleetClient, routerOrigins } from "./fleet-client.ts";
+import { openFleetClient, routerOrigins } from "./fleet-client.ts";
+import { acknowledged, isServed, type Named, namedLost, reported, settle } from "./settled.ts";
 import { type Outage, outageOf } from "./takeover-time.ts";
 
 export type DeadCellOptions = {
@@ -43,7 +44,6 @@ export type DeadCellReport = {
 };
 
 const run = "outage";
-const readyWithinMs = 180_000;
 const failedOverWithinMs = 90_000;
 const readBackMs = 60_000;
 const calmMs = 3000;
@@ -65,7 +65,7 @@ export async function deadCell(
     streams: [{ tenants, perSecond: options.writesPerSecond }],
   });
   try {
-    await until("every tenant is written to", () => isServed(load, tenants), readyWithinMs);
+    await until("every tenant is written to", () => isServed(load, tenants), failedOverWithinMs);
     await systemClock.sleep(calmMs);
     const killedMs = systemClock.monotonicMs();
     await fleet.cliJson("cell", "kill", victim, "--yes");
@@ -89,72 +89,6 @@ export async function deadCell(
     await client.close();
   }
 }
-
-/** Tenants in every cell, and every cell's standbys ready. */
-async function settle(
-  fleet: TestFleet,
-  client: FleetClient,
-  { tenants: count, say }: DeadCellOptions,
-) {
-  const cells = Object.keys((await fleet.endpoints()).cells);
-  const homes = new Map(
-    Array.from({ length: count }, (_one, index): [string, string] => [
-      `tenant-${index + 1}`,
-      cells[index % cells.length] ?? "",
-    ]),
-  );
-  const wanted = [...homes].map(([id, cell]) => ({ id, cell }));
-  await client.importTenants(wanted);
-  await until(
-    "standbys are ready",
-    async () => {
-      const standbys = await client.standbys();
-      return cells.every((cell) => {
-        const mine = standbys.filter(({ origin }) => origin === cell);
-        const partners = Math.min(3, cells.length - 1);
-        return mine.length >= partners && mine.every(({ state }) => state === "ready");
-      });
-    },
-    readyWithinMs,
-  );
-  say(`${count} tenants in ${cells.length} cells, standbys ready`);
-  return { homes, tenants: [...homes.keys()] };
-}
-
-function isServed(load: OpenLoad, tenants: readonly string[], sinceMs = 0): boolean {
-  const served = new Set(
-    load.samples
-      .filter(({ outcome, sentMs }) => outcome === "ok" && sentMs >= sinceMs)
-      .map(({ tenant }) => tenant),
-  );
-  return tenants.every((tenant) => served.has(tenant));
-}
-
-/** The failover of the cell, once its report is there. */
-async function reported(client: FleetClient, cell: string): Promise<Failover> {
-  let found: Failover | undefined;
-  await until(
-    `a failover of ${cell} with its report`,
-    async () => {
-      found = (await client.failovers()).find((one) => one.cell === cell);
-      if (found !== undefined) found = await client.failover(found.id);
-      return found !== undefined && found.report !== null;
-    },
-    failedOverWithinMs,
-  );
-  if (found === undefined) throw new Error(`no failover of ${cell}`);
-  return found;
-}
-
-type Named = { readonly tenant: string; readonly value: string };
-
-/** By the Idempotency-Key, which is the value that the load writes. */
-const namedLost = ({ report }: Failover): Named[] =>
-  (report?.tenants ?? []).flatMap(({ tenant, lost, unknown }) =>
-    [...lost, ...unknown].flatMap(({ idempotencyKey }) =>
-      idempotencyKey === undefined ? [] : [{ tenant, value: idempotencyKey }],
-    ),
-  );
 
 function judge(seen: {
   readonly load: OpenLoad;
@@ -181,12 +115,4 @@ function judge(seen: {
     lost: acked.filter((value) => !present.has(value)).length,
     falseAlarms: named.filter(({ value }) => present.has(value)).length,
   };
-}
-
-function acknowledged(history: readonly Entry[]): string[] {
-  const asked = new Map<string, string>();
-  return history.flatMap((entry) => {
-    if (entry.kind === "invoke") asked.set(entry.process, entry.value);
-    return entry.kind === "ok" ? [asked.get(entry.process) ?? ""] : [];
-  });
 }

@@ -1,0 +1,96 @@
+/**
+ * `node tests/outage/gone-main.ts [--minutes 1] [--only gone]`: a local fleet without its control plane, and what is set
+ * back to an older state. Ends with 1 when a promise about it was not kept.
+ */
+import { parseArgs } from "node:util";
+import { startFleet, type TestFleet } from "../fleet.ts";
+import { flagsOrUsage } from "../moves/flags-or-usage.ts";
+import { controlPlaneGone, type GoneReport } from "./control-plane-gone.ts";
+
+const usage = `usage: npm run test:gone -- [--minutes 1] [--tenants 18] [--writes 30] [--only gone] [-o json]
+  --minutes  for so long the control plane alone is gone, under load
+  --tenants  of three cells
+  --writes   writes a second of all of them together
+  --only     one scene of: gone, set-back, together
+  -o json    all reports as JSON`;
+const { values } = flagsOrUsage(usage, process.argv.slice(2), () =>
+  parseArgs({
+    options: {
+      minutes: { type: "string", default: "1" },
+      tenants: { type: "string", default: "18" },
+      writes: { type: "string", default: "30" },
+      only: { type: "string" },
+      output: { type: "string", short: "o", default: "text" },
+    },
+  }),
+);
+const isJson = values.output === "json";
+const startedMs = Date.now();
+const say = (line: string) =>
+  void process.stderr.write(`${((Date.now() - startedMs) / 1000).toFixed(1)} s  ${line}\n`);
+const options = {
+  ...{ minutes: Number(values.minutes), tenants: Number(values.tenants) },
+  ...{ writesPerSecond: Number(values.writes), say },
+};
+/** The lease of a local fleet, and two seconds. */
+const servedAgainMsMax = 6000;
+
+/** What was found, and what of it should not be. */
+type Told = {
+  readonly lines: readonly string[];
+  readonly faults: readonly string[];
+  readonly raw: unknown;
+};
+
+const scenes: Readonly<Record<string, (fleet: TestFleet) => Promise<Told>>> = {
+  gone: async (fleet) => toldOfGone(await controlPlaneGone(fleet, options)),
+};
+
+for (const [name, scene] of Object.entries(scenes)) {
+  if (values.only !== undefined && values.only !== name) continue;
+  const fleet = await startFleet({
+    cells: 3,
+    standbyPartners: 2,
+    flags: ["--no-demo", "--routers", "2"],
+  });
+  try {
+    const { lines, faults, raw } = await scene(fleet);
+    const text = [name, ...lines, ...faults.slice(0, 40).map((one) => `FAULT ${one}`)];
+    process.stdout.write(isJson ? `${JSON.stringify(raw, null, 2)}\n` : `${text.join("\n  ")}\n`);
+    if (faults.length > 0) process.exitCode = 1;
+  } finally {
+    await fleet.stop();
+  }
+}
+
+function toldOfGone(report: GoneReport): Told {
+  const { alone, deadCell, restarted, back, verdict, writes } = report;
+  const phases = Object.entries(back.failover.phases).map(
+    ([step, ms]) => `${step} ${Math.round(ms)}`,
+  );
+  const { acknowledged, failed, unknown, reportedLost } = verdict.counts;
+  return {
+    raw: report,
+    lines: [
+      `control plane gone  ${alone.minutes.toFixed(1)} min, ${alone.writes} writes, ${alone.refused.length} refused`,
+      `a cell dead too     its tenants: ${JSON.stringify(deadCell.contained)}; others refused: ${deadCell.othersRefused.length}`,
+      `PostgreSQL restart  served again after ${Math.round(restarted.servedAfterMs)} ms; others refused: ${restarted.othersRefused.length}`,
+      `control plane back  dead cell's tenants served after ${Math.round(back.servedAfterMs)} ms; others refused: ${back.othersRefused.length}`,
+      `failover            ${phases.join(", ")} ms; ${JSON.stringify(back.failover.report?.totals)}`,
+      `history             ${writes} writes: ${acknowledged} acknowledged, ${failed} refused, ${unknown} unknown, ${reportedLost} lost as reported; ${verdict.violations.length} violations`,
+    ],
+    faults: [
+      ...alone.refused.map((one) => `control plane gone: ${one}`),
+      ...(deadCell.acknowledged > 0
+        ? [`${deadCell.acknowledged} acknowledged for a dead cell`]
+        : []),
+      ...deadCell.othersRefused.map((one) => `a cell dead too: ${one}`),
+      ...(restarted.servedAfterMs > servedAgainMsMax
+        ? [`served again only after ${Math.round(restarted.servedAfterMs)} ms`]
+        : []),
+      ...restarted.othersRefused.map((one) => `PostgreSQL restart: ${one}`),
+      ...back.othersRefused.map((one) => `control plane back: ${one}`),
+      ...verdict.violations.map(({ kind, text }) => `${kind}: ${text}`),
+    ],
+  };
+}
