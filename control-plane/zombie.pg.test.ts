@@ -177,7 +177,7 @@ test("wiped, it comes back empty under its id, with another database, and serves
     (row) => row?.state !== "running",
   );
   await loop.close();
-  expect([ended?.state, ended?.headline]).toEqual(["done", `${dead} is back, empty`]);
+  expect([ended?.state, ended?.headline]).toEqual(["done", `${dead} is back, empty, and serves`]);
   expect(asked).toEqual(["destroy quarantined true", "create quarantined true"]);
   const agent = await control.client("agent", dead);
   const fresh = { wantLease: true, database: { systemIdentifier: "a-new-one" } };

@@ -86,3 +86,24 @@ export async function letBack(tx: Tx, id: string): Promise<void> {
   const text = `${id} is wiped and back, empty; its tenants may come home.`;
   await recordEvents(tx, [{ kind: "cell.wiped", object: id, text }]);
 }
+
+const openWithinMs = 60_000;
+
+/** False: it is not healthy after a minute. */
+export async function servesWithin(
+  { database, clock }: Pick<SalvageWorld, "database" | "clock">,
+  id: string,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const deadlineMs = clock.monotonicMs() + openWithinMs;
+  while (clock.monotonicMs() < deadlineMs && !signal.aborted) {
+    const [row] = await database.read
+      .select({ health: cell.health })
+      .from(cell)
+      .where(eq(cell.id, id));
+    if (row?.health === "healthy") return true;
+    await clock.sleep(lookEveryMs, signal);
+  }
+  signal.throwIfAborted();
+  return false;
+}

@@ -16,7 +16,7 @@ import { op } from "../../store/schema.ts";
 import type { Leadership } from "../lead.ts";
 import { applySalvaged } from "./salvage-apply.ts";
 import { readSalvaged } from "./salvage-read.ts";
-import { destroyAndCreate, letBack } from "./salvage-wipe.ts";
+import { destroyAndCreate, letBack, servesWithin } from "./salvage-wipe.ts";
 import type { SalvageEvents, SalvageWorld } from "./salvage-world.ts";
 
 export const salvageKinds = ["cell.salvage", "cell.salvage-apply", "cell.wipe"] as const;
@@ -39,7 +39,11 @@ type Run = {
   readonly row: OpRow;
   readonly term: number;
   readonly signal: AbortSignal;
-  readonly step: (step: string, headline: string) => Promise<void>;
+  readonly step: (
+    step: string,
+    headline: string,
+    within?: (tx: Tx) => Promise<void>,
+  ) => Promise<void>;
 };
 
 type Options = SalvagingOptions & SalvageWorld;
@@ -95,7 +99,7 @@ async function carryOut(
     row = { ...row, version: row.version + 1, step: change.step ?? row.step };
   };
   try {
-    const step = (to: string, headline: string) => enter({ step: to, headline });
+    const step: Run["step"] = (to, headline, inside) => enter({ step: to, headline }, inside);
     const { headline, within } = await workOf(row)(options, { row, term, signal, step });
     await enter({ step: "done", state: "done", headline, deadlineAtMs: null }, within);
     const { id, kind, object } = row;
@@ -159,13 +163,20 @@ const apply: Work = async (options, { row, signal }) => {
   return { headline: `${applied} rows are where their tenants are${rest}` };
 };
 
+/** Over when the cell is seen to serve: whoever waits for it sends its tenants home next. */
 const wipe: Work = async (options, { row, term, signal, step }) => {
-  const about = { op: row.id, cell: row.object, term, isDestroyed: row.step === "creating" };
-  const destroyed = () => step("creating", `${row.object} is destroyed; an empty one is made`);
-  const made = await destroyAndCreate(options, about, destroyed, signal);
-  if (made === undefined) throw new CellError("STATE_CONFLICT", "Another one leads.");
+  const id = row.object;
+  if (row.step !== "opening") {
+    const about = { op: row.id, cell: id, term, isDestroyed: row.step === "creating" };
+    const destroyed = () => step("creating", `${id} is destroyed; an empty one is made`);
+    const made = await destroyAndCreate(options, about, destroyed, signal);
+    if (made === undefined) throw new CellError("STATE_CONFLICT", "Another one leads.");
+    await step("opening", `${id} is empty; it starts`, (tx) => letBack(tx, id));
+  }
+  const isBack = await servesWithin(options, id, signal);
   return {
-    headline: `${row.object} is back, empty`,
-    within: (tx) => letBack(tx, row.object),
+    headline: isBack
+      ? `${id} is back, empty, and serves`
+      : `${id} is back, empty, and is not healthy yet: cellctl cell get ${id}`,
   };
 };
