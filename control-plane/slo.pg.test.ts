@@ -128,7 +128,7 @@ test("a burnt budget stops what can wait when it is asked for and when it takes 
   await monthAgo("cell-02", 100_000, 140);
   await judge();
   const text = "cell-02 / availability: 140 % of the budget of 30 d is used";
-  const refused = await refusal(api.post("/v1/cells/cell-01/cordon", {}, acceptedSchema));
+  const refused = await refusal(api.post("/v1/cells/cell-01/drain", {}, acceptedSchema));
   expect(refused).toMatchObject({ code: "BUDGET_BURNT", message: expect.stringContaining(text) });
   for (const kind of ["move.start", "rebalance.apply"] as const) {
     await expect(refusal(now({ kind }))).resolves.toMatchObject({ code: "BUDGET_BURNT" });
@@ -137,6 +137,8 @@ test("a burnt budget stops what can wait when it is asked for and when it takes 
   for (const kind of ["failover.unplanned", "cell.uncordon", "cell.start", "cell.wipe"] as const) {
     await expect(now({ kind, cell: "cell-02" })).resolves.toBeUndefined();
   }
+  // To keep new tenants away from a cell that burns costs nobody anything.
+  await expect(now({ kind: "cell.cordon", cell: "cell-02" })).resolves.toBeUndefined();
   // A lower objective frees it at once.
   await put("availability", { target: 0.99, reason: "we were too proud" });
   await expect(now({ kind: "move.start" })).resolves.toBeUndefined();
@@ -181,6 +183,8 @@ test("what is left is shown where there is enough to say, and nobody else's word
   expect(metrics.text()).toContain(
     'cellfleet_slo_budget_left{objective="availability",cell="cell-01"} 0.75',
   );
-  expect(metrics.text()).not.toContain('cell="cell-02"');
+  const burntOne = 'cellfleet_slo_burnt{objective="availability",cell="cell-02"} 0';
+  expect(metrics.text()).toContain(burntOne);
+  expect(metrics.text()).not.toContain('left{objective="availability",cell="cell-02"');
   expect(await judgeBudgets(api.control.database, term + 1)).toEqual([]);
 });

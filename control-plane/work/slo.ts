@@ -2,11 +2,12 @@
  * The leader judges the error budgets every few seconds: what is burnt is written down for the safety rules, and
  * shown. A budget stops nobody for longer than it is burnt, and a leader's turn.
  */
-import type { Slo } from "../../contract/slo-api.ts";
+import type { Slo, SloState } from "../../contract/slo-api.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import { type Loop, startLoop } from "../../runtime/loop.ts";
 import type { Labels, Metrics } from "../../runtime/metrics.ts";
 import type { Random } from "../../runtime/random.ts";
+import { stopsWhatCanWait } from "../core/slo/judge-slo.ts";
 import type { Database } from "../store/database.ts";
 import { holdsTerm } from "../store/leader.ts";
 import { readSlos, writeBurnt } from "../store/slo.ts";
@@ -49,24 +50,31 @@ export async function judgeBudgets(database: Database, term: number): Promise<re
 /** Only where this process leads, so that nobody shows what is old. */
 export function showBudgets(metrics: Metrics): (slos: readonly Slo[]) => void {
   let last: readonly Slo[] = [];
-  const perCell = (read: (state: Slo["cells"][number]) => number) => () =>
-    last.flatMap(({ id, cells }) =>
-      cells
-        .filter(({ verdict }) => verdict !== "few")
-        .map((state): readonly [Labels, number] => [
-          { objective: id, cell: state.cell },
-          read(state),
-        ]),
-    );
+  const perCell =
+    (read: (state: SloState) => number, isShown: (state: SloState) => boolean) => () =>
+      last.flatMap(({ id, cells }) =>
+        cells
+          .filter(isShown)
+          .map((state): readonly [Labels, number] => [
+            { objective: id, cell: state.cell },
+            read(state),
+          ]),
+      );
   metrics.gaugeFrom(
     "cellfleet_slo_budget_left",
     "Share of the error budget that is left, by objective and cell; below 0 it is overdrawn.",
-    perCell(({ left }) => left),
+    perCell(
+      ({ left }) => left,
+      ({ verdict }) => verdict !== "few",
+    ),
   );
   metrics.gaugeFrom(
     "cellfleet_slo_burnt",
     "1 where an error budget stops what can wait, by objective and cell.",
-    perCell(({ verdict }) => (verdict === "burnt" || verdict === "fast-burn" ? 1 : 0)),
+    perCell(
+      (state) => (stopsWhatCanWait(state) ? 1 : 0),
+      () => true,
+    ),
   );
   return (slos) => {
     last = slos;

@@ -63,10 +63,11 @@ const worstFirst = (a: SloState, b: SloState): number =>
 /** In words; empty: nothing stops what can wait. */
 export const burntOf = (slos: readonly Slo[]): readonly string[] =>
   slos.flatMap(({ id, cells }) =>
-    cells.filter(stops).map(({ cell, text }) => `${cell} / ${id}: ${text}`),
+    cells.filter(stopsWhatCanWait).map(({ cell, text }) => `${cell} / ${id}: ${text}`),
   );
 
-const stops = ({ verdict }: SloState): boolean => verdict === "burnt" || verdict === "fast-burn";
+export const stopsWhatCanWait = ({ verdict }: SloState): boolean =>
+  verdict === "burnt" || verdict === "fast-burn";
 
 function judgeCell(objective: Objective, counted: Counted, cell: string): SloState {
   const burnOf = openBurns(objective, counted, cell);
