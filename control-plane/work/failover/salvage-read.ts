@@ -4,7 +4,6 @@
  * that it may be read again.
  */
 import { CellError } from "../../../contract/errors.ts";
-import { cellIdSchema } from "../../../contract/ids.ts";
 import type { SeveredAt } from "../../../standby/ports.ts";
 import { effectOf } from "../../core/failover/salvage.ts";
 import {
@@ -66,12 +65,15 @@ async function readPair(
   severed: SeveredAt,
   signal: AbortSignal,
 ): Promise<void> {
-  const pair = await buildPair(database.read, resolve, {
-    annex: cellIdSchema.parse(row.annex),
-    origin: cellIdSchema.parse(row.origin),
-    host: cellIdSchema.parse(row.host),
-    buckets: { lo: row.bucketLo, hi: row.bucketHi },
-  });
+  const buckets = { lo: row.bucketLo, hi: row.bucketHi };
+  const { annex, origin, host } = row;
+  // Emptied and removed, as soon as its tenants were moved on: its positions were kept.
+  const pair = await buildPair(
+    database.read,
+    resolve,
+    { annex, origin, host, buckets },
+    "may-be-gone",
+  );
   const record = (change: Parameters<typeof recordChange>[3]) =>
     recordChange(database, id, row.annex, change);
   await standby.salvage(pair, severed, record, signal);

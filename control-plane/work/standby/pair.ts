@@ -21,6 +21,8 @@ export async function buildPair(
   reader: Reader,
   resolve: ResolveSecret,
   one: Pick<StandbyView, "annex" | "origin" | "host" | "buckets">,
+  /** `may-be-gone`: only the origin is spoken to; the annex may have been removed, and its secrets with it. */
+  annexIs: "there" | "may-be-gone" = "there",
 ): Promise<StandbyPair> {
   const origin = cellIdSchema.parse(one.origin);
   const annex = cellIdSchema.parse(one.annex);
@@ -37,11 +39,17 @@ export async function buildPair(
       stores.map(async (name) => ({
         name,
         origin: await loginOf(resolve, origin, originStores, name),
-        annex: await loginOf(resolve, annex, annexStores, name),
+        annex: await loginOf(resolve, annex, annexStores, name).catch((error: unknown) => {
+          if (annexIs === "there") throw error;
+          return { cell: annex, store: name, url: nowhere };
+        }),
       })),
     ),
   };
 }
+
+/** A login that every use of fails with, as of a server that is gone. */
+const nowhere = "postgres://127.0.0.1:1/gone";
 
 /** A database that says `ignore` holds nothing of tenants. */
 const databasesOf = (stores: Stores): string[] =>
