@@ -41,6 +41,25 @@ const strange = [
   ["of an unknown tenant", "nobody", {}, "TENANT_UNKNOWN"],
 ] as const;
 
+test("how requests ended is told by cell and service, since the router began", async () => {
+  const { router, plane } = await startFleet("enforce", (_req, res) => {
+    res.statusCode = 500;
+    res.end();
+  });
+  const told = () => plane.asked.findLast(({ served }) => served !== undefined)?.served;
+  expect((await ask(router.port, "globex")).status).toBe(200);
+  expect((await ask(router.port, "acme")).status).toBeGreaterThanOrEqual(500);
+  expect((await ask(router.port, "nobody")).status).toBe(404);
+  plane.change({ other: "b 1" });
+  const service = "default";
+  await until(() =>
+    expect(told()?.toSorted((one, other) => one.cell.localeCompare(other.cell))).toEqual([
+      { cell: "b", service, requests: 1, failures: 0 },
+      { cell: "old", service, requests: 1, failures: 1 },
+    ]),
+  );
+});
+
 describe("in pass-through", () => {
   test.each(strange)("a request %s goes to the one cell, and is counted", async (...row) => {
     const [, tenant, headers, code] = row;

@@ -26,11 +26,10 @@ export class OutcomeBatches {
   readonly #waiting = new Map<string, Outcome>();
   #open: OutcomeBatch | undefined;
   #number = 0;
-  #madeMs: number;
+  #madeMs = Number.NEGATIVE_INFINITY;
 
   constructor(monotonicMs: () => number) {
     this.#monotonicMs = monotonicMs;
-    this.#madeMs = monotonicMs();
   }
 
   note(

@@ -144,8 +144,10 @@ function outcomesNowAndThen({
   return () => {
     const nowMs = clock.monotonicMs();
     if (nowMs - toldMs < outcomesEveryMs) return {};
+    const served = outcomes.totals();
+    if (served.length === 0) return {};
     toldMs = nowMs;
-    return { served: outcomes.totals() };
+    return { served };
   };
 }
 
