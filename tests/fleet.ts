@@ -60,12 +60,15 @@ export async function startFleet(
     readonly standbyPartners?: number;
     /** A cellfleet.yaml; without it the application is the sample, or what CELLFLEET_TEST_APP names. */
     readonly app?: string;
+    /** Of the Node that runs the supervisor. */
+    readonly nodeFlags?: readonly string[];
   } = {},
 ): Promise<TestFleet> {
   const dataDir = await mkdtemp(join(tmpdir(), "cellfleet-test-"));
   const agent = new Agent({ connections: 64, allowH2: false });
   const app = options.app ?? testApplicationFile;
-  const supervisor = createSupervisor(dataDir, [
+  const nodeFlags = options.nodeFlags ?? [];
+  const supervisor = createSupervisor(dataDir, nodeFlags, [
     ...(app === undefined ? [] : ["--app", resolve(app)]),
     "--cells",
     String(options.cells ?? 3),
@@ -125,16 +128,21 @@ type Supervisor = {
   readonly output: () => string;
 };
 
-function createSupervisor(dataDir: string, flags: readonly string[]): Supervisor {
+function createSupervisor(
+  dataDir: string,
+  nodeFlags: readonly string[],
+  flags: readonly string[],
+): Supervisor {
   const ports = ["--port", "0", "--admin-port", "0", "--control-plane-port", "0"];
   let current: ChildProcess | undefined;
   let output = "";
 
   async function start(): Promise<void> {
     const from = output.length;
-    const child = run(["dev", "--data", dataDir, ...ports, ...flags], (text) => {
+    const onText = (text: string) => {
       output += text;
-    });
+    };
+    const child = run(["dev", "--data", dataDir, ...ports, ...flags], onText, nodeFlags);
     current = child;
     const ready = () => {
       if (hasEnded(child)) throw new Error("cellctl dev ended before it was ready");
@@ -174,8 +182,9 @@ async function runCli(dataDir: string, args: readonly string[]): Promise<CliResu
 function run(
   args: readonly string[],
   onText: (text: string, stream: "stdout" | "stderr") => void,
+  nodeFlags: readonly string[] = [],
 ): ChildProcess {
-  const child = spawn(process.execPath, [launcher, ...args], {
+  const child = spawn(process.execPath, [...nodeFlags, launcher, ...args], {
     cwd: root,
     stdio: ["ignore", "pipe", "pipe"],
     env: cleanEnvironment(),

@@ -1,0 +1,276 @@
+/**
+ * One scenario in a fleet of its own: load, cut, heal, read back, salvage, and the history checker's word on
+ * what customers were told, what every database committed, and what reports and salvage name.
+ */
+import { readFile, rm } from "node:fs/promises";
+import { z } from "zod";
+import type { Failover } from "../../../contract/failover-api.ts";
+import { salvagedRowSchema } from "../../../contract/salvage-api.ts";
+import { checkHistory } from "../../../history/check.ts";
+import { installCommitLog, readCommitLog } from "../../../history/commit-log.ts";
+import type { Entry, EntryOf, Verdict } from "../../../history/model.ts";
+import { createRecorder } from "../../../history/recorder.ts";
+import { entriesOfReport, entriesOfSalvage } from "../../../history/rpo-entries.ts";
+import { readTenant } from "../../../history/workload.ts";
+import { systemClock } from "../../../runtime/clock.ts";
+import { until } from "../../fleet.ts";
+import { inDatabase } from "../../moves/cell-databases.ts";
+import { type OpenLoad, startOpenLoad } from "../../moves/open-load.ts";
+import { type FleetClient, openFleetClient, routerOrigins } from "../fleet-client.ts";
+import { type DirectWriter, startDirectWriter } from "./direct-writer.ts";
+import type { Scenario } from "./scenarios.ts";
+import { openWorld, type World } from "./world.ts";
+
+export type Outcome = {
+  readonly name: string;
+  /** What is wrong; empty: nothing. */
+  readonly faults: readonly string[];
+  readonly verdict: Verdict;
+  readonly failovers: readonly Failover[];
+  readonly refused: ReadonlyMap<string, number>;
+  readonly direct: { readonly done: number; readonly refused: number } | undefined;
+  readonly history: readonly Entry[];
+};
+
+const run = "cut";
+const victim = "cell-02";
+const others = ["cell-01", "cell-03"];
+const tenantsPerCell = 4;
+const perSecond = 30;
+const readyMs = 120_000;
+const adoptedMs = 90_000;
+const calmMs = 3000;
+
+export async function runScenario(
+  scenario: Scenario,
+  say: (line: string) => void,
+): Promise<Outcome> {
+  const world = await openWorld(2);
+  const client = await openFleetClient(world.fleet);
+  let load: OpenLoad | undefined;
+  let direct: DirectWriter | undefined;
+  try {
+    const homes = await settle(world, client);
+    const tenants = [...homes.keys()];
+    const mine = tenants.filter((tenant) => homes.get(tenant) === victim);
+    const history: Entry[] = [];
+    const recorder = createRecorder({
+      ...{ clock: systemClock, run },
+      write: (entry) => history.push(entry),
+    });
+    load = startOpenLoad({
+      ...{ recorder, run, router: await routerOrigins(world.fleet) },
+      streams: [{ tenants, perSecond }],
+    });
+    await served(load, tenants, 0, readyMs);
+    const url = (await world.fleet.endpoints()).cells[victim]?.database ?? "";
+    if (scenario.direct === true) {
+      direct = startDirectWriter({ url, tenants: mine, recorder, run });
+    }
+    await systemClock.sleep(calmMs);
+    const sinceMs = systemClock.monotonicMs();
+    await scenario.act({
+      ...{ world, victim, others, tenants: mine, recorder, run, say },
+      adopted: () => adopted(client),
+    });
+    say("healing");
+    await world.heal();
+    await served(load, tenants, systemClock.monotonicMs(), readyMs);
+    const failovers = await ended(client);
+    await systemClock.sleep(calmMs);
+    await load.stop();
+    await direct?.close();
+    for (const entry of await salvaged(world, failovers)) recorder.note(entry);
+    const deadlineMs = systemClock.monotonicMs() + readyMs;
+    for (const tenant of tenants) {
+      await readTenant({ run, recorder, clock: systemClock }, load.asking, tenant, deadlineMs);
+    }
+    for (const { report } of failovers) {
+      if (report !== null) for (const entry of entriesOfReport(report)) recorder.note(entry);
+    }
+    const commits = await readCommits(world);
+    for (const { entry } of commits) recorder.note(entry);
+    const verdict = checkHistory(history);
+    const refused = refusals(load, sinceMs, scenario.refused === "its tenants" ? mine : []);
+    return {
+      ...{ name: scenario.name, verdict, failovers, refused, history },
+      direct: direct?.counts(),
+      faults: [
+        ...verdict.violations.map(({ kind, text, tenant }) => `${kind}: ${tenant}: ${text}`),
+        ...twoDatabases(commits),
+        ...(failovers.length === scenario.failovers
+          ? []
+          : [`${failovers.length} failovers, not ${scenario.failovers}`]),
+        ...failovers
+          .filter(({ step }) => step === "failed" || step === "halted")
+          .map(({ id, step, headline }) => `${id} is ${step}: ${headline}`),
+        ...(scenario.refused === "anybody"
+          ? []
+          : [...refused].map(([reason, count]) => `refused ${count} times: ${reason}`)),
+      ],
+    };
+  } finally {
+    await direct?.close().catch(() => {});
+    await world.heal().catch(() => {});
+    await load?.close();
+    await client.close();
+    await world.close();
+  }
+}
+
+async function settle(world: World, client: FleetClient): Promise<ReadonlyMap<string, string>> {
+  const cells = [victim, ...others];
+  const homes = new Map(
+    Array.from({ length: tenantsPerCell * cells.length }, (_one, at): [string, string] => [
+      `tenant-${at + 1}`,
+      cells[at % cells.length] ?? "",
+    ]),
+  );
+  await client.importTenants([...homes].map(([id, cell]) => ({ id, cell })));
+  await until(
+    "standbys are ready",
+    async () => {
+      const standbys = await client.standbys();
+      return standbys.length >= 2 * cells.length && standbys.every((one) => one.state === "ready");
+    },
+    readyMs,
+  );
+  for (const { url } of await databases(world)) {
+    await inDatabase(url, (database) =>
+      installCommitLog(database, {
+        ...{ schema: "public", table: "orders", keyspace: "default" },
+        ...{ keyColumn: "tenant_id", valueColumn: "item" },
+      }),
+    );
+  }
+  return homes;
+}
+
+/** Also those of annexes, by the cell that answers for them. */
+async function databases(world: World) {
+  const found = [];
+  for (const [cell, url] of world.superusers) {
+    const names = await inDatabase(url, async (client) => {
+      const own = new URL(url).pathname.slice(1);
+      const { rows } = await client.query<{ datname: string }>(
+        "select datname from pg_database where datname = $1 or datname like $2",
+        [own, `${own}\\_\\_sb\\_%`],
+      );
+      return rows.map(({ datname }) => datname);
+    });
+    for (const name of names) {
+      const one = new URL(url);
+      one.pathname = `/${name}`;
+      found.push({ cell, name: `${cell}/${name}`, url: one.href });
+    }
+  }
+  return found;
+}
+
+type Commit = { readonly database: string; readonly entry: EntryOf<"commit"> };
+
+async function readCommits(world: World): Promise<readonly Commit[]> {
+  const found: Commit[] = [];
+  for (const { cell, name, url } of await databases(world)) {
+    await inDatabase(url, async (client) => {
+      const entries = await readCommitLog(client, cell);
+      found.push(...entries.map((entry) => ({ database: name, entry })));
+    });
+  }
+  return found;
+}
+
+/** The checker knows cells; an annex is one more owner in the same cell. */
+function twoDatabases(commits: readonly Commit[]): readonly string[] {
+  const writers = new Map<string, Set<string>>();
+  for (const { database, entry } of commits) {
+    const term = `${entry.tenant} epoch ${entry.epoch}`;
+    writers.set(term, (writers.get(term) ?? new Set()).add(database));
+  }
+  return [...writers]
+    .filter(([, by]) => by.size > 1)
+    .map(([term, by]) => `two databases wrote ${term}: ${[...by].join(", ")}`);
+}
+
+async function served(
+  load: OpenLoad,
+  tenants: readonly string[],
+  sinceMs: number,
+  withinMs: number,
+): Promise<void> {
+  const missing = () => {
+    const ok = new Set(
+      load.samples
+        .filter(({ outcome, sentMs }) => outcome === "ok" && sentMs >= sinceMs)
+        .map(({ tenant }) => tenant),
+    );
+    return tenants.filter((tenant) => !ok.has(tenant));
+  };
+  await until("every tenant is written to", () => missing().length === 0, withinMs).catch(
+    (error: unknown) => {
+      const last = missing().map((tenant) => {
+        const sample = load.samples.findLast((one) => one.tenant === tenant);
+        return `${tenant}: ${sample?.reason}`;
+      });
+      throw new Error(`${String(error)}; never: ${last.join("; ")}`);
+    },
+  );
+}
+
+/** Its tenants belong to others: known by the step, as routers that are cut off delay those after it. */
+async function adopted(client: FleetClient): Promise<void> {
+  const past = ["routing", "verifying", "reprotecting", "done", "halted"];
+  await until(
+    `${victim} is failed over`,
+    async () => (await client.failovers()).some(({ step }) => past.includes(step)),
+    adoptedMs,
+  );
+}
+
+/** All failovers, each to its report. */
+async function ended(client: FleetClient): Promise<readonly Failover[]> {
+  const find = async () =>
+    Promise.all((await client.failovers()).map(({ id }) => client.failover(id)));
+  await until(
+    "failovers have their reports",
+    async () => (await find()).every(({ report, step }) => report !== null || step === "cancelled"),
+    adoptedMs,
+  );
+  return find();
+}
+
+/** What only the returned cell has: read there before anything is taken from it. */
+async function salvaged(
+  { fleet }: World,
+  failovers: readonly Failover[],
+): Promise<readonly Entry[]> {
+  if (failovers.length === 0) return [];
+  const read = await fleet.cli("cell", "salvage", victim, "--yes", "--wait");
+  if (read.code !== 0) throw new Error(`salvage: ${read.stdout}${read.stderr}`);
+  const file = `${fleet.dataDir}.salvage.ndjson`;
+  try {
+    await fleet.cliJson("cell", "salvage", victim, "show", "-O", file);
+    const lines = (await readFile(file, "utf8")).split("\n").filter((line) => line !== "");
+    const rows = z.array(salvagedRowSchema).parse(lines.map((line): unknown => JSON.parse(line)));
+    return entriesOfSalvage(victim, rows, ({ table, row }) => {
+      const item = table.endsWith("orders") ? row?.["item"] : undefined;
+      return item?.startsWith(`${run}/`) === true ? item : undefined;
+    });
+  } finally {
+    await rm(file, { force: true });
+  }
+}
+
+function refusals(
+  load: OpenLoad,
+  sinceMs: number,
+  allowed: readonly string[],
+): ReadonlyMap<string, number> {
+  const found = new Map<string, number>();
+  for (const { tenant, outcome, sentMs, tookMs, reason } of load.samples) {
+    if (outcome === "ok" || sentMs + tookMs < sinceMs || allowed.includes(tenant)) continue;
+    const text = `${tenant} +${Math.round((sentMs - sinceMs) / 1000)} s ${reason}`;
+    found.set(text, (found.get(text) ?? 0) + 1);
+  }
+  return found;
+}
