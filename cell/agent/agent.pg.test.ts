@@ -122,6 +122,17 @@ describe("what the primary reports and gets", () => {
     await until("calls go on", () => bench.control.calls.length > at + 1);
     expect(told().length).toBe(1);
   });
+
+  test("is how requests of tenants ended, in one batch", async () => {
+    const agent = await bench.serving();
+    expect((await bench.ask(agent)).status).toBe(201);
+    const told = () => bench.control.calls.flatMap((call) => call.outcomes ?? []);
+    await until("acme's request is told", () => told().length > 0);
+    const one = { keyspace: "default", tenant: "acme", service: "default" };
+    // It was asked before, to see that it serves.
+    const ended = { ...one, requests: expect.any(Number), failures: 0 };
+    expect(told()[0]).toEqual({ number: 1, tenants: [ended] });
+  });
 });
 
 test("metrics, health and status say what is", async () => {
