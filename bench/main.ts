@@ -26,6 +26,14 @@ const benches: Readonly<Record<string, Bench>> = {
     what: "[--moves N] [--writes N] [--large] [--no-sizes] [--no-save]  the pause of moves as clients see it, and its parts; whole moves by size",
     run: async (args) => (await import("./move.ts")).run(args),
   },
+  failover: {
+    what: "[--sizes 30,300,3000] [--writes N] [--no-save]  a cell killed under load: how long tenants were without it, step by step",
+    run: async (args) => (await import("./failover.ts")).run(args),
+  },
+  standby: {
+    what: "[--rounds N] [--seconds N]  what standbys cost a cell: orders per second and processor time, with and without",
+    run: async (args) => (await import("./standby.ts")).run(args),
+  },
   rebalance: {
     what: "[--tenants N] [--cells N]  planning a rebalance: time, distance from the best there can be, bytes",
     run: async (args) => (await import("./rebalance.ts")).run(args),

@@ -1,0 +1,84 @@
+/**
+ * A cell of a local fleet is killed under load, application and database at once: how long its tenants' customers
+ * were without it, and what the takeover spent that on, step by step. One fleet per size, one after the other.
+ */
+import { mkdirSync, writeFileSync } from "node:fs";
+import { loadavg } from "node:os";
+import { join, resolve } from "node:path";
+import { parseArgs } from "node:util";
+import { startFleet } from "../tests/fleet.ts";
+import { deadCell } from "../tests/outage/dead-cell.ts";
+import { commit, describeMachine } from "./router/machine.ts";
+
+const cells = 4;
+
+export async function run(args: readonly string[]): Promise<void> {
+  const { values } = parseArgs({
+    args: [...args],
+    options: {
+      sizes: { type: "string", default: "30,300,3000" },
+      writes: { type: "string", default: "100" },
+      "no-save": { type: "boolean", default: false },
+    },
+  });
+  const results = [];
+  for (const size of values.sizes.split(",").map(Number)) {
+    const before = loadavg()[0] ?? 0;
+    const fleet = await startFleet({
+      ...{ cells, standbyPartners: 3, flags: ["--no-demo", "--routers", "2"] },
+    });
+    try {
+      const found = await deadCell(fleet, {
+        tenants: size * cells,
+        // So many that each tenant is heard of within some seconds.
+        writesPerSecond: Math.max(Number(values.writes), (size * cells) / 20),
+        ...{ victim: "cell-02", afterMs: 5000 },
+        say: (line) => void process.stderr.write(`${line}\n`),
+      });
+      const { outage, failover, lost, falseAlarms, neverBack, othersRefused } = found;
+      const result = {
+        tenantsPerCell: size,
+        ...{ outage, phases: failover.phases, lost, falseAlarms },
+        ...{ neverBack: neverBack.length, othersRefused: othersRefused.length },
+        ...{ historyOk: found.verdict.ok, method: failover.report?.method },
+        loadAverage: { before, after: loadavg()[0] ?? 0 },
+      };
+      results.push(result);
+      process.stdout.write(`${lineOf(result)}\n`);
+    } finally {
+      await fleet.stop();
+    }
+  }
+  if (values["no-save"]) return;
+  const date = new Date().toISOString();
+  const folder = resolve(import.meta.dirname, "results");
+  mkdirSync(folder, { recursive: true });
+  const file = join(folder, `failover-${date.slice(0, 16).replace(":", "")}.json`);
+  const saved = {
+    bench: "failover",
+    date,
+    commit: commit(),
+    machine: describeMachine(),
+    cells,
+    results,
+  };
+  writeFileSync(file, `${JSON.stringify(saved, undefined, 2)}\n`);
+  process.stdout.write(`written: ${file}\n`);
+}
+
+function lineOf(one: {
+  readonly tenantsPerCell: number;
+  readonly outage: {
+    readonly count: number;
+    readonly p50: number;
+    readonly p95: number;
+    readonly max: number;
+  };
+  readonly phases: Readonly<Record<string, number>>;
+  readonly lost: number;
+  readonly falseAlarms: number;
+}): string {
+  const { count, p50, p95, max } = one.outage;
+  const phases = Object.entries(one.phases).map(([step, ms]) => `${step} ${Math.round(ms)}`);
+  return `${one.tenantsPerCell} tenants per cell: without it ${count} tenants, p50 ${p50}, p95 ${p95}, max ${max} ms; ${phases.join(", ")} ms; lost ${one.lost}, false alarms ${one.falseAlarms}`;
+}
