@@ -27,8 +27,10 @@ const sequenceSchema = z.object({
 type Sequence = z.infer<typeof sequenceSchema>;
 
 /**
- * Those that a default or an identity draws from, and that are not leased; with columns whose edge is found
- * at once. One that no index leads to, in a large table, cannot be unique, and nobody may wait for it here.
+ * Those that a table of the stream draws from by a default or an identity, and that are not leased; with columns
+ * whose edge is found at once. Tables that stay in the origin gave nothing away here, and may lie where the
+ * mover may not even look: that must not cost anybody a takeover. A column that no index leads to, in a large
+ * table, cannot be unique, and nobody may wait for it here.
  */
 const sequencesQuery = `
   with drawn as (
@@ -50,6 +52,13 @@ const sequencesQuery = `
      and (pg_table_size(w.tab) < ${smallBytes}
           or exists (select from pg_index i where i.indrelid = w.tab and i.indisvalid and i.indkey[0] = w.col))
    where not exists (select from cellfleet.id_sequence i where i.sequence = c.oid)
+     and exists (
+       select from pg_class r join pg_namespace m on m.oid = r.relnamespace
+        where r.oid = coalesce(pg_partition_root(w.tab), w.tab)
+          and (exists (select from cellfleet.guarded_table g
+                        where g.schema_name = m.nspname and g.table_name = r.relname)
+               or exists (select from cellfleet.classed_table k where k.class in ('tenant', 'reference')
+                             and k.schema_name = m.nspname and k.table_name = r.relname)))
    group by n.nspname, c.relname, c.oid, q.seqincrement, q.seqmin, q.seqmax`;
 
 export async function raiseSequences(login: StoreLogin): Promise<void> {
