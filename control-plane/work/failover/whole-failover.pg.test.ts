@@ -118,6 +118,23 @@ test.concurrent("an annex whose database never records that its stream is cut is
   });
 });
 
+test.concurrent("a copy in a host that is quarantined, as one that was set back in time, is not adopted from", async () => {
+  const { fleet: make, until, database } = fixture;
+  const fleet = await make();
+  const [apart] = fleet.annexes;
+  const [row] = await database.read.select().from(standby).where(eq(standby.annex, apart.id));
+  const host = must(row?.host, apart.id);
+  await database.read.update(cell).set({ state: "quarantined" }).where(eq(cell.id, host));
+  const id = await fleet.begin();
+  const run = await until(
+    id,
+    ({ progress: { adopted, unavailable } }) => adopted + unavailable === 12,
+  );
+  expect(run.progress.unavailable).toBeGreaterThan(0);
+  expect(run.evidence.annexes[apart.id]?.reason).toBe(`its host ${host} is quarantined`);
+  expect(fleet.log).not.toContain(`sever ${apart.id}`);
+});
+
 test.concurrent("cell and partners die together: nobody guesses, and every key says why", async () => {
   const { fleet: make, until, unseverable } = fixture;
   const fleet = await make({ tenants: 5 });
