@@ -128,22 +128,25 @@ test("a burnt budget stops what can wait when it is asked for and when it takes 
   await monthAgo("cell-02", 100_000, 140);
   await judge();
   const text = "cell-02 / availability: 140 % of the budget of 30 d is used";
-  const refused = await refusal(api.post("/v1/cells/cell-01/drain", {}, acceptedSchema));
-  expect(refused).toMatchObject({ code: "BUDGET_BURNT", message: expect.stringContaining(text) });
-  for (const kind of ["move.start", "rebalance.apply"] as const) {
+  await expect(refusal(now({ kind: "rebalance.apply" }))).resolves.toMatchObject({
+    ...{ code: "BUDGET_BURNT", message: expect.stringContaining(text) },
+  });
+  for (const kind of ["failover.planned", "rebalance.apply", "drill.run"] as const) {
     await expect(refusal(now({ kind }))).resolves.toMatchObject({ code: "BUDGET_BURNT" });
     await expect(now({ kind }, ["budget"])).resolves.toBeUndefined();
   }
   for (const kind of ["failover.unplanned", "cell.uncordon", "cell.start", "cell.wipe"] as const) {
     await expect(now({ kind, cell: "cell-02" })).resolves.toBeUndefined();
   }
-  // To keep new tenants away from a cell that burns costs nobody anything.
-  await expect(now({ kind: "cell.cordon", cell: "cell-02" })).resolves.toBeUndefined();
+  // Who moves tenants away from a cell that burns, or keeps new ones from it, is ending it.
+  for (const kind of ["cell.cordon", "cell.drain", "move.start"] as const) {
+    await expect(now({ kind, cell: "cell-02" })).resolves.toBeUndefined();
+  }
   // A lower objective frees it at once.
   await put("availability", { target: 0.99, reason: "we were too proud" });
-  await expect(now({ kind: "move.start" })).resolves.toBeUndefined();
+  await expect(now({ kind: "rebalance.apply" })).resolves.toBeUndefined();
   await put("availability", { target: 0.999 });
-  await expect(refusal(now({ kind: "move.start" }))).resolves.toBeDefined();
+  await expect(refusal(now({ kind: "rebalance.apply" }))).resolves.toBeDefined();
 });
 
 test("the seconds of one failover of a young fleet stop nothing", async () => {

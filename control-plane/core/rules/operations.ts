@@ -29,13 +29,26 @@ export const takesAway: ReadonlySet<OperationKind> = new Set([
   "failover.planned",
 ]);
 
-/** What puts a whole cell to work: of these one at a time per cell and partner. */
+/**
+ * What puts a whole cell to work: of these one at a time per cell and partner. A kill is not among them: it
+ * is a drill, also of two cells that die together, which no rule would ever allow in earnest.
+ */
 export const occupiesCell: ReadonlySet<OperationKind> = new Set([
-  "cell.kill",
   "cell.stop",
   "cell.destroy",
   "cell.drain",
   "cell.wipe",
+  "failover.planned",
+  "failover.restore",
+  "drill.run",
+]);
+
+/**
+ * What spends an error budget for the sake of balance or practice. A person who moves a tenant or drains a
+ * cell is often the one who ends what burns it.
+ */
+export const spendsBudget: ReadonlySet<OperationKind> = new Set([
+  "rebalance.apply",
   "failover.planned",
   "failover.restore",
   "drill.run",

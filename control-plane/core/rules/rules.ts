@@ -13,7 +13,14 @@ import type {
   SafetyRule,
 } from "../../../contract/safety-api.ts";
 import { type CellView, wholeCells } from "../fleet.ts";
-import { isNamed, type OperationKind, occupiesCell, operations, takesAway } from "./operations.ts";
+import {
+  isNamed,
+  type OperationKind,
+  occupiesCell,
+  operations,
+  spendsBudget,
+  takesAway,
+} from "./operations.ts";
 
 export type OpenOperation = {
   readonly id: string;
@@ -223,14 +230,12 @@ const wait: Rule = {
   },
 };
 
-/** Nobody who is served notices: it is what keeps a cell that burns from burning more. */
-const spendsNothing: ReadonlySet<OperationKind> = new Set(["cell.cordon"]);
 const budget: Rule = {
   rule: "budget",
   code: "BUDGET_BURNT",
   overridable: true,
   look: ({ burnt }, operation) =>
-    isOptional(operation) && !spendsNothing.has(operation.kind)
+    spendsBudget.has(operation.kind)
       ? {
           ok: burnt.length === 0,
           text: burnt.length === 0 ? "no error budget is burnt" : burnt.slice(0, 3).join("; "),
