@@ -5,13 +5,15 @@
 import { parseArgs } from "node:util";
 import { startFleet, type TestFleet } from "../fleet.ts";
 import { flagsOrUsage } from "../moves/flags-or-usage.ts";
+import { type BothGoneReport, bothGone } from "./both-gone.ts";
 import { controlPlaneGone, type GoneReport } from "./control-plane-gone.ts";
+import { type SetBackReport, settingBack } from "./set-back.ts";
 
 const usage = `usage: npm run test:gone -- [--minutes 1] [--tenants 18] [--writes 30] [--only gone] [-o json]
   --minutes  for so long the control plane alone is gone, under load
   --tenants  of three cells
   --writes   writes a second of all of them together
-  --only     one scene of: gone, set-back, together
+  --only     one scene of: gone, set-back, both
   -o json    all reports as JSON`;
 const { values } = flagsOrUsage(usage, process.argv.slice(2), () =>
   parseArgs({
@@ -44,6 +46,8 @@ type Told = {
 
 const scenes: Readonly<Record<string, (fleet: TestFleet) => Promise<Told>>> = {
   gone: async (fleet) => toldOfGone(await controlPlaneGone(fleet, options)),
+  "set-back": async (fleet) => toldOfSetBack(await settingBack(fleet, options)),
+  both: async (fleet) => toldOfBoth(await bothGone(fleet, options)),
 };
 
 for (const [name, scene] of Object.entries(scenes)) {
@@ -91,6 +95,54 @@ function toldOfGone(report: GoneReport): Told {
       ...restarted.othersRefused.map((one) => `PostgreSQL restart: ${one}`),
       ...back.othersRefused.map((one) => `control plane back: ${one}`),
       ...verdict.violations.map(({ kind, text }) => `${kind}: ${text}`),
+    ],
+  };
+}
+
+function toldOfSetBack(report: SetBackReport): Told {
+  const { controlPlane, cell } = report;
+  const { verdict } = controlPlane;
+  return {
+    raw: report,
+    lines: [
+      `control plane set back  recovered after ${Math.round(controlPlane.recoveredAfterMs)} ms; others refused: ${controlPlane.othersRefused.length}`,
+      `history                 ${verdict.counts.acknowledged} acknowledged, ${verdict.violations.length} violations`,
+      `cell set back           ${cell.state}: ${cell.reason}`,
+      `its older copy          ${cell.acknowledgedByClone} acknowledged; all cells: ${JSON.stringify(cell.refusedByClone)}`,
+    ],
+    faults: [
+      ...(controlPlane.sawRecovering
+        ? []
+        : ["the control plane did not notice that it was set back"]),
+      ...controlPlane.unserved.map((tenant) => `${tenant} is not served any more`),
+      ...[...controlPlane.splits, ...cell.splits].map((one) => `two owners: ${one}`),
+      ...controlPlane.epochsFell.map((one) => `epoch fell: ${one}`),
+      ...controlPlane.othersRefused.map((one) => `control plane set back: ${one}`),
+      ...verdict.violations.map(({ kind, text }) => `${kind}: ${text}`),
+      ...(cell.acknowledgedByClone > 0 ? ["an older copy of a cell acknowledged writes"] : []),
+      ...(cell.reason.includes("TIME_TRAVEL") ? [] : ["no TIME_TRAVEL"]),
+    ],
+  };
+}
+
+function toldOfBoth(report: BothGoneReport): Told {
+  const { held, totals, served, notServed, unavailable, othersRefused, begun } = report;
+  return {
+    raw: report,
+    lines: [
+      `held by      ${held.join(", ")}; begun by itself: ${begun.join(", ")}`,
+      `totals       ${JSON.stringify(totals)}; served again: ${served.join(", ")}`,
+      ...unavailable.map(
+        ({ tenant, answer, located }) => `${tenant}: ${answer} | ${located.trim()}`,
+      ),
+    ],
+    faults: [
+      ...(unavailable.length === 0 ? ["nobody was unavailable: nothing was shown"] : []),
+      ...notServed.map((tenant) => `${tenant} was adopted and is not served`),
+      ...unavailable
+        .filter(({ answer }) => !answer.startsWith("503"))
+        .map(({ tenant, answer }) => `${tenant}: ${answer}`),
+      ...othersRefused.map((one) => `others: ${one}`),
     ],
   };
 }
