@@ -15,7 +15,7 @@ describe("the states of a cell", () => {
       provisioning -> active, retired
       active -> cordoned, draining, quarantined, retired
       cordoned -> active, draining, quarantined, retired
-      draining -> cordoned, quarantined, retired
+      draining -> active, cordoned, quarantined, retired
       quarantined -> cordoned, retired
       retired -> 
       "

@@ -233,6 +233,13 @@ test("the tables of all operations, drawn", () => {
       --late--> failed
     done: end
     failed: end
+
+    == safety.change
+    publishing [60 s]  (point of no return)
+      --acked--> done
+      --late--> failed
+    done: end
+    failed: end
     "
   `);
 });
