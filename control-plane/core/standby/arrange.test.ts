@@ -150,6 +150,21 @@ describe("who keeps whose standby", () => {
     expect(after.leave.map(({ annex }) => annex)).toEqual(expect.arrayContaining(its));
   });
 
+  test("a host whose database was set back loses its copies at once: they may have holes", () => {
+    const { standbys, cells } = settle(world({ cells: cellsOf(3) }));
+    const back = cells.map((cell) =>
+      cell.id === "cell-02" ? { ...cell, state: "quarantined" as const } : cell,
+    );
+    const { leave } = arrange(world({ cells: back, standbys }));
+    const hosted = standbys.filter(({ host }) => host === "cell-02");
+    expect(hosted).toHaveLength(2);
+    for (const { annex } of hosted) {
+      expect(leave.find((one) => one.annex === annex)?.reason).toContain(
+        "is not the one that it was",
+      );
+    }
+  });
+
   test("no standbys are wanted: all leave; those of an operator stay", () => {
     const calm = settle(world({ cells: cellsOf(3) }));
     const byHand = aStandby("sb-own", "cell-01", "cell-02", { byHand: true, state: "ready" });

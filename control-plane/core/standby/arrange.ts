@@ -226,6 +226,11 @@ function reasonToLeave(
     return world.wanted === 0 ? "no standbys are wanted" : `${one.origin} needs none any more`;
   }
   if (host === undefined || host.state === "retired") return `${one.host} has left the fleet`;
+  // Set back in time, or there twice: what arrived in between is missing, and is not sent again. Where a
+  // person lets the cell back, a copy made anew is whole; this one never will be.
+  if (host.state === "quarantined" && !host.revoking && !world.lost.has(host.id)) {
+    return `the database of ${one.host} is not the one that it was: its copies may have holes`;
+  }
   const others = slots.flatMap(({ origin: of, holder }) =>
     of.id === one.origin && holder !== undefined && isAdoptable(holder) ? [holder.buckets] : [],
   );
