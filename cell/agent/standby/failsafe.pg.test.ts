@@ -1,8 +1,12 @@
 /** A cell and its annexes without a control plane: who goes on, for how long, and who must not. */
+import { createServer } from "node:http";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import { parseCellId } from "../../../contract/ids.ts";
+import { must } from "../../../runtime/assert.ts";
 import { startTestPostgres, type TestPostgres } from "../../../tests/postgres.ts";
 import { startReplica } from "../../store/replica.fixture.ts";
 import { type AgentBench, startTestAgent, statusOf, until } from "../agent.fixture.ts";
+import { listenUrl } from "../fake-control.fixture.ts";
 import { openAnnex, openOrigin, ttlMs } from "./failsafe.fixture.ts";
 
 let server: TestPostgres;
@@ -69,6 +73,33 @@ describe("a control plane that is silent", () => {
     );
     expect(grants).toBeDefined();
     expect(bench.events("failsafe.over")).toHaveLength(1);
+  });
+
+  test("gives a lease that counts from before the partner was asked", async () => {
+    const slow = createServer((req, res) => {
+      req.resume().on("end", () => {
+        setTimeout(() => res.end(JSON.stringify({ promisedMs: 1_200_000, number: 1 })), 150);
+      });
+    });
+    const endpoint = await listenUrl(slow);
+    stops.push(() => new Promise((closed) => slow.close(closed)));
+    const cell = nextCell();
+    const annex = must(parseCellId(`sb-${cell}-cell-90`), "cell id");
+    const host = must(parseCellId("cell-90"), "cell id");
+    const partner = { annex, host, endpoint, lo: 0, hi: 255, token: "any" };
+    const { bench, agent } = await originWith(server, cell, [partner]);
+    bench.control.settings.silent = true;
+    await lastsFor(bench, 1);
+    for (let leases = 0; leases < 4; leases += 1) {
+      await lastsFor(bench, 1);
+      const before = await grantOf(bench);
+      const { rows } = await bench.store.agent.query(
+        "select extract(epoch from expires_at - cellfleet.clock())::float8 * 1000 as ms from cellfleet.lease",
+      );
+      const { remainingMs } = (await statusOf(agent)).lease;
+      // Read later, and over earlier than the database's.
+      if ((await grantOf(bench)) === before) expect(remainingMs).toBeLessThanOrEqual(rows[0]?.ms);
+    }
   });
 
   test("stops the cell after it has refused, whoever would promise", async () => {
