@@ -49,10 +49,10 @@ for (const scenario of wanted) {
   process.exitCode = 1;
 }
 
-function textOf({ name, faults, verdict, failovers, direct }: Outcome): string {
+function textOf({ name, faults, verdict, failovers, direct, refusedBefore }: Outcome): string {
   const { counts } = verdict;
   const told = [
-    `${counts.invoked} writes, ${counts.acknowledged} acknowledged, ${counts.failed} refused, ${counts.unknown} unknown, ${counts.commits} commits`,
+    `${counts.invoked} writes, ${counts.acknowledged} acknowledged, ${counts.failed} refused, ${counts.unknown} unknown (${refusedBefore} of these before the cut), ${counts.commits} commits`,
     ...(direct === undefined ? [] : [`job: ${direct.done} committed, ${direct.refused} refused`]),
     ...failovers.map(
       ({ step, report }) => `failover ${step}: ${report?.method} ${JSON.stringify(report?.totals)}`,

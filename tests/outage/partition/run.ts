@@ -28,6 +28,8 @@ export type Outcome = {
   readonly verdict: Verdict;
   readonly failovers: readonly Failover[];
   readonly refused: ReadonlyMap<string, number>;
+  /** Before anything was cut: what a slow machine costs by itself. */
+  readonly refusedBefore: number;
   readonly direct: { readonly done: number; readonly refused: number } | undefined;
   readonly history: readonly Entry[];
 };
@@ -37,7 +39,7 @@ const victim = "cell-02";
 const others = ["cell-01", "cell-03"];
 const tenantsPerCell = 4;
 const perSecond = 30;
-const readyMs = 120_000;
+const readyMs = 90_000;
 const adoptedMs = 90_000;
 const calmMs = 3000;
 
@@ -62,7 +64,7 @@ export async function runScenario(
       ...{ recorder, run, router: await routerOrigins(world.fleet) },
       streams: [{ tenants, perSecond }],
     });
-    await served(load, tenants, 0, readyMs);
+    await served(world, load, tenants, 0, readyMs);
     const url = (await world.fleet.endpoints()).cells[victim]?.database ?? "";
     if (scenario.direct === true) {
       direct = startDirectWriter({ url, tenants: mine, recorder, run });
@@ -75,7 +77,9 @@ export async function runScenario(
     });
     say("healing");
     await world.heal();
-    await served(load, tenants, systemClock.monotonicMs(), readyMs);
+    await served(world, load, tenants, systemClock.monotonicMs(), readyMs);
+    // Annexes that have done their part are taken down, with what they tell.
+    const early = await readCommits(world);
     const failovers = await ended(client);
     await systemClock.sleep(calmMs);
     await load.stop();
@@ -88,16 +92,19 @@ export async function runScenario(
     for (const { report } of failovers) {
       if (report !== null) for (const entry of entriesOfReport(report)) recorder.note(entry);
     }
-    const commits = await readCommits(world);
+    const commits = merged(early, await readCommits(world));
     for (const { entry } of commits) recorder.note(entry);
     const verdict = checkHistory(history);
     const refused = refusals(load, sinceMs, scenario.refused === "its tenants" ? mine : []);
     return {
       ...{ name: scenario.name, verdict, failovers, refused, history },
+      refusedBefore: load.samples.filter((one) => one.outcome !== "ok" && one.sentMs < sinceMs)
+        .length,
       direct: direct?.counts(),
       faults: [
         ...verdict.violations.map(({ kind, text, tenant }) => `${kind}: ${tenant}: ${text}`),
         ...twoDatabases(commits),
+        ...(direct?.counts().done === 0 ? ["the job never wrote: nothing of it is proved"] : []),
         ...(failovers.length === scenario.failovers
           ? []
           : [`${failovers.length} failovers, not ${scenario.failovers}`]),
@@ -173,11 +180,24 @@ async function readCommits(world: World): Promise<readonly Commit[]> {
   const found: Commit[] = [];
   for (const { cell, name, url } of await databases(world)) {
     await inDatabase(url, async (client) => {
+      // An annex that came later has none, and has written nothing either.
+      const { rows } = await client.query<{ there: boolean }>(
+        "select to_regclass('cellfleet_history.commit_log') is not null as there",
+      );
+      if (rows[0]?.there !== true) return;
       const entries = await readCommitLog(client, cell);
       found.push(...entries.map((entry) => ({ database: name, entry })));
     });
   }
   return found;
+}
+
+function merged(...parts: ReadonlyArray<readonly Commit[]>): readonly Commit[] {
+  const named = parts.flat().map((one): [string, Commit] => {
+    const { txid, value } = one.entry;
+    return [`${one.database} ${txid} ${value}`, one];
+  });
+  return [...new Map(named).values()];
 }
 
 /** The checker knows cells; an annex is one more owner in the same cell. */
@@ -193,6 +213,7 @@ function twoDatabases(commits: readonly Commit[]): readonly string[] {
 }
 
 async function served(
+  world: World,
   load: OpenLoad,
   tenants: readonly string[],
   sinceMs: number,
@@ -207,12 +228,13 @@ async function served(
     return tenants.filter((tenant) => !ok.has(tenant));
   };
   await until("every tenant is written to", () => missing().length === 0, withinMs).catch(
-    (error: unknown) => {
+    async (error: unknown) => {
       const last = missing().map((tenant) => {
         const sample = load.samples.findLast((one) => one.tenant === tenant);
         return `${tenant}: ${sample?.reason}`;
       });
-      throw new Error(`${String(error)}; never: ${last.join("; ")}`);
+      const { stdout } = await world.fleet.cli("tenant", "locate", missing()[0] ?? "");
+      throw new Error(`${String(error)}; never: ${last.join("; ")}\n${stdout}`);
     },
   );
 }

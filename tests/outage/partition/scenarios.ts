@@ -5,6 +5,7 @@
 import pg from "pg";
 import type { Recorder } from "../../../history/recorder.ts";
 import { systemClock } from "../../../runtime/clock.ts";
+import { until } from "../../fleet.ts";
 import { enterAndWrite } from "./direct-writer.ts";
 import { apart, half, type Place, type World } from "./world.ts";
 
@@ -36,6 +37,7 @@ const sleep = (ms: number) => systemClock.sleep(ms);
 /** Above the lease of 4 s and all that is judged by it. */
 const holdMs = 12_000;
 const zombieMs = 6000;
+const unpromisedMs = 60_000;
 
 /** The victim, cut off from everybody but the first router, which hears nobody else's news. */
 async function besiege(
@@ -45,7 +47,10 @@ async function besiege(
   const { hub } = world;
   const mine = await world.cell(victim);
   const plane = await world.plane();
-  for (const other of await Promise.all(others.map(world.cell))) cut(hub, mine, other);
+  const neighbours = await Promise.all(others.map(world.cell));
+  // A slow machine looks like a silent control plane for moments.
+  await until("no promise is left", () => world.unpromised(victim), unpromisedMs);
+  for (const other of neighbours) cut(hub, mine, other);
   cut(hub, mine, plane);
   cut(hub, mine, world.router("router-02"));
   apart(hub, world.router("router-01"), plane);

@@ -72,6 +72,25 @@ export async function openWorld(routers: number) {
     watch ??= setInterval(() => void look(), reviewMs);
   }
 
+  /** No partner has promised the cell anything: what is promised holds a takeover up for long. */
+  async function unpromised(cell: string): Promise<boolean> {
+    for (const [at, url] of superusers) {
+      const annexes = (await annexesIn(fleet, at)).filter((one) => one.startsWith(`sb-${cell}-`));
+      for (const annex of annexes) {
+        const one = new URL(url);
+        one.pathname += `__${annex.replaceAll("-", "_")}`;
+        const promised = await inDatabase(one.href, async (client) => {
+          const { rows } = await client.query<{ ms: string }>(
+            "select promised_ms::text as ms from cellfleet.annex_of",
+          );
+          return rows.some(({ ms }) => ms !== "0");
+        });
+        if (promised) return false;
+      }
+    }
+    return true;
+  }
+
   async function setClock(cell: string, seconds: number): Promise<void> {
     clocks.add(cell);
     await inDatabase(superusers.get(cell) ?? "", (client) =>
@@ -84,7 +103,7 @@ export async function openWorld(routers: number) {
   }
 
   return {
-    ...{ fleet, hub, superusers, stop, go, freezeStreams, setClock },
+    ...{ fleet, hub, superusers, stop, go, freezeStreams, setClock, unpromised },
     /** A machine: the cell, and the annexes in it. */
     cell: (cell: string) => cellPlace(fleet, cell, superusers),
     plane: async (): Promise<Place> => ({
