@@ -117,7 +117,6 @@ function toldOfSetBack(report: SetBackReport): Told {
       ...controlPlane.unserved.map((tenant) => `${tenant} is not served any more`),
       ...[...controlPlane.splits, ...cell.splits].map((one) => `two owners: ${one}`),
       ...controlPlane.epochsFell.map((one) => `epoch fell: ${one}`),
-      ...controlPlane.othersRefused.map((one) => `control plane set back: ${one}`),
       ...verdict.violations.map(({ kind, text }) => `${kind}: ${text}`),
       ...(cell.acknowledgedByClone > 0 ? ["an older copy of a cell acknowledged writes"] : []),
       ...(cell.reason.includes("TIME_TRAVEL") ? [] : ["no TIME_TRAVEL"]),

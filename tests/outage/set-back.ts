@@ -41,7 +41,7 @@ export type SetBackReport = {
     readonly unserved: readonly string[];
     readonly splits: readonly string[];
     readonly epochsFell: readonly string[];
-    /** Of tenants that neither moved nor were in the dead cell. */
+    /** While nothing is granted, until all have spoken: of tenants that neither moved nor were in the dead cell. */
     readonly othersRefused: readonly string[];
     readonly verdict: Verdict;
   };
@@ -63,6 +63,8 @@ const living = ["cell-01", "cell-03"];
 const servedWithinMs = 120_000;
 const cloneMs = 15_000;
 const calmMs = 3000;
+/** Several leases. */
+const seenMs = 10_000;
 const lookEveryMs = 300;
 
 const statusSchema = z.looseObject({ mode: z.string(), modeReason: z.string() });
@@ -187,7 +189,6 @@ async function setBackCell(scene: Scene): Promise<SetBackReport["cell"]> {
   const { fleet, homes, say } = scene;
   // Who lives in an annex has no partner that could vouch for the database when it was started again.
   const tenants = scene.tenants.filter((tenant) => homes.get(tenant) !== dead);
-  await stopControlPlane(fleet);
   await copyDatabase(fleet, clone);
   const history: Entry[] = [];
   const recorder = createRecorder({
@@ -200,6 +201,9 @@ async function setBackCell(scene: Scene): Promise<SetBackReport["cell"]> {
   });
   try {
     await until("all are served", () => isServed(load, tenants), servedWithinMs);
+    // The control plane has seen a later state than the copy's.
+    await systemClock.sleep(seenMs);
+    await stopControlPlane(fleet);
     say(`${clone} serves without a control plane; now its older copy comes`);
     await setBack(fleet, clone);
     const cloneMsAt = now();

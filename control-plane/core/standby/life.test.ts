@@ -121,6 +121,24 @@ describe("the life of a standby", () => {
     expect(lagMsOf({ ...told, heartbeatAgeMs: null }, 9000)).toBeNull();
   });
 
+  test("what owns keys is neither made anew nor removed, whatever a restored control plane took it for", () => {
+    const states = [
+      "building",
+      "syncing",
+      "announcing",
+      "ready",
+      "broken",
+      "leaving",
+      "dropping",
+    ] as const;
+    const cut = { kind: "seen", phase: "severed", reason: "", uncovered: [] } as const;
+    const facts = { origin: "gone", acked: 9, stream: cut, moves: 0, failingOver: false } as const;
+    for (const state of states) {
+      const owner = aStandby("sb-a-b", "a", "b", { state, keys: 3 });
+      expect(nextOfStandby(owner, facts), state).toMatchObject({ kind: "go", to: "adopted" });
+    }
+  });
+
   test("only what is ready may be adopted from", () => {
     expect(standbyStates.filter((state) => isAdoptable({ state }))).toEqual(["ready"]);
     expect([...livingStates]).not.toContain("leaving");

@@ -11,13 +11,14 @@ import type { StandbyView } from "./standby-view.ts";
 
 export const standbyTransitions: Readonly<Record<StandbyState, readonly StandbyState[]>> = {
   planned: ["building", "leaving", "dropping"],
-  building: ["syncing", "announcing", "broken", "leaving"],
-  syncing: ["building", "announcing", "broken", "leaving"],
-  announcing: ["ready", "broken", "leaving", "adopting"],
-  ready: ["announcing", "broken", "leaving", "adopting"],
-  broken: ["building", "syncing", "announcing", "leaving", "adopting"],
-  leaving: ["dropping"],
-  dropping: ["gone"],
+  // To adopted at once: a failover that this control plane does not remember gave it keys.
+  building: ["syncing", "announcing", "broken", "leaving", "adopted"],
+  syncing: ["building", "announcing", "broken", "leaving", "adopted"],
+  announcing: ["ready", "broken", "leaving", "adopting", "adopted"],
+  ready: ["announcing", "broken", "leaving", "adopting", "adopted"],
+  broken: ["building", "syncing", "announcing", "leaving", "adopting", "adopted"],
+  leaving: ["dropping", "adopted"],
+  dropping: ["gone", "adopted"],
   // Back, when the failover was called off before anything was severed.
   adopting: ["adopted", "announcing", "broken", "leaving"],
   adopted: ["dropping"],
@@ -57,6 +58,11 @@ const stay = (reason: string): LifeTurn => ({ kind: "stay", reason });
 const go = (to: StandbyState, reason: string): LifeTurn => ({ kind: "go", to, reason });
 
 export function nextOfStandby(one: StandbyView, facts: StandbyFacts): LifeTurn {
+  // As recovery finds it after the control plane was set back. What it owns is there once: it must neither
+  // be copied anew nor removed.
+  if (one.keys > 0 && one.state !== "adopted" && mayFollow(one.state, "adopted")) {
+    if (one.state !== "adopting") return go("adopted", "it owns keys");
+  }
   switch (one.state) {
     case "building":
     case "syncing":

@@ -10,6 +10,7 @@ import type { StandbyProvider } from "../../../standby/ports.ts";
 import type { StreamSeen } from "../../core/standby/life.ts";
 import type { StandbyView } from "../../core/standby/standby-view.ts";
 import type { Database } from "../../store/database.ts";
+import { ownedBy } from "../../store/placements.ts";
 import {
   buryStandby,
   changeStandby,
@@ -203,6 +204,8 @@ const mend: Work = async (options, { one, seen, origin, leader }, { signal, trie
 const remove: Work = async (options, task, { signal }) => {
   const { database, provider } = options;
   const { one, leader } = task;
+  // Its only copy, if a failover that was forgotten in a restore gave it keys.
+  if ((await ownedBy(database.read, one.annex)).keys > 0) return;
   await dropStream(options, task);
   if (!one.byHand) {
     const answer = await provider.act(one.annex, "destroy", { op: `standby ${one.annex}` }, signal);
