@@ -5,8 +5,10 @@
 import { errorFields } from "../../../runtime/log.ts";
 import { type AnnexFact, leaveOut } from "../../core/failover/phases.ts";
 import { blame, type Poisoning, poisonText, signsOf } from "../../core/failover/poison.ts";
+import { Abandoned } from "../../store/abandoned.ts";
 import { databaseNowMs } from "../../store/database.ts";
 import { readAdopterLooks, readProviders } from "../../store/failover/adopters.ts";
+import { requireTurn } from "../../store/failover/enter.ts";
 import { noteRun } from "../../store/failover/evidence.ts";
 import { type AnnexRow, annexesOf } from "../../store/failover/revoke.ts";
 import { quarantineKeys, readAdopted } from "../../store/failover/wave.ts";
@@ -133,9 +135,18 @@ async function within<T>({ world }: StepContext, untilMs: number, work: Promise<
   }
 }
 
-/** Keeps what was learnt where the next executor finds it. */
-export async function keepFacts({ world, run }: StepContext, annexes: Facts): Promise<void> {
-  await noteRun(world.database.read, run.id, { evidence: { annexes } });
+/**
+ * Keeps what was learnt where the next executor finds it. Throws Abandoned: whoever is told to stop has waited
+ * for nobody to the end, and who leads no more has nothing to say; either would leave annexes out for good
+ * that only had no time to answer.
+ */
+export async function keepFacts(context: StepContext, annexes: Facts): Promise<void> {
+  const { world, run, term, signal } = context;
+  if (signal.aborted) throw new Abandoned("raced");
+  await world.database.transaction(async (tx) => {
+    await requireTurn(tx, term, run);
+    await noteRun(tx, run.id, { evidence: { annexes } });
+  });
 }
 
 export const without = (facts: Facts, annex: string, reason: string): Facts =>
