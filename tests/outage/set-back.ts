@@ -189,6 +189,8 @@ async function setBackCell(scene: Scene): Promise<SetBackReport["cell"]> {
   const { fleet, homes, say } = scene;
   // Who lives in an annex has no partner that could vouch for the database when it was started again.
   const tenants = scene.tenants.filter((tenant) => homes.get(tenant) !== dead);
+  // Its server stops for the copy: nobody is to take its tenants over meanwhile.
+  await runCli(fleet, "failover", "policy", "off", "--reason", "a copy is made");
   await copyDatabase(fleet, clone);
   const history: Entry[] = [];
   const recorder = createRecorder({
