@@ -4,7 +4,7 @@
  */
 import { readFile, rm } from "node:fs/promises";
 import { z } from "zod";
-import type { Failover } from "../../../contract/failover-api.ts";
+import type { Failover, RpoReport } from "../../../contract/failover-api.ts";
 import { salvagedRowSchema } from "../../../contract/salvage-api.ts";
 import { checkHistory } from "../../../history/check.ts";
 import { installCommitLog, readCommitLog } from "../../../history/commit-log.ts";
@@ -90,7 +90,10 @@ export async function runScenario(
       await readTenant({ run, recorder, clock: systemClock }, load.asking, tenant, deadlineMs);
     }
     for (const { report } of failovers) {
-      if (report !== null) for (const entry of entriesOfReport(report)) recorder.note(entry);
+      if (report === null) continue;
+      for (const entry of [...entriesOfReport(report), ...withinBound(report, history)]) {
+        recorder.note(entry);
+      }
     }
     const commits = merged(early, await readCommits(world));
     for (const { entry } of commits) recorder.note(entry);
@@ -281,6 +284,29 @@ async function salvaged(
   } finally {
     await rm(file, { force: true });
   }
+}
+
+/**
+ * A router that is cut off hands in nothing, and the report says so: then a tenant's bound is all it can say, and
+ * what was acknowledged later than that may be gone without a name of its own.
+ */
+function withinBound(report: RpoReport, history: readonly Entry[]): readonly Entry[] {
+  if (report.method !== "bound") return [];
+  const wallAheadMs = systemClock.nowMs() - systemClock.monotonicMs();
+  const cutOffMs = Date.parse(report.detectedAt);
+  const bounds = new Map(report.tenants.map((one) => [one.tenant, one.boundSeconds]));
+  const present = new Set(history.flatMap((one) => (one.kind === "present" ? [one.value] : [])));
+  const open = new Map<string, { readonly tenant: string; readonly value: string }>();
+  return history.flatMap((entry): Entry[] => {
+    if (entry.kind === "invoke") open.set(entry.process, entry);
+    const asked = entry.kind === "ok" ? open.get(entry.process) : undefined;
+    if (entry.kind !== "ok" || asked === undefined || present.has(asked.value)) return [];
+    const seconds = bounds.get(asked.tenant);
+    if (seconds === undefined) return [];
+    const isLate = seconds === null || entry.at + wallAheadMs >= cutOffMs - seconds * 1000;
+    const { tenant, value } = asked;
+    return isLate ? [{ kind: "reported-lost", tenant, value }] : [];
+  });
 }
 
 function refusals(

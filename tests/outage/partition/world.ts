@@ -72,25 +72,6 @@ export async function openWorld(routers: number) {
     watch ??= setInterval(() => void look(), reviewMs);
   }
 
-  /** No partner has promised the cell anything: what is promised holds a takeover up for long. */
-  async function unpromised(cell: string): Promise<boolean> {
-    for (const [at, url] of superusers) {
-      const annexes = (await annexesIn(fleet, at)).filter((one) => one.startsWith(`sb-${cell}-`));
-      for (const annex of annexes) {
-        const one = new URL(url);
-        one.pathname += `__${annex.replaceAll("-", "_")}`;
-        const promised = await inDatabase(one.href, async (client) => {
-          const { rows } = await client.query<{ ms: string }>(
-            "select promised_ms::text as ms from cellfleet.annex_of",
-          );
-          return rows.some(({ ms }) => ms !== "0");
-        });
-        if (promised) return false;
-      }
-    }
-    return true;
-  }
-
   async function setClock(cell: string, seconds: number): Promise<void> {
     clocks.add(cell);
     await inDatabase(superusers.get(cell) ?? "", (client) =>
@@ -103,7 +84,8 @@ export async function openWorld(routers: number) {
   }
 
   return {
-    ...{ fleet, hub, superusers, stop, go, freezeStreams, setClock, unpromised },
+    ...{ fleet, hub, superusers, stop, go, freezeStreams, setClock },
+    unpromised: (cell: string) => noPromise(fleet, superusers, cell),
     /** A machine: the cell, and the annexes in it. */
     cell: (cell: string) => cellPlace(fleet, cell, superusers),
     plane: async (): Promise<Place> => ({
@@ -129,6 +111,29 @@ export async function openWorld(routers: number) {
       await hub.close();
     },
   };
+}
+
+/** No partner has promised the cell anything: what is promised holds a takeover up for long. */
+async function noPromise(
+  fleet: TestFleet,
+  superusers: ReadonlyMap<string, string>,
+  cell: string,
+): Promise<boolean> {
+  for (const [at, url] of superusers) {
+    const annexes = (await annexesIn(fleet, at)).filter((one) => one.startsWith(`sb-${cell}-`));
+    for (const annex of annexes) {
+      const one = new URL(url);
+      one.pathname += `__${annex.replaceAll("-", "_")}`;
+      const promised = await inDatabase(one.href, async (client) => {
+        const { rows } = await client.query<{ ms: string }>(
+          "select promised_ms::text as ms from cellfleet.annex_of",
+        );
+        return rows.some(({ ms }) => ms !== "0");
+      });
+      if (promised) return false;
+    }
+  }
+  return true;
 }
 
 /** Both ways, also what the other one opened. */
