@@ -221,11 +221,16 @@ async function setBackCell(scene: Scene): Promise<SetBackReport["cell"]> {
       60_000,
     ).catch(() => {});
     await load.stop();
-    const { state, ...rest } = await stateOf(fleet);
+    const { state } = await stateOf(fleet);
+    const events = (await fleet.cli("events")).stdout.split("\n");
     return {
       acknowledgedByClone: acked.length,
       refusedByClone: countedBy(theirs, ({ reason }) => reason || "acknowledged"),
-      ...{ state, reason: JSON.stringify(rest), splits: await splits.stop() },
+      ...{
+        state,
+        reason: events.findLast((line) => line.includes("cell.quarantined")) ?? "",
+        splits: await splits.stop(),
+      },
     };
   } finally {
     await load.close();
