@@ -51,9 +51,9 @@ const put = (id: string, body: unknown) =>
   api.client.call({
     ...{ method: "PUT", path: `/v1/slos/${id}`, body, schema: acceptedSchema, timeoutMs: 30_000 },
   });
-const remove = (id: string) =>
+const remove = (id: string, body: object = { reason: "not sold any more" }) =>
   api.client.call({
-    ...{ method: "DELETE", path: `/v1/slos/${id}`, body: {}, schema: acceptedSchema },
+    ...{ method: "DELETE", path: `/v1/slos/${id}`, body, schema: acceptedSchema },
     timeoutMs: 30_000,
   });
 const now = (operation: Parameters<typeof requireStillSafe>[1], override: readonly string[] = []) =>
@@ -174,6 +174,7 @@ test("objectives are set, shown and forgotten; cells that are not are refused", 
   await expect(refusal(put("other", { cell: "cell-99" }))).resolves.toMatchObject({
     code: "CELL_UNKNOWN",
   });
+  await expect(refusal(remove("gold", {}))).resolves.toMatchObject({ code: "VALIDATION_FAILED" });
   await remove("gold");
   await expect(refusal(remove("gold"))).resolves.toMatchObject({ code: "NOT_FOUND" });
 });

@@ -157,13 +157,21 @@ async function actOnCell(
   const cell = await requireCell(tx, id);
   if (cell.annex !== null) throw partOfHost(action, cell.id, cell.annex.host);
   const calledOff =
-    action === "uncordon" && cell.state === "draining" ? await callOffDrain(work, cell) : undefined;
+    action === "uncordon" && cell.state === "draining"
+      ? await callOffDrain(context, work, cell)
+      : undefined;
   if (calledOff !== undefined) return calledOff;
   await requirePossible(work, action, cell);
+  await requireSafe(work, { kind: `cell.${action}`, cell: id }, override);
+  // One cell stays, whatever the limits of the rules are set to.
   const leaving = leavingCells(await openOps(tx, openOpsMax));
   const refusal = checkSafety(action, cell, await readCells(tx), leaving);
-  if (refusal !== undefined) throw safety(refusal.rule, refusal.text);
-  await requireSafe(work, { kind: `cell.${action}`, cell: id }, override);
+  if (refusal !== undefined) {
+    throw safety(
+      refusal.rule,
+      `The rule ${refusal.rule}, which nobody may go past: ${refusal.text}`,
+    );
+  }
   const adoption = action === "uncordon" ? checkAdoption(cell) : undefined;
   if (adoption !== undefined) throw adoptionGoesOn(cell, adoption);
   if (action === "destroy") {
@@ -208,7 +216,9 @@ const partOfHost = (action: CellAction, annex: string, host: string): CellError 
 async function requirePossible(work: Work, action: CellAction, cell: CellView): Promise<void> {
   // A cell that is failed over may come back, or be taken down once more, at any of its steps.
   const isProcesses = action === "start" || action === "stop" || action === "kill";
-  const open = await openOpOn(work.tx, cell.id, "cell.", isProcesses ? failoverKind : "");
+  // Nor does a salvage that only reads keep a cell from being started, for it to be read.
+  const but = isProcesses ? [failoverKind, ...(action === "start" ? ["cell.salvage"] : [])] : [];
+  const open = await openOpOn(work.tx, cell.id, "cell.", ...but);
   if (open !== undefined) {
     throw new CellError(
       "STATE_CONFLICT",

@@ -5,6 +5,7 @@ import { acceptedSchema, dryRunSchema, type Plan } from "../../contract/control-
 import { drainCellSchema } from "../../contract/drain-api.ts";
 import { CellError } from "../../contract/errors.ts";
 import { cellIdSchema } from "../../contract/ids.ts";
+import { areOf, counted } from "../core/counted.ts";
 import { planEmptying } from "../core/emptying.ts";
 import type { CellView } from "../core/fleet.ts";
 import { onePlan } from "../core/ops/machine.ts";
@@ -13,10 +14,10 @@ import { movesFrom, readLeaving } from "../store/emptying.ts";
 import { recordEvents } from "../store/events.ts";
 import { readCells } from "../store/fleet-store.ts";
 import { askMove } from "../store/moves/ask.ts";
-import { changeOp, insertOp, openOpOn, toOp } from "../store/ops.ts";
+import { changeOp, insertOp, openOpOn } from "../store/ops.ts";
 import { lockNormalFleet } from "../store/routing-change.ts";
 import { cell as cellTable } from "../store/schema.ts";
-import { dryRunAnswer, freshOpId } from "./accept.ts";
+import { accept, dryRunAnswer, freshOpId } from "./accept.ts";
 import { requireCell } from "./cell-lookup.ts";
 import type { ApiContext } from "./context.ts";
 import type { Answer, Endpoint } from "./endpoint.ts";
@@ -48,6 +49,15 @@ async function drain(context: ApiContext, work: Work, id: string, wanted: Wanted
   const { tx } = work;
   await lockNormalFleet(tx);
   const cell = await requireCell(tx, id);
+  if (wanted.to === id) {
+    throw new CellError(
+      "VALIDATION_FAILED",
+      `--to names the cell itself: ${id} cannot take what leaves it.`,
+      {
+        nextSteps: ["cellctl cell ls", `cellctl cell drain ${id} --spread --dry-run`],
+      },
+    );
+  }
   if (wanted.to !== undefined) await requireCell(tx, wanted.to);
   await requireDrainable(work, cell);
   const { percent, to, parallelMax } = wanted;
@@ -59,7 +69,7 @@ async function drain(context: ApiContext, work: Work, id: string, wanted: Wanted
     { from: id, keys: leaving.keys, cells, prefer: [], exclude, underWay: 0 },
     { inFlight: shownMax, keysPerMove: shownMax, retryFirstMs: 0, retryMostMs: 0 },
   );
-  const plan = planOf(id, leaving.left, found);
+  const plan = planOf(cell, percent, leaving.left, found);
   if (work.dryRun) return dryRunAnswer(plan);
   const opId = freshOpId(context, work);
   await work.record({ state: cell.state }, { state: "draining", op: opId, percent, to });
@@ -71,11 +81,11 @@ async function drain(context: ApiContext, work: Work, id: string, wanted: Wanted
   const op = await insertOp(tx, {
     ...{ id: opId, kind: drainKind, object: id, plan, step: "draining", state: "running" },
     input: { ...input, ...(to === undefined ? {} : { to }), ...overrides(wanted) },
-    headline: `${leaving.left} keys are to leave ${id}`,
+    headline: `${counted(leaving.left, "key")} ${areOf(leaving.left)} to leave ${id}`,
     ...{ actor: work.actor.name, reason: work.reason, revision: null, nowMs: work.nowMs },
     deadlineMs: wanted.deadlineMs,
   });
-  const steps = [`cellctl op watch ${opId}`, `cellctl cell uncordon ${id}   (calls it off)`];
+  const steps = [`cellctl op watch ${opId}`, `cellctl cell get ${id}`];
   return { status: 202, body: { op, plan, next_steps: steps } };
 }
 
@@ -114,15 +124,33 @@ async function requireDrainable(work: Work, cell: CellView): Promise<void> {
   }
 }
 
-function planOf(id: string, left: number, found: ReturnType<typeof planEmptying>): Plan {
+function planOf(
+  { id, state }: CellView,
+  percent: number,
+  left: number,
+  found: ReturnType<typeof planEmptying>,
+): Plan {
+  // As its executor ends it: a share leaves the cell what it was.
+  const becomes = percent === 100 || state === "draining" ? "cordoned" : state;
+  const share = percent === 100 ? "" : ` (${percent} % of all, by a stable hash)`;
+  const over = `${counted(left, "key")}${share} ${left === 1 ? "has" : "have"} left: ${id} is ${becomes}`;
+  const idle =
+    found.departures.length === 0
+      ? [{ action: "none", object: id, text: idleText(left, found.blocked.length, share) }]
+      : [];
   const steps = [
-    { action: "cordon", object: id, text: `${id} takes no new tenants` },
+    {
+      action: "cordon",
+      object: id,
+      text: `${id} takes no new tenants; until it is over, cellctl cell uncordon ${id} calls it off`,
+    },
+    ...idle,
     ...found.departures.map(({ target, keyspace, keys }) => ({
       action: "move",
       object: target,
-      text: `${keys.length} keys of ${keyspace} to ${target}, live, a few at a time`,
+      text: `${counted(keys.length, "key")} of ${keyspace} to ${target}, live, a few at a time`,
     })),
-    { action: "finish", object: id, text: `${left} keys have left: ${id} is cordoned` },
+    { action: "finish", object: id, text: left === 0 ? `${id} is ${becomes}` : over },
   ];
   const skipped = found.blocked.map(({ key, text }) => ({
     object: key,
@@ -132,8 +160,21 @@ function planOf(id: string, left: number, found: ReturnType<typeof planEmptying>
   return { ...onePlan(drainKind, steps), skipped };
 }
 
+/** `left`: keys of the share that are in the cell, of which none can move now. */
+function idleText(left: number, blocked: number, share: string): string {
+  if (left === 0) return `nothing would move: no key is to leave${share}`;
+  const keys = counted(left, "key");
+  return blocked === 0
+    ? `nothing would move now: ${keys}${share} ${areOf(left)} in other moves, or not active`
+    : `nothing would move now: no cell may take any of ${keys}${share}`;
+}
+
 /** Reversible until it is empty: moves that have not switched are called off, what has left stays away. */
-export async function callOffDrain(work: Work, cell: CellView): Promise<Answer | undefined> {
+export async function callOffDrain(
+  context: ApiContext,
+  work: Work,
+  cell: CellView,
+): Promise<Answer | undefined> {
   const { tx, nowMs } = work;
   const row = await openDrainOf(tx, cell.id);
   if (row === undefined) return undefined;
@@ -155,6 +196,9 @@ export async function callOffDrain(work: Work, cell: CellView): Promise<Answer |
     .set({ state: "active", goal: "active" })
     .where(eq(cellTable.id, cell.id));
   await recordEvents(tx, [{ kind: "cell.drain-called-off", object: cell.id, text }]);
-  const op = toOp({ ...row, ...change, version: row.version + 1 });
-  return { status: 202, body: { op, plan, next_steps: [`cellctl cell get ${cell.id}`] } };
+  return accept(work, {
+    ...{ id: freshOpId(context, work), kind: "cell.uncordon", object: cell.id, plan },
+    ...{ input: { cell: cell.id }, headline: text, done: true },
+    nextSteps: [`cellctl cell get ${cell.id}`],
+  });
 }

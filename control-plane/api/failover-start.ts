@@ -11,7 +11,7 @@ import type {
 import { must } from "../../runtime/assert.ts";
 import { nextForFailover, refuseFailoverAction } from "../core/failover/failover-actions.ts";
 import { blockingGates } from "../core/failover/gates.ts";
-import { startCommand } from "../core/failover/policy.ts";
+import { startCommand, startCommands } from "../core/failover/policy.ts";
 import {
   type FailoverRow,
   findFailover,
@@ -110,6 +110,7 @@ function acted(row: FailoverRow): { readonly failover: unknown; readonly next_st
 /** What a person types after a look at a plan. */
 function afterPlan({ cell, gates, mode }: FailoverPlan): readonly string[] {
   const blocked = blockingGates(gates, { override: [], allowDataLoss: false });
-  const command = startCommand(cell, blocked);
-  return [mode === "planned" ? `${command} --mode planned` : command];
+  return mode === "planned"
+    ? [`${startCommand(cell, blocked)} --mode planned`]
+    : startCommands(cell, blocked);
 }

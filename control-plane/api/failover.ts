@@ -1,6 +1,7 @@
 /** Failovers: planned, begun, listed, followed; detection and its policy. */
 import { z } from "zod";
 import { intentSchema, list } from "../../contract/control-api.ts";
+import { CellError } from "../../contract/errors.ts";
 import {
   beginFailoverSchema,
   detectionSchema,
@@ -184,6 +185,13 @@ async function changePolicy(
   policy: z.output<typeof setFailoverPolicySchema>["policy"],
 ): Promise<Answer> {
   const { tx } = work;
+  if (policy === "off" && work.reason === "") {
+    throw new CellError(
+      "VALIDATION_FAILED",
+      "Nobody would look at cells any more: say why with a reason.",
+      { nextSteps: ['cellctl failover policy off --reason "…"'] },
+    );
+  }
   await lockFleet(tx);
   if (!work.dryRun) {
     const before = await readDesk(tx);

@@ -14,11 +14,13 @@ import {
 } from "../../contract/rebalance-api.ts";
 import { must } from "../../runtime/assert.ts";
 import { isoTime } from "../../runtime/clock.ts";
+import { areOf, counted } from "../core/counted.ts";
 import { onePlan } from "../core/ops/machine.ts";
 import { planRebalance } from "../core/rebalance/plan.ts";
 import { readFleetLoad } from "../store/balancing/fleet-load.ts";
 import { openBalancings, rebalanceKind, standingsOf } from "../store/balancing/read.ts";
 import { databaseNowMs, type Tx } from "../store/database.ts";
+import { readCell } from "../store/fleet-store.ts";
 import { insertOp } from "../store/ops.ts";
 import { lockNormalFleet } from "../store/routing-change.ts";
 import { fleet } from "../store/schema.ts";
@@ -61,7 +63,7 @@ export const rebalanceEndpoints = (context: ApiContext): readonly Endpoint[] => 
 ];
 
 async function plan(tx: Tx, ask: RebalanceAsk): Promise<RebalancePlan> {
-  for (const id of ask.removeCells) await requireCell(tx, id);
+  await requireSense(tx, ask);
   const [head] = await tx.select().from(fleet);
   const { id, revision } = must(head, "fleet row");
   const nowMs = await databaseNowMs(tx);
@@ -83,6 +85,25 @@ async function plan(tx: Tx, ask: RebalanceAsk): Promise<RebalancePlan> {
     },
   });
 }
+
+async function requireSense(tx: Tx, ask: RebalanceAsk): Promise<void> {
+  const { startAbove, stopBelow, removeCells, addCells } = ask;
+  if (stopBelow > startAbove) {
+    throw nonsense(
+      `It would end above where it begins: --stop-below ${stopBelow} is more than --start-above ${startAbove}. Say both.`,
+    );
+  }
+  for (const id of removeCells) await requireCell(tx, id);
+  for (const id of addCells) {
+    if ((await readCell(tx, id)) === undefined) continue;
+    throw nonsense(
+      `--add-cell ${id}: it is a cell of this fleet already; what if needs a new name.`,
+    );
+  }
+}
+
+const nonsense = (message: string): CellError =>
+  new CellError("VALIDATION_FAILED", message, { nextSteps: ["cellctl rebalance plan --help"] });
 
 type Asked = z.output<typeof applyRebalanceSchema>;
 
@@ -110,7 +131,7 @@ async function apply(context: ApiContext, work: Work, asked: Asked): Promise<Ans
   const op = await insertOp(tx, {
     ...{ id, kind: rebalanceKind, object: "fleet", plan: shown, step: "moving", state: "running" },
     input: { moves: saved.moves, parallelMax, ...(override === undefined ? {} : { override }) },
-    headline: `${saved.moves.length} moves are to be made, ${parallelMax} at a time`,
+    headline: `${counted(saved.moves.length, "move")} ${areOf(saved.moves.length)} to be made, ${parallelMax} at a time`,
     ...{ actor: work.actor.name, reason: work.reason, revision: null, nowMs: work.nowMs },
     deadlineMs: undefined,
   });

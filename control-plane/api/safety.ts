@@ -11,9 +11,14 @@ import {
   setSwitchSchema,
   switchSchema,
 } from "../../contract/safety-api.ts";
+import { counted } from "../core/counted.ts";
+import { didYouMean } from "../core/did-you-mean.ts";
+import { wholeCells } from "../core/fleet.ts";
 import { onePlan } from "../core/ops/machine.ts";
+import { namesSwitchable, switchableKinds } from "../core/rules/operations.ts";
 import { judgeOperation } from "../core/rules/rules.ts";
 import { recordEvents } from "../store/events.ts";
+import { readCells } from "../store/fleet-store.ts";
 import {
   readRulesView,
   readSafety,
@@ -65,6 +70,7 @@ export function safetyEndpoints(context: ApiContext): readonly Endpoint[] {
       apply: async (work, { body: { reason: _r, dryRun: _d, ...wanted } }) => {
         const { limits } = await readSafety(work.tx);
         const said = Object.entries(wanted).filter(([, value]) => value !== undefined);
+        await requireReachable(work, wanted);
         const after = safetyLimitsSchema.parse({ ...limits, ...Object.fromEntries(said) });
         return change(context, work, {
           what: "set the limits of the safety rules",
@@ -74,6 +80,25 @@ export function safetyEndpoints(context: ApiContext): readonly Endpoint[] {
       },
     }),
   ];
+}
+
+/** A limit that the whole fleet could not meet would refuse every operation for good. */
+async function requireReachable(
+  { tx }: Work,
+  wanted: Pick<z.output<typeof setLimitsSchema>, "healthyCellsMin" | "openCellsMin">,
+): Promise<void> {
+  const cells = wholeCells(await readCells(tx)).filter(({ state }) => state !== "retired").length;
+  for (const [option, value] of [
+    ["--healthy-cells", wanted.healthyCellsMin],
+    ["--open-cells", wanted.openCellsMin],
+  ] as const) {
+    if (value === undefined || value === 0 || value < cells) continue;
+    throw new CellError(
+      "VALIDATION_FAILED",
+      `${option} ${value}: so many others must stay when one cell is taken away, and the fleet has ${counted(cells, "cell")}: at most ${Math.max(0, cells - 1)}.`,
+      { nextSteps: ["cellctl cell ls", "cellctl lever status"], details: { cells } },
+    );
+  }
 }
 
 const levers = (context: ApiContext): readonly Endpoint[] =>
@@ -135,7 +160,11 @@ const switches = (context: ApiContext): readonly Endpoint[] => [
     action: "switch.set",
     object: ({ path }) => path.id,
     apply: async (work, { path: { id }, body: { open, kinds } }) => {
-      const before = (await readSwitches(work.tx)).find((one) => one.id === id) ?? null;
+      for (const kind of kinds ?? []) requireKind(kind);
+      const all = await readSwitches(work.tx);
+      const before = all.find((one) => one.id === id) ?? null;
+      // Closing makes one; an open one that names nothing would only be a slip of the pen.
+      if (before === null && open && kinds === undefined) throw noSwitch(id, all);
       const by = work.actor.name;
       const after = { id, open, kinds, by, reason: work.reason };
       return change(context, work, {
@@ -152,12 +181,9 @@ const switches = (context: ApiContext): readonly Endpoint[] => [
     action: "switch.delete",
     object: ({ path }) => path.id,
     apply: async (work, { path: { id } }) => {
-      const before = (await readSwitches(work.tx)).find((one) => one.id === id);
-      if (before === undefined) {
-        throw new CellError("NOT_FOUND", `There is no switch ${id}.`, {
-          nextSteps: ["cellctl lever switches"],
-        });
-      }
+      const all = await readSwitches(work.tx);
+      const before = all.find((one) => one.id === id);
+      if (before === undefined) throw noSwitch(id, all);
       return change(context, work, {
         what: `forget the switch ${id}`,
         ...{ object: id, before, after: null },
@@ -168,6 +194,24 @@ const switches = (context: ApiContext): readonly Endpoint[] => [
     },
   }),
 ];
+
+const noSwitch = (id: string, all: readonly { readonly id: string }[]): CellError => {
+  const known = all.map((one) => one.id);
+  const near = didYouMean(id, known).map((other) => `Did you mean ${other}?`);
+  return new CellError("NOT_FOUND", `There is no switch ${id}.`, {
+    nextSteps: [...near, "cellctl lever switches"],
+  });
+};
+
+/** A switch that names what nobody does would look closed and stop nothing. */
+function requireKind(kind: string): void {
+  if (namesSwitchable(kind)) return;
+  throw new CellError(
+    "VALIDATION_FAILED",
+    `No operation that a switch can stop is called ${kind}; there are ${switchableKinds.join(", ")}, and patterns such as cell.*`,
+    { nextSteps: ["cellctl lever close --help"], details: { kinds: switchableKinds } },
+  );
+}
 
 /** Done in the transaction that records it: there is nothing to wait for. */
 async function change(

@@ -3,6 +3,7 @@ import type { z } from "zod";
 import { CellError } from "../../contract/errors.ts";
 import type { decideSalvageSchema } from "../../contract/salvage-api.ts";
 import { canSalvage } from "../core/failover/salvage.ts";
+import type { CellView } from "../core/fleet.ts";
 import { onePlan } from "../core/ops/machine.ts";
 import type { Reader } from "../store/database.ts";
 import { type FailoverRow, findFailover } from "../store/failover/read.ts";
@@ -25,7 +26,7 @@ export async function startSalvage(
 ): Promise<Answer> {
   const { tx } = work;
   await lockNormalFleet(tx);
-  await requireCell(tx, cell);
+  requireRunning(await requireCell(tx, cell));
   const failover = await requireFailoverOf(tx, cell, asked);
   if (!canSalvage(failover.op.step)) {
     throw new CellError(
@@ -51,6 +52,18 @@ export async function startSalvage(
     status: 202,
     body: { op, plan, next_steps: [`cellctl cell salvage ${cell} export -O FILE`] },
   };
+}
+
+/** Its databases are read: one that is known to be down would be waited for, and kept from being started. */
+function requireRunning({ id, provider, health, healthReason }: CellView): void {
+  if (provider === "none" || health !== "down") return;
+  throw new CellError(
+    "STATE_CONFLICT",
+    `${id} is down (${healthReason}): nothing of it can be read.`,
+    {
+      nextSteps: [`cellctl cell start ${id}`, `cellctl cell salvage ${id}`],
+    },
+  );
 }
 
 export async function requireFailoverOf(

@@ -19,6 +19,7 @@ import {
 import { readReport } from "../store/failover/report.ts";
 import { lastSalvage, pageOfRows, readSalvage, toSalvagedRow } from "../store/failover/salvage.ts";
 import { readHomecoming } from "../store/failover/salvage-home.ts";
+import { findOp } from "../store/ops.ts";
 import { requireCell } from "./cell-lookup.ts";
 import type { ApiContext } from "./context.ts";
 import { type Endpoint, endpoint } from "./endpoint.ts";
@@ -150,6 +151,14 @@ async function requireSalvage(
 ): Promise<string> {
   await requireCell(reader, cell);
   const found = await lastSalvage(reader, cell);
+  const read = found === undefined ? undefined : await findOp(reader, found.op);
+  if (read?.state === "failed") {
+    throw new CellError(
+      "SALVAGE_UNFIT",
+      `The last salvage of ${cell} failed, and nothing was read: ${read.headline}`,
+      { nextSteps: [`cellctl cell start ${cell}`, `cellctl cell salvage ${cell}`] },
+    );
+  }
   if (found !== undefined) return found.op;
   throw new CellError("NOT_FOUND", `Nothing of ${cell} was salvaged.`, {
     nextSteps: [`cellctl cell salvage ${cell}`],

@@ -89,6 +89,13 @@ export function sloEndpoints(context: ApiContext): readonly Endpoint[] {
       apply: async (work, { path: { id } }) => {
         const before = (await readObjectives(work.tx)).find((one) => one.id === id);
         if (before === undefined) throw unknown(id);
+        if (work.reason === "") {
+          throw new CellError(
+            "VALIDATION_FAILED",
+            `${id} would hold nobody back any more: say why with a reason.`,
+            { nextSteps: [`cellctl slo rm ${id} --reason "…"`] },
+          );
+        }
         return change(context, work, {
           ...{ id, what: `forget the objective ${id}`, before, after: null },
           apply: () => removeObjective(work.tx, id),

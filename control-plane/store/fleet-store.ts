@@ -261,9 +261,9 @@ export async function cellStores(reader: Reader, id: string): Promise<Cell["stor
 }
 
 /** Of one that was failed over nobody has to guess why it serves nobody, whatever its health is. */
-const explained = ({ id, state, revoking, healthReason }: CellRow): string =>
+const explained = ({ id, state, revoking, health, healthReason }: CellRow): string =>
   state === "quarantined" && revoking
-    ? `failed over: its tenants are served elsewhere and it is granted no lease (cellctl cell salvage ${id}, then cellctl cell wipe ${id}); ${healthReason}`
+    ? `failed over: its tenants are served elsewhere and it is granted no lease (${health === "down" ? `cellctl cell start ${id}, then ` : ""}cellctl cell salvage ${id}, then cellctl cell wipe ${id}); ${healthReason}`
     : healthReason;
 
 /** The wire form of a cell. */

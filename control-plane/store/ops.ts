@@ -2,7 +2,7 @@
  * Operations as rows. Every change is a compare-and-set on `version`, appends to the history when the
  * step changes, and wakes who watches.
  */
-import { and, desc, eq, gte, inArray, lt, ne, notInArray, type SQL, sql } from "drizzle-orm";
+import { and, desc, eq, gte, inArray, lt, notInArray, type SQL, sql } from "drizzle-orm";
 import { z } from "zod";
 import type { Op, OpState, Plan } from "../../contract/control-api.ts";
 import { opSchema } from "../../contract/control-api.ts";
@@ -171,8 +171,8 @@ export async function openOpOn(
   reader: Reader,
   object: string,
   family: string,
-  /** A kind of the family that is no obstacle. */
-  but = "",
+  /** Kinds of the family that are no obstacle. */
+  ...but: readonly string[]
 ): Promise<OpRow | undefined> {
   const [row] = await reader
     .select()
@@ -181,7 +181,7 @@ export async function openOpOn(
       and(
         eq(op.object, object),
         inArray(op.state, openStates),
-        ne(op.kind, but),
+        ...(but.length === 0 ? [] : [notInArray(op.kind, [...but])]),
         sql`starts_with(${op.kind}, ${family})`,
       ),
     )

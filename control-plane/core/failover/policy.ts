@@ -46,3 +46,14 @@ export function startCommand(cell: string, blocked: readonly FailoverGate[]): st
   const reason = flags.length === 0 ? "" : ' --reason "…"';
   return `cellctl failover start ${cell}${flags.join("")}${reason}`;
 }
+
+/** A cell that is not confirmed gone may well live: then it is emptied, and nothing is lost. */
+export const startCommands = (
+  cell: string,
+  blocked: readonly FailoverGate[],
+): readonly string[] => [
+  ...(blocked.some(({ name }) => name === "witnesses")
+    ? [`cellctl failover start ${cell} --mode planned   (a cell that lives)`]
+    : []),
+  startCommand(cell, blocked),
+];

@@ -20,7 +20,7 @@ import {
   unknownOverrides,
 } from "../../core/failover/gates.ts";
 import { buildPlan } from "../../core/failover/plan.ts";
-import { startCommand } from "../../core/failover/policy.ts";
+import { startCommands } from "../../core/failover/policy.ts";
 import type { CellView } from "../../core/fleet.ts";
 import { onePlan } from "../../core/ops/machine.ts";
 import { type Actor, recordAudit } from "../audit.ts";
@@ -195,6 +195,6 @@ function blockedBy(
 
 function wayOn(cell: string, blocked: readonly FailoverGate[]): string[] {
   const running = blocked.some(({ name }) => name === "operation");
-  const steps = [`cellctl failover plan ${cell}`, startCommand(cell, blocked)];
+  const steps = [`cellctl failover plan ${cell}`, ...startCommands(cell, blocked)];
   return [...(running ? ["cellctl failover ls"] : []), ...new Set(steps)];
 }
