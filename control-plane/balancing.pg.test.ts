@@ -90,6 +90,13 @@ test("a cell is drained to where placement would put its tenants, and is cordone
 });
 
 test("a share goes by stable hash, and the cell is what it was; a target can be named", async () => {
+  const self = api.post("/v1/cells/cell-01/drain", { to: "cell-01" }, acceptedSchema);
+  await expect(refusal(self)).resolves.toMatchObject({ code: "VALIDATION_FAILED" });
+  const half = { percent: 50, dryRun: true };
+  const dry = await api.post("/v1/cells/cell-01/drain", half, dryRunSchema);
+  expect(dry.plan.steps.at(-1)?.text).toMatch(
+    /^\d+ keys? \(50 % of all, by a stable hash\) ha(s|ve) left: cell-01 is active$/,
+  );
   const { op: started } = await api.post(
     "/v1/cells/cell-01/drain",
     { percent: 50, to: "cell-03" },
@@ -102,7 +109,13 @@ test("a share goes by stable hash, and the cell is what it was; a target can be 
   const left = homes.filter((one) => one === "cell-01").length;
   expect(left).toBeGreaterThan(0);
   expect(new Set((await moves()).map(({ target }) => target))).toEqual(new Set(["cell-03"]));
+  const idle = await api.post("/v1/cells/cell-01/drain", half, dryRunSchema);
+  expect(idle.plan.steps.map(({ text }) => text).slice(1)).toEqual([
+    "nothing would move: no key is to leave (50 % of all, by a stable hash)",
+    "cell-01 is active",
+  ]);
   const again = await api.post("/v1/cells/cell-01/drain", { percent: 50 }, acceptedSchema);
+  expect(again.next_steps).toEqual([`cellctl op watch ${again.op.id}`, "cellctl cell get cell-01"]);
   expect((await finish(again.op.id)).state).toBe("done");
   expect((await Promise.all(tenants.map(home))).filter((one) => one === "cell-01")).toHaveLength(
     left,
@@ -161,6 +174,11 @@ test("a rebalance is planned, applied by live moves, and a stale plan is refused
     rebalancePlanSchema,
   );
   expect(whatIf).toMatchObject({ whatIf: true });
+  for (const odd of [{ startAbove: 0.01, stopBelow: 0.02 }, { addCells: ["cell-02"] }]) {
+    await expect(
+      refusal(api.post("/v1/rebalance/plan", odd, rebalancePlanSchema)),
+    ).resolves.toMatchObject({ code: "VALIDATION_FAILED" });
+  }
   const apply = (body: object) => api.post("/v1/rebalance/apply", body, acceptedSchema);
   await expect(refusal(apply({ plan: whatIf }))).resolves.toMatchObject({
     code: "VALIDATION_FAILED",

@@ -77,6 +77,40 @@ test("a closed switch stops what it names and nothing else", async () => {
   await expect(now({ kind: "move.start", tenants: 1 })).resolves.toBeUndefined();
 });
 
+test("a switch that is not there is neither opened nor forgotten, and one names what somebody does", async () => {
+  const forget = (id: string) =>
+    api.client.call({
+      ...{ method: "DELETE", path: `/v1/switches/${id}`, body: {} },
+      ...{ schema: acceptedSchema, timeoutMs: 30_000 },
+    });
+  await expect(refusal(forget("deplyos"))).resolves.toMatchObject({
+    code: "NOT_FOUND",
+    nextSteps: ["Did you mean deploys?", "cellctl lever switches"],
+  });
+  await expect(refusal(put("/v1/switches/deplyos", { open: true }))).resolves.toMatchObject({
+    code: "NOT_FOUND",
+  });
+  const odd = put("/v1/switches/odd", { open: false, kinds: ["moves.*"] });
+  await expect(refusal(odd)).resolves.toMatchObject({
+    code: "VALIDATION_FAILED",
+    message: expect.stringContaining("move.start"),
+  });
+  await put("/v1/switches/fresh", { open: true, kinds: ["move.*"] });
+  await forget("fresh");
+  const { items } = await api.get("/v1/switches", list(switchSchema));
+  expect(items.map(({ id }) => id)).toEqual(["deploys"]);
+});
+
+test("a limit that the whole fleet could not meet is refused", async () => {
+  await expect(refusal(put("/v1/safety/limits", { healthyCellsMin: 900 }))).resolves.toMatchObject({
+    code: "VALIDATION_FAILED",
+    message: expect.stringContaining("--healthy-cells 900"),
+  });
+  await expect(refusal(put("/v1/safety/limits", { openCellsMin: 900 }))).resolves.toMatchObject({
+    code: "VALIDATION_FAILED",
+  });
+});
+
 test("limits are kept, and what is not said stays as it was", async () => {
   await put("/v1/safety/limits", { motionFloor: 1, motionShareMax: 0 });
   await put("/v1/safety/limits", { waitAfterFailoverMs: 60_000 });
@@ -84,6 +118,7 @@ test("limits are kept, and what is not said stays as it was", async () => {
   expect(limits).toMatchObject({ motionFloor: 1, motionShareMax: 0, waitAfterFailoverMs: 60_000 });
   await expect(refusal(now({ kind: "move.start", tenants: 2 }))).resolves.toMatchObject({
     code: "SAFETY_RULE",
-    message: "move.start is refused: 2 of 7 tenants would be in motion, 1 may be.",
+    message:
+      "move.start is refused by the rule motion: 2 of 7 tenants would be in motion, 1 may be.",
   });
 });

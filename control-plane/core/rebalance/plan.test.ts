@@ -120,6 +120,21 @@ describe("a cell that is to be empty", () => {
     expect(found.cells.find(({ cell }) => cell === "a")?.after).toBe(0);
   });
 
+  test("says that nobody is left where all are to be empty", () => {
+    const all = [aBin("a", { leaving: true }), aBin("b", { leaving: true })];
+    expect(plan(all, many("a", 3)).text).toContain("none is left to take tenants");
+    const far = [aBin("a", { leaving: true, region: "us" }), aBin("b")];
+    const stuck = plan(far, many("a", 3, { region: "us" }));
+    expect(stuck.text).toBe(
+      "Nothing can be moved. 3 that should leave cannot: no cell may take them, see what is left alone.",
+    );
+  });
+
+  test("is told of with three digits, however little it is", () => {
+    const bins = [aBin("a", { capacity: { tenants: 1e6, bytes: 1e9, rps: 1e6 } }), aBin("b")];
+    expect(plan(bins, many("a", 40), { startAbove: 1 }).text).toContain("at 0.004 %");
+  });
+
   test("says of what must stay why nobody takes it", () => {
     const units = [
       aUnit("here", "a", { region: "us" }),

@@ -5,6 +5,7 @@
  * strictly better. The greedy loop is Citus' with a cost; thresholds keep it from moving back and forth.
  */
 import type { RebalanceAsk, RebalanceMove } from "../../../contract/rebalance-api.ts";
+import { counted } from "../counted.ts";
 import { Board, bytesOfAMove } from "./board.ts";
 import { type Bin, peakBound, subtract, type Unit, weightBy } from "./load.ts";
 import { whyNot } from "./may-take.ts";
@@ -77,7 +78,7 @@ export function planRebalance(
     ...{ peakBefore: peak("before"), peakAfter: peak("after") },
     peakBound: peakBound(bins, units, ask.goal),
   };
-  return { ...found, text: summaryOf(found, ask) };
+  return { ...found, text: summaryOf(found, ask, takers(work).length > 0) };
 }
 
 /** Cells that take and are not being emptied: what balance is about. */
@@ -158,7 +159,7 @@ function level(work: Work): void {
     const found = bestMove(work, fullest);
     if (found === undefined) {
       stuck.add(fullest.cell);
-      skip(work, fullest.cell, "no-gain", `${fullest.cell}: no unit would relieve it enough`);
+      skip(work, fullest.cell, "no-gain", "no unit would relieve it enough");
       continue;
     }
     take(work, found.unit, fullest, found.to, "balance", found.text);
@@ -303,15 +304,28 @@ function skip(work: Work, object: string, reason: string, text: string): void {
   if (work.skipped.length < skippedMax) work.skipped.push({ object, reason, text });
 }
 
-const percent = (share: number): string => `${Math.round(share * 1000) / 10} %`;
+/** Three digits, however small: a fleet of a few tenants is not at zero. */
+const percent = (share: number): string => `${Number((share * 100).toPrecision(3))} %`;
 
 function summaryOf(
-  found: Pick<Rebalance, "moves" | "peakBefore" | "peakAfter" | "bytes">,
+  found: Pick<Rebalance, "moves" | "skipped" | "peakBefore" | "peakAfter" | "bytes">,
   ask: RebalanceAsk,
+  hasTakers: boolean,
 ): string {
-  const { moves, peakBefore, peakAfter, bytes } = found;
+  const { moves, skipped, peakBefore, peakAfter, bytes } = found;
+  if (!hasTakers) {
+    return "Nothing can be moved: every cell is being emptied, removed or closed, so none is left to take tenants.";
+  }
+  const stranded = skipped.filter(({ reason }) => reason === "nowhere").length;
+  const some = stranded === skippedMax ? `at least ${stranded}` : String(stranded);
+  const rest =
+    stranded === 0
+      ? ""
+      : ` ${some} that should leave cannot: no cell may take them, see what is left alone.`;
+  if (moves.length === 0 && stranded > 0) return `Nothing can be moved.${rest}`;
   if (moves.length === 0) {
     return `Nothing to move: the fullest cell is at ${percent(peakBefore)}, less than ${percent(ask.startAbove)} above the mean or without a unit that would relieve it.`;
   }
-  return `${moves.length} moves of ${bytes} bytes in all bring the fullest cell from ${percent(peakBefore)} to ${percent(peakAfter)}.`;
+  const verb = moves.length === 1 ? "brings" : "bring";
+  return `${counted(moves.length, "move")} of ${bytes} bytes in all ${verb} the fullest cell from ${percent(peakBefore)} to ${percent(peakAfter)}.${rest}`;
 }

@@ -54,6 +54,17 @@ export const spendsBudget: ReadonlySet<OperationKind> = new Set([
   "drill.run",
 ]);
 
+/** What a switch can stop: everything but repairs. */
+export const switchableKinds: readonly string[] = Object.entries(operations)
+  .filter(([, one]) => one !== "repair")
+  .map(([kind]) => kind);
+
+/** Does `move.start` or `cell.*` name anything that a switch can stop? */
+export const namesSwitchable = (pattern: string): boolean =>
+  switchableKinds.some(
+    (kind) => kind === pattern || (pattern.endsWith(".*") && kind.startsWith(pattern.slice(0, -1))),
+  );
+
 /** `cell.*` names all of them. */
 export const isNamed = (patterns: readonly string[], kind: OperationKind): boolean =>
   patterns.length === 0 ||

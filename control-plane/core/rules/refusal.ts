@@ -9,12 +9,15 @@ export function refusalOf(
   verdicts: readonly RuleVerdict[],
 ): CellError {
   const { kind, cell } = operation;
+  const what = cell === undefined ? kind : `${kind} of ${cell}`;
+  // Whoever may not go past it should not have to try.
+  const word = first.overridable ? "" : ", which nobody may go past";
   const past = first.overridable
     ? [`repeat the command with --override ${first.rule} --reason TEXT   (it is recorded)`]
     : [];
   return new CellError(
     first.code,
-    `${cell === undefined ? kind : `${kind} of ${cell}`} is refused: ${first.text}.`,
+    `${what} is refused by the rule ${first.rule}${word}: ${first.text}.`,
     {
       nextSteps: [...waysOut(first), ...past],
       details: { rule: first.rule, verdicts },
@@ -25,6 +28,9 @@ export function refusalOf(
 function waysOut({ code, rule }: RuleVerdict): readonly string[] {
   if (code === "BUDGET_BURNT") return ["cellctl slo ls"];
   if (rule === "switch") return ["cellctl lever switches"];
+  if (rule === "healthy-cells" || rule === "open-cells") {
+    return ["cellctl cell ls", "cellctl lever limits --help"];
+  }
   return code === "LEVER_ENGAGED"
     ? ["cellctl lever status", "cellctl lever release --reason TEXT"]
     : ["cellctl lever status"];

@@ -2,7 +2,8 @@
 import { describe, expect, test } from "vitest";
 import { type SafetyRule, safetyLimitsSchema } from "../../../contract/safety-api.ts";
 import { aCell } from "../fleet.fixture.ts";
-import { type OperationKind, operations } from "./operations.ts";
+import { namesSwitchable, type OperationKind, operations } from "./operations.ts";
+import { refusalOf } from "./refusal.ts";
 import { judgeOperation, type Operation, type RulesView, weigh } from "./rules.ts";
 
 const fleet = (change: Partial<RulesView> = {}): RulesView => ({
@@ -134,6 +135,43 @@ test("a person goes past a rule by its name, and never past those that nobody ma
   const { blocking, overridden } = weigh(judgeOperation(view, stop), ["lever", "healthy-cells"]);
   expect(blocking.map(({ rule }) => rule)).toEqual(["healthy-cells"]);
   expect(overridden.map(({ rule }) => rule)).toEqual(["lever"]);
+});
+
+test("a closed switch for others is not called none", () => {
+  const text = (switches: RulesView["switches"]) =>
+    judgeOperation(fleet({ switches }), { kind: "rebalance.apply" }).find(
+      ({ rule }) => rule === "switch",
+    )?.text;
+  expect(text([])).toBe("no switch is closed");
+  expect(text([{ ...closed, open: true }])).toBe("no switch is closed");
+  expect(text([closed])).toBe("no closed switch names it; 1 is closed for others");
+});
+
+test("a refusal names its rule, and says whether anybody may go past it", () => {
+  const said = (view: RulesView) => {
+    const verdicts = judgeOperation(view, stop);
+    const first = weigh(verdicts, []).blocking[0];
+    return first === undefined ? undefined : refusalOf(first, stop, verdicts);
+  };
+  const alone = said(fleet({ cells: [aCell("a")] }));
+  expect(alone?.message).toBe(
+    "cell.stop of a is refused by the rule healthy-cells, which nobody may go past: 0 other cells are healthy, 1 must stay.",
+  );
+  expect(alone?.nextSteps).toContain("cellctl lever limits --help");
+  const gated = said(fleet({ switches: [closed] }));
+  expect(gated?.message).toContain("by the rule switch: deploys is closed by ada");
+  expect(gated?.nextSteps.join()).toContain("--override switch");
+});
+
+test.each([
+  ["cell.*", true],
+  ["move.start", true],
+  ["cell.start", false],
+  ["cells.*", false],
+  ["*", false],
+  ["move", false],
+])("a switch can stop what %s names: %s", (pattern, can) => {
+  expect(namesSwitchable(pattern)).toBe(can);
 });
 
 test("annexes are nobody's spare cells", () => {

@@ -12,6 +12,7 @@ import type {
   SafetyLimits,
   SafetyRule,
 } from "../../../contract/safety-api.ts";
+import { areOf, counted } from "../counted.ts";
 import { type CellView, wholeCells } from "../fleet.ts";
 import {
   isNamed,
@@ -88,9 +89,11 @@ const gatingSwitch: Rule = {
   overridable: true,
   look: ({ switches }, operation) => {
     if (isRepair(operation)) return undefined;
-    const closed = switches.filter(({ open, kinds }) => !open && isNamed(kinds, operation.kind));
+    const shut = switches.filter(({ open }) => !open);
+    const closed = shut.filter(({ kinds }) => isNamed(kinds, operation.kind));
+    const others = `no closed switch names it; ${shut.length} ${areOf(shut.length)} closed for others`;
     return closed.length === 0
-      ? { ok: true, text: "no switch is closed" }
+      ? { ok: true, text: shut.length === 0 ? "no switch is closed" : others }
       : {
           ok: false,
           text: closed
@@ -120,7 +123,7 @@ const healthyCells: Rule = {
     const { healthyCellsMin } = view.limits;
     return {
       ok: others >= healthyCellsMin,
-      text: `${others} other cells are healthy, ${healthyCellsMin} must stay`,
+      text: `${counted(others, "other cell")} ${areOf(others)} healthy, ${healthyCellsMin} must stay`,
     };
   },
 };
@@ -135,7 +138,7 @@ const openCells: Rule = {
     const { openCellsMin } = view.limits;
     return {
       ok: others >= openCellsMin,
-      text: `${others} other cells are open for placement, ${openCellsMin} must stay`,
+      text: `${counted(others, "other cell")} ${areOf(others)} open for placement, ${openCellsMin} must stay`,
     };
   },
 };

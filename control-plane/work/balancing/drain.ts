@@ -1,6 +1,7 @@
 /** One look at a drain: what the cell still owns, what may leave now, and whether it is over. */
 import { z } from "zod";
 import { drainCellSchema } from "../../../contract/drain-api.ts";
+import { areOf, counted } from "../../core/counted.ts";
 import { emptyingLimits } from "../../core/emptying.ts";
 import { changeBalancing } from "../../store/balancing/write.ts";
 import { cellIds, readCell } from "../../store/fleet-store.ts";
@@ -29,9 +30,9 @@ export async function turnDrain(turn: BalancingTurn): Promise<void> {
     limits: { ...emptyingLimits, inFlight: input.parallelMax },
   });
   if (found.left === 0 && found.underWay === 0) return finish(turn, input);
-  const moving = found.underWay === 0 ? "" : `, ${found.underWay} moves under way`;
+  const moving = found.underWay === 0 ? "" : `, ${counted(found.underWay, "move")} under way`;
   const obstacle = found.obstacle === "" ? "" : `; ${found.obstacle}`;
-  return note(turn, `${found.left} keys left${moving}${obstacle}`, { left: found.left });
+  return note(turn, `${counted(found.left, "key")} left${moving}${obstacle}`, { left: found.left });
 }
 
 /** A failover took it, or somebody retired it: whoever did that has the last word. */
@@ -68,7 +69,7 @@ const allBut = async ({ database }: BalancingTurn, cell: string): Promise<string
 async function giveUp(turn: BalancingTurn): Promise<void> {
   const { database, op, who } = turn;
   const ended = await stopEmptying(turn, op.object, op.id);
-  const message = `${op.object} was not empty in time: ${op.headline}. ${ended} moves are called off; what has left stays where it is.`;
+  const message = `${op.object} was not empty in time: ${op.headline}. ${counted(ended, "move")} ${areOf(ended)} called off; what has left stays where it is.`;
   await changeBalancing(database, who, op, {
     ...{ headline: message, end: "failed", cellBecomes: "cordoned" },
     failure: { code: "OP_FAILED", message, nextSteps: steps(op.object) },

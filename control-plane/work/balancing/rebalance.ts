@@ -3,6 +3,7 @@ import { z } from "zod";
 import { moveOptionsSchema } from "../../../contract/move-api.ts";
 import { rebalanceMoveSchema } from "../../../contract/rebalance-api.ts";
 import { newOpId } from "../../../runtime/random.ts";
+import { areOf, counted } from "../../core/counted.ts";
 import { add, noLoad } from "../../core/rebalance/load.ts";
 import { type Batch, progressOf } from "../../core/rebalance/progress.ts";
 import { standingsOf } from "../../store/balancing/read.ts";
@@ -38,7 +39,7 @@ export async function turnRebalance(turn: BalancingTurn): Promise<void> {
   const isWindowOver = found.underWay === 0 && found.waiting === 0;
   if (isWindowOver && over + window.length >= moves.length) return finish(turn, moves.length);
   if (isWindowOver) {
-    const headline = `${over + window.length} of ${moves.length} moves are over`;
+    const headline = `${over + window.length} of ${counted(moves.length, "move")} ${areOf(moves.length)} over`;
     await changeBalancing(database, who, op, { headline, result: { over: over + window.length } });
     return;
   }
@@ -50,7 +51,7 @@ export async function turnRebalance(turn: BalancingTurn): Promise<void> {
     return;
   }
   for (const batch of found.begin) await begin(turn, batch);
-  const headline = `${over + found.arrived + found.skipped.length} of ${moves.length} moves are over, ${found.underWay} keys under way`;
+  const headline = `${over + found.arrived + found.skipped.length} of ${counted(moves.length, "move")} ${areOf(moves.length)} over, ${counted(found.underWay, "key")} under way`;
   if (headline === op.headline) return;
   const skipped = found.skipped.slice(0, skippedShownMax);
   await changeBalancing(database, who, op, { headline, result: { skipped } });
@@ -69,7 +70,8 @@ async function begin({ database, clock, random, op, who }: BalancingTurn, batch:
 }
 
 async function finish({ database, op, who }: BalancingTurn, count: number): Promise<void> {
-  const text = `all ${count} moves of the plan are over`;
+  const text =
+    count === 1 ? "the one move of the plan is over" : `all ${count} moves of the plan are over`;
   await changeBalancing(database, who, op, {
     ...{ headline: text, end: "done", result: { over: count } },
     event: { kind: "rebalance.done", text },
