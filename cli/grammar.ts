@@ -34,6 +34,10 @@ export const texts = (options: Options, name: string): readonly string[] => {
   return Array.isArray(value) ? value.filter((item) => typeof item === "string") : [];
 };
 
+/** How an option is written: `maxParallel` is `--max-parallel`. */
+export const spelled = (name: string): string =>
+  `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
+
 /** For options that may be given more than once. */
 export const collect = (value: string, before: readonly string[] | undefined): string[] => [
   ...(before ?? []),

@@ -15,6 +15,7 @@ import {
   type Options,
   overridable,
   type Register,
+  spelled,
   text,
   texts,
 } from "../grammar.ts";
@@ -109,7 +110,7 @@ async function drain(session: Session, [id = ""]: readonly string[], options: Op
   const deadline = text(options, "deadline");
   const deadlineMs = deadline === undefined ? undefined : parseDuration(deadline);
   if (deadline !== undefined && deadlineMs === undefined) {
-    throw usage(`"${deadline}" is no time such as 30m`);
+    throw usage(`--deadline: "${deadline}" is no time such as 30m`);
   }
   if (flag(options, "spread") && text(options, "to") !== undefined) {
     throw usage("--to and --spread exclude each other");
@@ -126,7 +127,7 @@ async function drain(session: Session, [id = ""]: readonly string[], options: Op
 function numberOf(options: Options, name: string): number | undefined {
   const said = text(options, name);
   if (said === undefined) return undefined;
-  if (!/^\d+$/.test(said)) throw usage(`"${said}" is no whole number`);
+  if (!/^\d+$/.test(said)) throw usage(`${spelled(name)}: "${said}" is no whole number`);
   return Number(said);
 }
 

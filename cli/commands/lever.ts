@@ -2,7 +2,15 @@
 import { leverSchema, safetySchema, switchSchema } from "../../contract/safety-api.ts";
 import { apiPath } from "../api.ts";
 import { usage } from "../failures.ts";
-import { collect, mutation, type Options, type Register, text, texts } from "../grammar.ts";
+import {
+  collect,
+  mutation,
+  type Options,
+  type Register,
+  spelled,
+  text,
+  texts,
+} from "../grammar.ts";
 import { mutate } from "../mutate.ts";
 import { parseDuration } from "../render/units.ts";
 import { leverView, safetyView, switchView } from "../render/views-safety.ts";
@@ -122,7 +130,8 @@ function number(options: Options, name: string, field: string): Record<string, n
   const said = text(options, name);
   if (said === undefined) return {};
   const value = Number(said);
-  if (said.trim() === "" || !Number.isFinite(value)) throw usage(`"${said}" is no number`);
+  if (said.trim() === "" || !Number.isFinite(value))
+    throw usage(`${spelled(name)}: "${said}" is no number`);
   return { [field]: value };
 }
 
@@ -135,6 +144,7 @@ function wait(options: Options): Record<string, number> {
   const said = text(options, "waitAfterFailover");
   if (said === undefined) return {};
   const waitAfterFailoverMs = parseDuration(said);
-  if (waitAfterFailoverMs === undefined) throw usage(`"${said}" is no time such as 30m`);
+  if (waitAfterFailoverMs === undefined)
+    throw usage(`--wait-after-failover: "${said}" is no time such as 30m`);
   return { waitAfterFailoverMs };
 }

@@ -1,6 +1,6 @@
 /** `cellctl rebalance …`: a plan made from one look at the fleet, saved, and carried out by live moves. */
 import { readFile, writeFile } from "node:fs/promises";
-import { resolve } from "node:path";
+import { basename, resolve } from "node:path";
 import { CellError } from "../../contract/errors.ts";
 import {
   type RebalanceAsk,
@@ -16,11 +16,12 @@ import {
   type Options,
   overridable,
   type Register,
+  spelled,
   text,
   texts,
 } from "../grammar.ts";
 import { mutate } from "../mutate.ts";
-import { parseSize } from "../render/units.ts";
+import { counted, parseSize } from "../render/units.ts";
 import { rebalanceView } from "../render/views-rebalance.ts";
 import type { Session } from "../session.ts";
 
@@ -65,7 +66,10 @@ async function plan(session: Session, _args: readonly string[], options: Options
   }
   await session.out.one(found, rebalanceView);
   if (file !== undefined) {
-    await session.note(`${found.moves.length} moves are planned in ${file}.`);
+    const { length } = found.moves;
+    await session.note(
+      `${counted(length, "move")} ${length === 1 ? "is" : "are"} planned in ${file}.`,
+    );
     if (found.moves.length > 0 && !found.whatIf) {
       await session.note(`Carry it out: cellctl rebalance apply ${file}`);
     }
@@ -78,7 +82,8 @@ function askOf(options: Options): Readonly<Record<string, unknown>> {
   const addCells = texts(options, "addCell");
   const bytes = text(options, "maxBytes");
   const bytesMax = bytes === undefined ? undefined : parseSize(bytes);
-  if (bytes !== undefined && bytesMax === undefined) throw usage(`"${bytes}" is no size`);
+  if (bytes !== undefined && bytesMax === undefined)
+    throw usage(`--max-bytes: "${bytes}" is no size such as 50GiB`);
   const asked: { [name in keyof RebalanceAsk]?: unknown } = {
     goal: text(options, "goal"),
     movesMax: number(options, "maxMoves"),
@@ -96,7 +101,8 @@ function number(options: Options, name: string): number | undefined {
   const said = text(options, name);
   if (said === undefined) return undefined;
   const value = Number(said);
-  if (said.trim() === "" || !Number.isFinite(value)) throw usage(`"${said}" is no number`);
+  if (said.trim() === "" || !Number.isFinite(value))
+    throw usage(`${spelled(name)}: "${said}" is no number`);
   return value;
 }
 
@@ -114,21 +120,32 @@ async function apply(
 }
 
 async function readPlan(session: Session, file: string): Promise<RebalancePlan> {
-  const path = resolve(session.io.cwd, file);
+  const content = await readFile(resolve(session.io.cwd, file), "utf8").catch((error: unknown) => {
+    throw noPlan(file, whyUnreadable(error), error);
+  });
   let raw: unknown;
   try {
-    raw = JSON.parse(await readFile(path, "utf8"));
+    raw = JSON.parse(content);
   } catch (error) {
-    throw new CellError("VALIDATION_FAILED", `${file} cannot be read as a plan: ${String(error)}`, {
-      nextSteps: [`cellctl rebalance plan -O ${file}`],
-    });
+    throw noPlan(file, "is no JSON, so no plan of a rebalance", error);
   }
   const parsed = rebalancePlanSchema.safeParse(raw);
   if (parsed.success) return parsed.data;
   const [issue] = parsed.error.issues;
-  throw new CellError(
-    "VALIDATION_FAILED",
-    `${file} is no plan of a rebalance: ${issue?.path.join(".")}: ${issue?.message}`,
-    { nextSteps: [`cellctl rebalance plan -O ${file}`] },
-  );
+  const where = issue === undefined || issue.path.length === 0 ? "" : `${issue.path.join(".")}: `;
+  throw noPlan(file, `is no plan of a rebalance: ${where}${issue?.message ?? ""}`);
+}
+
+/** The next step never writes over the file that was named: it may be anything. */
+const noPlan = (file: string, what: string, cause?: unknown): CellError => {
+  const fresh = basename(file) === "plan.json" ? "new-plan.json" : "plan.json";
+  const nextSteps = [`cellctl rebalance plan -O ${fresh}`, `cellctl rebalance apply ${fresh}`];
+  return new CellError("VALIDATION_FAILED", `${file} ${what}.`, { cause, nextSteps });
+};
+
+function whyUnreadable(error: unknown): string {
+  const code = error instanceof Error && "code" in error ? String(error.code) : "";
+  if (code === "ENOENT") return "does not exist";
+  if (code === "EISDIR") return "is a folder, not a plan";
+  return code === "EACCES" ? "may not be read by you" : `cannot be read (${code})`;
 }

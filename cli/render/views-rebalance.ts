@@ -3,7 +3,8 @@ import type { RebalancePlan } from "../../contract/rebalance-api.ts";
 import type { View } from "./output.ts";
 
 const shownMax = 30;
-const percent = (share: number): string => `${Math.round(share * 1000) / 10} %`;
+/** Three digits, however small. */
+const percent = (share: number): string => `${Number((share * 100).toPrecision(3))} %`;
 
 export const rebalanceView: View<RebalancePlan> = {
   id: ({ revision }) => String(revision),

@@ -2,6 +2,7 @@
 import type { z } from "zod";
 import type { GatingSwitch, Lever, safetySchema } from "../../contract/safety-api.ts";
 import type { View } from "./output.ts";
+import { counted } from "./units.ts";
 
 const stateOf = ({ engaged, by, since, reason }: Lever): string =>
   engaged ? `engaged since ${since} by ${by}: ${reason}` : "released";
@@ -25,9 +26,9 @@ export const safetyView: View<z.output<typeof safetySchema>> = {
     [
       "limits",
       [
-        `${limits.healthyCellsMin} cells must stay healthy, ${limits.openCellsMin} open for placement`,
+        `${counted(limits.healthyCellsMin, "cell")} must stay healthy, ${limits.openCellsMin} open for placement`,
         `headroom for one cell less: ${limits.headroom}`,
-        `${limits.motionShareMax * 100} % of the tenants may be in motion, ${limits.motionFloor} always`,
+        `${Number((limits.motionShareMax * 100).toPrecision(3))} % of the tenants may be in motion, ${limits.motionFloor} always`,
         `${Math.round(limits.waitAfterFailoverMs / 1000)} s of rest after a failover`,
       ],
     ],
