@@ -51,9 +51,6 @@ export const failoverTransitions: Readonly<
   failed: {},
 };
 
-/** Entering this step gives the first key away. */
-export const pointOfNoReturn: FailoverStep = "adopting";
-
 export const nextFailoverStep = (
   step: FailoverStep,
   event: FailoverEvent,

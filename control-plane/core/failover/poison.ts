@@ -100,7 +100,9 @@ export function blame(
     const narrowed = busy === undefined ? [] : candidates.filter(({ key }) => busy.has(key));
     suspects.push(...(narrowed.length > 0 ? narrowed : candidates).map(({ key }) => key));
   }
-  return counted.length === 0 ? undefined : { signs: counted, suspects: suspects.sort() };
+  return counted.length === 0
+    ? undefined
+    : { signs: counted, suspects: suspects.sort(compareNames) };
 }
 
 const namedMax = 10;
@@ -111,3 +113,5 @@ export function poisonText(id: string, { signs, suspects }: Poisoning): string {
   const more = suspects.length > namedMax ? ` and ${suspects.length - namedMax} more` : "";
   return `The symptom followed tenants to their new cell (${what}). Nothing more is adopted. Quarantined: ${named}${more}. To go on with the others: cellctl failover resume ${id}`;
 }
+
+const compareNames = (a: string, b: string): number => Number(a > b) - Number(a < b);

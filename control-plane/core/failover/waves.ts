@@ -58,7 +58,7 @@ export function planWaves(
 /** Of each annex those that are labelled, else the smallest. */
 function canariesOf(placed: readonly Placed[], perAnnex: number): Placed[] {
   const byAnnex = Map.groupBy(placed, ({ annex }) => annex);
-  return [...byAnnex.keys()].sort().flatMap((annex) => {
+  return [...byAnnex.keys()].sort(compareNames).flatMap((annex) => {
     const own = byAnnex.get(annex) ?? [];
     const labelled = own.filter(({ canary }) => canary);
     const candidates = labelled.length > 0 ? labelled : own.toSorted(bySize);
@@ -73,3 +73,5 @@ function byTurn(a: Placed, b: Placed): number {
 }
 
 const byKey = (a: Placed, b: Placed): number => Number(a.key > b.key) - Number(a.key < b.key);
+
+const compareNames = (a: string, b: string): number => Number(a > b) - Number(a < b);

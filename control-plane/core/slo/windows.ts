@@ -9,7 +9,7 @@ export const hourMs = 60 * minuteMs;
 export const dayMs = 24 * hourMs;
 
 /** Minutes older than this become hours; every window shorter than a day is therefore exact to the minute. */
-export const minutesKeptMs = dayMs;
+export const minutesKeptMs = 24 * hourMs;
 
 /** Alerts of several windows (Site Reliability Workbook, chapter 5): the short one ends the alarm soon. */
 export const burnWindows = {

@@ -32,5 +32,3 @@ export function isCovered({ lo, hi }: Buckets, coverage: Coverage): boolean {
   for (let bucket = lo; bucket <= hi; bucket += 1) if (!coverage.has(bucket)) return false;
   return true;
 }
-
-export const uncoveredOf = (coverage: Coverage): number => bucketCount - coverage.size;

@@ -29,14 +29,6 @@ export type FailoverOptions = Pick<
   z.output<typeof startFailoverSchema>,
   "override" | "allowDataLoss" | "provedDead"
 >;
-const optionsSchema: z.ZodType<FailoverOptions> = z.object({
-  override: z.array(z.string()).catch([]),
-  allowDataLoss: z.boolean().catch(false),
-  provedDead: z.boolean().catch(false),
-});
-export const optionsOf = ({ failover: own }: FailoverRow): FailoverOptions =>
-  optionsSchema.parse(own.options);
-
 const rows = (reader: Reader) =>
   reader.select({ op, failover }).from(failover).innerJoin(op, eq(op.id, failover.op));
 

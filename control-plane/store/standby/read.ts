@@ -13,13 +13,6 @@ import { failover, standby } from "../schema-standby.ts";
 export const readStandbys = (reader: Reader): Promise<StandbyView[]> =>
   readWhere(reader, ne(standby.state, "gone"));
 
-/** History too: an id that stands here is spent. */
-export const readStandbysEver = (reader: Reader): Promise<StandbyView[]> =>
-  readWhere(reader, undefined);
-
-export const standbysOf = (reader: Reader, origin: string): Promise<StandbyView[]> =>
-  readWhere(reader, and(eq(standby.origin, origin), ne(standby.state, "gone")));
-
 export async function findStandby(reader: Reader, annex: string): Promise<StandbyView | undefined> {
   const [one] = await readWhere(reader, eq(standby.annex, annex));
   return one;

@@ -84,8 +84,6 @@ export async function startKeepingFixture() {
   };
 }
 
-export type FakeStreams = ReturnType<typeof createFakeStreams>;
-
 /** Streams by plain values: what is ensured streams, unless a test says otherwise. */
 function createFakeStreams() {
   const status = new Map<string, StandbyStatus>();
