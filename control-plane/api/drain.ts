@@ -9,7 +9,7 @@ import { areOf, counted } from "../core/counted.ts";
 import { planEmptying } from "../core/emptying.ts";
 import type { CellView } from "../core/fleet.ts";
 import { onePlan } from "../core/ops/machine.ts";
-import { drainKind, openDrainOf } from "../store/balancing/read.ts";
+import { drainKind, lockOpenDrainOf } from "../store/balancing/read.ts";
 import { movesFrom, readLeaving } from "../store/emptying.ts";
 import { recordEvents } from "../store/events.ts";
 import { readCells } from "../store/fleet-store.ts";
@@ -176,7 +176,7 @@ export async function callOffDrain(
   cell: CellView,
 ): Promise<Answer | undefined> {
   const { tx, nowMs } = work;
-  const row = await openDrainOf(tx, cell.id);
+  const row = await lockOpenDrainOf(tx, cell.id);
   if (row === undefined) return undefined;
   const text = `${cell.id} is open for placement again; what has left stays where it is`;
   const plan = onePlan("cell.uncordon", [{ action: "uncordon", object: cell.id, text }]);

@@ -11,6 +11,7 @@ import type { MovingLoad } from "../core/move/move-target.ts";
 import { noRoom, obstacleAt } from "../core/move/move-target.ts";
 import { Abandoned } from "./abandoned.ts";
 import { recordAudit } from "./audit.ts";
+import { drainKind } from "./balancing/read.ts";
 import type { Database, Reader, Tx } from "./database.ts";
 import { cellStores, readCell } from "./fleet-store.ts";
 import { holdsTerm } from "./leader.ts";
@@ -146,6 +147,8 @@ const movesUnderWay = (reader: Reader, cell: string): Promise<number> =>
   );
 
 export type DepartureOrder = {
+  /** The operation that empties the cell: once a drain is over, no move is begun for it. */
+  readonly by?: string;
   readonly id: string;
   readonly term: number;
   readonly nowMs: number;
@@ -166,9 +169,16 @@ export async function beginDeparture(database: Database, order: DepartureOrder):
   }
 }
 
+async function isOverDrain(tx: Tx, id: string): Promise<boolean> {
+  const [row] = await tx.select({ kind: op.kind, state: op.state }).from(op).where(eq(op.id, id));
+  return row?.kind === drainKind && row.state !== "pending" && row.state !== "running";
+}
+
 async function record(tx: Tx, order: DepartureOrder): Promise<boolean> {
   if (!(await holdsTerm(tx, order.term))) throw new Abandoned("deposed");
   await lockNormalFleet(tx);
+  // Whoever calls a drain off holds the fleet's lock, too: what it did not see is not begun after it.
+  if (order.by !== undefined && (await isOverDrain(tx, order.by))) return false;
   const { from, departure, options, id } = order;
   const { target, keyspace } = departure;
   const wanted = [...departure.keys];

@@ -1,6 +1,6 @@
 /** Drains and rebalances as they are read: rows of `op` whose executor is work/balancing. */
 import { and, asc, eq, inArray, sql } from "drizzle-orm";
-import type { Reader } from "../database.ts";
+import type { Reader, Tx } from "../database.ts";
 import type { OpRow } from "../ops.ts";
 import { op } from "../schema.ts";
 
@@ -16,14 +16,15 @@ export const openBalancings = (reader: Reader): Promise<OpRow[]> =>
     .where(and(inArray(op.kind, [...kinds]), inArray(op.state, ["pending", "running"])))
     .orderBy(asc(op.id));
 
-/** The drain of a cell that is not over. */
-export async function openDrainOf(reader: Reader, cell: string): Promise<OpRow | undefined> {
-  const [row] = await reader
+/** The drain of a cell that is not over, locked: its executor, who notes something every moment, waits its turn. */
+export async function lockOpenDrainOf(tx: Tx, cell: string): Promise<OpRow | undefined> {
+  const [row] = await tx
     .select()
     .from(op)
     .where(
       and(eq(op.kind, drainKind), eq(op.object, cell), inArray(op.state, ["pending", "running"])),
     )
+    .for("update")
     .limit(1);
   return row;
 }

@@ -69,7 +69,8 @@ export async function emptyCell(world: EmptyingWorld, task: EmptyingTask): Promi
   for (const departure of plan.departures) {
     const nowMs = clock.nowMs();
     const order = { id: newOpId(random, nowMs), term: task.term, nowMs, from, departure, options };
-    if (await beginDeparture(database, { ...order, actor, reason: task.reason })) begun += 1;
+    const more = { actor, reason: task.reason, by: task.op };
+    if (await beginDeparture(database, { ...order, ...more })) begun += 1;
   }
   return {
     ...{ left: found.left, underWay: found.underWay + begun, begun },
