@@ -15,9 +15,12 @@ import {
 } from "../../contract/failover-api.ts";
 import { cellIdSchema } from "../../contract/ids.ts";
 import { isFailoverEnd } from "../core/failover/failover-state.ts";
+import { wholeCells } from "../core/fleet.ts";
 import type { Reader } from "../store/database.ts";
 import { findFailover, listFailovers, toFailover } from "../store/failover/read.ts";
+import { lastFailoverOf } from "../store/failover/report.ts";
 import { readDesk, setPolicy } from "../store/failover/witnesses.ts";
+import { readCells } from "../store/fleet-store.ts";
 import { channels } from "../store/notify.ts";
 import { lockFleet } from "../store/routing-change.ts";
 import { requireCell } from "./cell-lookup.ts";
@@ -173,10 +176,28 @@ async function detection(
     ...{ policyBy: desk.policyBy, policyReason: desk.policyReason },
     policyAt: desk.policyAt?.toISOString() ?? null,
     ageMs: desk.ageMs,
-    cells: desk.verdicts.map(({ cell, state, text, forMs, witnesses }) => ({
-      ...{ id: cellIdSchema.parse(cell), state, text, forMs, witnesses: [...witnesses] },
-    })),
+    cells: [
+      ...desk.verdicts.map(({ cell, state, text, forMs, witnesses }) => ({
+        ...{ id: cellIdSchema.parse(cell), state, text, forMs, witnesses: [...witnesses] },
+      })),
+      ...(await takenOver(reader)),
+    ],
   };
+}
+
+/** Nobody judges them any more, and whoever looks here in the middle of it looks for them. */
+async function takenOver(reader: Reader) {
+  const cells = wholeCells(await readCells(reader)).filter(
+    ({ state, revoking }) => state === "quarantined" && revoking,
+  );
+  return Promise.all(
+    cells.map(async ({ id, health }) => {
+      const by = (await lastFailoverOf(reader, id))?.op ?? "a failover";
+      const text = `failed over by ${by}: quarantined, its tenants are served elsewhere; it is ${health}`;
+      const said = { state: "gone" as const, text, forMs: 0, witnesses: [] };
+      return { id: cellIdSchema.parse(id), ...said };
+    }),
+  );
 }
 
 async function changePolicy(
