@@ -6,7 +6,8 @@ import { defineConfig } from "vitest/config";
 //   *.pg.test.ts   beside the code, a real PostgreSQL
 //   *.e2e.test.ts  in tests/e2e, real processes and sockets
 // and, in a configuration of their own, *.terraform.test.ts, which need terraform on the PATH.
-const ignored = ["node_modules/**", "dist/**", ".cellfleet/**"];
+// What takes longer says `long` before its kind, and has vitest.long.config.ts.
+const ignored = ["node_modules/**", "dist/**", ".cellfleet/**", "**/*.long.*.test.ts"];
 
 // Vitest leaves one core to itself, and so half of a machine that has two. Its own share is small.
 const cores = Math.max(2, availableParallelism());
