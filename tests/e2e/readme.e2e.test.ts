@@ -16,7 +16,7 @@ let fleet: TestFleet;
 let port: string;
 
 beforeAll(async () => {
-  fleet = await startFleet();
+  fleet = await startFleet({ standbyPartners: 3 });
   port = new URL((await fleet.endpoints()).router).port;
 });
 afterAll(() => fleet?.stop());
