@@ -42,6 +42,15 @@ export const standby = control.table(
     reportedAt: when("reported_at"),
     /** Remaining promise to the origin when it reported. */
     promiseRemainingMs: doublePrecision("promise_remaining_ms").notNull().default(0),
+    /** The latest that its database knew of the origin's (`originSeenSchema`): numbers only grow. */
+    seenSystem: text("seen_system").notNull().default(""),
+    seenTimeline: integer("seen_timeline").notNull().default(0),
+    seenBoot: text("seen_boot"),
+    seenGrant: big("seen_grant").notNull().default(0),
+    seenLsn: text("seen_lsn").notNull().default("0/0"),
+    seenAt: when("seen_at"),
+    /** When its word was wanted: a database of the origin's that was started anew asks for a lease. */
+    askedAt: when("asked_at"),
     /** The takeover that it is told of (`takeoverOrderSchema`); null: none. */
     orderFailover: text("order_failover"),
     orderAttempt: integer("order_attempt").notNull().default(0),
@@ -86,6 +95,8 @@ export const failover = control.table(
     fencedAt: when("fenced_at"),
     /** `rpoReportSchema`. */
     report: jsonb("report"),
+    /** The newest page of acknowledged writes (`failover_ack.id`) that it counts. */
+    reportAcks: big("report_acks").notNull().default(0),
     /** Set while it is open: of two failovers of one cell the second is refused. */
     open: boolean("open").notNull().default(true),
     createdAt,

@@ -250,6 +250,8 @@ export const router = control.table("router", {
   keys: jsonb("keys").notNull().default([]),
   /** When one of these grew last; null: never. */
   wouldRefuseAt: when("would_refuse_at"),
+  /** When it called for the first time; null: before anybody noted that. */
+  firstSeenAt: when("first_seen_at"),
   seenAt: when("seen_at").notNull().defaultNow(),
 });
 
