@@ -3,6 +3,7 @@
  * what customers were told, what every database committed, and what reports and salvage name.
  */
 import { readFile, rm } from "node:fs/promises";
+import pg from "pg";
 import { z } from "zod";
 import type { Failover, RpoReport } from "../../../contract/failover-api.ts";
 import { salvagedRowSchema } from "../../../contract/salvage-api.ts";
@@ -182,18 +183,24 @@ type Commit = { readonly database: string; readonly entry: EntryOf<"commit"> };
 async function readCommits(world: World): Promise<readonly Commit[]> {
   const found: Commit[] = [];
   for (const { cell, name, url } of await databases(world)) {
-    await inDatabase(url, async (client) => {
+    const entries = await inDatabase(url, async (client) => {
       // An annex that came later has none, and has written nothing either.
       const { rows } = await client.query<{ there: boolean }>(
         "select to_regclass('cellfleet_history.commit_log') is not null as there",
       );
-      if (rows[0]?.there !== true) return;
-      const entries = await readCommitLog(client, cell);
-      found.push(...entries.map((entry) => ({ database: name, entry })));
+      return rows[0]?.there === true ? readCommitLog(client, cell) : [];
+    }).catch((error: unknown) => {
+      if (isDropped(error)) return [];
+      throw error;
     });
+    found.push(...entries.map((entry) => ({ database: name, entry })));
   }
   return found;
 }
+
+/** Annexes of a cell that is not trusted any more are removed, also while they are listed here. */
+const isDropped = (error: unknown): boolean =>
+  error instanceof pg.DatabaseError && (error.code === "3D000" || error.code === "57P01");
 
 function merged(...parts: ReadonlyArray<readonly Commit[]>): readonly Commit[] {
   const named = parts.flat().map((one): [string, Commit] => {
