@@ -51,6 +51,7 @@ export default defineConfig({
           expect: expectations,
           sequence: { groupOrder: 2 },
           include: ["tests/e2e/**/*.e2e.test.ts"],
+          exclude: ignored,
           testTimeout: 240_000,
           hookTimeout: 180_000,
           // Two fleets side by side: each waits for starts, leases and ends most of its time.
