@@ -25,14 +25,25 @@ export async function runControlPlane(options: RunControlPlaneOptions): Promise<
     process.once("SIGTERM", () => resolve());
     process.once("SIGINT", () => resolve());
   });
-  const control = await startControlPlane({
+  const control = await startControlPlane(await controlPlaneOptions(config, options.env));
+  await stopped;
+  await control.close();
+  return 0;
+}
+
+/** What the settings come to, secrets resolved. */
+export async function controlPlaneOptions(
+  config: ControlPlaneConfig,
+  env: Env,
+): Promise<ControlPlaneOptions> {
+  return {
     listen: config.listen,
     admin: config.admin,
-    databaseUrl: await resolveSecret(config.databaseUrl, options.env),
+    databaseUrl: await resolveSecret(config.databaseUrl, env),
     connections: config.connections,
     signer: await readSigner(config.signingKey),
-    provider: await resolveProvider(config, options.env),
-    bootstrapToken: await resolveOptional(config.bootstrapToken, options.env),
+    provider: await resolveProvider(config, env),
+    bootstrapToken: await resolveOptional(config.bootstrapToken, env),
     leaseTtlMs: config.leaseTtl,
     promiseMs: config.failsafePromise,
     allowHookCommands: config.allowHookCommands,
@@ -41,7 +52,7 @@ export async function runControlPlane(options: RunControlPlaneOptions): Promise<
     failover: config.failover,
     canary: canaryOf(config),
     instance: instanceName(config, systemRandom.hex(3)),
-    resolveSecret: (reference) => resolveSecret(reference, options.env),
+    resolveSecret: (reference) => resolveSecret(reference, env),
     clock: systemClock,
     random: systemRandom,
     logTo: {
@@ -50,10 +61,7 @@ export async function runControlPlane(options: RunControlPlaneOptions): Promise<
       level: config.logLevel,
       write: (line) => process.stdout.write(line),
     },
-  });
-  await stopped;
-  await control.close();
-  return 0;
+  };
 }
 
 /** Tenants are named by the header that every fleet knows from its first day. */

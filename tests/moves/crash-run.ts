@@ -34,7 +34,7 @@ export async function runCrash(
   let hurdle: Hurdle | undefined;
   try {
     // Before it begins: the first steps are over in no time.
-    const stands = control.standAt(crash);
+    const stands = control.standAt({ of: "move", ...crash });
     const started = await startMove(fleet, crash, tenant, target);
     hurdle = await onTheWay(fleet, crash, started, { source, tenant });
     await stands;

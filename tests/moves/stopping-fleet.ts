@@ -16,7 +16,7 @@ export type StoppingControlPlane = {
   readonly start: () => Promise<void>;
   readonly kill: () => Promise<void>;
   /** Resolves when it stands at this boundary, for the first time from now on. */
-  readonly standAt: (at: Omit<Boundary, "op">) => Promise<void>;
+  readonly standAt: (at: Boundary) => Promise<void>;
   readonly goOn: () => void;
   readonly log: () => string;
 };
@@ -37,23 +37,14 @@ const standsWithinMs = 120_000;
 
 export async function startStoppingFleet(cells: number): Promise<StoppingFleet> {
   const fleet = await startFleet({ cells, flags: ["--no-demo"] });
-  const commandLine = await readFile(
-    `/proc/${await pidOf(fleet, "control-plane")}/cmdline`,
-    "utf8",
-  );
-  const [, , , ...flags] = commandLine.split("\0").filter((word) => word !== "");
-  const control = createControl(flags);
+  const control = await takeControl(fleet).catch(async (error: unknown) => {
+    await fleet.stop();
+    throw error;
+  });
   const stop = async () => {
     await control.kill();
     await fleet.stop();
   };
-  try {
-    await fleet.cli("dev", "stop", "control-plane");
-    await control.start();
-  } catch (error) {
-    await stop();
-    throw error;
-  }
   return {
     ...fleet,
     ...{ control, stop },
@@ -63,6 +54,23 @@ export async function startStoppingFleet(cells: number): Promise<StoppingFleet> 
     },
     killDatabase: (cell) => killServer(join(fleet.dataDir, "cells", cell)),
   };
+}
+
+/** The control plane of a fleet that runs, out of its supervisor's hands. Who takes it ends it. */
+export async function takeControl(fleet: TestFleet): Promise<StoppingControlPlane> {
+  const pid = await pidOf(fleet, "control-plane");
+  const words = (await readFile(`/proc/${pid}/cmdline`, "utf8")).split("\0");
+  // What Node was told, the program and its command come before.
+  const flags = words.slice(words.indexOf("control-plane") + 1).filter((word) => word !== "");
+  const control = createControl(flags);
+  await fleet.cli("dev", "stop", "control-plane");
+  try {
+    await control.start();
+  } catch (error) {
+    await control.kill();
+    throw error;
+  }
+  return control;
 }
 
 function createControl(flags: readonly string[]): StoppingControlPlane {

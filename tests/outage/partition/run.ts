@@ -33,6 +33,8 @@ export type Outcome = {
   readonly refusedBefore: number;
   readonly direct: { readonly done: number; readonly refused: number } | undefined;
   readonly history: readonly Entry[];
+  /** Commits that only the returned cell had. */
+  readonly salvaged: number;
 };
 
 const run = "cut";
@@ -74,7 +76,8 @@ export async function runScenario(
     const sinceMs = systemClock.monotonicMs();
     await scenario.act({
       ...{ world, victim, others, tenants: mine, recorder, run, say },
-      adopted: () => adopted(client),
+      adopted: () => reaches(client, "adopted", past),
+      ended: () => reaches(client, "failed over", ["done"]),
     });
     say("healing");
     await world.heal();
@@ -105,20 +108,8 @@ export async function runScenario(
       refusedBefore: load.samples.filter((one) => one.outcome !== "ok" && one.sentMs < sinceMs)
         .length,
       direct: direct?.counts(),
-      faults: [
-        ...verdict.violations.map(({ kind, text, tenant }) => `${kind}: ${tenant}: ${text}`),
-        ...twoDatabases(commits),
-        ...(direct?.counts().done === 0 ? ["the job never wrote: nothing of it is proved"] : []),
-        ...(failovers.length === scenario.failovers
-          ? []
-          : [`${failovers.length} failovers, not ${scenario.failovers}`]),
-        ...failovers
-          .filter(({ step }) => step === "failed" || step === "halted")
-          .map(({ id, step, headline }) => `${id} is ${step}: ${headline}`),
-        ...(scenario.refused === "anybody"
-          ? []
-          : [...refused].map(([reason, count]) => `refused ${count} times: ${reason}`)),
-      ],
+      salvaged: history.filter(({ kind }) => kind === "salvaged").length,
+      faults: faultsOf(scenario, { verdict, commits, history, failovers, refused, direct }),
     };
   } finally {
     await direct?.close().catch(() => {});
@@ -127,6 +118,31 @@ export async function runScenario(
     await client.close();
     await world.close();
   }
+}
+
+function faultsOf(
+  scenario: Scenario,
+  seen: Pick<Outcome, "verdict" | "failovers" | "refused" | "history"> & {
+    readonly commits: readonly Commit[];
+    readonly direct: DirectWriter | undefined;
+  },
+): readonly string[] {
+  const { verdict, commits, history, failovers, refused, direct } = seen;
+  return [
+    ...verdict.violations.map(({ kind, text, tenant }) => `${kind}: ${tenant}: ${text}`),
+    ...twoDatabases(commits),
+    ...savedInVain(history),
+    ...(direct?.counts().done === 0 ? ["the job never wrote: nothing of it is proved"] : []),
+    ...(failovers.length === scenario.failovers
+      ? []
+      : [`${failovers.length} failovers, not ${scenario.failovers}`]),
+    ...failovers
+      .filter(({ step }) => step === "failed" || step === "halted")
+      .map(({ id, step, headline }) => `${id} is ${step}: ${headline}`),
+    ...(scenario.refused === "anybody"
+      ? []
+      : [...refused].map(([reason, count]) => `refused ${count} times: ${reason}`)),
+  ];
 }
 
 async function settle(world: World, client: FleetClient): Promise<ReadonlyMap<string, string>> {
@@ -222,6 +238,16 @@ function twoDatabases(commits: readonly Commit[]): readonly string[] {
     .map(([term, by]) => `two databases wrote ${term}: ${[...by].join(", ")}`);
 }
 
+/** A salvage names exactly what is gone: the checker holds it to all of that, and this to nothing else. */
+function savedInVain(history: readonly Entry[]): readonly string[] {
+  const present = new Set(history.flatMap((one) => (one.kind === "present" ? [one.value] : [])));
+  return history.flatMap((one) =>
+    one.kind === "salvaged" && present.has(one.value)
+      ? [`salvaged, and not lost: ${one.tenant} ${one.value}`]
+      : [],
+  );
+}
+
 async function served(
   world: World,
   load: OpenLoad,
@@ -250,11 +276,12 @@ async function served(
 }
 
 /** Its tenants belong to others: known by the step, as routers that are cut off delay those after it. */
-async function adopted(client: FleetClient): Promise<void> {
-  const past = ["routing", "verifying", "reprotecting", "done", "halted"];
+const past = ["routing", "verifying", "reprotecting", "done", "halted"];
+
+async function reaches(client: FleetClient, what: string, steps: readonly string[]) {
   await until(
-    `${victim} is failed over`,
-    async () => (await client.failovers()).some(({ step }) => past.includes(step)),
+    `${victim} is ${what}`,
+    async () => (await client.failovers()).some(({ step }) => steps.includes(step)),
     adoptedMs,
   );
 }

@@ -19,6 +19,8 @@ export type Stage = {
   readonly say: (line: string) => void;
   /** Until a failover of the victim has given its tenants away. */
   readonly adopted: () => Promise<void>;
+  /** Until a failover of the victim is done. */
+  readonly ended: () => Promise<void>;
 };
 
 export type Scenario = {

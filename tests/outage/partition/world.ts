@@ -9,6 +9,7 @@ import { join } from "node:path";
 import { z } from "zod";
 import { startFleet, type TestFleet } from "../../fleet.ts";
 import { inDatabase, superuserUrls } from "../../moves/cell-databases.ts";
+import { type StoppingControlPlane, takeControl } from "../../moves/stopping-fleet.ts";
 import { childrenOf } from "./processes.ts";
 import { type Switch, startSwitch } from "./switch.ts";
 
@@ -37,6 +38,7 @@ export async function openWorld(routers: number) {
   const stopped = new Set<number>();
   const clocks = new Set<string>();
   let watch: NodeJS.Timeout | undefined;
+  let control: StoppingControlPlane | undefined;
 
   function stop(...pids: readonly number[]): void {
     for (const pid of pids) {
@@ -57,12 +59,7 @@ export async function openWorld(routers: number) {
     const look = async () => {
       for (const [at, url] of superusers) {
         // Not itself stopped: then nobody would answer.
-        const senders = await inDatabase(url, async (client) => {
-          const { rows } = await client.query<{ pid: number; name: string }>(
-            "select pid, application_name as name from pg_stat_replication",
-          );
-          return rows;
-        }).catch(() => []);
+        const senders = await sendersAt(url).catch(() => []);
         stop(
           ...senders.filter(({ name }) => at === cell || name.includes(mine)).map(({ pid }) => pid),
         );
@@ -85,6 +82,14 @@ export async function openWorld(routers: number) {
 
   return {
     ...{ fleet, hub, superusers, stop, go, freezeStreams, setClock },
+    /** Those that send a cell's own log away. */
+    senders: async (cell: string): Promise<readonly number[]> =>
+      (await sendersAt(superusers.get(cell) ?? "")).map(({ pid }) => pid),
+    /** A control plane that stands still where it is told, in place of the fleet's own. */
+    takeControl: async (): Promise<StoppingControlPlane> => {
+      control ??= await takeControl(fleet);
+      return control;
+    },
     unpromised: (cell: string) => noPromise(fleet, superusers, cell),
     /** A machine: the cell, and the annexes in it. */
     cell: (cell: string) => cellPlace(fleet, cell, superusers),
@@ -107,11 +112,20 @@ export async function openWorld(routers: number) {
       clearInterval(watch);
       hub.heal();
       go();
+      await control?.kill();
       await fleet.stop();
       await hub.close();
     },
   };
 }
+
+const sendersAt = (url: string) =>
+  inDatabase(url, async (client) => {
+    const { rows } = await client.query<{ pid: number; name: string }>(
+      "select pid, application_name as name from pg_stat_replication",
+    );
+    return rows;
+  });
 
 /** No partner has promised the cell anything: what is promised holds a takeover up for long. */
 async function noPromise(
