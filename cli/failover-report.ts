@@ -26,6 +26,7 @@ export const failoverReportView: View<RpoReport> = {
       ["detected", report.detectedAt],
       ["fenced", report.fencedAt ?? "not yet"],
       ["method", `${report.method}: ${report.methodReason}`],
+      ...amendedLine(report),
       [
         "keys",
         `${totals.keys}: ${totals.adopted} adopted, ${totals.unavailable} unavailable, ${totals.quarantined} quarantined`,
@@ -44,8 +45,14 @@ export const failoverReportView: View<RpoReport> = {
   },
 };
 
-const partnerLine = ({ annex, host, remoteLsn, keys }: RpoReport["partners"][number]): string =>
-  `${host}  ${counted(keys, "key")}  applied up to ${remoteLsn ?? "nobody knows where"}  (${annex})`;
+/** What was read before may have said less. */
+const amendedLine = ({ revision, amendedAt }: RpoReport): readonly [string, string][] =>
+  amendedAt === null
+    ? []
+    : [["amended", `${amendedAt}, revision ${revision}: what a router handed in late is in it`]];
+
+const partnerLine = ({ host, remoteLsn, keys }: RpoReport["partners"][number]): string =>
+  `${host}  ${counted(keys, "key")}  applied up to ${remoteLsn ?? "nobody knows where"}`;
 
 const boundLine = ({ tenant, key, boundSeconds, lost, unknown }: Tenant): string => {
   const name = tenant === "" ? key : tenant;

@@ -127,6 +127,9 @@ export const rpoTenantSchema = z.object({
 export const rpoReportSchema = z.object({
   failover: opIdSchema,
   cell: cellIdSchema,
+  /** 1 as it was made first; each amendment by what was handed in late is one more. */
+  revision: z.number().int().min(1).default(1),
+  amendedAt: z.string().nullable().default(null),
   detectedAt: z.string(),
   /** From then on the old owner certainly acknowledged nothing. */
   fencedAt: z.string().nullable(),
@@ -137,6 +140,7 @@ export const rpoReportSchema = z.object({
     z.object({
       annex: cellIdSchema,
       host: cellIdSchema,
+      /** `X/Y`; of a cell with several stores `NAME=X/Y, …`. */
       remoteLsn: z.string().nullable(),
       heartbeatAgeMs: z.number().nullable(),
       keys: z.number(),

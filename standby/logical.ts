@@ -50,7 +50,8 @@ export function createLogicalStandby(options: LogicalOptions): StandbyProvider {
       const ages = severed.flatMap(({ heartbeatAgeMs: age }) => (age === null ? [] : [age]));
       return {
         stores: severed.map(({ name, remoteLsn }) => ({ name, remoteLsn })),
-        heartbeatAgeMs: ages.length === 0 ? null : Math.max(...ages),
+        // Of each store's stream or of none: a young one says nothing of another.
+        heartbeatAgeMs: ages.length < severed.length ? null : Math.max(...ages),
       };
     },
     activate: async ({ stores }) => {

@@ -10,12 +10,13 @@ import { type Collect, readCollect } from "../store/failover/acks.ts";
 import { channels } from "../store/notify.ts";
 import type { ApiContext } from "./context.ts";
 
+type Wanted = Pick<Collect, "failover" | "cell">;
 type Said = Pick<RouterSyncRequest, "router" | "instance" | "collected">;
 
 export type CollectDesk = {
-  readonly wantedOf: (said: Said) => Promise<readonly Collect[]>;
+  readonly wantedOf: (said: Said) => Promise<readonly Wanted[]>;
   /** Is it worth an answer of its own? A router that is busy handing in calls again meanwhile. */
-  readonly isNews: (said: Said, wanted: readonly Collect[]) => boolean;
+  readonly isNews: (said: Said, wanted: readonly Wanted[]) => boolean;
   /** Resolves with `waiting`, or when an operation took a step. */
   readonly sooner: (waiting: Promise<void>, ms: number, signal: AbortSignal) => Promise<void>;
 };
@@ -39,11 +40,13 @@ export function createCollectDesk({ database, clock, hub }: ApiContext): Collect
   }
 
   return {
-    wantedOf: async ({ collected }) => {
+    wantedOf: async ({ router, collected }) => {
       const done = new Set(collected);
       // Without a database the table is served all the same; the next call asks again.
       const list = await current().catch(() => []);
-      return list.filter(({ failover }) => !done.has(failover));
+      return list
+        .filter(({ failover, handedIn }) => !done.has(failover) && !handedIn.has(router))
+        .map(({ failover, cell }) => ({ failover, cell }));
     },
     isNews: ({ router, instance }, wanted) => {
       if (wanted.length === 0) return false;

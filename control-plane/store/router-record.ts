@@ -19,12 +19,13 @@ export async function recordRouter(
   const counts = JSON.stringify(request.wouldRefuse ?? {});
   const { rows } = await reader.execute(sql`
     insert into cellfleet_control.router as r
-      (id, instance, admin, revision, epoch_max, checksum, release, would_refuse, would_refuse_at, seen_at)
+      (id, instance, admin, revision, epoch_max, checksum, release, would_refuse, would_refuse_at,
+       first_seen_at, seen_at)
     values (${request.router}, ${instance}, ${admin}, ${revision}, ${epochMax}, ${checksum},
             ${release}, ${counts}::jsonb,
             case when exists (select 1 from jsonb_each_text(${counts}::jsonb) as n(code, count)
                                where n.count::numeric > 0) then clock_timestamp() end,
-            clock_timestamp())
+            clock_timestamp(), clock_timestamp())
     on conflict (id) do update set
       instance = excluded.instance, admin = excluded.admin, revision = excluded.revision,
       epoch_max = excluded.epoch_max, checksum = excluded.checksum, release = excluded.release,

@@ -2,6 +2,7 @@
 import type { AckedWrite } from "../../../contract/cell-protocol.ts";
 import type { CellId, OpId } from "../../../contract/ids.ts";
 import type { PlacementKey } from "../../../contract/placement-key.ts";
+import type { StorePosition } from "./rpo-position.ts";
 
 /** All that one router instance handed in, page after page. */
 export type Ring = {
@@ -20,8 +21,8 @@ export type RpoPartner = {
   readonly annex: CellId;
   readonly host: CellId;
   readonly buckets: { readonly lo: number; readonly hi: number };
-  /** Everything that the cell committed up to here is applied; null: nothing is known to be. */
-  readonly remoteLsn: string | null;
+  /** Where its streams were cut, one for each store of the cell. */
+  readonly stores: readonly StorePosition[];
   readonly heartbeatAgeMs: number | null;
   /** By our clock: when the newest heartbeat that was applied was made; null: none. */
   readonly heartbeatAtMs: number | null;
@@ -30,11 +31,15 @@ export type RpoPartner = {
 /** A key of the dead cell, and what became of it. */
 export type RpoKey = {
   readonly key: PlacementKey;
-  /** Who owns it now; an annex, the cell that a move had taken it from, or the dead cell itself. */
+  /** Whom the failover gave it to: an annex, the cell that a move had taken it from; empty: nobody. */
   readonly cell: string;
+  /** Who has its rows now: moves may have taken it on since; null: it was deleted. */
+  readonly owner: string | null;
+  /** At the dead cell. */
+  readonly epoch: number;
   readonly fate: "adopted" | "returned" | "unavailable" | "quarantined";
   readonly reason: string;
-  /** Of a key that was returned: how far the copy there had come in the dead cell's log. */
+  /** Of a key that was returned: how far the copy there had come in the dead cell's log (rpo-position.ts). */
   readonly remoteLsn: string | null;
 };
 
@@ -45,11 +50,9 @@ export type RpoFacts = {
   readonly fencedAtMs: number | null;
   readonly partners: readonly RpoPartner[];
   readonly keys: ReadonlyMap<string, RpoKey>;
-  /** Seen within the last minutes before the cell was cut off, whether they live or not. */
+  /** May have acknowledged its writes: seen not long before it was cut off, whether they live or not. */
   readonly routers: readonly string[];
   readonly rings: readonly Ring[];
-  /** Why positions in acknowledgements cannot be compared with those of partners; undefined: they can. */
-  readonly incomparable: string | undefined;
 };
 
 /** A write whose fate has to be looked up, and where. */
@@ -57,27 +60,12 @@ export type Suspect = {
   readonly write: AckedWrite;
   /** When it was passed on, by our clock. */
   readonly atMs: number;
-  /** The cell that owns its key now. */
-  readonly owner: string;
+  /** The cell that has the rows of its key now; null: none has. */
+  readonly owner: string | null;
   readonly because: string;
+  /** Of several stores those that may lack it; empty: there is but one. */
+  readonly stores: readonly string[];
 };
 
 /** `found`: its idempotency record is there. `absent`: it is not. `unasked`: nobody could ask. */
 export type Finding = "found" | "absent" | "unasked";
-
-/** `X/Y`, as PostgreSQL writes it; undefined: it is none. */
-export function parseLsn(text: string | null | undefined): bigint | undefined {
-  const parts = /^([0-9A-Fa-f]{1,8})\/([0-9A-Fa-f]{1,8})$/.exec(text ?? "");
-  if (parts === null) return undefined;
-  return (BigInt(`0x${parts[1]}`) << 32n) | BigInt(`0x${parts[2]}`);
-}
-
-/** Null: of one of them nobody knows it. */
-export function leastLsn(positions: readonly (string | null)[]): string | null {
-  const [first = null, ...rest] = positions;
-  return rest.reduce((least, one) => {
-    const [a, b] = [parseLsn(least), parseLsn(one)];
-    if (a === undefined || b === undefined) return null;
-    return a < b ? least : one;
-  }, first);
-}

@@ -10,7 +10,8 @@
  */
 import type { RpoReport } from "../../../contract/failover-api.ts";
 import { parsePlacementKey } from "../../../contract/placement-key.ts";
-import { parseLsn, type Ring, type RpoFacts, type RpoKey, type RpoPartner } from "./rpo-facts.ts";
+import type { Ring, RpoFacts, RpoKey, RpoPartner } from "./rpo-facts.ts";
+import { doubtOf, parseLsn } from "./rpo-position.ts";
 
 export type RpoEvidence = {
   readonly method: RpoReport["method"];
@@ -62,22 +63,26 @@ function tenantOf(key: string): string {
 
 /** By our clock: nothing that was acknowledged before is lost on this partner; undefined: nobody knows. */
 function sinceOf(facts: RpoFacts, partner: RpoPartner): number | undefined {
-  const applied = parseLsn(partner.remoteLsn);
-  if (applied === undefined) return undefined;
-  const latest =
-    facts.incomparable === undefined ? youngestApplied(facts.rings, applied) : undefined;
+  const { stores } = partner;
+  const isKnown = stores.every(({ remoteLsn }) => parseLsn(remoteLsn) !== undefined);
+  if (stores.length === 0 || !isKnown) return undefined;
+  const latest = youngestApplied(facts, partner);
   if (latest !== undefined) return latest - clockMarginMs;
   const { heartbeatAtMs } = partner;
   if (heartbeatAtMs === null) return undefined;
   return heartbeatAtMs - heartbeatEveryMs - clockMarginMs;
 }
 
-/** Of the writes that the partner certainly has. */
-function youngestApplied(rings: readonly Ring[], applied: bigint): number | undefined {
+/** Of the writes that the partner certainly has. After it was cut off the cell may have begun another life. */
+function youngestApplied(
+  { rings, fencedAtMs }: RpoFacts,
+  { stores }: Pick<RpoPartner, "stores">,
+): number | undefined {
+  const untilMs = fencedAtMs ?? Number.POSITIVE_INFINITY;
   const times = rings.flatMap(({ entries, offsetMs }) =>
-    entries.flatMap(({ lsn, atMs }) => {
-      const position = parseLsn(lsn);
-      return position === undefined || position > applied ? [] : [atMs + offsetMs];
+    entries.flatMap((write) => {
+      const atMs = write.atMs + offsetMs;
+      return atMs <= untilMs && doubtOf(write, stores) === undefined ? [atMs] : [];
     }),
   );
   return times.length === 0 ? undefined : times.reduce((a, b) => Math.max(a, b));

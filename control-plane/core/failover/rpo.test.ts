@@ -3,14 +3,10 @@ import type { AckedWrite } from "../../../contract/cell-protocol.ts";
 import { cellIdSchema, epochSchema, opIdSchema } from "../../../contract/ids.ts";
 import { placementKeySchema } from "../../../contract/placement-key.ts";
 import { rpoReportOf, suspectsOf } from "./rpo.ts";
-import {
-  type Finding,
-  leastLsn,
-  parseLsn,
-  type Ring,
-  type RpoFacts,
-  type RpoKey,
-} from "./rpo-facts.ts";
+import { amended, amendmentText, keepLost } from "./rpo-amend.ts";
+import type { Finding, Ring, RpoFacts, RpoKey } from "./rpo-facts.ts";
+import { findingOf } from "./rpo-finding.ts";
+import { parseLsn, positionsText, readPositions } from "./rpo-position.ts";
 
 const dead = cellIdSchema.parse("cell-01");
 const annex = cellIdSchema.parse("sb-cell-01-cell-02");
@@ -37,17 +33,21 @@ const ring = (entries: readonly AckedWrite[], change: Partial<Ring> = {}): Ring 
 
 const keyFate = (tenant: string, change: Partial<RpoKey> = {}): [string, RpoKey] => [
   keyOf(tenant),
-  { key: keyOf(tenant), cell: annex, fate: "adopted", reason: "", remoteLsn: null, ...change },
+  {
+    ...{ key: keyOf(tenant), cell: annex, owner: annex, epoch: 1, fate: "adopted", reason: "" },
+    ...{ remoteLsn: null, ...change },
+  },
 ];
 
 function facts(rings: readonly Ring[], change: Partial<RpoFacts> = {}): RpoFacts {
   return {
     failover: opIdSchema.parse("op_1failover001"),
-    ...{ cell: dead, detectedAtMs: cutMs - 500, fencedAtMs: cutMs, incomparable: undefined },
+    ...{ cell: dead, detectedAtMs: cutMs - 500, fencedAtMs: cutMs },
     partners: [
       {
         ...{ annex, host: cellIdSchema.parse("cell-02"), buckets: { lo: 0, hi: 255 } },
-        ...{ remoteLsn: applied, heartbeatAgeMs: 100, heartbeatAtMs: cutMs - 1500 },
+        ...{ heartbeatAgeMs: 100, heartbeatAtMs: cutMs - 1500 },
+        stores: [{ name: "default", remoteLsn: applied }],
       },
     ],
     keys: new Map([keyFate("acme"), keyFate("globex")]),
@@ -56,6 +56,19 @@ function facts(rings: readonly Ring[], change: Partial<RpoFacts> = {}): RpoFacts
     ...change,
   };
 }
+
+/** Where the partner's copy stands in each store. */
+const inStores = (
+  at: Readonly<Record<string, string | null>>,
+  entries: readonly AckedWrite[],
+): RpoFacts =>
+  facts([ring(entries)], {
+    partners: facts([]).partners.map((one) => ({
+      ...one,
+      ...(Object.values(at).includes(null) ? { heartbeatAtMs: null } : {}),
+      stores: Object.entries(at).map(([name, remoteLsn]) => ({ name, remoteLsn })),
+    })),
+  });
 
 const report = (given: RpoFacts, finding: Finding = "unasked") =>
   rpoReportOf(given, suspectsOf(given), () => finding);
@@ -74,9 +87,12 @@ describe("which writes are in doubt", () => {
     expect(suspectsOf(given)).toHaveLength(inDoubt ? 1 : 0);
   });
 
-  test("all of them, where positions cannot be compared", () => {
-    const given = facts([ring([write("acme")])], { incomparable: "several servers" });
-    expect(suspectsOf(given).map(({ because }) => because)).toEqual(["several servers"]);
+  test("none of the cell's next life, to which its tenants came home at a later epoch", () => {
+    const later = write("acme", { lsn: "0/9000", epoch: epochSchema.parse(4), atMs: cutMs + 9000 });
+    const safe = write("acme", { atMs: cutMs - 3000 });
+    const given = facts([ring([safe, later])]);
+    expect(suspectsOf(given)).toEqual([]);
+    expect(report(given).totals.acked).toBe(1);
   });
 
   test("none of keys that had left the cell before, or that nobody holds: those are named whole", () => {
@@ -88,7 +104,7 @@ describe("which writes are in doubt", () => {
   });
 
   test("of a key that was given back: by the position of the copy there", () => {
-    const back = { cell: "cell-03", fate: "returned", remoteLsn: "0/3000" } as const;
+    const back = { owner: "cell-03", fate: "returned", remoteLsn: "0/3000" } as const;
     const given = facts(
       [ring([write("acme", { lsn: "0/2800" }), write("acme", { lsn: "0/3001" })])],
       {
@@ -168,11 +184,15 @@ describe("how sure the report is", () => {
       "nobody knows when",
     ],
     [
-      "positions cannot be compared, and nobody knows when it was in step",
-      facts([ring([safe])], {
-        incomparable: "several servers",
+      "only writes of the cell's next life say when the partner was in step",
+      facts([ring([write("acme", { atMs: cutMs + 60_000, epoch: epochSchema.parse(4) })])], {
         partners: facts([]).partners.map((one) => ({ ...one, heartbeatAtMs: null })),
       }),
+      "nobody knows when",
+    ],
+    [
+      "of one store nobody knows how far the partner had come",
+      inStores({ default: applied, orders: null }, [safe]),
       "nobody knows when",
     ],
   ];
@@ -204,11 +224,91 @@ test("positions", () => {
   expect(["", "16", "16/", "G/0", null, undefined].map(parseLsn)).toEqual(Array(6).fill(undefined));
 });
 
-test("of several databases of one server the one that is furthest behind counts", () => {
-  expect(leastLsn(["0/9000", "0/10000", "0/8FFF"])).toBe("0/8FFF");
-  expect([leastLsn([]), leastLsn(["0/1", null]), leastLsn([null, "0/1"])]).toEqual([
-    null,
+test("positions of several stores travel as one text, or not at all", () => {
+  const two = [
+    { name: "default", remoteLsn: "0/9000" },
+    { name: "orders", remoteLsn: "1/0" },
+  ];
+  expect(positionsText(two)).toBe("default=0/9000, orders=1/0");
+  expect(readPositions(positionsText(two))).toEqual(two);
+  expect(readPositions(positionsText(two.slice(1)))).toEqual([
+    { name: "default", remoteLsn: "1/0" },
+  ]);
+  expect([positionsText([]), positionsText([{ name: "a", remoteLsn: null }])]).toEqual([
     null,
     null,
   ]);
+  expect(readPositions(null)).toEqual([]);
+});
+
+describe("a cell with several stores", () => {
+  const both = { default: applied, orders: "0/50" };
+  const cases: ReadonlyArray<
+    readonly [string, Partial<AckedWrite>, readonly string[] | undefined]
+  > = [
+    ["applied in both", { lsns: { default: "0/2000", orders: "0/50" } }, undefined],
+    ["behind in the second alone", { lsns: { default: "0/1", orders: "0/51" } }, ["orders"]],
+    ["behind in the first alone", { lsns: { default: "0/2001", orders: "0/1" } }, ["default"]],
+    ["whose second position nobody told", { lsns: { default: "0/1" } }, ["orders"]],
+    ["of an agent that knew of one store", { lsn: "0/1" }, ["orders"]],
+  ];
+  test.each(cases)("a write %s", (_what, change, stores) => {
+    const given = inStores(both, [write("acme", { lsn: undefined, ...change })]);
+    expect(suspectsOf(given).map((one) => one.stores)).toEqual(
+      stores === undefined ? [] : [stores],
+    );
+  });
+
+  test("exact when every store's position is known and a write proves them all", () => {
+    const proof = { lsn: undefined, lsns: { default: "0/1", orders: "0/1" }, atMs: cutMs - 4000 };
+    const { method, partners } = report(inStores(both, [write("acme", proof)]));
+    expect([method, partners[0]?.remoteLsn]).toEqual(["exact", "default=0/2000, orders=0/50"]);
+  });
+
+  const findings: ReadonlyArray<
+    readonly [string, readonly string[], readonly string[], readonly string[], Finding]
+  > = [
+    ["one store, its record is there", [], ["default"], ["default"], "found"],
+    ["one store, its record is not there", [], ["default"], [], "absent"],
+    ["one store that says no records", [], [], [], "unasked"],
+    ["its record is in the other store", ["orders"], ["default", "orders"], ["default"], "unasked"],
+    ["its record is in each that is in doubt", ["a", "b"], ["a", "b"], ["a", "b"], "found"],
+    ["of two in doubt in one alone", ["a", "b"], ["a", "b"], ["a"], "unasked"],
+    ["no record anywhere", ["a", "b"], ["a"], [], "absent"],
+    ["the store in doubt keeps no records", ["b"], ["a"], [], "unasked"],
+  ];
+  test.each(findings)("%s", (_what, inDoubt, asked, found, finding) => {
+    expect(findingOf(inDoubt, { asked, found })).toBe(finding);
+  });
+});
+
+describe("a list that comes late", () => {
+  const safe = write("acme", { atMs: cutMs - 4000 });
+  const late = write("acme", { lsn: "0/9000", idempotencyKey: "k" });
+  const routers = ["router-1", "router-2"];
+  const before = report(facts([ring([safe])], { routers }));
+  const whole = facts([ring([safe]), ring([late], { router: "router-2" })], { routers });
+
+  test("its writes are named, and what was a bound is exact", () => {
+    const after = amended(before, report(whole, "absent"), cutMs + 60_000);
+    expect([before.method, before.totals.lost, before.revision]).toEqual(["bound", 0, 1]);
+    expect(after).toMatchObject({ method: "exact", revision: 2, totals: { lost: 1 } });
+    expect(after.tenants[0]?.lost.map(({ requestId }) => requestId)).toEqual([late.requestId]);
+    expect(after.amendedAt).toBe(new Date(cutMs + 60_000).toISOString());
+    expect(amendmentText(before, after)).toContain(
+      "1 more lost, 0 more unknown; 1 lost and 0 unknown in all, bound became exact",
+    );
+  });
+
+  test("what was named lost stays named, though it was brought back since", () => {
+    const lost = report(whole, "absent");
+    const again = rpoReportOf(
+      whole,
+      suspectsOf(whole),
+      keepLost(lost, () => "found"),
+    );
+    expect(again.totals).toMatchObject({ lost: 1, found: 0 });
+    expect(amended(lost, again, cutMs)).toBe(lost);
+    expect(keepLost(null, () => "found")(suspectsOf(whole)[0] as never)).toBe("found");
+  });
 });

@@ -10,26 +10,24 @@
  */
 import type { AckedWrite } from "../../../contract/cell-protocol.ts";
 import type { RpoReport } from "../../../contract/failover-api.ts";
-import {
-  type Finding,
-  parseLsn,
-  type Ring,
-  type RpoFacts,
-  type RpoKey,
-  type Suspect,
-} from "./rpo-facts.ts";
+import type { Finding, RpoFacts, RpoKey, Suspect } from "./rpo-facts.ts";
 import { evidenceOf, type RpoEvidence } from "./rpo-method.ts";
+import { doubtOf, positionsText, readPositions, type StorePosition } from "./rpo-position.ts";
 
 type Acked = { readonly write: AckedWrite; readonly atMs: number };
 
 export const suspectsOf = (facts: RpoFacts): Suspect[] =>
-  writesOf(facts.rings).flatMap((acked) => suspectOf(facts, acked) ?? []);
+  writesOf(facts).flatMap((acked) => suspectOf(facts, acked) ?? []);
 
-/** Pages may come twice: each write once. */
-function writesOf(rings: readonly Ring[]): Acked[] {
+/**
+ * Pages may come twice: each write once. A list that comes late may tell of the cell's next life, too, when it
+ * was wiped and its tenants came home: at a later epoch.
+ */
+function writesOf({ rings, keys }: RpoFacts): Acked[] {
   const seen = new Map<string, Acked>();
   for (const { router, instance, entries, offsetMs } of rings) {
     for (const write of entries) {
+      if (write.epoch > (keys.get(write.key)?.epoch ?? Number.POSITIVE_INFINITY)) continue;
       const atMs = write.atMs + offsetMs;
       seen.set(`${router} ${instance} ${idOf(write)}`, { write, atMs });
     }
@@ -44,27 +42,13 @@ function suspectOf(facts: RpoFacts, { write, atMs }: Acked): Suspect | undefined
   const key = facts.keys.get(write.key);
   // It had left the cell before: its writes travelled with it. What nobody holds is named as a whole key.
   if (key === undefined || key.fate === "unavailable") return undefined;
-  const because = doubtOf(facts, write, positionOf(facts, key));
-  return because === undefined ? undefined : { write, atMs, owner: key.cell, because };
+  const doubt = doubtOf(write, positionsOf(facts, key));
+  return doubt === undefined ? undefined : { write, atMs, owner: key.owner, ...doubt };
 }
 
-function positionOf({ partners }: RpoFacts, key: RpoKey): string | null {
-  if (key.fate === "returned") return key.remoteLsn;
-  return partners.find(({ annex }) => annex === key.cell)?.remoteLsn ?? null;
-}
-
-function doubtOf(
-  { incomparable }: RpoFacts,
-  write: AckedWrite,
-  remoteLsn: string | null,
-): string | undefined {
-  if (incomparable !== undefined) return incomparable;
-  const position = parseLsn(write.lsn);
-  if (position === undefined) return "nobody knows its position in the cell's log";
-  const applied = parseLsn(remoteLsn);
-  if (applied === undefined) return "the partner's position is not known";
-  if (position <= applied) return undefined;
-  return `acknowledged at ${write.lsn}, and the partner had ${remoteLsn}`;
+function positionsOf({ partners }: RpoFacts, key: RpoKey): readonly StorePosition[] {
+  if (key.fate === "returned") return readPositions(key.remoteLsn);
+  return partners.find(({ annex }) => annex === key.cell)?.stores ?? [];
 }
 
 /** `findingOf` is asked once for each of `suspectsOf`. */
@@ -118,12 +102,13 @@ function assemble(
   return {
     failover: facts.failover,
     cell: facts.cell,
+    ...{ revision: 1, amendedAt: null },
     detectedAt: new Date(facts.detectedAtMs).toISOString(),
     fencedAt: facts.fencedAtMs === null ? null : new Date(facts.fencedAtMs).toISOString(),
     method: evidence.method,
     methodReason: evidence.reason,
-    partners: facts.partners.map(({ annex, host, remoteLsn, heartbeatAgeMs }) => ({
-      ...{ annex, host, remoteLsn, heartbeatAgeMs },
+    partners: facts.partners.map(({ annex, host, stores, heartbeatAgeMs }) => ({
+      ...{ annex, host, remoteLsn: positionsText(stores), heartbeatAgeMs },
       keys: keys.filter(({ cell }) => cell === annex).length,
     })),
     totals: {
@@ -131,7 +116,7 @@ function assemble(
       adopted: of("adopted").length + of("returned").length,
       unavailable: of("unavailable").length,
       quarantined: of("quarantined").length,
-      acked: writesOf(facts.rings).filter(({ write }) => facts.keys.has(write.key)).length,
+      acked: writesOf(facts).filter(({ write }) => facts.keys.has(write.key)).length,
       lost: sum(({ lost }) => lost.length),
       unknown: sum(({ unknown }) => unknown.length),
       found,

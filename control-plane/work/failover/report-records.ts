@@ -9,6 +9,7 @@ import type { IdempotencyTable } from "../../../contract/routing-table.ts";
 import { withMover } from "../../../moving/connection.ts";
 import { errorFields } from "../../../runtime/log.ts";
 import type { Finding, RpoFacts, Suspect } from "../../core/failover/rpo-facts.ts";
+import { findingOf } from "../../core/failover/rpo-finding.ts";
 import { cellStores } from "../../store/fleet-store.ts";
 import type { ReportWorld } from "./report.ts";
 
@@ -29,38 +30,43 @@ export async function findRecords(
   suspects: readonly Suspect[],
 ): Promise<(suspect: Suspect) => Finding> {
   const askable = suspects.filter(({ write }) => write.idempotencyKey !== undefined);
-  const owners = [...new Set(askable.map(({ owner }) => owner))];
-  const present = new Map<string, ReadonlySet<string>>();
+  const owners = [...new Set(askable.flatMap(({ owner }) => owner ?? []))];
+  const present = new Map<string, Answers>();
   for (const owner of owners) {
     const mine = askable.filter((one) => one.owner === owner);
     try {
       const found = await askOwner(world, facts.cell, owner, mine);
-      if (found !== undefined) present.set(owner, found);
+      present.set(owner, found);
     } catch (error) {
       const said = { failover: facts.failover, cell: owner, error: "", ...errorFields(error) };
       world.log.event("failover.unasked", said, "warn");
     }
   }
   return (suspect) => {
-    const found = present.get(suspect.owner);
-    if (suspect.write.idempotencyKey === undefined || found === undefined) return "unasked";
-    return found.has(nameOf(suspect)) ? "found" : "absent";
+    const answers = present.get(suspect.owner ?? "");
+    if (suspect.write.idempotencyKey === undefined || answers === undefined) return "unasked";
+    const name = nameOf(suspect);
+    const found = [...answers].flatMap(([store, names]) => (names.has(name) ? [store] : []));
+    return findingOf(suspect.stores, { asked: [...answers.keys()], found });
   };
 }
 
+/** Of each store that was asked, whose records are there. */
+type Answers = ReadonlyMap<string, ReadonlySet<string>>;
+
 const nameOf = ({ write }: Suspect): string => `${write.tenant}\n${write.idempotencyKey}`;
 
-/** Undefined: no store says where its records are. */
+/** Only stores that say where their records are. */
 async function askOwner(
   world: ReportWorld,
   origin: string,
   owner: string,
   suspects: readonly Suspect[],
-): Promise<ReadonlySet<string> | undefined> {
+): Promise<Answers> {
   const places = await placesOf(world, origin, owner);
-  if (places.length === 0) return undefined;
-  const found = new Set<string>();
+  const answers = new Map<string, ReadonlySet<string>>();
   for (const { store, mover, records, keyColumn } of places) {
+    const found = new Set<string>();
     const login = { cell: cellIdSchema.parse(owner), store, url: await world.resolve(mover) };
     await withMover(login, { name: "cellfleet report", statementMsMax }, async (client) => {
       for (let at = 0; at < suspects.length; at += batch) {
@@ -68,11 +74,12 @@ async function askOwner(
         for (const name of await ask(client, records, keyColumn, page)) found.add(name);
       }
     });
+    answers.set(store, found);
   }
-  return found;
+  return answers;
 }
 
-/** The origin says where its records are; the adopter's own tables are the same. */
+/** The origin says where its records are; the tables of whoever has its rows now are the same. */
 async function placesOf(
   { database }: ReportWorld,
   origin: string,

@@ -6,22 +6,33 @@ import { z } from "zod";
 import { snapshotTailSchema } from "../../../contract/routing-table.ts";
 import { systemClock } from "../../../runtime/clock.ts";
 import { createLog } from "../../../runtime/log.ts";
+import { systemRandom } from "../../../runtime/random.ts";
 import { type CellStore, createCellStore, storeRoles } from "../../../tests/cell-store.ts";
 import { startTestPostgres, type TestPostgres } from "../../../tests/postgres.ts";
-import { type ControlFixture, callRouter, openCell, startControl } from "../../control.fixture.ts";
+import {
+  type ControlFixture,
+  callRouter,
+  eventually,
+  openCell,
+  startControl,
+} from "../../control.fixture.ts";
+import { listAudit } from "../../store/audit.ts";
+import { recentEvents } from "../../store/events.ts";
 import { ackPagesMax } from "../../store/failover/acks.ts";
 import { readReport } from "../../store/failover/report.ts";
-import { cell } from "../../store/schema.ts";
+import { cell, op, placement, router } from "../../store/schema.ts";
 import { failover, failoverAck } from "../../store/schema-standby.ts";
+import { startAmending } from "./amend.ts";
 import {
   ackedWrite,
   annexCell,
   deadCell,
   failoverId,
   hostCell,
+  keyOf,
   recordFailover,
 } from "./report.fixture.ts";
-import { makeRpoReport } from "./report.ts";
+import { makeRpoReport, type ReportEvents } from "./report.ts";
 
 let server: TestPostgres;
 let control: ControlFixture;
@@ -44,6 +55,12 @@ beforeAll(async () => {
   const stores = { default: { keyColumn: "tenant_id", mover: "env:IT", idempotency } };
   await control.database.read.update(cell).set({ stores });
   await recordFailover(control.database, ["acme", "globex"], "0/2000");
+  await control.database.read.insert(placement).values(
+    ["acme", "globex"].map((value) => ({
+      ...{ key: keyOf(value), keyspace: "default", kind: "tenant" as const, value },
+      ...{ cell: annexCell, epoch: 2, state: "active" as const, revision: 0, op: failoverId },
+    })),
+  );
 });
 
 afterAll(async () => {
@@ -69,15 +86,21 @@ const handIn = async (body: ReturnType<typeof page>) => {
   });
 };
 
+const quiet = createLog<ReportEvents>({
+  ...{ clock: systemClock, part: "test", level: "error", write: () => {} },
+});
 const report = () =>
   makeRpoReport(
     {
-      ...{ database: control.database, clock: systemClock, waitMs: 0 },
-      log: createLog({ clock: systemClock, part: "test", level: "error", write: () => {} }),
+      ...{ database: control.database, clock: systemClock, waitMs: 0, log: quiet },
       resolve: async () => adopter.moverUrl,
     },
     failoverId,
   );
+
+/** Null: nobody knows since when it is there. */
+const seenSince = (id: string, firstSeenAt: Date | null) =>
+  control.database.read.update(router).set({ firstSeenAt }).where(eq(router.id, id));
 
 test("a router is asked in its long poll, at once, and not again once it has handed in", async () => {
   const { database, publisher } = control;
@@ -135,6 +158,7 @@ test("the report names exactly what the adopter lacks, and counts false alarms",
 
 test("a router that served lately and says nothing makes it a bound, with seconds for every tenant", async () => {
   await callRouter(await control.client("router", "router-2"), "router-2");
+  await seenSince("router-2", null);
   const made = await report();
   expect([made.method, made.methodReason]).toEqual([
     "bound",
@@ -143,16 +167,79 @@ test("a router that served lately and says nothing makes it a bound, with second
   expect(made.tenants.map(({ boundSeconds }) => boundSeconds !== null)).toEqual([true, true]);
 });
 
+test("a router that comes back late names what it acknowledged: the report is amended, and says so", async () => {
+  const { database } = control;
+  // Its tenants went on into a whole cell meanwhile, and the annex is gone.
+  await database.read.update(placement).set({ cell: hostCell, epoch: 3 });
+  await database.read.insert(op).values({
+    ...{ id: failoverId, kind: "cell.failover", object: deadCell, state: "done", step: "done" },
+    ...{ headline: "", plan: {}, input: {}, actor: "test", reason: "" },
+  });
+  const kept = await readReport(database.read, failoverId);
+  expect([kept?.method, kept?.revision]).toEqual(["bound", 2]);
+  const client = await control.client("router", "router-2");
+  const asked = await callRouter(client, "router-2");
+  expect(asked.collect).toEqual([{ failover: failoverId, cell: deadCell }]);
+  // One that has handed in is not asked again: started again since, it would seem to have forgotten.
+  const first = await control.client("router", "router-1");
+  const again = () => callRouter(first, "router-1");
+  await eventually(again, ({ collect }) => collect === undefined);
+
+  const amending = startAmending({
+    world: {
+      ...{ database, clock: systemClock, log: quiet },
+      resolve: async () => adopter.moverUrl,
+    },
+    ...{ random: systemRandom, lead: { term: () => 1 }, intervalMs: 20, onError: () => {} },
+  });
+  const entries = [
+    ackedWrite("acme", "late-lost", { lsn: "0/4000", idempotencyKey: "gone" }),
+    ackedWrite("acme", "late-found", { lsn: "0/4000", idempotencyKey: "arrived" }),
+  ];
+  await handIn(page(entries, { router: "router-2" }));
+  const after = await eventually(
+    () => readReport(database.read, failoverId),
+    (one) => one?.revision === 3,
+  );
+  await amending.close();
+  expect([after?.method, after?.amendedAt]).toEqual(["exact", expect.any(String)]);
+  expect(after?.totals).toMatchObject({ lost: 2, unknown: 1, found: 2 });
+  const lost = after?.tenants.flatMap((one) => one.lost.map(({ requestId }) => requestId));
+  expect(lost?.toSorted()).toEqual(["late-lost", "lost"]);
+
+  const [entry] = await listAudit(database.read, {
+    ...{ before: Number.MAX_SAFE_INTEGER, limit: 1, action: "failover.amend-report" },
+  });
+  expect(entry).toMatchObject({
+    ...{ object: deadCell, outcome: "accepted" },
+    ...{ before: { method: "bound", revision: 2 }, after: { method: "exact", revision: 3 } },
+  });
+  const told = await recentEvents(database.read, 1);
+  expect(told[0]).toMatchObject({ kind: "failover.amended", object: deadCell });
+  expect(told[0]?.text).toContain("1 more lost");
+});
+
+test("a router that began after the cell was cut off has no part in it", async () => {
+  const { database } = control;
+  await callRouter(await control.client("router", "router-9"), "router-9");
+  await handIn(page([], { router: "router-9", completeSinceMs: Date.now() }));
+  expect((await report()).method).toBe("exact");
+  await seenSince("router-9", null);
+  expect((await report()).method).toBe("bound");
+  await database.read.delete(router).where(eq(router.id, "router-9"));
+  await database.read.delete(failoverAck).where(eq(failoverAck.router, "router-9"));
+});
+
 test("an adopter that cannot be asked leaves its writes unknown, never lost or found", async () => {
   const { totals } = await makeRpoReport(
     {
-      ...{ database: control.database, clock: systemClock, waitMs: 0 },
-      log: createLog({ clock: systemClock, part: "test", level: "error", write: () => {} }),
+      ...{ database: control.database, clock: systemClock, waitMs: 0, log: quiet },
       resolve: async () => "postgres://nobody@127.0.0.1:1/none",
     },
     failoverId,
   );
-  expect(totals).toMatchObject({ lost: 0, unknown: 3, found: 0 });
+  // What was found to be lost before stays so.
+  expect(totals).toMatchObject({ lost: 2, unknown: 3, found: 0 });
 });
 
 test("nobody hands in for another router, an unknown failover, or without end", async () => {

@@ -7,11 +7,10 @@ import type { OpId } from "../../../contract/ids.ts";
 import type { Clock } from "../../../runtime/clock.ts";
 import type { Log } from "../../../runtime/log.ts";
 import { rpoReportOf, suspectsOf } from "../../core/failover/rpo.ts";
-import type { RpoFacts } from "../../core/failover/rpo-facts.ts";
+import { amended, keepLost } from "../../core/failover/rpo-amend.ts";
 import type { Database } from "../../store/database.ts";
 import { routersHandedIn } from "../../store/failover/acks.ts";
-import { keepReport, liveRouters, readRpoFacts } from "../../store/failover/report.ts";
-import { cellStores } from "../../store/fleet-store.ts";
+import { keepReport, liveRouters, readReport, readRpoFacts } from "../../store/failover/report.ts";
 import type { ResolveSecret } from "../moving/task.ts";
 import { findRecords } from "./report-records.ts";
 
@@ -20,11 +19,13 @@ export type ReportEvents = {
     failover: string;
     cell: string;
     method: string;
+    revision: number;
     lost: number;
     unknown: number;
     found: number;
   };
   "failover.unasked": { failover: string; cell: string; error: string };
+  "failover.unamended": { failover: string; error: string };
 };
 
 export type ReportWorld = {
@@ -42,20 +43,27 @@ const lookEveryMs = 50;
 /** A router calls at least every 10 s. */
 const liveMs = 15_000;
 
-/** Called while the failover is in step `verifying`, again after a crash. Kept with the operation. */
+/**
+ * Called while the failover is in step `verifying`, again after a crash, and again for what is handed in late.
+ * Kept with the operation.
+ */
 export async function makeRpoReport(world: ReportWorld, failover: OpId): Promise<RpoReport> {
   const { database, clock, log } = world;
   await waitForRouters(world, failover);
-  const read = await readRpoFacts(database.read, failover, clock.nowMs());
-  const facts: RpoFacts = { ...read, incomparable: await whyIncomparable(world, read.cell) };
-  const suspects = suspectsOf(facts);
-  const findingOf = await findRecords(world, facts, suspects);
-  const report = rpoReportOf(facts, suspects, findingOf);
-  await keepReport(database, failover, report);
-  const { lost, unknown, found } = report.totals;
-  const { cell, method } = report;
-  log.event("failover.reported", { failover, cell, method, lost, unknown, found });
-  return report;
+  for (;;) {
+    const before = await readReport(database.read, failover);
+    const { upTo, ...facts } = await readRpoFacts(database.read, failover, clock.nowMs());
+    const suspects = suspectsOf(facts);
+    const findingOf = keepLost(before, await findRecords(world, facts, suspects));
+    const made = rpoReportOf(facts, suspects, findingOf);
+    const report = amended(before, made, clock.nowMs());
+    // Another one may have been kept meanwhile: what it names is not to be forgotten.
+    if (!(await keepReport(database, failover, { before, report, upTo }))) continue;
+    const { lost, unknown, found } = report.totals;
+    const { cell, method, revision } = report;
+    log.event("failover.reported", { failover, cell, method, revision, lost, unknown, found });
+    return report;
+  }
 }
 
 async function waitForRouters(world: ReportWorld, failover: OpId): Promise<void> {
@@ -68,25 +76,4 @@ async function waitForRouters(world: ReportWorld, failover: OpId): Promise<void>
     if (clock.monotonicMs() >= untilMs) return;
     await clock.sleep(lookEveryMs);
   }
-}
-
-/** A position is one server's: of databases on several, an acknowledgement tells that of one. */
-async function whyIncomparable(world: ReportWorld, cell: string): Promise<string | undefined> {
-  const stores = Object.values(await cellStores(world.database.read, cell)).filter(
-    ({ kind, ignore, mover }) => kind !== "external" && ignore !== true && mover !== undefined,
-  );
-  if (stores.length < 2) return undefined;
-  const servers = await Promise.all(
-    stores.map(async ({ mover }) => {
-      try {
-        return new URL(await world.resolve(mover ?? "")).host;
-      } catch {
-        return undefined; // Taken for another server.
-      }
-    }),
-  );
-  const isOne = servers[0] !== undefined && servers.every((server) => server === servers[0]);
-  return isOne
-    ? undefined
-    : "the cell's databases stand on several servers, whose positions cannot be compared";
 }

@@ -4,7 +4,7 @@
  */
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { systemClock } from "../../../runtime/clock.ts";
-import { parseLsn } from "../../core/failover/rpo-facts.ts";
+import { parseLsn } from "../../core/failover/rpo-position.ts";
 import { returnSoaking, soakingInto } from "../../store/failover/motion.ts";
 import { failoverKey } from "../../store/schema-standby.ts";
 import { type MovingFixture, startMovingFixture } from "../moving/moving.fixture.ts";

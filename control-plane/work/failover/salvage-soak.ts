@@ -8,24 +8,25 @@ import { withMover } from "../../../moving/connection.ts";
 import { backName } from "../../../moving/names.ts";
 import { dropSubscription, endWorkers, hasSubscription } from "../../../moving/streams-objects.ts";
 import type { Clock } from "../../../runtime/clock.ts";
-import { leastLsn } from "../../core/failover/rpo-facts.ts";
+import { positionsText, type StorePosition } from "../../core/failover/rpo-position.ts";
 import type { MoveView } from "../../core/move/move-view.ts";
 import type { Database } from "../../store/database.ts";
 import { buildTask, type ResolveSecret } from "../moving/task.ts";
 
-/** The least of its stores; null: of one nobody knows. Needs nothing of the dead cell. */
+/** Store by store as one text (rpo-position.ts); null: of one nobody knows. Needs nothing of the dead cell. */
 export async function cutWayBack(
   world: { readonly database: Database; readonly clock: Clock; readonly resolve: ResolveSecret },
   move: MoveView,
 ): Promise<string | null> {
   const task = await buildTask(world.database.read, world.resolve, move);
-  const positions: (string | null)[] = [];
+  const positions: StorePosition[] = [];
   for (const [index, { source }] of task.stores.entries()) {
     const name = backName(task, index);
     const cut = (client: pg.Client) => cutHere(client, name, world.clock);
-    positions.push(await withMover(source, { name: `${name} cut` }, cut));
+    const remoteLsn = await withMover(source, { name: `${name} cut` }, cut);
+    positions.push({ name: source.store, remoteLsn });
   }
-  return leastLsn(positions);
+  return positionsText(positions);
 }
 
 async function cutHere(client: pg.Client, name: string, clock: Clock): Promise<string | null> {

@@ -17,6 +17,7 @@ import { watchRouters } from "../moving/routers.ts";
 import type { ResolveSecret } from "../moving/task.ts";
 import type { Provider } from "../provider.ts";
 import { buildPair } from "../standby/pair.ts";
+import { startAmending } from "./amend.ts";
 import { type CanaryTarget, createCanary } from "./canary.ts";
 import { createClockWatch } from "./clock-watch.ts";
 import { startExecutor } from "./executor.ts";
@@ -67,6 +68,7 @@ export function startFailing(options: FailingOptions): Failing {
   const standby = options.standby ?? streams;
   const log = createLog<ReportEvents>(options.logTo);
   let listeningSinceMs = 0;
+  const about = { database, clock, log, resolve };
   const routers = watchRouters({
     ...{ database, hub, clock },
     listeningSinceMs: () => listeningSinceMs,
@@ -83,8 +85,7 @@ export function startFailing(options: FailingOptions): Failing {
     cutWayBack: (move) => cutWayBack({ database, clock, resolve }, move),
     clockWatch: createClockWatch(clock, database.read),
     canary: createCanary({ database, clock, random, target: options.canary }),
-    report:
-      options.report ?? ((failover) => makeRpoReport({ database, clock, log, resolve }, failover)),
+    report: options.report ?? ((failover) => makeRpoReport(about, failover)),
     patience: { ...failoverPatience, ...options.patience },
     onBoundary: options.onBoundary,
   };
@@ -94,11 +95,16 @@ export function startFailing(options: FailingOptions): Failing {
       listeningSinceMs = sinceMs;
     },
   });
+  const amending =
+    options.report === undefined
+      ? startAmending({ world: about, random, lead: options.lead, onError: options.onError })
+      : undefined;
   return {
     acknowledged: routers.heard,
     underWay: executor.underWay,
     wake: executor.wake,
     close: async () => {
+      await amending?.close();
       await executor.close();
       await streams.close();
     },
