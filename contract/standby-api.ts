@@ -97,6 +97,21 @@ export const takeoverOrderSchema = z.object({
 });
 export type TakeoverOrder = z.infer<typeof takeoverOrderSchema>;
 
+/** `X/Y`, as PostgreSQL writes a position in its write-ahead log. */
+const lsn = z.string().regex(/^[0-9A-F]{1,8}\/[0-9A-F]{1,8}$/);
+
+/** The latest that a partner knows of its origin's database: from promises, heartbeats and what it has applied. */
+export const originSeenSchema = z.object({
+  /** Of the database that was promised to last; empty: nothing was ever promised. */
+  systemIdentifier: z.string().max(32),
+  timeline: z.number().int().min(0),
+  /** Start of its server, ISO 8601: the partner has vouched for it. Null: it was never asked. */
+  boot: z.iso.datetime({ offset: true }).nullable(),
+  grant: z.number().int().min(0),
+  lsn,
+});
+export type OriginSeen = z.infer<typeof originSeenSchema>;
+
 /** What an annex's agent says with each call. */
 export const annexReportSchema = z.object({
   origin: cellIdSchema,
@@ -111,6 +126,8 @@ export const annexReportSchema = z.object({
   promiseRemainingMs: z.number().min(0),
   /** The order that its database has durably recorded. */
   takeover: takeoverOrderSchema.optional(),
+  /** Read for this call; absent: its database cannot be reached, or nothing was seen yet. */
+  originSeen: originSeenSchema.optional(),
 });
 export type AnnexReport = z.infer<typeof annexReportSchema>;
 
@@ -122,6 +139,8 @@ export const originReportSchema = z.object({
   failsafeMs: z.number().min(0),
   /** The highest grant that a control plane gave; those above it the cell's agent gave itself. */
   controlGrant: z.number().int().min(0).optional(),
+  /** Of its first store, durable there: what partners compare with what they have seen. */
+  position: z.object({ grant: z.number().int().min(0), lsn }).optional(),
 });
 export type OriginReport = z.infer<typeof originReportSchema>;
 
@@ -144,7 +163,7 @@ export const promiseRequestSchema = z.strictObject({
   /** The highest grant its database knows; a lower one than was presented before gets no promise. */
   grant: z.number().int().min(0),
   /** Write-ahead log position, text; a lower one than was applied here gets no promise. */
-  lsn: z.string().regex(/^[0-9A-F]{1,8}\/[0-9A-F]{1,8}$/),
+  lsn,
   /** When its database was started, ISO 8601, and the agent that asks: of two lives one gets promises. */
   boot: z.iso.datetime({ offset: true }),
   instance: z.string().max(64),

@@ -198,7 +198,7 @@ export class Sync {
     if (seen === undefined) return undefined;
     const primary = stores.primary() && seen.reachable;
     const wishes = primary && standing.wantsLease();
-    const wantLease = wishes && lease.isRenewalDue();
+    const wantLease = wishes && (lease.isRenewalDue() || standing.wantsGrant());
     const atOnce = wantLease || seen.ids.low.length > 0 || this.#report.open || !seen.reachable;
     const renewalMs = wishes ? Math.floor(lease.msUntilRenewal()) : waitMsMax;
     const waitMs = atOnce ? 0 : Math.min(waitMsMax, renewalMs);
@@ -271,7 +271,7 @@ export class Sync {
       // Every agent tells what came through its own gate.
       outcomes: this.#options.outcomes.due(),
       waitMs,
-      ...this.#options.standing.report(seen.facts),
+      ...this.#options.standing.report(seen.facts, seen.reachable),
       ...(primary && seen.page !== undefined ? { ownership: seen.page } : {}),
     };
   }

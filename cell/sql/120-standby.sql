@@ -306,14 +306,29 @@ begin
   end if;
 end $$;
 
+-- How far the origin's log has been applied here, by what replication itself remembers; null: not known, or not
+-- shown to whoever installed this.
+create or replace function cellfleet.applied_position() returns pg_lsn
+  language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+begin
+  return (select max(o.remote_lsn)
+            from pg_show_replication_origin_status() o
+            join pg_subscription s on o.external_id = 'pg_' || s.oid
+            join pg_database d on d.oid = s.subdbid and d.datname = current_database()
+            join cellfleet.standby_stream t on t.name = s.subname collate "C");
+exception when insufficient_privilege then
+  return null;
+end $$;
+
 -- What the agent presents, beside facts(); without the partners, which only a failsafe asks for.
+-- `lsn` is what would outlast a crash of this server: what is not written yet nobody may be held to.
 create or replace function cellfleet.standby_facts() returns jsonb
   language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   select jsonb_build_object(
     'listRevision', (select p.revision from cellfleet.partner_list p),
     'controlGrant', coalesce(s.control_grant, s.lease_grant),
     'refused', s.refused,
-    'lsn', case when not pg_is_in_recovery() then pg_current_wal_insert_lsn()::text else '0/0' end,
+    'lsn', case when not pg_is_in_recovery() then pg_current_wal_flush_lsn()::text else '0/0' end,
     'stopped', (select coalesce(jsonb_agg(jsonb_build_object('annex', t.annex, 'lo', t.lo, 'hi', t.hi)
                                           order by t.annex), '[]') from cellfleet.stopped t),
     'keyspaces', case when exists (select from cellfleet.stopped) then (
@@ -323,8 +338,13 @@ create or replace function cellfleet.standby_facts() returns jsonb
     'annex', (select jsonb_build_object('origin', a.origin, 'tokenDigest', a.token_digest, 'promisedMs', a.promised_ms,
                        'promiseNumber', a.promise_number, 'failover', a.failover, 'attempt', a.attempt,
                        'open', a.open, 'withdrawn', a.withdrawn, 'presenter', a.presenter, 'boot', a.boot,
-                       'beat', (select h.beat from cellfleet.heartbeat h where h.origin = a.origin collate "C"))
-                from cellfleet.annex_of a))
+                       'beat', h.beat,
+                       'seen', jsonb_build_object('systemIdentifier', a.system_identifier, 'timeline', a.timeline,
+                         'boot', a.boot, 'grant', greatest(a.lease_grant, h.lease_grant),
+                         'lsn', greatest(a.lsn, '0/0'::pg_lsn + coalesce(h.beat, 0)::numeric,
+                                         cellfleet.applied_position())::text))
+                from cellfleet.annex_of a
+                left join cellfleet.heartbeat h on h.origin = a.origin collate "C"))
     from cellfleet.grant_seen s
 $$;
 
@@ -339,7 +359,7 @@ begin
     cellfleet.resume_buckets(bigint), cellfleet.become_annex(text, text),
     cellfleet.promise(text, bigint, text, integer, timestamptz, text, bigint, pg_lsn, boolean),
     cellfleet.end_promise(bigint), cellfleet.record_takeover(text, integer, boolean, boolean, boolean),
-    cellfleet.check_activation(jsonb), cellfleet.standby_facts() from public;
+    cellfleet.check_activation(jsonb), cellfleet.applied_position(), cellfleet.standby_facts() from public;
   revoke all on cellfleet.heartbeat, cellfleet.partner_list, cellfleet.stopped, cellfleet.annex_of from public;
   execute format('grant execute on function cellfleet.beat(text),
     cellfleet.take_partners(bigint, jsonb, bigint), cellfleet.note_refused(),

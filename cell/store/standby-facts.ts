@@ -1,6 +1,7 @@
 /** What a cell's database says of itself as the origin of standbys, and as an annex: part of `readFacts`. */
 import { z } from "zod";
 import { strategies } from "../../contract/routing-table.ts";
+import { originSeenSchema } from "../../contract/standby-api.ts";
 
 /** Buckets of an annex whose promise is over: both belong to it. */
 const stoppedSchema = z.object({ annex: z.string(), lo: z.number(), hi: z.number() });
@@ -23,6 +24,8 @@ const annexFactsSchema = z.object({
   boot: z.string().nullable(),
   /** Grows with each heartbeat of the origin; null: none has arrived. */
   beat: z.number().nullable(),
+  /** The latest of the origin's database that is known here. */
+  seen: originSeenSchema,
 });
 export type AnnexFacts = z.infer<typeof annexFactsSchema>;
 
@@ -35,6 +38,10 @@ export const standbyFactsSchema = z.object({
   refused: z.boolean(),
   /** Since its start this database has had a lease. */
   leased: z.boolean(),
+  /** Its leases are manual, by the change of that number; and the timeline that the control plane granted to last. */
+  manual: z.boolean(),
+  modeNumber: z.number(),
+  leaseTimeline: z.number().nullable(),
   /** End of the write-ahead log. */
   lsn: z.string(),
   stopped: z.array(stoppedSchema),

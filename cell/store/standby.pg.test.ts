@@ -145,6 +145,21 @@ describe("an annex", () => {
     expect((await promiseOf()).outcome).toBe("promised");
   });
 
+  test("says the latest that it has seen of its origin, from whichever it was", async () => {
+    const seen = async () => (await readFacts(store.agent)).standby.annex?.seen;
+    const nothing = { systemIdentifier: "", timeline: 0, boot: null, grant: 0, lsn: "0/0" };
+    expect(await seen()).toEqual(nothing);
+    await promiseOf();
+    expect(await seen()).toEqual({
+      ...{ systemIdentifier: "7", timeline: 1, boot: asked.boot, grant: 5, lsn: "0/500" },
+    });
+    await store.admin.query(
+      "insert into cellfleet.heartbeat (origin, beat, lease_grant, at) values ('cell-01', $1, 6, now())",
+      [0x600],
+    );
+    expect(await seen()).toMatchObject({ grant: 6, lsn: "0/600" });
+  });
+
   test("waits for the former life of a database that still asks through another agent", async () => {
     await promiseOf();
     const other = { ...asked, boot: "2026-01-01T11:00:00.000001+00:00", instance: "origin-2" };
@@ -182,6 +197,18 @@ describe("an origin", () => {
     expect(await readPartners(store.agent)).toEqual(list);
     expect((await readFacts(store.agent)).standby.listRevision).toBe(3);
     expect(await refusalOf(store.app.query("table cellfleet.partner_list"))).toBe("42501");
+  });
+
+  test("presents no position that a crash of its server would take back", async () => {
+    await store.admin.query("begin");
+    await store.admin.query("create table public.pending as select generate_series(1, 1000) as n");
+    const { standby } = await readFacts(store.agent);
+    const { rows } = await store.admin.query(
+      "select $1::pg_lsn <= pg_current_wal_flush_lsn() as kept",
+      [standby.lsn],
+    );
+    await store.admin.query("rollback");
+    expect(rows[0].kept).toBe(true);
   });
 
   test("beats while it may serve", async () => {

@@ -4,48 +4,81 @@
  */
 import type { AgentSyncRequest, AgentSyncResponse } from "../../contract/cell-protocol.ts";
 import { unreachable } from "../../runtime/assert.ts";
-import { judgeIncarnation } from "../core/incarnation.ts";
+import { type IncarnationVerdict, judgeIncarnation } from "../core/incarnation.ts";
+import { type PartnerWord, weighWords } from "../core/partner-word.ts";
 import type { CellRecord } from "../store/cell-record.ts";
 import { grantLease, quarantineCell } from "../store/lease.ts";
 import type { ApiContext } from "./context.ts";
+import { createPartnerDesk, positionOf, type Weighed } from "./partner-desk.ts";
 
 export type LeaseAnswer = Pick<AgentSyncResponse, "lease" | "leaseRefused">;
 
 export type LeaseDesk = {
   /** A call has begun; call what it returns when the call has ended. */
   readonly open: (said: AgentSyncRequest) => () => void;
-  readonly grant: (said: AgentSyncRequest, cell: CellRecord) => Promise<LeaseAnswer>;
+  /** Waits a moment where partners have to be asked, until the signal says that nobody waits for the answer. */
+  readonly grant: (
+    said: AgentSyncRequest,
+    cell: CellRecord,
+    signal: AbortSignal,
+  ) => Promise<LeaseAnswer>;
   /** Why this database may not speak for the cell; undefined: it may, or claims nothing. */
   readonly object: (said: AgentSyncRequest, cell: CellRecord) => Promise<string | undefined>;
 };
 
+type Suspect = {
+  /** The agent whose last call was suspicious. */
+  readonly instance: string;
+  /** What partners had told by then, where that is why. */
+  readonly words: readonly PartnerWord[];
+};
+
+type Judged = {
+  readonly kind: "ok" | "wait" | "suspect";
+  readonly text: string;
+};
+
 export function createLeaseDesk(context: ApiContext): LeaseDesk {
   const calling = new Map<string, number>();
-  /** Cell → the agent whose last call was suspicious. */
-  const suspects = new Map<string, string>();
+  const suspects = new Map<string, Suspect>();
+  const partners = createPartnerDesk(context);
 
   const name = (cell: string, instance: string) => `${cell} ${instance}`;
 
-  async function judge(said: AgentSyncRequest, cell: CellRecord): Promise<string | undefined> {
+  async function judge(
+    said: AgentSyncRequest,
+    cell: CellRecord,
+    weigh: () => Promise<Weighed | undefined>,
+  ): Promise<Judged> {
     const presented = { ...said.database, instance: said.instance };
     const isPreviousCalling = calling.has(name(said.cell, cell.bootInstance));
-    const verdict = judgeIncarnation(cell, presented, isPreviousCalling);
+    const own = judgeIncarnation(cell, presented, isPreviousCalling);
+    const weighed = own.kind === "ok" ? await weigh() : undefined;
+    return act(said, weighed?.verdict ?? own, weighed?.words ?? []);
+  }
+
+  async function act(
+    said: AgentSyncRequest,
+    verdict: IncarnationVerdict,
+    words: readonly PartnerWord[],
+  ): Promise<Judged> {
     switch (verdict.kind) {
       case "ok":
         suspects.delete(said.cell);
-        return undefined;
+        return { kind: "ok", text: "" };
       case "wait":
-        return `INCARNATION_CONTESTED: ${verdict.text}`;
+        return { kind: "wait", text: `INCARNATION_CONTESTED: ${verdict.text}` };
       case "suspect": {
         const text = `${verdict.reason}: ${verdict.text}`;
-        if (suspects.get(said.cell) !== said.instance) {
-          suspects.set(said.cell, said.instance);
-          return text;
+        const before = suspects.get(said.cell);
+        if (before?.instance !== said.instance || !isOlderThan(said, before.words)) {
+          suspects.set(said.cell, { instance: said.instance, words });
+          return { kind: "suspect", text };
         }
         suspects.delete(said.cell);
         const nowMs = context.clock.nowMs();
         await quarantineCell(context.database, said.cell, verdict.reason, verdict.text, nowMs);
-        return text;
+        return { kind: "suspect", text };
       }
       default:
         return unreachable(verdict);
@@ -62,17 +95,19 @@ export function createLeaseDesk(context: ApiContext): LeaseDesk {
         else calling.delete(key);
       };
     },
-    object: async (said, cell) =>
-      said.primary && said.database.reachable && cell.state !== "quarantined"
-        ? judge(said, cell)
-        : undefined,
-    grant: async (said, cell) => {
+    object: async (said, cell) => {
+      if (!said.primary || !said.database.reachable || cell.state === "quarantined")
+        return undefined;
+      const { kind, text } = await judge(said, cell, () => partners.weighKnown(said, cell));
+      return kind === "ok" ? undefined : text;
+    },
+    grant: async (said, cell, signal) => {
       const wish = said.wantLease ? refusalBefore(said, cell) : undefined;
       if (wish !== undefined) return { leaseRefused: wish };
       if (!said.primary || cell.state === "quarantined") return {};
       // Also without a wish for a lease: a clone that only listens must not look like the cell.
-      const objection = await judge(said, cell);
-      if (objection !== undefined) return { leaseRefused: objection };
+      const judged = await judge(said, cell, () => partners.weigh(said, cell, signal));
+      if (judged.kind !== "ok") return withoutLease(said, judged);
       if (!said.wantLease) return {};
       const ttlMs = context.settings.leaseTtlMs;
       const grant = await grantLease(context.database.read, said, ttlMs);
@@ -82,6 +117,19 @@ export function createLeaseDesk(context: ApiContext): LeaseDesk {
     },
   };
 }
+
+/** A call may be delayed behind what the cell has written since; by what was told before it, it is not. */
+const isOlderThan = (said: AgentSyncRequest, words: readonly PartnerWord[]): boolean =>
+  words.length === 0 ||
+  weighWords(positionOf(said), words, Number.POSITIVE_INFINITY).kind === "suspect";
+
+/** A cell that lives by promises goes on by them until something is known: to wait is no refusal. */
+const withoutLease = (said: AgentSyncRequest, { kind, text }: Judged): LeaseAnswer =>
+  kind === "wait" && livesByPromises(said) ? {} : { leaseRefused: text };
+
+/** The highest grant that it knows is its own. */
+const livesByPromises = ({ origin, database }: AgentSyncRequest): boolean =>
+  database.grant > (origin?.controlGrant ?? database.grant);
 
 function refusalBefore(said: AgentSyncRequest, cell: CellRecord): string | undefined {
   if (!said.primary) return "only the primary agent of a cell asks for its lease";

@@ -110,7 +110,7 @@ async function serveSync(
   await recordUnclassed(database, said, cell.unclassed);
   const purged = said.purged ?? [];
   await recordPurged(database.read, said.cell, purged);
-  const lease = await desk.leases.grant(said, cell);
+  const lease = await desk.leases.grant(said, cell, signal);
   const refused = said.refused.map(({ key }) => key);
   await activateApplied(database, said.cell, said.appliedRevision, refused);
   await recordStats(database, said.cell, said.stats);

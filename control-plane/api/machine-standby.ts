@@ -62,10 +62,12 @@ export async function standbyWord(
     partners !== undefined &&
     said.origin !== undefined &&
     partners.revision > said.origin.listRevision;
+  // Answered at once, it calls again at once, and says what it knows by then.
+  const isAsked = side.annex?.isAsked === true && said.annex?.originSeen !== undefined;
   return {
     ...(partners === undefined ? {} : { partners }),
     ...(annex === undefined ? {} : { annex }),
-    isNews: isListNews || (annex !== undefined && isOrderNews(said, annex)),
+    isNews: isListNews || isAsked || (annex !== undefined && isOrderNews(said, annex)),
   };
 }
 

@@ -10,6 +10,7 @@ import { recordAudit } from "./audit.ts";
 import type { Database, Reader, Tx } from "./database.ts";
 import { recordEvents } from "./events.ts";
 import { changeRouting } from "./routing-change.ts";
+import { leaveAll } from "./standby/record.ts";
 
 /** The number of the grant, or undefined when the cell may not have one now. */
 export async function grantLease(
@@ -75,6 +76,8 @@ export async function readmitCell(tx: Tx, cell: string): Promise<boolean> {
            applied_revision = 0, health_reason = 'readmitted from quarantine'
      where id = ${cell} and state = 'quarantined'`);
   if (rowCount !== 1) return false;
+  // What they applied beyond it would stay there, and what it writes now under the same positions be left out.
+  await leaveAll(tx, cell, `${cell} was let back with its database as it is: it is copied anew`);
   const text = `${cell} is let back from quarantine, cordoned, with its database as it is.`;
   await recordEvents(tx, [{ kind: "cell.readmitted", object: cell, text }]);
   return true;

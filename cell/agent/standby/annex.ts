@@ -68,8 +68,8 @@ export class AnnexKeeper {
     this.#sight = noSight(options.clock.monotonicMs());
   }
 
-  /** Undefined: no annex, or not known yet. */
-  report(): AnnexReport | undefined {
+  /** Undefined: no annex, or not known yet. `fresh`: what was read of the stores for this very call. */
+  report(fresh: readonly AnnexFacts[]): AnnexReport | undefined {
     const facts = this.#facts();
     const origin = parseCellId(facts?.origin ?? "");
     if (facts === undefined || origin === undefined) return undefined;
@@ -81,6 +81,8 @@ export class AnnexKeeper {
       heartbeatAgeMs: heartbeatAgeMs(this.#sight, nowMonoMs),
       promiseRemainingMs: Math.max(0, (this.#promise?.untilMonoMs ?? 0) - nowMonoMs),
       ...(takeover === undefined ? {} : { takeover }),
+      // Of the first store, as the origin presents itself.
+      ...(fresh[0] === undefined ? {} : { originSeen: fresh[0].seen }),
     };
   }
 

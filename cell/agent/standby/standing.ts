@@ -16,13 +16,20 @@ import type { AgentLog } from "../events.ts";
 import type { Facts, Stores } from "../stores/stores.ts";
 import { AnnexKeeper } from "./annex.ts";
 import { Failsafe } from "./failsafe.ts";
+import { LeaseModes, leaseModeOf } from "./lease-modes.ts";
 import { createPromiseClient } from "./promise-client.ts";
 import { createDoor, type Door } from "./promise-door.ts";
 import { stoppedKeys } from "./stopped-keys.ts";
 
 export type Standing = {
-  readonly report: (facts: Facts) => Pick<AgentSyncRequest, "origin" | "annex">;
+  /** `fresh`: the facts were read for this call. */
+  readonly report: (
+    facts: Facts,
+    fresh: boolean,
+  ) => Pick<AgentSyncRequest, "origin" | "annex" | "leaseMode">;
   readonly wantsLease: () => boolean;
+  /** A lease of the control plane's is wanted now, whatever is left of the one that stands. */
+  readonly wantsGrant: () => boolean;
   /** For the primary, before anything of the answer is obeyed: what is told next stands by then. */
   readonly hear: (answer: AgentSyncResponse) => Promise<void>;
   /** For the primary, afterwards. */
@@ -58,6 +65,7 @@ export function openStanding(options: StandingOptions, lifecycle: Lifecycle): St
   lifecycle.onClose("promise client", client.close);
   const failsafe = new Failsafe({ clock, random, log, cell, instance, stores, client, silentMs });
   lifecycle.onClose("failsafe", () => failsafe.close());
+  const modes = new LeaseModes(stores, log, onNews);
   const annex = new AnnexKeeper({ clock, log, cell, stores, onNews });
   const review = startLoop({
     ...{ clock, random, intervalMs: reviewMs, backoffMaxMs: reviewMs },
@@ -86,18 +94,27 @@ export function openStanding(options: StandingOptions, lifecycle: Lifecycle): St
 
   let stoppedOf: { readonly facts: Facts; readonly keys: ReturnType<Standing["stopped"]> };
   return {
-    report: ({ each }) => {
-      const annexReport = annex.report();
+    report: (facts, fresh) => {
+      const { each } = facts;
+      const annexReport = annex.report(
+        fresh ? each.flatMap(({ standby }) => standby.annex ?? []) : [],
+      );
+      const [first] = each;
       return {
         origin: {
           // Of several stores what all of them have.
           listRevision: Math.min(...each.map(({ standby }) => standby.listRevision ?? 0)),
           failsafeMs: failsafe.lastedMs(),
           controlGrant: Math.max(...each.map(({ standby }) => standby.controlGrant)),
+          ...(first === undefined
+            ? {}
+            : { position: { grant: first.grant, lsn: first.standby.lsn } }),
         },
+        leaseMode: leaseModeOf(facts),
         ...(annexReport === undefined ? {} : { annex: annexReport }),
       };
     },
+    wantsGrant: () => modes.wantsGrant(),
     wantsLease: () => {
       const { importing = 0, active = 0, fenced = 0 } = stores.ownership.countByState();
       return annex.wantsLease(importing + active + fenced);
@@ -105,10 +122,12 @@ export function openStanding(options: StandingOptions, lifecycle: Lifecycle): St
     hear: async (answer) => {
       await annex.hear(answer.annex);
       await hearPartners(answer);
+      await modes.hear(answer.leaseMode);
     },
-    obeyed: async ({ lease, leaseRefused }) => {
+    obeyed: async ({ lease, leaseRefused, leaseMode }) => {
       if (lease !== undefined) await failsafe.granted(lease.grant, lease.ttlMs);
       else if (leaseRefused !== undefined) await failsafe.refused();
+      if (modes.wantsGrant()) await modes.hear(leaseMode);
     },
     refused: () => failsafe.refused(),
     stopped: () => {

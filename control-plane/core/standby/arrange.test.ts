@@ -150,6 +150,17 @@ describe("who keeps whose standby", () => {
     expect(after.leave.map(({ annex }) => annex)).toEqual(expect.arrayContaining(its));
   });
 
+  test("a cell whose database was set back keeps its standbys: they may have what it lacks", () => {
+    const { standbys, cells } = settle(world({ cells: cellsOf(3) }));
+    const back = cells.map((cell) =>
+      cell.id === "cell-02" ? { ...cell, state: "quarantined" as const } : cell,
+    );
+    const { leave, make } = arrange(world({ cells: back, standbys }));
+    const its = standbys.filter(({ origin }) => origin === "cell-02").map(({ annex }) => annex);
+    expect(leave.filter(({ annex }) => its.includes(annex))).toEqual([]);
+    expect(make.filter(({ origin }) => origin === "cell-02")).toEqual([]);
+  });
+
   test("a host whose database was set back loses its copies at once: they may have holes", () => {
     const { standbys, cells } = settle(world({ cells: cellsOf(3) }));
     const back = cells.map((cell) =>

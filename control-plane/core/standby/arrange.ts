@@ -210,10 +210,18 @@ const toMaking = ({ origin, buckets, host }: Slot): Making => ({
 function leaving(one: StandbyView, slots: readonly Slot[], world: ArrangeWorld): Leaving[] {
   if (one.byHand || !isLiving(one) || world.failingOver.has(one.origin)) return [];
   const place = slots.find(({ holder }) => holder?.annex === one.annex);
-  if (place !== undefined) return [];
+  if (place !== undefined || awaitsJudgement(one.origin, world)) return [];
   const reason = reasonToLeave(one, slots, world);
   return reason === undefined ? [] : [{ annex: one.annex, reason }];
 }
+
+/**
+ * Its database was set back, or is another's: what its standbys have may be all that is left. They go when a
+ * person has decided, by a failover or by letting it back.
+ */
+const awaitsJudgement = (id: string, { cells, wanted }: ArrangeWorld): boolean =>
+  wanted > 0 &&
+  cells.some((cell) => cell.id === id && cell.state === "quarantined" && !cell.revoking);
 
 function reasonToLeave(
   one: StandbyView,

@@ -35,6 +35,15 @@ export async function recordAnnex(reader: Reader, said: AgentSyncRequest): Promi
   if (annex === undefined || !said.primary) return false;
   const takeover = annex.takeover?.withdrawn === true ? undefined : annex.takeover;
   const failover = takeover?.failover ?? null;
+  const seen = said.database.reachable ? annex.originSeen : undefined;
+  // A copy of an annex, or one that was set back, knows less: what was known is known all the same.
+  const latest =
+    seen === undefined
+      ? sql``
+      : sql`, seen_system = ${seen.systemIdentifier}, seen_boot = ${seen.boot}::text,
+          seen_timeline = greatest(s.seen_timeline, ${seen.timeline}),
+          seen_grant = greatest(s.seen_grant, ${seen.grant}),
+          seen_lsn = greatest(s.seen_lsn::pg_lsn, ${seen.lsn}::pg_lsn)::text, seen_at = clock_timestamp()`;
   // What is counted down is no news; that it has come to its end is.
   const { rows } = await reader.execute<{ news: boolean }>(sql`
     with before as (
@@ -44,7 +53,7 @@ export async function recordAnnex(reader: Reader, said: AgentSyncRequest): Promi
     update cellfleet_control.standby as s set
       sees = ${annex.sees}, heartbeat_age_ms = ${annex.heartbeatAgeMs}, reported_at = clock_timestamp(),
       promise_remaining_ms = ${annex.promiseRemainingMs}, takeover_failover = ${failover},
-      takeover_attempt = ${takeover?.attempt ?? 0}, takeover_open = ${takeover?.open ?? false}
+      takeover_attempt = ${takeover?.attempt ?? 0}, takeover_open = ${takeover?.open ?? false}${latest}
     from before as b where s.annex = b.annex
     returning (b.sees, b.takeover_failover, b.takeover_attempt, b.takeover_open, b.promise_remaining_ms > 0)
       is distinct from (s.sees, s.takeover_failover, s.takeover_attempt, s.takeover_open,
@@ -66,6 +75,8 @@ export type AnnexSide = {
   readonly origin: string;
   readonly endpoints: readonly string[];
   readonly order: TakeoverOrder | undefined;
+  /** It was asked for its word about the origin since it gave the last. */
+  readonly isAsked: boolean;
 };
 export type StandbySide = {
   /** Undefined: an annex; what it serves has no standby of its own until it has gone to a whole cell. */
@@ -85,6 +96,7 @@ type Row = {
   readonly takeoverFailover: string | null;
   readonly takeoverAttempt: number | null;
   readonly takeoverOpen: boolean | null;
+  readonly isAsked: boolean | null;
 };
 
 /** In one statement: the list and its number are of one moment. */
@@ -105,7 +117,8 @@ export async function readStandbySide(
         where a.cell = s.origin) as endpoints,
       s.order_failover as "orderFailover", s.order_attempt as "orderAttempt", s.order_open as "orderOpen",
       s.order_proved as "orderProved", s.takeover_failover as "takeoverFailover",
-      s.takeover_attempt as "takeoverAttempt", s.takeover_open as "takeoverOpen"
+      s.takeover_attempt as "takeoverAttempt", s.takeover_open as "takeoverOpen",
+      s.asked_at > coalesce(s.seen_at, '-infinity') as "isAsked"
     from cellfleet_control.cell as c
     left join cellfleet_control.standby as s on s.annex = c.id
     where c.id = ${cell}`);
@@ -115,7 +128,10 @@ export async function readStandbySide(
   if (origin === null) return { origin: { revision, partners }, annex: undefined };
   return {
     origin: partners.length === 0 && revision === 0 ? { revision, partners } : undefined,
-    annex: { origin, endpoints: (row.endpoints ?? []).slice(0, endpointsMax), order: orderOf(row) },
+    annex: {
+      ...{ origin, endpoints: (row.endpoints ?? []).slice(0, endpointsMax), order: orderOf(row) },
+      isAsked: row.isAsked === true,
+    },
   };
 }
 

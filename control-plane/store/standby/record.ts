@@ -10,6 +10,7 @@ import type { StandbyProviderName, StandbyState } from "../../../contract/standb
 import { assert } from "../../../runtime/assert.ts";
 import type { Buckets } from "../../core/standby/buckets.ts";
 import { mayFollow } from "../../core/standby/life.ts";
+import { isLiving } from "../../core/standby/standby-view.ts";
 import { type Actor, recordAudit } from "../audit.ts";
 import { recordable } from "../audit-chain.ts";
 import type { Database, Tx } from "../database.ts";
@@ -169,6 +170,14 @@ export async function applyChange(tx: Tx, change: StandbyChange): Promise<true |
   }
   await recordEvents(tx, eventsOf(row, change));
   return true;
+}
+
+/** None of them follows the origin any more; its keeper makes others. In a transaction that holds the fleet's lock. */
+export async function leaveAll(tx: Tx, origin: string, reason: string): Promise<void> {
+  const rows = await tx.select().from(standby).where(eq(standby.origin, origin));
+  for (const { annex, state } of rows.filter(isLiving)) {
+    await applyChange(tx, { annex, from: state, to: "leaving", reason });
+  }
 }
 
 /** The origin's next partner list; its agents are told of it with their next call. */
