@@ -7,7 +7,6 @@ import { claimSchema } from "../contract/claims-api.ts";
 import {
   auditEntrySchema,
   cellSchema,
-  eventSchema,
   keyspaceSchema,
   opSchema,
   overrideSchema,
@@ -16,6 +15,7 @@ import {
   tokenSchema,
 } from "../contract/control-api.ts";
 import { errorCodes, errorTable, isErrorCode } from "../contract/errors.ts";
+import { eventSchema } from "../contract/event-api.ts";
 import { moveSchema } from "../contract/move-api.ts";
 import { sqlStates } from "../contract/sql-states.ts";
 import { CliError, cliErrorTable, isCliErrorCode } from "./failures.ts";

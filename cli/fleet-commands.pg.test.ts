@@ -11,7 +11,6 @@ import {
   cellSchema,
   createdTokenSchema,
   dryRunSchema,
-  eventSchema,
   importResultSchema,
   keyspaceSchema,
   list,
@@ -23,6 +22,7 @@ import {
   tenantSchema,
   tokenSchema,
 } from "../contract/control-api.ts";
+import { eventSchema } from "../contract/event-api.ts";
 import { explanationSchema } from "../contract/explanation.ts";
 import { recoverySchema } from "../contract/recovery-api.ts";
 import { routingSchema } from "../contract/routing-api.ts";

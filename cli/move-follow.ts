@@ -7,6 +7,7 @@ import { type Move, moveSchema, moveSteps } from "../contract/move-api.ts";
 import { type Api, apiPath } from "./api.ts";
 import { CliError } from "./failures.ts";
 import { batchLine, liveLine, logLine, moveName, takenBack } from "./move-progress.ts";
+import { sourceOf, targetOf } from "./render/move-ends.ts";
 import { duration } from "./render/units.ts";
 import type { Session } from "./session.ts";
 
@@ -43,7 +44,7 @@ export const over: Goal = {
 export const cancelled: Goal = {
   isThrough: isOver,
   conclude: (move) => {
-    if (move.state === "cancelled") return `${moveName(move)} stays in ${move.source}`;
+    if (move.state === "cancelled") return `${moveName(move)} stays in ${sourceOf(move)}`;
     throw move.state === "done" ? tooLate(move) : ended(move);
   },
 };
@@ -56,7 +57,7 @@ export const verifiedAfter = (before: Move): Goal => ({
     const last = move.verifications.at(-1);
     if (last?.equal === false) throw mismatch(move);
     const rows = last?.tables.reduce((sum, { sourceRows }) => sum + sourceRows, 0) ?? 0;
-    return `${moveName(move)}: ${rows} rows are the same in ${move.source} and ${move.target}`;
+    return `${moveName(move)}: ${rows} rows are the same in ${sourceOf(move)} and ${targetOf(move)}`;
   },
 });
 

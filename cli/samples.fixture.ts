@@ -1,6 +1,7 @@
 /** For tests: one valid object of each kind, as the control API answers. Used by tests alone. */
-import type { Cell, FleetEvent, Op, Tenant } from "../contract/control-api.ts";
-import { cellSchema, eventSchema, opSchema, tenantSchema } from "../contract/control-api.ts";
+import type { Cell, Op, Tenant } from "../contract/control-api.ts";
+import { cellSchema, opSchema, tenantSchema } from "../contract/control-api.ts";
+import { eventSchema, type FleetEvent } from "../contract/event-api.ts";
 import { type Move, type MovePlan, movePlanSchema, moveSchema } from "../contract/move-api.ts";
 
 export const createdAt = "2026-11-20T12:00:00.000Z";

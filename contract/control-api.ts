@@ -170,6 +170,7 @@ export const tenantSchema = z.object({
   /** Told of one tenant, not in lists. */
   move: keyMoveSchema.optional(),
   createdAt: timestamp,
+    annex: ownerNoteSchema.shape.annex,
 });
 export type Tenant = z.infer<typeof tenantSchema>;
 
@@ -311,15 +312,6 @@ export const routerSchema = z.object({
   /** Carried to an adopted cell although it would have been refused, by error code, since its start. */
   wouldRefuse: z.record(z.string(), z.number()).optional(),
 });
-
-export const eventSchema = z.object({
-  id: z.number(),
-  at: timestamp,
-  kind: z.string(),
-  object: z.string(),
-  text: z.string(),
-});
-export type FleetEvent = z.infer<typeof eventSchema>;
 
 export const auditEntrySchema = z.object({
   id: z.number(),

@@ -20,6 +20,7 @@ export const explanationSchema = z.object({
     .object({
       key: z.string(),
       cell: z.string(),
+      annex: ownerNoteSchema.shape.annex,
       epoch: z.number(),
       state: z.string(),
       revision: z.number(),

@@ -8,6 +8,7 @@
 import { z } from "zod";
 import { acceptedSchema, opSchema, opStates } from "./control-api.ts";
 import { cellIdSchema, keyspaceNameSchema, opIdSchema, tenantIdSchema } from "./ids.ts";
+import { moveEndsNoteSchema } from "./open-failover.ts";
 import { placementKeySchema } from "./placement-key.ts";
 import { overrideSafetySchema } from "./safety-api.ts";
 
@@ -80,6 +81,7 @@ export const movePlanSchema = z.object({
   keys: z.array(placementKeySchema).min(1).max(100),
   source: cellIdSchema,
   target: cellIdSchema,
+  ...moveEndsNoteSchema.shape,
   /** Databases of the application in each cell, by name; both cells have the same. */
   stores: z.array(z.string()),
   tables: z.array(
@@ -179,6 +181,7 @@ export const moveSchema = z.object({
   keys: z.array(z.string()),
   source: z.string(),
   target: z.string(),
+  ...moveEndsNoteSchema.shape,
   options: moveOptionsSchema,
   /** The move that this one takes back. */
   reverses: z.string().nullable(),

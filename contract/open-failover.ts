@@ -6,6 +6,15 @@ export const openFailoverSchema = z.object({ id: z.string(), step: z.string(), m
 
 export const cellFailoverSchema = z.object({ cell: z.string(), ...openFailoverSchema.shape });
 
+/** A place that is named by its host: the annex itself, and whose standby it is (contract/annex.ts). */
+export const annexNoteSchema = z.object({ id: z.string(), origin: z.string() });
+
+/** Beside the ends of a move, each of which may be an annex. */
+export const moveEndsNoteSchema = z.object({
+  sourceAnnex: annexNoteSchema.optional(),
+  targetAnnex: annexNoteSchema.optional(),
+});
+
 /** Beside the owner of a key. */
 export const ownerNoteSchema = z.object({
   /** `cell` is the host of this annex (contract/annex.ts). */

@@ -15,6 +15,7 @@ import { docsPage } from "./api/docs-page.ts";
 import type { Answer, Endpoint, Incoming } from "./api/endpoint.ts";
 import { auditRefusal } from "./api/mutation.ts";
 import { rescue } from "./api/rescue.ts";
+import { answerWithHosts, errorWithHosts } from "./api/show-hosts.ts";
 import { createTurnstile, type Turnstile } from "./api/turnstile.ts";
 
 const lanes = 4;
@@ -107,9 +108,13 @@ function createServe(context: ApiContext, turnstile: Turnstile): Serve {
         one.audit === undefined || one.queues === false
           ? await one.serve(incoming)
           : await turnstile.pass(() => one.serve(incoming));
-      response = answer instanceof Response ? answer : toResponse(answer);
+      response =
+        answer instanceof Response
+          ? answer
+          : toResponse(await answerWithHosts(context.database, one, answer));
     } catch (error) {
-      response = rescue(error, requestId);
+      const told = await errorWithHosts(context.database, error, one, c.req.param());
+      response = rescue(told, requestId);
       if (response.status === 500 || response.status === 503) {
         const { method, path } = c.req;
         const fields = { method, path, requestId, ...errorFields(error) };

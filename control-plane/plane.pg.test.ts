@@ -8,7 +8,6 @@ import {
   cellSchema,
   createdTokenSchema,
   dryRunSchema,
-  eventSchema,
   keyspaceSchema,
   list,
   type Op,
@@ -18,6 +17,7 @@ import {
   statusSchema,
   tenantSchema,
 } from "../contract/control-api.ts";
+import { eventSchema } from "../contract/event-api.ts";
 import { explanationSchema } from "../contract/explanation.ts";
 import { startTestPostgres, type TestPostgres } from "../tests/postgres.ts";
 import { eventually } from "./control.fixture.ts";

@@ -11,12 +11,12 @@ import {
   auditVerdictSchema,
   cellSchema,
   createdTokenSchema,
-  eventSchema,
   importResultSchema,
   list,
   type Op,
   tenantSchema,
 } from "../contract/control-api.ts";
+import { eventSchema } from "../contract/event-api.ts";
 import { must } from "../runtime/assert.ts";
 import { startTestPostgres, type TestPostgres } from "../tests/postgres.ts";
 import { eventually } from "./control.fixture.ts";

@@ -4,11 +4,11 @@ import {
   acceptedSchema,
   auditEntrySchema,
   createdTokenSchema,
-  eventSchema,
   list,
   type Op,
   resolutionSchema,
 } from "../contract/control-api.ts";
+import { eventSchema } from "../contract/event-api.ts";
 import { flagSchema, ringSchema, routingSchema } from "../contract/routing-api.ts";
 import { startTestPostgres, type TestPostgres } from "../tests/postgres.ts";
 import {

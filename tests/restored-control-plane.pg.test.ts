@@ -15,13 +15,13 @@ import {
   auditVerdictSchema,
   cellSchema,
   createdTokenSchema,
-  eventSchema,
   list,
   opSchema,
   statusSchema,
   type Tenant,
   tenantSchema,
 } from "../contract/control-api.ts";
+import { eventSchema } from "../contract/event-api.ts";
 import { parseCellId } from "../contract/ids.ts";
 import { recoverySchema } from "../contract/recovery-api.ts";
 import { callRouter, eventually } from "../control-plane/control.fixture.ts";

@@ -1,8 +1,8 @@
 /** `cellctl events`: what happened; with `-w`, what happens. */
 
 import { z } from "zod";
-import { eventSchema, type FleetEvent } from "../../contract/control-api.ts";
 import { CellError } from "../../contract/errors.ts";
+import { eventSchema, type FleetEvent } from "../../contract/event-api.ts";
 import type { Api } from "../api.ts";
 import { cliErrorTable, usage } from "../failures.ts";
 import { flag, type Options, type Register, text } from "../grammar.ts";

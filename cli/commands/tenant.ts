@@ -8,6 +8,7 @@ import { collect, mutation, type Options, type Register, text, texts } from "../
 import { parseLimit } from "../limit.ts";
 import { locate } from "../locate.ts";
 import { mutate, nextSteps } from "../mutate.ts";
+import { sourceOf, targetOf } from "../render/move-ends.ts";
 import { resolutionView, tenantView } from "../render/views.ts";
 import type { Session } from "../session.ts";
 import { registerAlias } from "./tenant-alias.ts";
@@ -55,7 +56,7 @@ export const register: Register = (noun, bind) => {
       await session.out.one(found, resolutionView);
       const { move } = found;
       if (move !== undefined) {
-        const way = `from ${move.source} to ${move.target} (${move.step})`;
+        const way = `from ${sourceOf(move)} to ${targetOf(move)} (${move.step})`;
         await session.note(`It is part of a move ${way}.  Watch: cellctl move watch ${move.id}`);
       }
       const { unserved } = found;

@@ -8,7 +8,7 @@ import type {
   failoverDryRunSchema,
 } from "../../contract/failover-api.ts";
 import type { View } from "./output.ts";
-import { age, bytes, duration } from "./units.ts";
+import { age, bytes, counted, duration } from "./units.ts";
 import { padTo } from "./width.ts";
 
 type Details = ReadonlyArray<readonly [string, string | readonly string[]]>;
@@ -80,12 +80,12 @@ const witnessLines = (witnesses: FailoverPlan["witnesses"]): string[] =>
 
 const partnerLines = ({ partners, unavailable }: FailoverPlan): string[] => [
   ...partners.map(
-    ({ host, annex, state, keys, lagBytes, lagSeconds }) =>
-      `${host}  ${keys} keys  ${state}  ${lagText(lagBytes, lagSeconds)}  (${annex})`,
+    ({ host, state, keys, lagBytes, lagSeconds }) =>
+      `${host}  ${counted(keys, "key")}  ${state}  ${lagText(lagBytes, lagSeconds)}`,
   ),
   ...(unavailable.keys === 0
     ? []
-    : [`nobody  ${unavailable.keys} keys  unavailable: ${unavailable.reason}`]),
+    : [`nobody  ${counted(unavailable.keys, "key")}  unavailable: ${unavailable.reason}`]),
 ];
 
 const lagText = (lagBytes: number | null, lagSeconds: number | null): string => {

@@ -10,6 +10,7 @@ import type {
   startedMovesSchema,
 } from "../../contract/move-api.ts";
 import { moveName, phaseBar, soakLeft } from "../move-progress.ts";
+import { sourceOf, targetOf, wayOf } from "./move-ends.ts";
 import type { View } from "./output.ts";
 import { age, bytes, count, counted, duration } from "./units.ts";
 import { padTo } from "./width.ts";
@@ -25,8 +26,8 @@ export const moveView: View<Move> = {
   columns: [
     { head: "MOVE", cell: ({ id }) => id },
     { head: "WHAT", cell: moveName },
-    { head: "FROM", cell: ({ source }) => source },
-    { head: "TO", cell: ({ target }) => target },
+    { head: "FROM", cell: sourceOf },
+    { head: "TO", cell: targetOf },
     { head: "STATE", cell: stateText, state: true },
     { head: "STEP", cell: ({ step }) => step },
     { head: "COPIED", cell: ({ progress }) => bytes(progress.bytesCopied), right: true },
@@ -46,7 +47,7 @@ export const moveView: View<Move> = {
   details: (move, nowMs) => [
     ["move", move.id],
     ["what", move.keys],
-    ["way", `${move.source} -> ${move.target}`],
+    ["way", wayOf(move)],
     ["state", stateText(move)],
     ["step", `${move.step}  ${phaseBar(move)}`.trimEnd()],
     ["headline", move.headline],
@@ -144,7 +145,7 @@ export const plansView: View<MovePlans> = {
 
 const planDetails = (plan: MovePlan): Details => [
   ["move", plan.keys],
-  ["way", `${plan.source} -> ${plan.target}`],
+  ["way", wayOf(plan)],
   ["stores", plan.stores.join(", ")],
   ["tables", plan.tables.map(tableLine)],
   ["estimate", estimateText([plan])],
@@ -200,12 +201,7 @@ function batchDetails(plans: readonly MovePlan[]): Details {
     ),
   );
   return [
-    [
-      "moves",
-      plans.map(
-        (plan) => `${moveName(plan)}  ${plan.source} -> ${plan.target}  ${estimateText([plan])}`,
-      ),
-    ],
+    ["moves", plans.map((plan) => `${moveName(plan)}  ${wayOf(plan)}  ${estimateText([plan])}`)],
     ["together", `${counted(plans.length, "move")}: ${estimateText(plans)}`],
     ["checks", against.length === 0 ? "all ok" : against],
   ];

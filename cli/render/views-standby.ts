@@ -57,6 +57,6 @@ export const standbyLines = (cell: string, standbys: readonly Standby[]): readon
     .filter(({ origin, host }) => origin === cell || host === cell)
     .map((one) =>
       one.origin === cell
-        ? `${one.host} keeps its buckets ${range(one)}: ${one.state}, ${lagTime(one)} behind   (${one.id})`
-        : `it keeps buckets ${range(one)} of ${one.origin}: ${one.state}   (${one.id})`,
+        ? `${one.host} keeps its buckets ${range(one)}: ${one.state}, ${lagTime(one)} behind`
+        : `it keeps buckets ${range(one)} of ${one.origin}: ${one.state}`,
     );

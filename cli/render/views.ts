@@ -4,7 +4,6 @@ import type {
   auditEntrySchema,
   auditVerdictSchema,
   Cell,
-  FleetEvent,
   FleetStatus,
   Keyspace,
   overrideSchema,
@@ -13,7 +12,9 @@ import type {
   Tenant,
   tokenSchema,
 } from "../../contract/control-api.ts";
+import type { FleetEvent } from "../../contract/event-api.ts";
 import type { Explanation } from "../../contract/explanation.ts";
+import { wayOf } from "./move-ends.ts";
 import type { View } from "./output.ts";
 import { age, bytes, count, counted, duration } from "./units.ts";
 
@@ -128,7 +129,7 @@ export const tenantView: View<Tenant> = {
     ["keyspace", tenant.keyspace],
     ["tier", tenant.tier],
     ["region", tenant.region ?? "any"],
-    ["cell", tenant.placement.cell],
+    ["cell", ownerText(tenant.placement)],
     ["key", tenant.placement.key],
     ["epoch", String(tenant.placement.epoch)],
     ["state", tenant.placement.state],
@@ -144,16 +145,20 @@ export const tenantView: View<Tenant> = {
   ],
 };
 
+/** Until it is moved into the cell itself it has no standby of its own. */
+const ownerText = ({
+  cell,
+  annex,
+}: {
+  readonly cell: string;
+  readonly annex?: string | undefined;
+}): string => (annex === undefined ? cell : `${cell} (in the standby that took it over)`);
+
 /** A line where the key is part of an open move. */
 const moving = ({ move }: Pick<Tenant, "move">): ReadonlyArray<readonly [string, string]> =>
   move === undefined
     ? []
-    : [
-        [
-          "move",
-          `${move.id}  ${move.step}  ${move.source} -> ${move.target}   (cellctl move show ${move.id})`,
-        ],
-      ];
+    : [["move", `${move.id}  ${move.step}  ${wayOf(move)}   (cellctl move show ${move.id})`]];
 
 export const keyspaceView: View<Keyspace> = {
   id: (keyspace) => keyspace.name,
@@ -205,12 +210,11 @@ export const resolutionTraceView: View<z.infer<typeof resolutionSchema>> = {
     ["tenant", found.tenant],
     ["keyspace", found.keyspace],
     ["key", found.key],
-    ["cell", found.cell],
+    ["cell", ownerText(found)],
     ["epoch", String(found.epoch)],
     ["state", found.state],
     ["revision", String(found.revision)],
     ...moving(found),
-    ...(found.annex === undefined ? [] : [["annex", found.annex] as const]),
     ...(found.unserved === undefined ? [] : [["not served", found.unserved.reason] as const]),
     ["found by", found.trace],
   ],
@@ -248,12 +252,15 @@ export const routerView: View<z.infer<typeof routerSchema>> = {
   ],
 };
 
+const eventObject = ({ object, standby }: FleetEvent): string =>
+  standby === undefined ? object : `${standby.host} (standby of ${standby.origin})`;
+
 export const eventView: View<FleetEvent> = {
   id: ({ id }) => String(id),
   columns: [
     { head: "TIME", cell: ({ at }) => at },
     { head: "KIND", cell: ({ kind }) => kind },
-    { head: "OBJECT", cell: ({ object }) => object },
+    { head: "OBJECT", cell: eventObject },
     { head: "ID", cell: ({ id }) => String(id), right: true, wide: true },
     { head: "TEXT", cell: ({ text }) => text },
   ],
@@ -368,7 +375,7 @@ export const explanationView: View<Explanation> = {
 const whereNow = ({ current }: Explanation): string =>
   current === null
     ? "not placed: this is what would happen"
-    : `${current.cell}, epoch ${current.epoch}, ${current.state}, revision ${current.revision}`;
+    : `${ownerText(current)}, epoch ${current.epoch}, ${current.state}, revision ${current.revision}`;
 
 const candidateLines = (candidate: Explanation["candidates"][number]): string[] => [
   `${candidate.cell}  ${candidate.decision}  score ${candidate.score.toFixed(3)}`,

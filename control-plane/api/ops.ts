@@ -1,7 +1,8 @@
 /** Operations and events: listed, read, and watched by long poll. */
 import { z } from "zod";
-import { eventSchema, list, opSchema, opStates } from "../../contract/control-api.ts";
+import { list, opSchema, opStates } from "../../contract/control-api.ts";
 import { CellError } from "../../contract/errors.ts";
+import { eventSchema } from "../../contract/event-api.ts";
 import type { EventRow } from "../store/events.ts";
 import { listEvents, recentEvents } from "../store/events.ts";
 import { channels } from "../store/notify.ts";

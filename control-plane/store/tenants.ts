@@ -76,7 +76,7 @@ export async function listTenants(reader: Reader, filter: TenantFilter): Promise
     .where(
       and(
         gt(tenant.id, filter.after),
-        cell === undefined ? undefined : eq(placement.cell, cell),
+        cell === undefined ? undefined : servedBy(cell),
         keyspace === undefined ? undefined : eq(tenant.keyspace, keyspace),
         prefix === undefined ? undefined : like(tenant.id, `${likeText(prefix)}%`),
         label === undefined
@@ -88,6 +88,11 @@ export async function listTenants(reader: Reader, filter: TenantFilter): Promise
     .limit(filter.limit);
   return rows.map(toTenant);
 }
+
+/** By the cell itself, or by an annex that is a part of it. */
+const servedBy = (cell: string) =>
+  sql`(${placement.cell} = ${cell} or ${placement.cell} in
+        (select c.id from cellfleet_control.cell as c where c.annex_host = ${cell}))`;
 
 const likeText = (raw: string): string => raw.replace(/[\\%_]/g, "\\$&");
 
