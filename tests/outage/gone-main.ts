@@ -6,6 +6,7 @@ import { parseArgs } from "node:util";
 import { startFleet, type TestFleet } from "../fleet.ts";
 import { flagsOrUsage } from "../moves/flags-or-usage.ts";
 import { type BothGoneReport, bothGone } from "./both-gone.ts";
+import { type CellBackReport, cellSetBack } from "./cell-back.ts";
 import { controlPlaneGone, type GoneReport } from "./control-plane-gone.ts";
 import { type SetBackReport, settingBack } from "./set-back.ts";
 
@@ -13,7 +14,7 @@ const usage = `usage: npm run test:gone -- [--minutes 1] [--tenants 18] [--write
   --minutes  for so long the control plane alone is gone, under load
   --tenants  of three cells
   --writes   writes a second of all of them together
-  --only     one scene of: gone, set-back, both
+  --only     one scene of: gone, set-back, cell-back, cell-back-within, both
   -o json    all reports as JSON`;
 const { values } = flagsOrUsage(usage, process.argv.slice(2), () =>
   parseArgs({
@@ -47,6 +48,10 @@ type Told = {
 const scenes: Readonly<Record<string, (fleet: TestFleet) => Promise<Told>>> = {
   gone: async (fleet) => toldOfGone(await controlPlaneGone(fleet, options)),
   "set-back": async (fleet) => toldOfSetBack(await settingBack(fleet, options)),
+  "cell-back": async (fleet) =>
+    toldOfCellBack(await cellSetBack(fleet, { ...options, copied: "before" })),
+  "cell-back-within": async (fleet) =>
+    toldOfCellBack(await cellSetBack(fleet, { ...options, copied: "within" })),
   both: async (fleet) => toldOfBoth(await bothGone(fleet, options)),
 };
 
@@ -100,26 +105,38 @@ function toldOfGone(report: GoneReport): Told {
 }
 
 function toldOfSetBack(report: SetBackReport): Told {
-  const { controlPlane, cell } = report;
-  const { verdict } = controlPlane;
+  const { recoveredAfterMs, othersRefused, verdict } = report;
   return {
     raw: report,
     lines: [
-      `control plane set back  recovered after ${Math.round(controlPlane.recoveredAfterMs)} ms; others refused: ${controlPlane.othersRefused.length}`,
+      `control plane set back  recovered after ${Math.round(recoveredAfterMs)} ms; others refused: ${othersRefused.length}`,
       `history                 ${verdict.counts.acknowledged} acknowledged, ${verdict.violations.length} violations`,
-      `cell set back           ${cell.state}: ${cell.reason}`,
-      `its older copy          ${cell.acknowledgedByClone} acknowledged; all cells: ${JSON.stringify(cell.refusedByClone)}`,
     ],
     faults: [
-      ...(controlPlane.sawRecovering
-        ? []
-        : ["the control plane did not notice that it was set back"]),
-      ...controlPlane.unserved.map((tenant) => `${tenant} is not served any more`),
-      ...[...controlPlane.splits, ...cell.splits].map((one) => `two owners: ${one}`),
-      ...controlPlane.epochsFell.map((one) => `epoch fell: ${one}`),
+      ...(report.sawRecovering ? [] : ["the control plane did not notice that it was set back"]),
+      ...report.unserved.map((tenant) => `${tenant} is not served any more`),
+      ...report.unprotected.map((tenant) => `${tenant} stays in an annex, without a standby`),
+      ...report.splits.map((one) => `two owners: ${one}`),
+      ...report.epochsFell.map((one) => `epoch fell: ${one}`),
       ...verdict.violations.map(({ kind, text }) => `${kind}: ${text}`),
-      ...(cell.acknowledgedByClone > 0 ? ["an older copy of a cell acknowledged writes"] : []),
-      ...(cell.reason.includes("TIME_TRAVEL") ? [] : ["no TIME_TRAVEL"]),
+    ],
+  };
+}
+
+function toldOfCellBack(report: CellBackReport): Told {
+  const { state, reason, acknowledgedByClone, refusedByClone, standbysLeft, splits } = report;
+  return {
+    raw: report,
+    lines: [
+      `cell set back   ${state}: ${reason}`,
+      `its older copy  ${acknowledgedByClone} acknowledged; all cells: ${JSON.stringify(refusedByClone)}`,
+      `standbys of it  ${standbysLeft}`,
+    ],
+    faults: [
+      ...splits.map((one) => `two owners: ${one}`),
+      ...(acknowledgedByClone > 0 ? ["an older copy of a cell acknowledged writes"] : []),
+      ...(state === "quarantined" && reason.includes("TIME_TRAVEL") ? [] : ["no TIME_TRAVEL"]),
+      ...(standbysLeft > 0 ? [] : ["its standbys, which have what it lacks, were given up"]),
     ],
   };
 }

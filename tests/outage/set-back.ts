@@ -1,9 +1,8 @@
 /**
- * What is set back to an older state, under load: first the control plane's database, to before moves and a
- * failover; then a cell's, once while the control plane is gone and once more seen by it.
+ * The control plane's database is set back to an older state under load: to before a move and a failover.
  *
  * What must be true: no key has two databases that may write it, at no look; epochs do not fall; nothing that was
- * acknowledged is gone; the older copy of a cell serves nothing, and is quarantined.
+ * acknowledged is gone; tenants that an annex had adopted are in whole cells again by themselves.
  */
 import { z } from "zod";
 import { checkHistory } from "../../history/check.ts";
@@ -14,18 +13,11 @@ import { must } from "../../runtime/assert.ts";
 import { systemClock } from "../../runtime/clock.ts";
 import { type TestFleet, until } from "../fleet.ts";
 import { type OpenLoad, startOpenLoad } from "../moves/open-load.ts";
-import { countedBy, refusedOf } from "./control-plane-gone.ts";
+import { refusedOf } from "./control-plane-gone.ts";
 import { type FleetClient, openFleetClient, routerOrigins } from "./fleet-client.ts";
-import {
-  copyDatabase,
-  dev,
-  killCell,
-  setBack,
-  startControlPlane,
-  stopControlPlane,
-} from "./harm.ts";
-import { ownersIn, splitsOf } from "./owners.ts";
+import { copyDatabase, dev, killCell, setBack } from "./harm.ts";
 import { isServed, namedLost, reported, settle } from "./settled.ts";
+import { watchSplits } from "./splits.ts";
 
 export type SetBackOptions = {
   readonly tenants: number;
@@ -34,44 +26,33 @@ export type SetBackOptions = {
 };
 
 export type SetBackReport = {
-  readonly controlPlane: {
-    readonly sawRecovering: boolean;
-    readonly recoveredAfterMs: number;
-    /** Once recovered, of tenants that are not served within two minutes. */
-    readonly unserved: readonly string[];
-    readonly splits: readonly string[];
-    readonly epochsFell: readonly string[];
-    /** While nothing is granted, until all have spoken: of tenants that neither moved nor were in the dead cell. */
-    readonly othersRefused: readonly string[];
-    readonly verdict: Verdict;
-  };
-  readonly cell: {
-    /** Acknowledged by the older copy while the control plane was gone. */
-    readonly acknowledgedByClone: number;
-    readonly refusedByClone: Readonly<Record<string, number>>;
-    /** Of the cell, when the control plane had seen it. */
-    readonly state: string;
-    readonly reason: string;
-    readonly splits: readonly string[];
-  };
+  readonly sawRecovering: boolean;
+  readonly recoveredAfterMs: number;
+  /** Once recovered, of tenants that are not served within two minutes. */
+  readonly unserved: readonly string[];
+  /** Still in annexes, where nothing protects them, after two minutes. */
+  readonly unprotected: readonly string[];
+  readonly splits: readonly string[];
+  readonly epochsFell: readonly string[];
+  /** While nothing is granted, until all have spoken: of tenants that neither moved nor were in the dead cell. */
+  readonly othersRefused: readonly string[];
+  readonly verdict: Verdict;
 };
 
 const run = "set-back";
 const dead = "cell-02";
-const clone = "cell-03";
-const living = ["cell-01", "cell-03"];
+const other = "cell-03";
+const living = ["cell-01", other];
 const servedWithinMs = 120_000;
-const cloneMs = 15_000;
 const calmMs = 3000;
-/** Several leases. */
-const seenMs = 10_000;
-const lookEveryMs = 300;
 
 const statusSchema = z.looseObject({ mode: z.string(), modeReason: z.string() });
-const cellSchema = z.looseObject({ state: z.string() });
 const tenantsSchema = z.looseObject({
   items: z.array(
-    z.looseObject({ id: z.string(), placement: z.looseObject({ epoch: z.number() }) }),
+    z.looseObject({
+      id: z.string(),
+      placement: z.looseObject({ epoch: z.number(), cell: z.string() }),
+    }),
   ),
 });
 
@@ -109,19 +90,7 @@ export async function settingBack(
     for (const tenant of scene.tenants) {
       await readTenant({ run, recorder, clock: systemClock }, load.asking, tenant, readBy);
     }
-    // What the clone is about to do would be seen in what it acknowledges: nothing may be.
-    const verdict = checkHistory(history);
-    const { recoveredAfterMs, unserved, splits, epochsFell, othersRefused } = controlPlane.found;
-    const counts = {
-      recoveredAfterMs,
-      unserved,
-      splits,
-      epochsFell,
-      refused: othersRefused.length,
-    };
-    scene.say(`${JSON.stringify(counts)}; ${verdict.violations.length} violations`);
-    const cell = await setBackCell(scene);
-    return { controlPlane: { ...controlPlane.found, verdict }, cell };
+    return { ...controlPlane.found, verdict: checkHistory(history) };
   } finally {
     await load.close();
     await client.close();
@@ -138,13 +107,13 @@ async function setBackControlPlane(scene: Scene) {
     tenants.find((tenant) => homes.get(tenant) === "cell-01"),
     "a tenant of cell-01",
   );
-  await runCli(fleet, "move", "start", mover, "--to", clone, "--soak", "1s", "--wait");
+  await runCli(fleet, "move", "start", mover, "--to", other, "--soak", "1s", "--wait");
   await killCell(fleet, dead);
   const failover = await reported(client, dead, servedWithinMs);
   say(`${mover} moved, ${dead} killed: ${failover.headline}`);
   const before = await epochsOf(fleet);
   const setBackMs = now();
-  const splits = watchSplits(fleet);
+  const splits = watchSplits(fleet, living);
   await dev(fleet, "stop", "control-plane");
   await setBack(fleet, "control-plane");
   await dev(fleet, "start", "control-plane");
@@ -155,10 +124,13 @@ async function setBackControlPlane(scene: Scene) {
   await until("every tenant is served", served, servedWithinMs).catch(() => {});
   await systemClock.sleep(calmMs);
   await load.stop();
+  const home = async () => (await inAnnexes(fleet)).length === 0;
+  await until("every tenant is in a whole cell", home, servedWithinMs).catch(() => {});
   const moved = [mover, ...tenants.filter((tenant) => homes.get(tenant) === dead)];
   const found = {
     ...{ sawRecovering: seen.has("recovering"), recoveredAfterMs },
     unserved: tenants.filter((tenant) => !isServed(load, [tenant], sinceMs)),
+    unprotected: await inAnnexes(fleet),
     splits: await splits.stop(),
     epochsFell: fellFrom(before, await epochsOf(fleet)),
     othersRefused: refusedOf(load, setBackMs, moved),
@@ -185,80 +157,10 @@ async function untilRecovered({ fleet, say }: Scene): Promise<ReadonlySet<string
   return seen;
 }
 
-async function setBackCell(scene: Scene): Promise<SetBackReport["cell"]> {
-  const { fleet, homes, say } = scene;
-  // Who lives in an annex has no partner that could vouch for the database when it was started again.
-  const tenants = scene.tenants.filter((tenant) => homes.get(tenant) !== dead);
-  // Its server stops for the copy: nobody is to take its tenants over meanwhile.
-  await runCli(fleet, "failover", "policy", "off", "--reason", "a copy is made");
-  await copyDatabase(fleet, clone);
-  const history: Entry[] = [];
-  const recorder = createRecorder({
-    ...{ clock: systemClock, run: `${run}-clone` },
-    write: (entry) => history.push(entry),
-  });
-  const load = startOpenLoad({
-    ...{ recorder, run: `${run}-clone`, router: await routerOrigins(fleet) },
-    streams: [{ tenants, perSecond: 30 }],
-  });
-  try {
-    await until("all are served", () => isServed(load, tenants), servedWithinMs);
-    // The control plane has seen a later state than the copy's.
-    await systemClock.sleep(seenMs);
-    await stopControlPlane(fleet);
-    say(`${clone} serves without a control plane; now its older copy comes`);
-    await setBack(fleet, clone);
-    const cloneMsAt = now();
-    const splits = watchSplits(fleet);
-    await systemClock.sleep(cloneMs);
-    const theirs = load.samples.filter(({ sentMs }) => sentMs >= cloneMsAt);
-    const acks = history.filter((one) => one.kind === "ok" && one.cell === clone);
-    const acked = acks.filter((one) => "at" in one && one.at >= cloneMsAt);
-    await startControlPlane(fleet);
-    await until(
-      "it is quarantined",
-      async () => (await stateOf(fleet)).state !== "active",
-      60_000,
-    ).catch(() => {});
-    await load.stop();
-    const { state } = await stateOf(fleet);
-    const events = (await fleet.cli("events")).stdout.split("\n");
-    return {
-      acknowledgedByClone: acked.length,
-      refusedByClone: countedBy(theirs, ({ reason }) => reason || "acknowledged"),
-      ...{
-        state,
-        reason: events.findLast((line) => line.includes("cell.quarantined")) ?? "",
-        splits: await splits.stop(),
-      },
-    };
-  } finally {
-    await load.close();
-  }
-}
-
-const stateOf = async (fleet: TestFleet) =>
-  cellSchema.parse(await fleet.cliJson("cell", "get", clone));
-
-/** Looks, again and again, whether a key has two databases that may write it. */
-function watchSplits(fleet: TestFleet): { readonly stop: () => Promise<string[]> } {
-  const over = new AbortController();
-  const found = new Set<string>();
-  const running = (async () => {
-    while (!over.signal.aborted) {
-      // A server that is being stopped or started answers nothing, and owns nothing.
-      const owners = await ownersIn(fleet, living).catch(() => undefined);
-      for (const one of owners === undefined ? [] : splitsOf(owners)) found.add(one);
-      await systemClock.sleep(lookEveryMs, over.signal);
-    }
-  })();
-  return {
-    stop: async () => {
-      over.abort();
-      await running;
-      return [...found];
-    },
-  };
+/** An annex's id says so. */
+async function inAnnexes(fleet: TestFleet): Promise<string[]> {
+  const { items } = tenantsSchema.parse(await fleet.cliJson("tenant", "ls"));
+  return items.filter(({ placement }) => placement.cell.startsWith("sb-")).map(({ id }) => id);
 }
 
 async function epochsOf(fleet: TestFleet): Promise<ReadonlyMap<string, number>> {
