@@ -11,6 +11,7 @@
  */
 import { z } from "zod";
 import { cellIdSchema, epochSchema, keyspaceNameSchema, revisionSchema } from "./ids.ts";
+import { leaseModeWordSchema } from "./lease-mode.ts";
 import { placementKeySchema } from "./placement-key.ts";
 import { announcedKeysSchema } from "./router-key.ts";
 import { cellStages, guardModes, strategies } from "./routing-table.ts";
@@ -130,6 +131,8 @@ export const agentSyncRequestSchema = z.object({
     .optional(),
   /** Ask for a lease grant; the agent has read its database's clock before sending. */
   wantLease: z.boolean(),
+  /** How its leases end, as all stores have it; absent: an agent of an earlier release, whose leases are timed. */
+  leaseMode: leaseModeWordSchema.optional(),
   /** Sequences whose leased ids run low: `public.orders_id_seq`, of a further store `billing/public.…`. */
   wantIdRanges: z
     .array(z.object({ sequence: z.string().max(200), floor: z.number().int().min(0) }))
@@ -186,6 +189,8 @@ export const agentSyncResponseSchema = z.object({
   /** Absent: no lease is granted now; `leaseRefused` then says why. */
   lease: z.object({ grant: z.number().int().min(1), ttlMs: z.number().int().min(1) }).optional(),
   leaseRefused: z.string().optional(),
+  /** How its leases are to end; absent: as they do. */
+  leaseMode: leaseModeWordSchema.optional(),
   idRanges: z.array(
     z.object({
       sequence: z.string(),

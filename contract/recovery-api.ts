@@ -35,7 +35,11 @@ export const resolveRecoverySchema = intentSchema.extend({
  * Lets a quarantined cell back, `cordoned`: a person has looked at its database and vouches for it as
  * it is. What was known of its incarnation is forgotten; ownership is told to it anew.
  */
-export const readmitCellSchema = intentSchema.extend({ reason: z.string().min(1).max(500) });
+export const readmitCellSchema = intentSchema.extend({
+  reason: z.string().min(1).max(500),
+  /** Of a cell with manual leases, which do not end by themselves: every other copy is powered off. */
+  otherCopiesOff: z.boolean().optional(),
+});
 export const readmittedSchema = z.object({
   id: cellIdSchema,
   state: z.literal("cordoned"),

@@ -12,6 +12,7 @@ export type AgentEvents = {
   "lease.held": { grant: number; forMs: number };
   "lease.lost": { reason: string };
   "lease.refused": { reason: string };
+  "lease.mode-changed": { mode: string; number: number };
   "lease.expire-failed": LogFields;
   "failsafe.began": LogFields;
   "failsafe.refused": LogFields;

@@ -40,6 +40,7 @@ export class FakeControl {
     queries: [] as NonNullable<AgentSyncResponse["queries"]>,
     /** So many answers to questions are met with 503 first. */
     queryAnswersLost: 0,
+    leaseMode: undefined as AgentSyncResponse["leaseMode"],
     partners: undefined as AgentSyncResponse["partners"],
     annex: undefined as AgentSyncResponse["annex"],
     /** It knows no such cell, whatever is asked. */
@@ -171,7 +172,8 @@ export class FakeControl {
   }
 
   #answer(said: AgentSyncRequest): object {
-    const { fleet, report, stage, queries, idRangeSize, partners, annex } = this.settings;
+    const { fleet, report, stage, queries, idRangeSize, partners, annex, leaseMode } =
+      this.settings;
     return {
       fleet,
       report,
@@ -185,6 +187,7 @@ export class FakeControl {
         return { sequence, lo, hi: this.#idsTo };
       }),
       ...(partners === undefined ? {} : { partners }),
+      ...(leaseMode === undefined ? {} : { leaseMode }),
       ...(annex === undefined ? {} : { annex }),
       ...(stage === undefined ? {} : { stage, stageNumber: this.#countStage(stage) }),
       queries: queries.filter(({ id }) => !this.queryAnswers.some((one) => one.id === id)),

@@ -139,6 +139,15 @@ do $$ begin
     alter table cellfleet.grant_seen add column control_grant bigint,
       add column refused boolean not null default false;
   end if;
+  -- How the cell's leases end (122-lease-mode.sql), by which change; and the timeline that the control plane
+  -- granted to last: what was promoted or restored since is not what it granted to.
+  perform from pg_attribute a
+    where a.attrelid = 'cellfleet.grant_seen'::regclass and a.attname = 'manual' and not a.attisdropped;
+  if not found then
+    alter table cellfleet.grant_seen add column manual boolean not null default false,
+      add column mode_number bigint not null default 0,
+      add column lease_timeline integer;
+  end if;
 end $$;
 
 -- What protect_table() installed; coverage compares it with the catalog.

@@ -67,7 +67,9 @@ begin
     return 'stale_grant';
   end if;
   update cellfleet.grant_seen s set lease_grant = p_grant, refused = false,
-    control_grant = case when p_own then coalesce(s.control_grant, s.lease_grant) else p_grant end;
+    control_grant = case when p_own then coalesce(s.control_grant, s.lease_grant) else p_grant end,
+    lease_timeline = case when p_own then s.lease_timeline
+                          else (select i.timeline from cellfleet.server_identity() i) end;
   insert into cellfleet.lease as l (lease_grant, expires_at, boot, holder)
        values (p_grant, p_expires_at, p_boot, p_holder)
   on conflict (one) do update set lease_grant = excluded.lease_grant,

@@ -56,7 +56,8 @@ begin
             join pg_namespace n on n.nspname = g.schema_name
             join pg_class c on c.relnamespace = n.oid and c.relname = g.table_name),
          (select v.version from cellfleet.store_version v order by v.number desc limit 1),
-         cellfleet.standby_facts() || jsonb_build_object('leased', coalesce(v_leased, false))
+         cellfleet.standby_facts() || jsonb_build_object('leased', coalesce(v_leased, false),
+           'manual', s.manual, 'modeNumber', s.mode_number, 'leaseTimeline', s.lease_timeline)
     from cellfleet.progress p
    cross join cellfleet.stage t
    cross join cellfleet.grant_seen s

@@ -40,8 +40,13 @@ export async function setLease(client: Queryable, lease: LeaseGrant): Promise<Le
     `select cellfleet.set_lease($1, $2::timestamptz + $3 * interval '1 millisecond', $4, $5, $6) as outcome`,
     [lease.grant, lease.clock, lease.ttlMs, lease.boot, lease.holder, lease.own ?? false],
   );
-  const outcome = outcomes[rows[0]?.outcome ?? ""];
-  if (outcome === undefined) throw new Error(`set_lease answered ${rows[0]?.outcome}`);
+  return leaseOutcomeOf(rows[0]?.outcome ?? "");
+}
+
+/** As the database says it. */
+export function leaseOutcomeOf(said: string): LeaseOutcome {
+  const outcome = outcomes[said];
+  if (outcome === undefined) throw new Error(`set_lease answered ${said}`);
   return outcome;
 }
 

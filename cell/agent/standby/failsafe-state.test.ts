@@ -24,6 +24,7 @@ const promised = (promisedMs: number, sentMonoMs = 0) =>
   ({ kind: "promised", promisedMs, number: 1, sentMonoMs }) as const;
 const view = (change: Partial<GrantView> = {}): GrantView => ({
   ...{ partners: [a, b], refused: false, foreign: undefined, boot: "b1", leased: true },
+  manual: undefined,
   ...{ stopped: new Set<string>(), ttlMs: 4000, leaseLeftMs: 1500, nowMonoMs: 0 },
   ...change,
 });

@@ -99,6 +99,8 @@ export type GrantView = {
   readonly boot: string;
   /** This start of the database has had a lease. */
   readonly leased: boolean;
+  /** Undefined: leases are timed. Else whether the database is still on the timeline that was granted to. */
+  readonly manual: { readonly sameTimeline: boolean } | undefined;
   /** Annexes whose buckets are stopped already, durably. */
   readonly stopped: ReadonlySet<string>;
   readonly ttlMs: number;
@@ -124,9 +126,10 @@ const unansweredMax = 2;
 
 export function planGrant(state: Failsafe, view: GrantView): GrantPlan {
   const { partners, ttlMs, nowMonoMs, stopped } = view;
-  if (partners === undefined) return none("the cell was never told of its partners");
   if (view.refused) return none("the control plane has refused the lease");
   if (view.foreign !== undefined) return none(view.foreign);
+  if (view.manual !== undefined) return planManual(state, view.manual, ttlMs);
+  if (partners === undefined) return none("the cell was never told of its partners");
   const asked = partners.filter(({ annex }) => !stopped.has(annex));
   const leftOf = ({ annex }: Partner): number =>
     state.lost.has(annex) ? 0 : (state.promises.get(annex)?.untilMonoMs ?? nowMonoMs) - nowMonoMs;
@@ -138,6 +141,24 @@ export function planGrant(state: Failsafe, view: GrantView): GrantPlan {
   const kept = asked.filter((one) => !stop.includes(one));
   if (kept.length === 0 && covers(partners)) return none("no partner promises anything any more");
   return { kind: "grant", forMs: Math.min(ttlMs, ...kept.map(leftOf)), stop };
+}
+
+/**
+ * Nobody takes over before an operator has said that this cell is powered off: no promise is waited for, and
+ * no bucket stops. A partner that was told to take over knows of such a word, whoever was wrong in it.
+ */
+function planManual(
+  { lost }: Failsafe,
+  { sameTimeline }: { readonly sameTimeline: boolean },
+  ttlMs: number,
+): GrantPlan {
+  if (!sameTimeline) {
+    return none("the database was promoted or restored since the control plane granted to it");
+  }
+  const [annex] = lost;
+  return annex === undefined
+    ? { kind: "grant", forMs: ttlMs, stop: [] }
+    : none(`${annex} was told to take over`);
 }
 
 function isWorthAsking(state: Failsafe, annex: string, view: GrantView): boolean {

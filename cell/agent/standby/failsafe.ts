@@ -1,6 +1,7 @@
 /**
  * The origin's side of a failsafe: while the control plane is silent, the primary agent asks every annex for
- * a promise and gives the cell its next lease by them (rules in failsafe-state.ts).
+ * a promise and gives the cell its next lease by them (rules in failsafe-state.ts). Where leases are manual
+ * it asks them only whether they know better, and waits for none.
  *
  * Always true: it begins by silence alone, never after a refusal; buckets are stopped in every store before
  * a lease is stored that outlasts the promise for them; promises are given back only when every lease that
@@ -13,6 +14,7 @@ import { errorFields } from "../../../runtime/log.ts";
 import { type Loop, startLoop } from "../../../runtime/loop.ts";
 import type { Random } from "../../../runtime/random.ts";
 import { setLease } from "../../store/lease.ts";
+import { setManualLease } from "../../store/lease-mode.ts";
 import { noteRefused, readPartners, resumeBuckets, stopBuckets } from "../../store/standby.ts";
 import type { AgentLog } from "../events.ts";
 import type { Facts, Stores } from "../stores/stores.ts";
@@ -45,6 +47,8 @@ const ttlMsDefault = 4000;
 /** Leases that somebody chose long are not needed in a failsafe. */
 const ttlMsMax = 10_000;
 const lookEveryMs = 200;
+/** Asked for where leases are manual: an annex looks at who asks before it promises anything. */
+const manualPromiseMs = 1;
 /** Of the wall clock against the monotonic one. */
 const stepMsMin = 500;
 
@@ -176,6 +180,7 @@ export class Failsafe {
       partners: list?.partners,
       refused: facts.each.some(({ standby }) => standby.refused),
       foreign,
+      manual: isManual(facts) ? { sameTimeline: facts.each.every(isOnItsTimeline) } : undefined,
       boot: bootOf(facts),
       leased:
         facts.each.every(({ standby }) => standby.leased) ||
@@ -191,13 +196,14 @@ export class Failsafe {
   async #askAll({ facts }: Round, list: PartnerList): Promise<string | undefined> {
     const stopped = stoppedAnnexes(facts);
     const asked = list.partners.filter(({ annex }) => !stopped.has(annex));
+    const promiseMs = isManual(facts) ? manualPromiseMs : list.promiseMs;
     const ends = await Promise.all(
       asked.map(async (partner) => {
-        let answer = await this.#ask(partner, facts, list.promiseMs);
+        let answer = await this.#ask(partner, facts, promiseMs);
         if (answer.kind === "foreign") {
           // A heartbeat may have overtaken the question.
           const fresh = await this.#options.stores.readFacts();
-          answer = await this.#ask(partner, fresh, list.promiseMs);
+          answer = await this.#ask(partner, fresh, promiseMs);
         }
         this.#state = hearPartner(this.#state, partner.annex, answer, bootOf(facts));
         // Leases will rest on it again.
@@ -242,15 +248,17 @@ export class Failsafe {
     const outcomes = await stores.inAll(async (pool, at) => {
       const { clock: readClock, boot } = must(facts.each[at], "facts of the store");
       const lease = { grant, ttlMs: plan.forMs, boot };
-      const outcome = await setLease(pool, {
-        ...{ ...lease, clock: readClock, holder: instance, own: true },
-      });
+      const own = { ...lease, clock: readClock, holder: instance };
+      const outcome = isManual(facts)
+        ? await setManualLease(pool, own)
+        : await setLease(pool, { ...own, own: true });
       if (outcome === "set") stores.takeLease(at, { ...lease, sentMonoMs });
       return outcome;
     });
     if (outcomes.some((outcome) => outcome !== "set")) return;
     this.#sinceMonoMs ??= clock.monotonicMs();
-    this.#say("failsafe.began", { partners: round.list?.partners.length ?? 0 });
+    const partners = round.list?.partners.length ?? 0;
+    this.#say("failsafe.began", { partners, mode: isManual(facts) ? "manual" : "timed" });
   }
 
   /**
@@ -299,6 +307,12 @@ export class Failsafe {
 }
 
 const bootOf = ({ each }: Facts): string => each.map(({ boot }) => boot).join(" ");
+
+/** Of several stores all, or one could be taken for what the others are not. */
+const isManual = ({ each }: Facts): boolean => each.every(({ standby }) => standby.manual);
+
+const isOnItsTimeline = ({ timeline, standby }: Facts["each"][number]): boolean =>
+  standby.leaseTimeline === timeline;
 
 const stoppedAnnexes = ({ each }: Facts): ReadonlySet<string> => {
   // What one store does not know as stopped is not stopped everywhere.
