@@ -20,3 +20,6 @@ export type LeaseModeWord = z.infer<typeof leaseModeWordSchema>;
 
 /** Of a cell that was told nothing, and of an agent of an earlier release. */
 export const timedFromBirth: LeaseModeWord = { mode: "timed", number: 0 };
+
+/** No lease that a cell gives itself lasts longer, and none that it is granted while it counts as manual. */
+export const manualLeaseMsMax = 10_000;

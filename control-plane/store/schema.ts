@@ -30,6 +30,7 @@ import {
   roles,
   tiers,
 } from "../../contract/control-api.ts";
+import { leaseModes } from "../../contract/lease-mode.ts";
 import { keyKinds } from "../../contract/placement-key.ts";
 import { cellStages, guardModes, strategies } from "../../contract/routing-table.ts";
 import { recoverySteps } from "../core/recovery.ts";
@@ -121,6 +122,10 @@ export const cell = control.table("cell", {
   leaseGrantedAt: when("lease_granted_at"),
   leaseTtlMs: integer("lease_ttl_ms").notNull().default(0),
   leaseTerm: big("lease_term").notNull().default(0),
+  /** How its leases end, by which change, and the change that its database has acknowledged; -1: not known. */
+  leaseMode: text("lease_mode", { enum: leaseModes }).notNull().default("timed"),
+  leaseModeNumber: big("lease_mode_number").notNull().default(0),
+  leaseModeAcked: big("lease_mode_acked").notNull().default(0),
   /** Set while ownership is being taken away: nothing is granted any more. */
   revoking: boolean("revoking").notNull().default(false),
   /** The database incarnation that holds the cell's lease (corrections A14). */
@@ -131,6 +136,8 @@ export const cell = control.table("cell", {
   bootInstance: text("boot_instance").notNull().default(""),
   /** The highest grant number that the cell's database presented: an older one is time travel. */
   grantSeen: big("grant_seen").notNull().default(0),
+  /** The highest of those that it said came from a control plane, not from itself by its partners' promises. */
+  controlGrantSeen: big("control_grant_seen").notNull().default(0),
   /** It was adopted in place: its registered endpoints are the application itself, not our gates. */
   adopted: boolean("adopted").notNull().default(false),
   /**

@@ -1,0 +1,1 @@
+ALTER TABLE "cellfleet_control"."cell" ADD COLUMN "control_grant_seen" bigint DEFAULT 0 NOT NULL;
