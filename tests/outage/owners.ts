@@ -1,7 +1,7 @@
 /** Who owns which key, as every database of a cell or an annex on this machine says it. */
-import type pg from "pg";
+import pg from "pg";
 import type { TestFleet } from "../fleet.ts";
-import { inDatabase, superuserUrls } from "../moves/cell-databases.ts";
+import { superuserUrls } from "../moves/cell-databases.ts";
 
 export type Owner = {
   /** Cell, and database in it. */
@@ -10,9 +10,11 @@ export type Owner = {
   /** Can it write now: is there a live lease? */
   readonly leased: boolean;
 };
+const answersWithinMs = 1000;
+
 export type Owners = ReadonlyMap<string, readonly Owner[]>;
 
-/** Of each key, the databases in which it is active. Servers that do not run own nothing. */
+/** Of each key, the databases in which it is active. Servers that do not run, or stand still, own nothing. */
 export async function ownersIn(
   fleet: Pick<TestFleet, "dataDir" | "endpoints">,
   cells: readonly string[],
@@ -20,16 +22,35 @@ export async function ownersIn(
   const owners = new Map<string, Owner[]>();
   for (const [cell, url] of await superuserUrls(fleet)) {
     if (!cells.includes(cell)) continue;
-    for (const name of await inDatabase(url, databasesOf)) {
+    for (const name of (await answered(url, databasesOf)) ?? []) {
       const at = new URL(url);
       at.pathname = `/${name}`;
-      for (const { key, epoch, leased } of await inDatabase(at.href, activeOf)) {
+      for (const { key, epoch, leased } of (await answered(at.href, activeOf)) ?? []) {
         const found = { where: `${cell}/${name}`, epoch: Number(epoch), leased };
         owners.set(key, [...(owners.get(key) ?? []), found]);
       }
     }
   }
   return owners;
+}
+
+async function answered<T>(
+  url: string,
+  work: (client: pg.Client) => Promise<T>,
+): Promise<T | undefined> {
+  const client = new pg.Client({
+    ...{ connectionString: url, connectionTimeoutMillis: answersWithinMs },
+    query_timeout: answersWithinMs,
+  });
+  client.on("error", () => {}); // The query under way has it too.
+  try {
+    await client.connect();
+    return await work(client);
+  } catch {
+    return undefined;
+  } finally {
+    void client.end().catch(() => {}); // A server that stands still does not take leave.
+  }
 }
 
 /** Keys that two databases could write to at this moment. */

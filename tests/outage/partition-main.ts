@@ -57,10 +57,10 @@ for (const scenario of wanted) {
 }
 
 function textOf(outcome: Outcome): string {
-  const { name, faults, verdict, failovers, direct, refusedBefore, salvaged } = outcome;
+  const { name, faults, verdict, failovers, direct, refusedBefore, salvaged, looks } = outcome;
   const { counts } = verdict;
   const told = [
-    `${counts.invoked} writes, ${counts.acknowledged} acknowledged, ${counts.failed} refused, ${counts.unknown} unknown (${refusedBefore} of these before the cut), ${counts.commits} commits`,
+    `${counts.invoked} writes, ${counts.acknowledged} acknowledged, ${counts.failed} refused, ${counts.unknown} unknown (${refusedBefore} of these before the cut), ${counts.commits} commits; owners looked at ${looks} times`,
     ...(direct === undefined ? [] : [`job: ${direct.done} committed, ${direct.refused} refused`]),
     ...failovers.map(
       ({ step, report }) => `failover ${step}: ${report?.method} ${JSON.stringify(report?.totals)}`,

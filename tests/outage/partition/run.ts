@@ -20,6 +20,7 @@ import { type OpenLoad, startOpenLoad } from "../../moves/open-load.ts";
 import { type FleetClient, openFleetClient, routerOrigins } from "../fleet-client.ts";
 import { type DirectWriter, startDirectWriter } from "./direct-writer.ts";
 import type { Scenario } from "./scenarios.ts";
+import { type OwnersWatch, watchOwners } from "./two-owners.ts";
 import { openWorld, type World } from "./world.ts";
 
 export type Outcome = {
@@ -35,6 +36,8 @@ export type Outcome = {
   readonly history: readonly Entry[];
   /** Commits that only the returned cell had. */
   readonly salvaged: number;
+  /** How often every database was asked what it owns. */
+  readonly looks: number;
 };
 
 const run = "cut";
@@ -54,6 +57,7 @@ export async function runScenario(
   const client = await openFleetClient(world.fleet);
   let load: OpenLoad | undefined;
   let direct: DirectWriter | undefined;
+  let owners: OwnersWatch | undefined;
   try {
     const homes = await settle(world, client);
     const tenants = [...homes.keys()];
@@ -72,6 +76,8 @@ export async function runScenario(
     if (scenario.direct === true) {
       direct = startDirectWriter({ url, tenants: mine, recorder, run });
     }
+    // A database whose clock was set is believed by nobody, itself excepted.
+    if (scenario.clocks !== true) owners = watchOwners(world.fleet, [victim, ...others]);
     await systemClock.sleep(calmMs);
     const sinceMs = systemClock.monotonicMs();
     await scenario.act({
@@ -88,6 +94,7 @@ export async function runScenario(
     await systemClock.sleep(calmMs);
     await load.stop();
     await direct?.close();
+    const splits = (await owners?.stop()) ?? [];
     for (const entry of await salvaged(world, failovers)) recorder.note(entry);
     const deadlineMs = systemClock.monotonicMs() + readyMs;
     for (const tenant of tenants) {
@@ -109,9 +116,14 @@ export async function runScenario(
         .length,
       direct: direct?.counts(),
       salvaged: history.filter(({ kind }) => kind === "salvaged").length,
-      faults: faultsOf(scenario, { verdict, commits, history, failovers, refused, direct }),
+      looks: owners?.looks() ?? 0,
+      faults: [
+        ...splits,
+        ...faultsOf(scenario, { verdict, commits, history, failovers, refused, direct }),
+      ],
     };
   } finally {
+    await owners?.stop();
     await direct?.close().catch(() => {});
     await world.heal().catch(() => {});
     await load?.close();

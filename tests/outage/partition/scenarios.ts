@@ -31,6 +31,8 @@ export type Scenario = {
   readonly refused: "nobody" | "its tenants" | "anybody";
   /** A job writes to the victim's database all the time, past router and gate. */
   readonly direct?: boolean;
+  /** Clocks of databases are set. */
+  readonly clocks?: boolean;
   /** Cuts, holds; whatever it did is undone afterwards. */
   readonly act: (stage: Stage) => Promise<void>;
 };
@@ -193,7 +195,7 @@ export const scenarios: readonly Scenario[] = [
   {
     name: "clock-ahead",
     says: "a cell's clock is set 5 s ahead, and back again",
-    ...{ failovers: 0, refused: "its tenants", direct: true },
+    ...{ failovers: 0, refused: "its tenants", direct: true, clocks: true },
     act: async ({ world, victim }) => {
       await world.setClock(victim, 5);
       await sleep(6000);
@@ -204,7 +206,7 @@ export const scenarios: readonly Scenario[] = [
   {
     name: "clock-back",
     says: "a cell's clock is set back by 5 s while its agent stands still: its database takes the lease for valid for longer",
-    ...{ failovers: 1, refused: "its tenants", direct: true },
+    ...{ failovers: 1, refused: "its tenants", direct: true, clocks: true },
     act: async (stage) => {
       const { world, victim } = stage;
       world.stop(...(await world.pids(`${victim}-agent`)));
