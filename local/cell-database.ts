@@ -48,7 +48,7 @@ const roles = {
 } as const satisfies PackRoles & { readonly readerRole: string; readonly moverRole: string };
 
 /** Grows when `fill` below changes. */
-const fillVersion = 5;
+const fillVersion = 6;
 
 export type CellTemplate = Template & {
   /** Differs when the databases that it makes would. */

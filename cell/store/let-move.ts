@@ -13,6 +13,11 @@ export async function letMove(client: Queryable, role: string, database: string)
   await client.query(`grant create on database ${pg.escapeIdentifier(database)} to ${name}`);
   // How far a standby's stream came: what a failover has lost is counted from there.
   await client.query(`grant execute on function pg_show_replication_origin_status() to ${name}`);
+  // A physical standby, whose roles are its origin's, is steered by it: cut off its origin, and promoted.
+  await client.query(`grant alter system on parameter primary_conninfo to ${name}`);
+  await client.query(
+    `grant execute on function pg_promote(boolean, integer), pg_reload_conf() to ${name}`,
+  );
   // Copies and removes rows of keys that are not active here: neither guard nor triggers are to fire.
   await client.query(`grant set on parameter session_replication_role to ${name}`);
 }
