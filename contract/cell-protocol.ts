@@ -278,7 +278,24 @@ export const routerSyncRequestSchema = z.object({
   waitMs: z.number().int().min(0).max(30_000),
   /** Per cell since the last call: what the data plane saw. */
   seen: z
-    .array(z.object({ cell: cellIdSchema, requests: z.number().int(), failures: z.number().int() }))
+    .array(
+      z.object({
+        ...{ cell: cellIdSchema, requests: z.number().int(), failures: z.number().int() },
+        /** Whose requests went wrong inside it in the last half minute, worst first; absent: nobody's. */
+        worst: z
+          .array(
+            z.object({
+              key: placementKeySchema,
+              /** Asked, and the exchange was cut off. */
+              open: z.number().int().min(0),
+              /** Answered with 500 or more. */
+              failed: z.number().int().min(0),
+            }),
+          )
+          .max(20)
+          .optional(),
+      }),
+    )
     .max(1000),
   /** How requests ended, since start; absent: as it was said last. */
   served: z.array(servedCountSchema).max(servedCountsMax).optional(),

@@ -36,6 +36,7 @@ import type { Leaving } from "../place/place.ts";
 import type { WouldRefuse } from "../place/would-refuse.ts";
 import { rewriteResponse } from "../receive/rewrite-headers.ts";
 import type { SignRequest } from "../trust/trust.ts";
+import { blameOf } from "./blame.ts";
 import { isNotAdmitted } from "./confirm.ts";
 import { type AnswerHead, isConfirmed, isFromHalted, unconfirmed } from "./passing-on.ts";
 import { wireHeaders } from "./wire-headers.ts";
@@ -172,7 +173,10 @@ function tell(
 ): void {
   record.spans?.end(outcome, hop.clock.monotonicMs());
   note(context, placed, outcome, picked.endpoint.url, record);
-  if (placed.cell !== undefined) context.tally.note(placed.cell, isDown(outcome, gateCode));
+  if (placed.cell !== undefined) {
+    context.tally.note(placed.cell, isDown(outcome, gateCode));
+    context.tally.blame(placed.cell, placed.route?.key, blameOf(outcome, gateCode));
+  }
   const who = whoOf(subject);
   context.endpoints.note(picked, { evidence: evidenceOf(outcome, gateCode), who });
 }

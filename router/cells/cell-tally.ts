@@ -4,9 +4,17 @@
  * cell's death; what an application answers is no matter of theirs.
  */
 import type { CellId } from "../../contract/ids.ts";
+import type { PlacementKey } from "../../contract/placement-key.ts";
+import { type Blame, type BlamedKey, BlamedKeys } from "./blamed-keys.ts";
 
-export type Seen = { readonly cell: CellId; readonly requests: number; readonly failures: number };
-/** `anew`: what was counted of this cell before is not in it, and says the opposite. */
+export type Seen = {
+  readonly cell: CellId;
+  readonly requests: number;
+  readonly failures: number;
+  /** Whose requests went wrong in there; absent: nobody's. */
+  readonly worst?: BlamedKey[];
+};
+/** `anew`: what was counted of this cell before is not in it, and says the opposite. `worst`: what is new. */
 export type FreshSeen = Seen & { readonly anew: boolean };
 
 /** As many as one report holds; cells come from the table, so there are no more in practice. */
@@ -25,6 +33,8 @@ type Sight = {
   /** Observations in a row that say the opposite. */
   contrary: number;
   sinceMs: number;
+  /** Made when the first is blamed. */
+  blamed: BlamedKeys | undefined;
 };
 
 export class CellTally {
@@ -54,12 +64,23 @@ export class CellTally {
     }
   }
 
+  /** Of a request that was noted: whether it went wrong inside the cell, and whose it was. */
+  blame(cell: CellId, key: PlacementKey | undefined, how: Blame | undefined): void {
+    const sight = this.#sights.get(cell);
+    if (sight === undefined || key === undefined || how === undefined) return;
+    sight.blamed ??= new BlamedKeys();
+    sight.blamed.note(key, how, this.#monotonicMs());
+  }
+
   /** Reads and starts again. */
   take(): FreshSeen[] {
     const all: FreshSeen[] = [];
     for (const [cell, sight] of this.#sights) {
       const { requests, failures, anew } = sight;
-      if (requests > 0) all.push({ cell, requests, failures, anew });
+      if (requests > 0) {
+        const worst = sight.blamed?.take() ?? [];
+        all.push({ cell, requests, failures, anew, ...(worst.length === 0 ? {} : { worst }) });
+      }
       Object.assign(sight, { requests: 0, failures: 0, anew: false });
     }
     return all;
@@ -79,5 +100,5 @@ export class CellTally {
 
 const fresh = (): Sight => ({
   ...{ requests: 0, failures: 0, anew: false },
-  ...{ failing: false, contrary: 0, sinceMs: 0 },
+  ...{ failing: false, contrary: 0, sinceMs: 0, blamed: undefined },
 });

@@ -9,6 +9,7 @@ import type { Random } from "../../runtime/random.ts";
 import type { TableEvent } from "../../table/events.ts";
 import { followTable, readTrustKeys } from "../../table/follow.ts";
 import { HandIn, type HandInOptions } from "../acked/hand-in.ts";
+import { BlamedByCell } from "../cells/blamed-keys.ts";
 import type { CellTally, Seen } from "../cells/cell-tally.ts";
 import type { RouterConfig } from "../config.ts";
 import type { RouterEvents } from "../observe/events.ts";
@@ -99,6 +100,7 @@ async function openRemote(
   const { url, stateDir, trustKeys } = source;
   let admin = "";
   const outcomes = outcomesNowAndThen(parts);
+  const blamed = new BlamedByCell();
   const { handIn, close } = openHandIn(parts, url, () => followed.tell());
   const followed = await followTable({
     ...{ url, token, stateDir, clock, random },
@@ -106,7 +108,8 @@ async function openRemote(
     id: config.id,
     verifier: await readTrustKeys(trustKeys, "--trust-keys"),
     report: () => ({
-      ...{ admin, seen: seenOf(tally.take()), wouldRefuse: wouldRefuse.counts() },
+      ...{ admin, wouldRefuse: wouldRefuse.counts() },
+      seen: seenOf(tally.take(), blamed, clock.monotonicMs()),
       ...outcomes(),
       keys: trust.announced(),
       collected: [...handIn.collected()],
@@ -151,8 +154,13 @@ function outcomesNowAndThen({
   };
 }
 
-const seenOf = (all: ReturnType<CellTally["take"]>): Seen[] =>
-  all.map(({ cell, requests, failures }) => ({ cell, requests, failures }));
+/** Of keys that are blamed everything of the last while, so that a report that is lost does no harm. */
+function seenOf(all: ReturnType<CellTally["take"]>, blamed: BlamedByCell, nowMs: number): Seen[] {
+  return all.map(({ cell, requests, failures, worst: fresh = [] }) => {
+    const worst = blamed.worstOf(cell, fresh, nowMs);
+    return { cell, requests, failures, ...(worst === undefined ? {} : { worst }) };
+  });
+}
 
 const pageMs = 20_000;
 const takenSchema = z.object({ kept: z.number() });

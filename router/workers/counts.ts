@@ -34,6 +34,17 @@ export type CountsSum = {
   readonly outcomes: Pick<Outcomes, "totals">;
 };
 
+function seenToo(known: FreshSeen | undefined, one: FreshSeen): FreshSeen {
+  const before = one.anew ? undefined : known;
+  const { requests = 0, failures = 0 } = before ?? {};
+  const worst = [...(known?.worst ?? []), ...(one.worst ?? [])];
+  return {
+    ...{ cell: one.cell, anew: one.anew },
+    ...{ requests: requests + one.requests, failures: failures + one.failures },
+    ...(worst.length === 0 ? {} : { worst }),
+  };
+}
+
 /** In the main thread. */
 export function createCountsSum(): CountsSum {
   let seen = new Map<FreshSeen["cell"], FreshSeen>();
@@ -42,13 +53,7 @@ export function createCountsSum(): CountsSum {
   const outcomes = new Outcomes();
   return {
     add: (counts) => {
-      for (const one of counts.seen) {
-        const { cell } = one;
-        const before = one.anew ? undefined : seen.get(cell);
-        const { requests = 0, failures = 0 } = before ?? {};
-        const sum = { requests: requests + one.requests, failures: failures + one.failures };
-        seen.set(cell, { cell, ...sum, anew: one.anew });
-      }
+      for (const one of counts.seen) seen.set(one.cell, seenToo(seen.get(one.cell), one));
       outcomes.add(counts.served);
       for (const [code, count] of Object.entries(counts.wouldRefuse)) {
         refused.set(code, (refused.get(code) ?? 0) + count);

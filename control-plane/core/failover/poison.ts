@@ -67,15 +67,33 @@ export type AdoptedKey = {
   readonly atMs: number;
 };
 
+/** What routers saw of one key's requests at the cell it came to, since a moment ago. */
+export type KeyMark = {
+  readonly annex: string;
+  readonly key: string;
+  /** They were open when the exchange was cut off: whoever brings a process down has one open. */
+  readonly open: number;
+  /** The application answered them with a failure of its own. */
+  readonly failed: number;
+};
+
+export type Suspect = {
+  readonly key: string;
+  /** What speaks against this one and not the others; empty: that it came in time. */
+  readonly because: string;
+};
+
 export type Poisoning = {
   readonly signs: readonly Sign[];
-  readonly suspects: readonly string[];
+  readonly suspects: readonly Suspect[];
+  /** They came as the suspects did, and less speaks against them: they are served on. */
+  readonly spared: number;
 };
 
 /**
  * The keys that came last before the symptom: between the last look that was good, less the time that a
- * symptom takes to show, and the look that was not. `busy`: keys that had requests meanwhile, where it is
- * known: a key that nobody asked for brings nothing down.
+ * symptom takes to show, and the look that was not. Of these the ones whose own requests went wrong most:
+ * a key that nobody asked for brings nothing down. Where routers saw nothing of any of them all are suspected.
  */
 export function blame(
   facts: {
@@ -83,12 +101,13 @@ export function blame(
     readonly lastGoodMs: number;
     readonly seenMs: number;
     readonly adopted: readonly AdoptedKey[];
-    readonly busy?: ReadonlySet<string>;
+    readonly marks?: readonly KeyMark[];
   },
   limits: Pick<PoisonLimits, "incubationMs"> = poisonLimits,
 ): Poisoning | undefined {
-  const { signs, seenMs, lastGoodMs, busy } = facts;
-  const suspects: string[] = [];
+  const { signs, seenMs, lastGoodMs, marks = [] } = facts;
+  const suspects: Suspect[] = [];
+  let spared = 0;
   const counted: Sign[] = [];
   for (const [annex, own] of Map.groupBy(signs, (sign) => sign.annex)) {
     const before = facts.adopted.filter((one) => one.annex === annex && one.atMs <= seenMs);
@@ -97,21 +116,53 @@ export function blame(
     const recent = before.filter(({ atMs }) => atMs >= lastGoodMs - limits.incubationMs);
     const last = Math.max(...before.map(({ wave }) => wave));
     const candidates = recent.length > 0 ? recent : before.filter(({ wave }) => wave === last);
-    const narrowed = busy === undefined ? [] : candidates.filter(({ key }) => busy.has(key));
-    suspects.push(...(narrowed.length > 0 ? narrowed : candidates).map(({ key }) => key));
+    const narrowed = mostSuspect(
+      candidates.map(({ key }) => key),
+      marks.filter((mark) => mark.annex === annex),
+    );
+    suspects.push(...narrowed);
+    spared += candidates.length - narrowed.length;
   }
   return counted.length === 0
     ? undefined
-    : { signs: counted, suspects: suspects.sort(compareNames) };
+    : { signs: counted, suspects: suspects.sort(byKey), spared };
+}
+
+/** An exchange that was cut off weighs more than answers that say no. */
+const openWeight = 10;
+const weightOf = ({ open, failed }: KeyMark): number => open * openWeight + failed;
+
+/**
+ * The one against which most speaks, and whoever is not clearly better: requests of others are open, too,
+ * when a process dies, but not each time.
+ */
+function mostSuspect(keys: readonly string[], marks: readonly KeyMark[]): Suspect[] {
+  const may = new Set(keys);
+  const own = marks.filter((mark) => may.has(mark.key) && weightOf(mark) > 0);
+  const most = Math.max(0, ...own.map(weightOf));
+  if (most === 0) return keys.map((key) => ({ key, because: "" }));
+  return own
+    .filter((mark) => weightOf(mark) * 2 > most)
+    .map((mark) => ({ key: mark.key, because: markText(mark) }));
+}
+
+function markText({ open, failed }: KeyMark): string {
+  const cut = open === 0 ? [] : [`${open} of its requests were cut off`];
+  const bad = failed === 0 ? [] : [`${failed} were answered with a failure`];
+  return [...cut, ...bad].join(", ");
 }
 
 const namedMax = 10;
 
-export function poisonText(id: string, { signs, suspects }: Poisoning): string {
+export function poisonText(id: string, { signs, suspects, spared }: Poisoning): string {
   const what = signs.map(({ annex, text }) => `${annex}: ${text}`).join("; ");
-  const named = suspects.slice(0, namedMax).join(", ");
+  const named = suspects.slice(0, namedMax).map(suspectText).join(", ");
   const more = suspects.length > namedMax ? ` and ${suspects.length - namedMax} more` : "";
-  return `The symptom followed tenants to their new cell (${what}). Nothing more is adopted. Quarantined: ${named}${more}. To go on with the others: cellctl failover resume ${id}`;
+  const others = spared === 0 ? "" : ` ${spared} that came with them are served on.`;
+  return `The symptom followed tenants to their new cell (${what}). Nothing more is adopted. Quarantined: ${named}${more}.${others} To go on with the others: cellctl failover resume ${id}`;
 }
 
-const compareNames = (a: string, b: string): number => Number(a > b) - Number(a < b);
+const suspectText = ({ key, because }: Suspect): string =>
+  because === "" ? key : `${key} (${because})`;
+
+const byKey = (a: Suspect, b: Suspect): number => Number(a.key > b.key) - Number(a.key < b.key);

@@ -213,7 +213,7 @@ describe("poison", () => {
         if (found === undefined) return;
         expect(found.suspects.length).toBeGreaterThan(0);
         const allowed = new Set(may.map(({ key }) => key));
-        expect(found.suspects.every((key) => allowed.has(key))).toBe(true);
+        expect(found.suspects.every(({ key }) => allowed.has(key))).toBe(true);
       }),
     );
   });
@@ -231,9 +231,11 @@ describe("poison", () => {
       lastGoodMs: 150,
       adopted: all,
     };
-    expect(blame(facts)?.suspects).toEqual(["x", "y", "z"]);
-    const found = must(blame({ ...facts, busy: new Set(["y"]) }), "somebody");
-    expect(found.suspects).toEqual(["y"]);
+    expect(blame(facts)?.suspects.map(({ key }) => key)).toEqual(["x", "y", "z"]);
+    const mark = (key: string, open: number, failed = 0) => ({ annex: "sb-a", key, open, failed });
+    const found = must(blame({ ...facts, marks: [mark("y", 2)] }), "somebody");
+    expect(found.suspects).toEqual([{ key: "y", because: "2 of its requests were cut off" }]);
     expect(poisonText("op_1", found)).toContain("cellctl failover resume op_1");
+    expect(poisonText("op_1", found)).toContain("2 that came with them are served on");
   });
 });

@@ -3,7 +3,7 @@
  * have brought their new cell down. Both are unavailable, by name and with a reason; nobody guesses.
  */
 import { eq, sql } from "drizzle-orm";
-import type { AdoptedKey } from "../../core/failover/poison.ts";
+import type { AdoptedKey, Suspect } from "../../core/failover/poison.ts";
 import type { Database, Reader, Tx } from "../database.ts";
 import { changeRouting } from "../routing-change.ts";
 import { failoverKey } from "../schema-standby.ts";
@@ -51,22 +51,28 @@ export async function markUnavailable(
 export async function quarantineKeys(
   tx: Tx,
   run: { readonly id: string; readonly attempt: number },
-  keys: readonly string[],
+  suspects: readonly Suspect[],
   why: string,
 ): Promise<number> {
   const revision = await changeRouting(tx, { config: false });
+  const keys = sql.param(suspects.map(({ key }) => key));
+  const because = sql.param(suspects.map((one) => one.because));
   const { rowCount } = await tx.execute(sql`
-    with stopped as (
+    with suspect as (
+      select * from unnest(${keys}::text[], ${because}::text[]) as s(key, because)
+    ), stopped as (
       update cellfleet_control.placement as p
          set state = 'unavailable', op = ${run.id}, attempt = ${run.attempt}, revision = ${revision}
-        from cellfleet_control.failover_key as k
+        from cellfleet_control.failover_key as k, suspect as s
        where k.failover = ${run.id} and k.key = p.key and k.fate = 'adopted' and p.cell = k.target
-         and p.key = any(${sql.param(keys)}::text[]) and not p.deleted
+         and p.key = s.key and not p.deleted
          and p.state in ('active', 'pending', 'hold')
-      returning p.key
+      returning p.key, s.because
     )
     update cellfleet_control.failover_key as k
-       set fate = 'quarantined', reason = ${`QUARANTINED: ${why}`}, at = k.at
+       set fate = 'quarantined', at = k.at,
+           reason = ${`QUARANTINED: ${why}`}::text
+             || case when stopped.because = '' then '' else '; ' || stopped.because end
       from stopped where k.failover = ${run.id} and k.key = stopped.key`);
   return rowCount ?? 0;
 }

@@ -7,6 +7,7 @@ import { z } from "zod";
 import type { RouterSyncRequest } from "../../../contract/cell-protocol.ts";
 import { type FailoverPolicy, witnessSchema } from "../../../contract/failover-api.ts";
 import { type Verdict, verdictStates } from "../../core/failover/detect.ts";
+import type { KeyMark } from "../../core/failover/poison.ts";
 import type { PartnerSight, RouterSight } from "../../core/failover/witness.ts";
 import type { Reader, Tx } from "../database.ts";
 import { failoverDesk } from "../schema-failover.ts";
@@ -48,6 +49,28 @@ export async function readRouterSights(
      where r.seen_at > clock_timestamp() - ${reportsKeptMs}::float8 * interval '1 millisecond'
      order by r.router, one ->> 'cell', (report ->> 'atMs')::float8 desc`);
   return Map.groupBy(rows, ({ cell }) => cell);
+}
+
+/**
+ * Whose requests went wrong in these cells in the last while, as each router told last: it tells of all of the
+ * last half minute each time.
+ */
+export async function readKeyMarks(reader: Reader, cells: readonly string[]): Promise<KeyMark[]> {
+  const { rows } = await reader.execute<KeyMark>(sql`
+    with last as (
+      select distinct on (r.router, one ->> 'cell') one ->> 'cell' as cell, one -> 'worst' as worst
+        from cellfleet_control.router_sight as r,
+             jsonb_array_elements(r.reports) as reports(report),
+             jsonb_array_elements(report -> 'seen') as seen(one)
+       where r.seen_at > clock_timestamp() - ${reportsKeptMs}::float8 * interval '1 millisecond'
+         and one ->> 'cell' = any(${sql.param([...cells])}::text[])
+       order by r.router, one ->> 'cell', (report ->> 'atMs')::float8 desc
+    )
+    select cell as annex, bad ->> 'key' as key, sum((bad ->> 'open')::float8)::float8 as open,
+           sum((bad ->> 'failed')::float8)::float8 as failed
+      from last, jsonb_array_elements(coalesce(worst, '[]')) as worsts(bad)
+     group by cell, bad ->> 'key'`);
+  return rows;
 }
 
 /** Standbys that hold, or held a moment ago, rows of the origin in step. */

@@ -4,7 +4,13 @@
  */
 import { errorFields } from "../../../runtime/log.ts";
 import { type AnnexFact, leaveOut } from "../../core/failover/phases.ts";
-import { blame, type Poisoning, poisonText, signsOf } from "../../core/failover/poison.ts";
+import {
+  blame,
+  type KeyMark,
+  type Poisoning,
+  poisonText,
+  signsOf,
+} from "../../core/failover/poison.ts";
 import { Abandoned } from "../../store/abandoned.ts";
 import { databaseNowMs } from "../../store/database.ts";
 import { readAdopterLooks, readProviders } from "../../store/failover/adopters.ts";
@@ -12,6 +18,7 @@ import { requireTurn } from "../../store/failover/enter.ts";
 import { noteRun } from "../../store/failover/evidence.ts";
 import { type AnnexRow, annexesOf } from "../../store/failover/revoke.ts";
 import { quarantineKeys, readAdopted } from "../../store/failover/wave.ts";
+import { readKeyMarks } from "../../store/failover/witnesses.ts";
 import type { StepContext, StepResult } from "./world.ts";
 
 export type Facts = Readonly<Record<string, AnnexFact>>;
@@ -164,11 +171,12 @@ export async function baselineOf(
   return baseline;
 }
 
-/** Undefined: as well as before. */
+/** Undefined: as well as before. Else nobody adopts anything until it is known whose requests went wrong. */
 export async function lookForPoison(
-  { world, run, memory }: StepContext,
+  context: StepContext,
   baseline: NonNullable<StepContext["run"]["evidence"]["baseline"]>,
 ): Promise<Poisoning | undefined> {
+  const { world, run, memory } = context;
   const { read } = world.database;
   const looks = await readAdopterLooks(
     read,
@@ -185,8 +193,33 @@ export async function lookForPoison(
   }
   const adopted = await readAdopted(read, run.id);
   const lastGoodMs = memory.lastGoodMs ?? seenMs;
-  return blame({ signs, lastGoodMs, seenMs, adopted }, world.patience.poison);
+  const facts = { signs, lastGoodMs, seenMs, adopted };
+  const found = blame(facts, world.patience.poison);
+  if (found === undefined || found.suspects.length < 2) return found;
+  const marks = await awaitMarks(context, found);
+  return blame({ ...facts, marks }, world.patience.poison);
 }
+
+const marksLookMs = 50;
+
+/** Routers tell at once when requests begin to fail, and an agent may have told before them. */
+async function awaitMarks(
+  { world, wait, signal }: StepContext,
+  { signs, suspects }: Poisoning,
+): Promise<readonly KeyMark[]> {
+  const annexes = [...new Set(signs.map(({ annex }) => annex))];
+  const may = new Set(suspects.map(({ key }) => key));
+  const untilMs = world.clock.monotonicMs() + world.patience.marksMs;
+  for (;;) {
+    const marks = await readKeyMarks(world.database.read, annexes);
+    if (marks.some(({ key, open }) => open > 0 && may.has(key))) return marks;
+    if (world.clock.monotonicMs() >= untilMs || signal.aborted) return marks;
+    await wait(marksLookMs);
+  }
+}
+
+/** Of a wave that is suspected as a whole each key's own row says it, too. */
+const keptMax = 20;
 
 /** Nothing more is adopted; the suspects are served by nobody, and people are told which and what to type. */
 export function poisoned({ run, world }: StepContext, found: Poisoning): StepResult {
@@ -198,6 +231,7 @@ export function poisoned({ run, world }: StepContext, found: Poisoning): StepRes
       ...(run.evidence.poisoned ?? []),
       ...found.signs.map((one) => ({
         ...{ annex: one.annex, sign: one.text, suspects: found.suspects.length },
+        ...{ spared: found.spared, because: found.suspects.slice(0, keptMax) },
       })),
     ],
   };

@@ -2,6 +2,7 @@
 import { eq } from "drizzle-orm";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { listEvents } from "../../store/events.ts";
+import { recordSeen } from "../../store/failover/witnesses.ts";
 import { failoverKey } from "../../store/schema-standby.ts";
 import { type FailingFixture, keyOf, startFailingFixture } from "./failing.fixture.ts";
 
@@ -68,6 +69,42 @@ test.concurrent("a symptom that shows while the new owners are verified halts as
   expect(names).toContain(bad);
   expect(run.evidence.poisoned?.[0]?.sign).toContain("cannot reach the application");
   expect(annex.id).toContain("sb-");
+});
+
+test.concurrent("of those that came together the one whose requests were cut off is quarantined, the others are served on", async () => {
+  const fleet = await fixture.fleet({ tenants: 20 });
+  const [annex] = fleet.annexes;
+  let came: readonly string[] = [];
+  // Each request of the first one brings the application down; the other's are open with them now and then.
+  annex.onApplied = (keys) => {
+    if (annex.appReachable) came = keys;
+    annex.appReachable = false;
+  };
+  const routers = setInterval(() => {
+    const [bad = "", other = ""] = came;
+    if (bad === "") return;
+    const worst = [
+      { key: bad, open: 3, failed: 1 },
+      { key: other, open: 1, failed: 2 },
+      { key: "default/tenant/of-before", open: 9, failed: 0 },
+    ];
+    const seen = [{ cell: annex.id, requests: 20, failures: 6, worst }];
+    void recordSeen(fixture.database.read, { router: `router-${annex.id}`, seen } as never);
+  }, 30);
+  const id = await fleet.begin();
+  const run = await fixture.until(id, ({ step }) => step === "halted" || step === "done");
+  clearInterval(routers);
+  expect(run.step).toBe("halted");
+  const quarantined = await fatesOf(id, "quarantined");
+  expect(quarantined.map(({ key }) => key)).toEqual([came[0]]);
+  expect(quarantined[0]?.reason).toMatch(
+    /cannot reach the application; 3 of its requests were cut off, 1 were answered with a failure$/,
+  );
+  expect(run.headline).toContain("1 that came with them are served on");
+  expect(run.evidence.poisoned?.[0]).toMatchObject({ suspects: 1, spared: 1 });
+  const placed = await fleet.placed();
+  const other = came[1]?.split("/")[2] ?? "";
+  expect(placed[other]).toMatch(/ 4 (active|pending)$/);
 });
 
 test.concurrent("what was wrong before the first key came is nobody's fault", async () => {

@@ -50,6 +50,8 @@ export type FailoverPatience = StopLimits & {
   readonly canaryMostMs: number;
   /** Routers and annexes that are behind are named and not waited for. */
   readonly routeMs: number;
+  /** Routers have so long to tell whose requests went wrong, before everybody who may have done it is suspected. */
+  readonly marksMs: number;
   /** Adopters are watched for this long after the last key came. */
   readonly watchMs: number;
   readonly waves: WaveLimits;
