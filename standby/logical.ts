@@ -12,11 +12,14 @@ import { salvageStore } from "./salvage.ts";
 import { createSessions } from "./sessions.ts";
 import { dropStore, readCut, severStore } from "./sever.ts";
 import { newStatusMemory, readStore, worstOf } from "./status.ts";
+import { type UnattendedLimits, unattendedLimits } from "./unattended.ts";
 
 export type LogicalOptions = {
   readonly clock: Clock;
   /** How long `ensure` waits for transactions of others, without which no slot can be made. At most, and by default, 15 s. */
   readonly slotWaitMsMax?: number;
+  /** When a copy that nobody goes on with is given up. */
+  readonly unattended?: UnattendedLimits;
 };
 
 const slotWaitMsDefault = 15_000;
@@ -26,15 +29,15 @@ export function createLogicalStandby(options: LogicalOptions): StandbyProvider {
   const limits: MakeLimits = { clock, slotWaitMsMax: options.slotWaitMsMax ?? slotWaitMsDefault };
   const memory = newStatusMemory();
   const sessions = createSessions(clock);
+  const nowMs = clock.monotonicMs;
+  const looking = { sessions, memory, nowMs, limits: options.unattended ?? unattendedLimits };
   const analyzing = new Set<Promise<void>>();
   return {
     ensure: async (pair, signal) => {
       for (const store of pair.stores) await ensureStore(pair, store, limits, signal);
     },
     status: async (pair) =>
-      worstOf(
-        await Promise.all(pair.stores.map((store) => readStore(pair, store, { sessions, memory }))),
-      ),
+      worstOf(await Promise.all(pair.stores.map((store) => readStore(pair, store, looking)))),
     refresh: async (pair) => {
       for (const store of pair.stores) await refreshStore(pair, store, limits);
     },

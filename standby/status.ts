@@ -24,6 +24,12 @@ import type { StandbyPair, StandbyStatus } from "./ports.ts";
 import { readRecord, type StreamRecord } from "./record.ts";
 import type { Sessions } from "./sessions.ts";
 import { planTables, readSideTables, type SideTable } from "./tables.ts";
+import {
+  readUnattended,
+  seeUnattended,
+  type UnattendedLimits,
+  type UnattendedMemory,
+} from "./unattended.ts";
 
 type StandbyStore = StandbyPair["stores"][number];
 
@@ -31,14 +37,19 @@ export type StatusMemory = {
   readonly streams: StreamMemory;
   /** By stream, as seen when the origin answered last. */
   readonly uncovered: Map<string, readonly string[]>;
+  readonly unattended: UnattendedMemory;
 };
-export const newStatusMemory = (): StatusMemory => ({ streams: new Map(), uncovered: new Map() });
+export const newStatusMemory = (): StatusMemory => ({
+  ...{ streams: new Map(), uncovered: new Map(), unattended: new Map() },
+});
 
 type AtAnnex = {
   readonly record: StreamRecord | undefined;
   readonly subscription: Subscription | undefined;
   readonly tables: readonly SideTable[];
   readonly copying: readonly string[];
+  /** Of those that were begun: nobody is at it now. */
+  readonly unattended: readonly string[];
   readonly copyErrors: number;
   readonly heartbeatAgeMs: number | null;
 };
@@ -51,7 +62,18 @@ type AtOrigin = {
 export async function readStore(
   pair: StandbyPair,
   store: StandbyStore,
-  { sessions, memory }: { readonly sessions: Sessions; readonly memory: StatusMemory },
+  {
+    sessions,
+    memory,
+    nowMs,
+    limits,
+  }: {
+    readonly sessions: Sessions;
+    readonly memory: StatusMemory;
+    /** Monotonic. */
+    readonly nowMs: () => number;
+    readonly limits: UnattendedLimits;
+  },
 ): Promise<StandbyStatus> {
   const name = streamName(pair.annex, store.name);
   const [inAnnex, atOrigin] = await Promise.all([
@@ -66,8 +88,11 @@ export async function readStore(
     const sides = { origin: atOrigin.tables, annex: inAnnex.tables };
     memory.uncovered.set(name, uncoveredIn(sides, pair, atOrigin.isPublished));
   }
+  // Without its origin nobody could go on: that says nothing.
+  const tables = atOrigin === undefined ? [] : inAnnex.unattended;
+  const left = seeUnattended(memory.unattended, name, { tables, nowMs: nowMs() }, limits);
   return {
-    ...phaseOf(name, store, inAnnex, atOrigin, memory.streams),
+    ...phaseOf(name, store, { ...inAnnex, unattended: left }, atOrigin, memory.streams),
     lagBytes: atOrigin?.slot?.lag ?? null,
     heartbeatAgeMs: inAnnex.heartbeatAgeMs,
     uncovered: memory.uncovered.get(name) ?? [],
@@ -130,6 +155,7 @@ async function readAnnex(client: Queryable, name: string, origin: string): Promi
     record: await readRecord(client, name),
     subscription: await readSubscription(client, name),
     tables: await readSideTables(client, name),
+    unattended: copying.length === 0 ? [] : await readUnattended(client, name),
     ...{ copying, copyErrors, heartbeatAgeMs: age },
   };
 }
@@ -157,7 +183,7 @@ function uncoveredIn(
 function phaseOf(
   name: string,
   { origin, annex }: StandbyStore,
-  { record, subscription, copying, copyErrors }: AtAnnex,
+  { record, subscription, copying, copyErrors, unattended }: AtAnnex,
   atOrigin: AtOrigin | undefined,
   memory: StreamMemory,
 ): Pick<StandbyStatus, "phase" | "reason"> {
@@ -180,12 +206,18 @@ function phaseOf(
           ? undefined
           : `publication ${name} is gone from cell ${origin.cell}, store ${origin.store}`) ??
         applyTrouble({ name, subscriber: annex }, atOrigin.slot, subscription, memory) ??
-        copyTrouble(`${name} in ${annex.cell}`, { copying, copyErrors }, memory)));
+        copyTrouble(`${name} in ${annex.cell}`, { copying, copyErrors }, memory) ??
+        unattendedTrouble(`${name} in ${annex.cell}`, unattended)));
   if (trouble !== undefined) return { phase: "stopped", reason: trouble };
   return copying.length === 0
     ? { phase: "streaming", reason: "" }
     : { phase: "copying", reason: `copying ${copying.join(", ")}` };
 }
+
+const unattendedTrouble = (name: string, tables: readonly string[]): string | undefined =>
+  tables.length === 0
+    ? undefined
+    : `the copy of ${tables.join(", ")} was cut off, and no worker goes on with it for ${name}`;
 
 const copyErrorsMax = 3;
 

@@ -105,6 +105,27 @@ test("a stream that stopped is gone on with; one that does not is made anew; a f
   await keeper.close();
 });
 
+test("a first copy that was cut off and that nothing goes on with is dropped and made anew, by itself", async () => {
+  const { keep, until, streams } = fixture;
+  const keeper = await keep();
+  const annex = (await until(allReady(6)))[0]?.annex ?? "";
+  const whole = streams.ensured;
+  const reason = "the copy of orders was cut off, and no worker goes on with it";
+  streams.ensured = { ...whole, phase: "stopped", reason };
+  streams.status.set(annex, streams.ensured);
+  streams.log.length = 0;
+  await eventually(
+    async () => streams.log,
+    (log) => log.includes(`drop ${annex} there`),
+  );
+  streams.ensured = whole;
+  await until(allReady(6));
+  expect(streams.log.lastIndexOf(`ensure ${annex}`)).toBeGreaterThan(
+    streams.log.indexOf(`drop ${annex} there`),
+  );
+  await keeper.close();
+});
+
 test("a cell that is cordoned and empty hosts nothing any more, and its annexes are removed", async () => {
   const { keep, until, setCell, provider, database } = fixture;
   await setCell("cell-03", { state: "cordoned" });

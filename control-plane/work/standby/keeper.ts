@@ -27,6 +27,7 @@ import {
   recordLooks,
 } from "../../store/standby/record.ts";
 import { readStandbyWorld, type StandbyWorld } from "../../store/standby/world.ts";
+import { emptyCell } from "../emptying/emptying.ts";
 import type { Leadership } from "../lead.ts";
 import type { ResolveSecret } from "../moving/task.ts";
 import type { Provider } from "../provider.ts";
@@ -115,6 +116,9 @@ async function turn(parts: Parts, term: number): Promise<"again" | "idle"> {
   const { settled, lost } = settling.see(world.cells, clock.monotonicMs());
   let changed = settled ? await rearrange(parts, world, { term, lost }) : 0;
   for (const one of world.standbys) changed += await goOn(parts, world, one, leader);
+  for (const one of world.standbys.filter((each) => isLeftOver(each, world))) {
+    changed += await emptyLeftOver(options, one, term);
+  }
   await recordLooks(database, { term, nowMs: clock.nowMs() }, looksOf(parts, world));
   return changed > 0 ? "again" : "idle";
 }
@@ -149,6 +153,25 @@ async function plan(
   const { annex, generation } = await nextAnnexId(database.read, origin, host);
   const wanted = { annex, origin, host, generation, provider: kind, buckets };
   return planStandby(database, leader, wanted);
+}
+
+/** It serves keys, and no failover brings them on: the control plane was set back, and has forgotten which. */
+const isLeftOver = ({ state, keys, origin }: StandbyView, { failovers }: StandbyWorld): boolean =>
+  state === "adopted" && keys > 0 && !failovers.has(origin);
+
+async function emptyLeftOver(
+  { database, clock, random }: KeeperOptions,
+  { annex, host, origin }: StandbyView,
+  term: number,
+): Promise<number> {
+  const { begun } = await emptyCell(
+    { database, clock, random },
+    {
+      ...{ from: annex, op: "", term, prefer: [host] },
+      reason: `an earlier failover of ${origin} left it here: into a whole cell, where it has a standby again`,
+    },
+  );
+  return begun;
 }
 
 /** A failover that has come to re-protection has done with standbys that it did not adopt. */
