@@ -247,7 +247,9 @@ export function checkCells(cells: readonly Cell[]): Check {
 export function checkLeases(cells: readonly Cell[]): Check {
   const leased = serving(cells).filter((cell) => !isPassedThrough(cell));
   if (leased.length === 0 && serving(cells).length > 0) return ok("leases", passedThrough);
-  const without = leased.filter(({ lease }) => lease.outstandingMs <= 0);
+  // One that gives itself leases has one for as long as it runs.
+  const timed = leased.filter(({ lease }) => lease.mode === undefined);
+  const without = timed.filter(({ lease }) => lease.outstandingMs <= 0);
   const [first] = without;
   if (first !== undefined) {
     const names = without.map(({ id }) => id).join(", ");
@@ -257,11 +259,9 @@ export function checkLeases(cells: readonly Cell[]): Check {
       `cellctl cell get ${first.id}`,
     );
   }
-  const least = Math.min(...leased.map(({ lease }) => lease.outstandingMs));
-  return ok(
-    "leases",
-    Number.isFinite(least) ? `the shortest lasts ${duration(least)}` : "no cell, no lease",
-  );
+  const least = Math.min(...timed.map(({ lease }) => lease.outstandingMs));
+  if (Number.isFinite(least)) return ok("leases", `the shortest lasts ${duration(least)}`);
+  return ok("leases", leased.length > 0 ? "all are manual" : "no cell, no lease");
 }
 
 /** What no manifest classes is not moved, not fenced, and missed by nobody until it is too late. */

@@ -81,6 +81,10 @@ const fieldNotes: Readonly<Record<string, string>> = {
   "cell.tiers": "tiers that may live here; empty means all",
   "cell.dedicated": "true: only tenants that were created for it by name",
   "cell.lease": "the cell's permission to serve; without one its database refuses writes",
+  "cell.lease.mode":
+    "manual: its leases do not end by themselves, and nobody takes over before somebody has seen it powered off; absent: timed",
+  "cell.lease.settled":
+    "whether the cell has acknowledged the mode; until then it counts as manual",
   "cell.lease.outstandingMs":
     "how long a grant that is out can still be valid: a takeover would wait this long",
   "tenant.size": "declared; the larger of declared and measured counts against the capacity",

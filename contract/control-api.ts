@@ -13,6 +13,7 @@ import {
   tenantIdSchema,
 } from "./ids.ts";
 import { keyMoveSchema } from "./key-move.ts";
+import { leaseModes } from "./lease-mode.ts";
 import { cellFailoverSchema, openFailoverSchema, ownerNoteSchema } from "./open-failover.ts";
 import { placementKeySchema, slotCountMax } from "./placement-key.ts";
 import {
@@ -117,6 +118,10 @@ export const cellSchema = z.object({
     grant: z.number(),
     /** Longest time that a grant now outstanding can still be valid, in milliseconds. */
     outstandingMs: z.number(),
+    /** How its leases are to end; absent: `timed`. */
+    mode: z.enum(leaseModes).optional(),
+    /** False: the cell has not acknowledged the mode yet, and counts as manual until it has. */
+    settled: z.boolean().optional(),
   }),
   agents: z.array(
     z.object({
@@ -139,6 +144,8 @@ export const createCellSchema = z.strictObject({
   tiers: z.array(z.enum(tiers)).default([]),
   dedicated: z.boolean().default(false),
   capacity: capacitySchema.prefault({}),
+  /** How its leases end; absent: as the control plane was started with. */
+  leaseMode: z.enum(leaseModes).optional(),
   /** Provider `none`: shorthand for the service `default`. */
   endpoints: serviceSchema.shape.endpoints.optional(),
   services: z.record(z.string(), serviceSchema).optional(),
@@ -163,6 +170,7 @@ export const tenantSchema = z.object({
   placement: z.object({
     key: placementKeySchema,
     cell: cellIdSchema,
+    annex: ownerNoteSchema.shape.annex,
     epoch: epochSchema,
     state: z.enum(placementStates),
     revision: revisionSchema,
@@ -170,7 +178,6 @@ export const tenantSchema = z.object({
   /** Told of one tenant, not in lists. */
   move: keyMoveSchema.optional(),
   createdAt: timestamp,
-    annex: ownerNoteSchema.shape.annex,
 });
 export type Tenant = z.infer<typeof tenantSchema>;
 

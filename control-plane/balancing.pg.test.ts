@@ -162,6 +162,30 @@ test("a drain waits while the lever is engaged, and goes on", async () => {
   expect((await finish(started.id)).state).toBe("done");
 });
 
+test("while a budget is burnt a rebalance that only mends is applied, and one for balance is not", async () => {
+  await api.run("update cellfleet_control.tenant set size_bytes = 1000000000");
+  const balance = await api.post("/v1/rebalance/plan", { goal: "tenants" }, rebalancePlanSchema);
+  await api.run(`insert into cellfleet_control.slo_desk (one, burnt, at) values (true, '{"cell-01: burnt"}', now())
+                 on conflict (one) do update set burnt = excluded.burnt, at = excluded.at`);
+  const apply = (body: object) => api.post("/v1/rebalance/apply", body, acceptedSchema);
+  await expect(refusal(apply({ plan: balance }))).resolves.toMatchObject({ code: "BUDGET_BURNT" });
+  // It is looked at, not believed.
+  const said = balance.moves.map((move) => ({ ...move, why: "repair" }));
+  await expect(refusal(apply({ plan: { ...balance, moves: said } }))).resolves.toMatchObject({
+    code: "BUDGET_BURNT",
+  });
+  const [first] = balance.moves;
+  await api.run(`update cellfleet_control.tenant set labels = '{"cellfleet.apart":"rivals"}'
+                  where placement_key in (select key from cellfleet_control.placement
+                                           where cell = '${first?.from}' order by key limit 2)`);
+  const mending = await api.post("/v1/rebalance/plan", { startAbove: 1 }, rebalancePlanSchema);
+  expect(mending.moves.map(({ why }) => why)).toEqual(["repair"]);
+  const { op } = await apply({ plan: mending });
+  expect(await finish(op.id)).toMatchObject({ state: "done" });
+  await api.run("update cellfleet_control.tenant set labels = '{}'");
+  await api.run("delete from cellfleet_control.slo_desk");
+});
+
 test("a rebalance is planned, applied by live moves, and a stale plan is refused", async () => {
   await api.run("update cellfleet_control.tenant set size_bytes = 1000000000");
   const plan = await api.post("/v1/rebalance/plan", { goal: "tenants" }, rebalancePlanSchema);

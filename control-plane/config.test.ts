@@ -22,6 +22,7 @@ describe("settings", () => {
       listen: { host: "127.0.0.1", port: 8090 },
       admin: { host: "127.0.0.1", port: 8091 },
       leaseTtl: 4000,
+      leaseMode: "timed",
       failsafePromise: 1_200_000,
       connections: 20,
       allowHookCommands: false,

@@ -3,6 +3,7 @@ import { hostname } from "node:os";
 import { z } from "zod";
 import { CellError } from "../contract/errors.ts";
 import { failoverPolicies } from "../contract/failover-api.ts";
+import { leaseModes } from "../contract/lease-mode.ts";
 import { logLevels } from "../runtime/log.ts";
 import { parseSecretRef, secretRefRule } from "../runtime/secret-ref.ts";
 
@@ -61,6 +62,8 @@ const settingsSchema = z
     leaseTtl: duration
       .refine((ms) => ms >= leaseTtlMsMin && ms <= leaseTtlMsMax, "must be between 1s and 24h")
       .prefault("4s"),
+    /** How leases of cells that are made from now on end, where nobody says; those that exist keep theirs. */
+    leaseMode: z.enum(leaseModes).default("timed"),
     /** How long a cell's partners promise it not to take over, when it has lost this control plane. */
     failsafePromise: duration
       .refine((ms) => ms >= promiseMsMin && ms <= leaseTtlMsMax, "must be between 10s and 24h")

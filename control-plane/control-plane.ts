@@ -6,6 +6,7 @@ import { createServer, type Server } from "node:http";
 import { getRequestListener, RequestError } from "@hono/node-server";
 import { CellError } from "../contract/errors.ts";
 import type { FailoverPolicy } from "../contract/failover-api.ts";
+import type { LeaseMode } from "../contract/lease-mode.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { createLifecycle } from "../runtime/lifecycle.ts";
 import { listenOn } from "../runtime/listen.ts";
@@ -66,6 +67,8 @@ export type ControlPlaneOptions = {
   readonly provider: { readonly url: string; readonly token: string } | undefined;
   readonly bootstrapToken: string | undefined;
   readonly leaseTtlMs: number;
+  /** How leases of a new cell end; absent: `timed`. */
+  readonly leaseMode?: LeaseMode;
   readonly instance: string;
   readonly clock: Clock;
   readonly random: Random;
@@ -196,6 +199,7 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
 const settingsOf = ({
   instance,
   leaseTtlMs,
+  leaseMode = "timed",
   provider,
   failover = policyDefault,
   standbyPartners = 0,
@@ -203,7 +207,7 @@ const settingsOf = ({
   signer,
   promiseMs = promiseMsDefault,
 }: ControlPlaneOptions): ApiSettings => ({
-  ...{ instance, leaseTtlMs, failover, standbyPartners, goldOnPartnerLoss },
+  ...{ instance, leaseTtlMs, leaseMode, failover, standbyPartners, goldOnPartnerLoss },
   standbys: { pairToken: pairTokens(signer), promiseMs },
   providers: provider === undefined ? [] : ["local"],
 });

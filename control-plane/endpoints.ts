@@ -10,6 +10,7 @@ import type { Endpoint } from "./api/endpoint.ts";
 import { failoverEndpoints } from "./api/failover.ts";
 import { flagEndpoints } from "./api/flags.ts";
 import { keyspaceEndpoints } from "./api/keyspaces.ts";
+import { leaseModeEndpoints } from "./api/lease-mode.ts";
 import { machineAgentEndpoints } from "./api/machine-agent.ts";
 import { machineRouterEndpoints } from "./api/machine-router.ts";
 import { moveEndpoints } from "./api/moves.ts";
@@ -36,6 +37,7 @@ export const controlEndpoints = (context: ApiContext, feed: RoutingFeed): readon
   ...cellEndpoints(context),
   ...cellStoreEndpoints(context),
   ...drainEndpoints(context),
+  ...leaseModeEndpoints(context),
   ...tenantEndpoints(context),
   ...tenantImportEndpoints(context),
   ...tenantLifeEndpoints(context),

@@ -45,6 +45,7 @@ export async function controlPlaneOptions(
     provider: await resolveProvider(config, env),
     bootstrapToken: await resolveOptional(config.bootstrapToken, env),
     leaseTtlMs: config.leaseTtl,
+    leaseMode: config.leaseMode,
     promiseMs: config.failsafePromise,
     allowHookCommands: config.allowHookCommands,
     standbyPartners: config.standbyPartners,

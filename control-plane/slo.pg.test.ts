@@ -46,7 +46,7 @@ const sums = () =>
              from cellfleet_control.slo_count group by 1, 2, 3 order by 1, 2, 3`);
 const judge = () => judgeBudgets(api.control.database, term);
 const worst = async (id = "availability") =>
-  (await judge()).find((one) => one.id === id)?.worst ?? undefined;
+  (await judge()).slos.find((one) => one.id === id)?.worst ?? undefined;
 const put = (id: string, body: unknown) =>
   api.client.call({
     ...{ method: "PUT", path: `/v1/slos/${id}`, body, schema: acceptedSchema, timeoutMs: 30_000 },
@@ -156,6 +156,34 @@ test("the seconds of one failover of a young fleet stop nothing", async () => {
   await expect(now({ kind: "rebalance.apply" })).resolves.toBeUndefined();
 });
 
+test("what a cell failed by dying stops nothing once it was taken over, and what it fails afterwards does", async () => {
+  await monthAgo("cell-02", 100_000, 140);
+  await judge();
+  await expect(refusal(now({ kind: "rebalance.apply" }))).resolves.toMatchObject({
+    code: "BUDGET_BURNT",
+  });
+  const failedOver = async (state: string) => {
+    await api.run(`insert into cellfleet_control.op (id, kind, object, state, step, headline, plan, input, updated_at)
+                   values ('op_gone', 'cell.failover', 'cell-02', '${state}', '${state}', '', '{}', '{}', now())
+                   on conflict (id) do update set state = excluded.state, step = excluded.step`);
+    await api.run(`insert into cellfleet_control.failover (op, cell, region, mode, started_by, plan)
+                   values ('op_gone', 'cell-02', 'local', 'unplanned', 'auto', '{}')
+                   on conflict (op) do nothing`);
+    await judge();
+  };
+  await failedOver("cancelled");
+  await expect(refusal(now({ kind: "rebalance.apply" }))).resolves.toBeDefined();
+  await failedOver("done");
+  await expect(now({ kind: "rebalance.apply" })).resolves.toBeUndefined();
+  // People are told of it as before.
+  expect(await worst()).toMatchObject({ cell: "cell-02", failures: 140, verdict: "burnt" });
+  await api.run("update cellfleet_control.op set updated_at = now() - interval '40 days'");
+  await judge();
+  await expect(refusal(now({ kind: "rebalance.apply" }))).resolves.toBeDefined();
+  await api.run("delete from cellfleet_control.failover where op = 'op_gone'");
+  await api.run("delete from cellfleet_control.op where id = 'op_gone'");
+});
+
 test("objectives are set, shown and forgotten; cells that are not are refused", async () => {
   const dry = { cell: "cell-01", tier: "gold", target: 0.9995, windowDays: 7, dryRun: true };
   const plan = await api.client.call({
@@ -190,5 +218,7 @@ test("what is left is shown where there is enough to say, and nobody else's word
   const burntOne = 'cellfleet_slo_burnt{objective="availability",cell="cell-02"} 0';
   expect(metrics.text()).toContain(burntOne);
   expect(metrics.text()).not.toContain('left{objective="availability",cell="cell-02"');
-  expect(await judgeBudgets(api.control.database, term + 1)).toEqual([]);
+  expect(await judgeBudgets(api.control.database, term + 1)).toEqual({
+    ...{ slos: [], stopping: [] },
+  });
 });

@@ -2,6 +2,7 @@
 import { readFile } from "node:fs/promises";
 import type { Command } from "commander";
 import { type CellAction, cellSchema, list } from "../../contract/control-api.ts";
+import { type LeaseMode, leaseModes } from "../../contract/lease-mode.ts";
 import { standbySchema } from "../../contract/standby-api.ts";
 import { apiPath } from "../api.ts";
 import { capacityOf, withCapacity } from "../capacity-options.ts";
@@ -41,6 +42,14 @@ export const register: Register = (noun, bind) => {
     return 0;
   });
   bind(mutation(createCommand(noun)), create);
+  bind(
+    mutation(
+      noun
+        .command("lease-mode <cell> <mode>")
+        .description(`how its leases end (wants --reason); ${leaseModeHelp}`),
+    ),
+    setLeaseMode,
+  );
   registerAdoption(noun, bind);
   registerActions(noun, bind);
   registerSalvage(noun, bind);
@@ -131,6 +140,30 @@ function numberOf(options: Options, name: string): number | undefined {
   return Number(said);
 }
 
+const leaseModeHelp =
+  "timed: its leases end by themselves; manual: it serves until it is powered off, and nobody takes over before";
+
+function leaseModeNamed(said: string, where: string): LeaseMode {
+  const mode = leaseModes.find((one) => one === said);
+  if (mode === undefined) throw usage(`${where}: "${said}" is neither timed nor manual`);
+  return mode;
+}
+
+async function setLeaseMode(
+  session: Session,
+  [id = "", said = ""]: readonly string[],
+  options: Options,
+): Promise<number> {
+  const mode = leaseModeNamed(said, "<mode>");
+  if (text(options, "reason") === undefined) {
+    throw usage('say why: --reason "…" stands in the audit log');
+  }
+  return mutate(session, options, {
+    path: `${apiPath`/v1/cells/${id}`}/lease-mode`,
+    body: { mode },
+  });
+}
+
 const createCommand = (noun: Command): Command =>
   withCapacity(
     noun
@@ -139,12 +172,14 @@ const createCommand = (noun: Command): Command =>
       .option("--region <name>", "where it stands (default: local)")
       .option("--failure-domain <name>", "what it would fail together with")
       .option("--tier <name>", "tier that may live here; repeat for more (default: all)", collect)
-      .option("--dedicated", "only tenants created for it by name"),
+      .option("--dedicated", "only tenants created for it by name")
+      .option("--lease-mode <mode>", `${leaseModeHelp} (default: the control plane's)`),
   )
     .option("--endpoint <url>", "a cell that runs already: its entry; repeat for more", collect)
     .option("-f, --file <file>", "the whole request as JSON or YAML; options win over it");
 
 async function create(session: Session, [id = ""]: readonly string[], options: Options) {
+  const said = text(options, "leaseMode");
   const file = text(options, "file");
   const base = file === undefined ? {} : await readObject(session, file);
   const endpoints = texts(options, "endpoint");
@@ -157,6 +192,7 @@ async function create(session: Session, [id = ""]: readonly string[], options: O
       failureDomain: text(options, "failureDomain"),
       tiers: texts(options, "tier").length === 0 ? undefined : texts(options, "tier"),
       dedicated: flag(options, "dedicated") ? true : undefined,
+      leaseMode: said === undefined ? undefined : leaseModeNamed(said, "--lease-mode"),
       capacity:
         Object.keys(capacity).length === 0
           ? undefined

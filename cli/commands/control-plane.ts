@@ -13,6 +13,10 @@ export const register: Register = (noun, bind) => {
     .option("--bootstrap-token <ref>", "the first admin's token")
     .option("--lease-ttl <time>", "how long a cell may serve by one grant (default: 4s)")
     .option(
+      "--lease-mode <mode>",
+      "of cells made from now on: timed, or manual: nobody takes over before a power-off (default: timed)",
+    )
+    .option(
       "--failsafe-promise <time>",
       "without a control plane: how long a partner's promise lets a cell serve (default: 20m)",
     )

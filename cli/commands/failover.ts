@@ -43,7 +43,10 @@ import { registerRestore } from "./salvage.ts";
 const modeOptions = (command: Command): Command =>
   command
     .option("--mode <mode>", `${failoverModes.join(" or ")} (default: unplanned)`)
-    .option("--proved-dead", "you have seen that it is powered off: wait for no promise");
+    .option(
+      "--proved-dead",
+      "you have seen that it is powered off: wait for no promise; a cell with manual leases wants it",
+    );
 
 export const register: Register = (noun, bind) => {
   bind(

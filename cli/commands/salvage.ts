@@ -4,7 +4,9 @@
  */
 import { resolve } from "node:path";
 import type { Command } from "commander";
-import { startedMovesSchema } from "../../contract/move-api.ts";
+import type { z } from "zod";
+import { acceptedSchema } from "../../contract/control-api.ts";
+import { type Move, startedMovesSchema } from "../../contract/move-api.ts";
 import {
   homecomingSchema,
   type Salvage,
@@ -14,8 +16,17 @@ import {
 import { apiPath } from "../api.ts";
 import { confirm } from "../confirm.ts";
 import { CliError, usage } from "../failures.ts";
-import { type Bind, destructive, destructiveAtOnce, flag, type Options, text } from "../grammar.ts";
+import {
+  type Bind,
+  destructive,
+  destructiveAtOnce,
+  flag,
+  type Options,
+  overridable,
+  text,
+} from "../grammar.ts";
 import { mutate, nextSteps, sendChange } from "../mutate.ts";
+import { concludeOp, followOp } from "../operations.ts";
 import type { View } from "../render/output.ts";
 import { counted } from "../render/units.ts";
 import type { Session } from "../session.ts";
@@ -87,8 +98,13 @@ async function salvage(
 async function readCell(session: Session, id: string, options: Options): Promise<number> {
   const failover = text(options, "failover");
   const body = failover === undefined ? {} : { failover };
-  const code = await mutate(session, options, { path: apiPath`/v1/cells/${id}/salvage`, body });
-  if (code !== 0 || flag(options, "dryRun") || options["wait"] === false) return code;
+  const change = { path: apiPath`/v1/cells/${id}/salvage`, body };
+  if (flag(options, "dryRun") || options["wait"] === false) {
+    return mutate(session, options, change);
+  }
+  const accepted = await sendChange(session, options, change, acceptedSchema);
+  await concludeOp(session, await followOp(session, accepted.op));
+  // What was found is the answer: a program reads one object.
   return show(session, id, options);
 }
 
@@ -160,10 +176,12 @@ const batch = 500;
 
 export function registerRestore(noun: Command, bind: Bind): void {
   bind(
-    destructiveAtOnce(
-      noun
-        .command("restore <cell>")
-        .description("bring the tenants that a failover took from a cell home, by live moves"),
+    overridable(
+      destructiveAtOnce(
+        noun
+          .command("restore <cell>")
+          .description("bring the tenants that a failover took from a cell home, by live moves"),
+      ),
     ),
     restore,
   );
@@ -182,28 +200,51 @@ async function restore(
   if (home.keys.length === 0) {
     const text = home.moving > 0 ? `${home.moving} are on their way` : "none is elsewhere";
     await session.note(`No tenant of ${id} waits to come home: ${text}.`);
-    return 0;
+    return printStarted(session, [], []);
   }
   const effect = `${counted(home.keys.length, "key")} move to ${id}, live, one after the other.`;
   if (!flag(options, "dryRun")) {
     await confirm(session, { name: id, effect }, text(options, "confirm"));
   }
-  let begun = 0;
+  if (flag(options, "dryRun")) {
+    await session.note(`would move ${counted(home.keys.length, "key")} to ${id}`);
+    await session.note("Nothing was changed: this was a dry run.");
+    if (session.out.structured) await session.out.one(home, homeView);
+    return 0;
+  }
+  const begun: Move[] = [];
   for (const keys of batches(home.keys)) {
     const body = { keys, to: id, together: 20, options: { switch: "auto" } };
-    if (flag(options, "dryRun")) {
-      await session.note(`would move ${counted(keys.length, "key")} to ${id}`);
-      continue;
-    }
     const change = { path: "/v1/moves", body };
     const { idempotencyKey: _one, ...each } = options;
     const started = await sendChange(session, each, change, startedMovesSchema);
-    begun += started.items.length;
+    begun.push(...started.items);
   }
-  await session.note(`${counted(begun, "move")} to ${id} begun.`);
-  await nextSteps(session, ["cellctl move ls --state running", `cellctl failover restore ${id}`]);
+  await session.note(`${counted(begun.length, "move")} to ${id} begun.`);
+  const next = ["cellctl move ls --state running", `cellctl failover restore ${id}`];
+  await nextSteps(session, next);
+  return printStarted(session, begun, next);
+}
+
+const homeView: View<z.infer<typeof homecomingSchema>> = {
+  id: ({ keys }) => keys.join(" "),
+  columns: [],
+};
+
+/** For programs: people have read it already. */
+async function printStarted(
+  session: Session,
+  items: readonly Move[],
+  next_steps: readonly string[],
+): Promise<number> {
+  const { format, structured } = session.out;
+  if (structured || format === "name") await session.out.one({ items, next_steps }, movesView);
   return 0;
 }
+const movesView: View<{ readonly items: readonly Move[] }> = {
+  id: ({ items }) => items.map(({ id }) => id).join("\n"),
+  columns: [],
+};
 
 /** Of one keyspace each, as moves are. */
 function batches(keys: readonly string[]): string[][] {

@@ -89,17 +89,25 @@ const partnerLines = ({ partners, unavailable }: FailoverPlan): string[] => [
 ];
 
 const lagText = (lagBytes: number | null, lagSeconds: number | null): string => {
+  // The gate `lag` says why.
   const size = lagBytes === null ? "bytes not known" : bytes(lagBytes);
-  return `behind ${size}, ${lagSeconds === null ? "time not known" : duration(lagSeconds * 1000)}`;
+  return `behind ${size}, ${lagSeconds === null ? "no heartbeat yet" : duration(lagSeconds * 1000)}`;
 };
 
 const gateLines = (gates: FailoverPlan["gates"]): string[] =>
   gates.length === 0 ? ["all open"] : gates.map(gateLine);
 
 /** The name is what `--override` takes. */
+/** Gates that are opened by a word of their own. */
+const words: Readonly<Record<string, string>> = {
+  lag: "--allow-data-loss",
+  "power-off": "--proved-dead",
+};
+
 const gateLine = ({ name, verdict, text, overridable }: FailoverPlan["gates"][number]): string => {
-  const way = name === "lag" ? "--allow-data-loss" : `--override ${name}`;
-  const past = verdict === "block" && overridable ? `  (past it: ${way})` : "";
+  const way = words[name] ?? `--override ${name}`;
+  const isOpened = overridable || name === "power-off";
+  const past = verdict === "block" && isOpened ? `  (past it: ${way})` : "";
   return `${padTo(verdict === "block" ? "CLOSED" : "open", 6)}  ${padTo(name, 13)}  ${text}${past}`;
 };
 
@@ -154,5 +162,7 @@ const policyText = ({ policy, policyFrom, policyBy, policyReason }: Detection): 
 /** Of one that is well a line is enough. */
 const cellLines = ({ id, state, forMs, text, witnesses }: Detection["cells"][number]): string[] => [
   `${id}  ${state}  for ${duration(forMs)}  ${text}`,
-  ...(state === "healthy" ? [] : witnessLines(witnesses).map((line) => `  ${line}`)),
+  ...(state === "healthy" || witnesses.length === 0
+    ? []
+    : witnessLines(witnesses).map((line) => `  ${line}`)),
 ];

@@ -26,7 +26,17 @@ const storeText = ({ kind, database, keyColumn, hook, ignore }: Cell["stores"][s
   return `external  hook ${what}  within ${duration(hook.timeoutMs)}`;
 };
 
-const lease = (cell: Cell): string =>
+const lease = (cell: Cell): string => (cell.lease.mode === undefined ? timedLease(cell) : "manual");
+
+/** Of one that does not end by itself what was granted last says little. */
+const leaseInFull = (cell: Cell): string => {
+  const { mode, settled, grant } = cell.lease;
+  if (mode === undefined) return `${timedLease(cell)} (grant ${grant})`;
+  const until = settled === true ? "" : `; the cell has not acknowledged yet: ${mode}`;
+  return `manual (grant ${grant}${until}); nobody takes over before somebody has seen it powered off`;
+};
+
+const timedLease = (cell: Cell): string =>
   cell.lease.outstandingMs > 0 ? duration(cell.lease.outstandingMs) : "none";
 
 const failingOver = ({ failover }: Cell): ReadonlyArray<readonly [string, string]> =>
@@ -88,7 +98,7 @@ export const cellView: View<Cell> = {
     ["tenants", used(cell.usage.tenants, cell.capacity.tenants)],
     ["requests/s", used(cell.usage.rps, cell.capacity.rps)],
     ["bytes", `${bytes(cell.usage.bytes)}/${bytes(cell.capacity.bytes)}`],
-    ["lease", `${lease(cell)} (grant ${cell.lease.grant})`],
+    ["lease", leaseInFull(cell)],
     ["release", cell.release],
     ["schema", cell.schemaVersion],
     [

@@ -25,6 +25,7 @@ import {
 import { unmet } from "../core/stage.ts";
 import type { Tx } from "../store/database.ts";
 import { readCells, readHoldings } from "../store/fleet-store.ts";
+import { bornWith } from "../store/lease-mode.ts";
 import { requireNoMoveAt } from "../store/moves/motion.ts";
 import { openOpOn } from "../store/ops.ts";
 import { changeRouting, lockNormalFleet } from "../store/routing-change.ts";
@@ -82,6 +83,7 @@ async function adoptCell(context: ApiContext, work: Work, wanted: AdoptCell): Pr
     stageGoal: "pass-through" as CellStage,
     stageApplied: "pass-through" as CellStage,
     stageNumber: 1,
+    ...bornWith(context.settings.leaseMode ?? "timed"),
   };
   await work.record(null, { ...columns, guardMode: wanted.guardMode });
   const revision = await changeRouting(tx, { config: true });

@@ -1,5 +1,6 @@
 /** What the endpoints are given: the store, time and chance, and the settings they quote. */
 import type { FailoverPolicy } from "../../contract/failover-api.ts";
+import type { LeaseMode } from "../../contract/lease-mode.ts";
 import type { MovePlan } from "../../contract/move-api.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import type { Log } from "../../runtime/log.ts";
@@ -27,6 +28,8 @@ export type ApiSettings = {
   readonly instance: string;
   /** How long a grant lets a cell serve. Failover is refused while one that was granted lasts too long (core/failover/gates.ts). */
   readonly leaseTtlMs: number;
+  /** How leases of a new cell end, where its creator does not say; absent: by themselves. */
+  readonly leaseMode?: LeaseMode;
   /** What is done about a cell that is gone, where nobody has said otherwise at runtime. */
   readonly failover: FailoverPolicy;
   /** Partners that keep each cell's standbys; absent or 0: none are wanted. */

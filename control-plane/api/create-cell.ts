@@ -11,6 +11,7 @@ import { defaultService } from "../../contract/service-route.ts";
 import { planCellCreate } from "../core/ops/cell-create.ts";
 import { adoptionGoesOn, checkAdoption } from "../core/safety.ts";
 import { cellStores, externalStores, readCells } from "../store/fleet-store.ts";
+import { bornWith, setLeaseMode } from "../store/lease-mode.ts";
 import { openOpOn } from "../store/ops.ts";
 import { lockNormalFleet } from "../store/routing-change.ts";
 import { cell as cellTable } from "../store/schema.ts";
@@ -41,16 +42,19 @@ export async function createCell(context: ApiContext, work: Work, wanted: Wanted
   // Said while an earlier attempt was on its way: kept, as nobody would say it again.
   const known = existing === undefined ? {} : externalStores(await cellStores(tx, existing.id));
   const columns = cellColumns(wanted, known);
-  await work.record(existing ?? null, { ...columns, id: wanted.id });
+  const mode = wanted.leaseMode ?? context.settings.leaseMode ?? "timed";
+  await work.record(existing ?? null, { ...columns, id: wanted.id, leaseMode: mode });
   if (existing === undefined) {
-    await tx
-      .insert(cellTable)
-      .values({ ...columns, id: wanted.id, state: "provisioning", goal: "active" });
+    await tx.insert(cellTable).values({
+      ...{ ...columns, ...bornWith(mode), id: wanted.id },
+      ...{ state: "provisioning", goal: "active" },
+    });
   } else {
     await tx
       .update(cellTable)
       .set({ ...columns, goal: "active" })
       .where(eq(cellTable.id, wanted.id));
+    await setLeaseMode(tx, wanted.id, mode);
   }
   return accept(work, {
     id: freshOpId(context, work),

@@ -16,9 +16,13 @@ import {
 import { cellIdSchema } from "../../contract/ids.ts";
 import { isFailoverEnd } from "../core/failover/failover-state.ts";
 import { wholeCells } from "../core/fleet.ts";
-import type { Reader } from "../store/database.ts";
-import { findFailover, listFailovers, toFailover } from "../store/failover/read.ts";
-import { lastFailoverOf } from "../store/failover/report.ts";
+import { databaseNowMs, type Reader } from "../store/database.ts";
+import {
+  type FailoverRow,
+  findFailover,
+  listFailovers,
+  toFailover,
+} from "../store/failover/read.ts";
 import { readDesk, setPolicy } from "../store/failover/witnesses.ts";
 import { readCells } from "../store/fleet-store.ts";
 import { channels } from "../store/notify.ts";
@@ -175,30 +179,45 @@ async function detection(
     policyFrom: desk.policy === null ? "flag" : "runtime",
     ...{ policyBy: desk.policyBy, policyReason: desk.policyReason },
     policyAt: desk.policyAt?.toISOString() ?? null,
-    ageMs: desk.ageMs,
+    ageMs: desk.ageMs === null ? null : Math.max(0, Math.round(desk.ageMs)),
     cells: [
       ...desk.verdicts.map(({ cell, state, text, forMs, witnesses }) => ({
-        ...{ id: cellIdSchema.parse(cell), state, text, forMs, witnesses: [...witnesses] },
+        ...{ id: cellIdSchema.parse(cell), state, text, witnesses: [...witnesses] },
+        forMs: Math.round(forMs),
       })),
       ...(await takenOver(reader)),
-    ],
+    ].sort((a, b) => (a.id < b.id ? -1 : 1)),
   };
 }
 
-/** Nobody judges them any more, and whoever looks here in the middle of it looks for them. */
+/** Nobody judges them any more, and whoever looks here in the middle of it, or afterwards, looks for them. */
 async function takenOver(reader: Reader) {
   const cells = wholeCells(await readCells(reader)).filter(
     ({ state, revoking }) => state === "quarantined" && revoking,
   );
+  const nowMs = await databaseNowMs(reader);
   return Promise.all(
     cells.map(async ({ id, health }) => {
-      const by = (await lastFailoverOf(reader, id))?.op ?? "a failover";
-      const text = `failed over by ${by}: quarantined, its tenants are served elsewhere; it is ${health}`;
-      const said = { state: "gone" as const, text, forMs: 0, witnesses: [] };
-      return { id: cellIdSchema.parse(id), ...said };
+      const last = await lastTakeoverOf(reader, id);
+      const text =
+        last === undefined
+          ? `failed over, by an operation that is not known any more; it is quarantined and ${health}`
+          : `${last.op.headline} (${last.op.id}, ${last.op.step}); it is quarantined and ${health}`;
+      const forMs = last === undefined ? 0 : nowMs - last.failover.createdAt.getTime();
+      return {
+        ...{ id: cellIdSchema.parse(id), state: "gone" as const, text, witnesses: [] },
+        forMs: Math.max(0, Math.round(forMs)),
+      };
     }),
   );
 }
+
+/** The newest that took its lease: one that was called off before left it as it was. */
+async function lastTakeoverOf(reader: Reader, cell: string): Promise<FailoverRow | undefined> {
+  const rows = await listFailovers(reader, { before: undefined, cell, limit: newestMax });
+  return rows.find(({ failover }) => failover.revokedAt !== null);
+}
+const newestMax = 20;
 
 async function changePolicy(
   context: ApiContext,

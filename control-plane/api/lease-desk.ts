@@ -5,6 +5,7 @@
 import type { AgentSyncRequest, AgentSyncResponse } from "../../contract/cell-protocol.ts";
 import { unreachable } from "../../runtime/assert.ts";
 import { type IncarnationVerdict, judgeIncarnation } from "../core/incarnation.ts";
+import { grantedMs } from "../core/lease-mode.ts";
 import { type PartnerWord, weighWords } from "../core/partner-word.ts";
 import type { CellRecord } from "../store/cell-record.ts";
 import { grantLease, quarantineCell } from "../store/lease.ts";
@@ -109,7 +110,7 @@ export function createLeaseDesk(context: ApiContext): LeaseDesk {
       const judged = await judge(said, cell, () => partners.weigh(said, cell, signal));
       if (judged.kind !== "ok") return withoutLease(said, judged);
       if (!said.wantLease) return {};
-      const ttlMs = context.settings.leaseTtlMs;
+      const ttlMs = grantedMs(cell.leaseMode, context.settings.leaseTtlMs);
       const grant = await grantLease(context.database.read, said, ttlMs);
       return grant === undefined
         ? { leaseRefused: "the cell or the fleet changed meanwhile; ask again" }

@@ -29,6 +29,7 @@ import {
 } from "../store/cell-record.ts";
 import { recordUnclassed } from "../store/coverage-record.ts";
 import { leaseIdRanges, surpassHeldIds } from "../store/id-ranges.ts";
+import { leaseModeWord, recordLeaseMode } from "../store/lease-mode.ts";
 import { activateApplied, type OwnershipPage, readChanges } from "../store/ownership-feed.ts";
 import { saveClaims } from "../store/recovery-claims.ts";
 import { enterRecovery } from "../store/recovery-evidence.ts";
@@ -111,6 +112,10 @@ async function serveSync(
   const purged = said.purged ?? [];
   await recordPurged(database.read, said.cell, purged);
   const lease = await desk.leases.grant(said, cell, signal);
+  // Of a database that may not be the cell's own nothing of this is believed.
+  if (cell.state !== "quarantined" && lease.leaseRefused === undefined) {
+    await recordLeaseMode(database.read, said, cell.leaseMode);
+  }
   const refused = said.refused.map(({ key }) => key);
   await activateApplied(database, said.cell, said.appliedRevision, refused);
   await recordStats(database, said.cell, said.stats);
@@ -208,6 +213,9 @@ async function answerRecovering(
   const { database } = desk.context;
   // A database that was set back itself must not speak for its keys.
   const objection = await desk.leases.object(said, cell);
+  if (objection === undefined && cell.state !== "quarantined") {
+    await recordLeaseMode(database.read, said, cell.leaseMode);
+  }
   await recordProgress(database.read, said);
   // Before its report is complete: what its database has made of its stage is part of it.
   await recordStage(database.read, said);
@@ -247,25 +255,41 @@ type Waiting = {
   readonly recovering: boolean;
 };
 
+type Told = Pick<AgentSyncResponse, "stage" | "stageNumber" | "partners" | "annex" | "leaseMode">;
+
+/** What the cell is to be, and what its database does not have yet. */
+async function wordsFor(
+  { context: { database, settings } }: Desk,
+  said: AgentSyncRequest,
+  { adopted, recovering }: Waiting,
+): Promise<{ readonly told: Told; readonly isNews: boolean }> {
+  const goal = adopted ? await readStageGoal(database.read, said.cell) : undefined;
+  const pairs = recovering ? undefined : settings.standbys;
+  const { isNews: isStandbyNews, ...standby } = await standbyWord(database.read, said, pairs);
+  const leases = recovering ? undefined : await leaseModeWord(database.read, said);
+  const isStageNews = goal !== undefined && isNewStage(said, goal);
+  const stage = goal === undefined ? {} : { stage: goal.stage, stageNumber: goal.number };
+  const leaseMode = leases === undefined ? {} : { leaseMode: leases.word };
+  return {
+    told: { ...stage, ...standby, ...leaseMode },
+    isNews: isStageNews || isStandbyNews || leases?.isNews === true,
+  };
+}
+
 async function waitForChanges(
   desk: Desk,
   said: AgentSyncRequest,
-  { waitMs, signal, adopted, recovering }: Waiting,
-): Promise<
-  OwnershipPage &
-    Pick<AgentSyncResponse, "stage" | "stageNumber" | "queries" | "partners" | "annex">
-> {
-  const { clock, database, settings } = desk.context;
+  waiting: Waiting,
+): Promise<OwnershipPage & Told & Pick<AgentSyncResponse, "queries">> {
+  const { clock, database } = desk.context;
+  const { waitMs, signal } = waiting;
   const deadlineMs = clock.monotonicMs() + Math.min(waitMs, agentWaitMsMax);
   for (;;) {
     const turn = desk.questions.turn(said, deadlineMs - clock.monotonicMs(), signal);
     const page = await readChanges(database.read, said.cell, said.appliedRevision);
-    const goal = adopted ? await readStageGoal(database.read, said.cell) : undefined;
-    const told = recovering ? undefined : settings.standbys;
-    const { isNews: isStandbyNews, ...standby } = await standbyWord(database.read, said, told);
+    const words = await wordsFor(desk, said, waiting);
     const asked = await turn.asked();
-    const isStageNews = goal !== undefined && isNewStage(said, goal);
-    const isNews = page.changes.length > 0 || isStageNews || isStandbyNews || asked.isNews;
+    const isNews = page.changes.length > 0 || words.isNews || asked.isNews;
     const leftMs = deadlineMs - clock.monotonicMs();
     if (isNews || leftMs <= 0 || signal.aborted) {
       // The cursor never falls, also where the log has not caught up with the cell yet.
@@ -274,8 +298,7 @@ async function waitForChanges(
         "revision",
       );
       const changes = await withOpenPurges(desk, said, page.changes);
-      const stage = goal === undefined ? {} : { stage: goal.stage, stageNumber: goal.number };
-      return { ...page, changes, revision, ...turn.end(asked), ...stage, ...standby };
+      return { ...page, changes, revision, ...turn.end(asked), ...words.told };
     }
     await turn.wait((stop) => desk.feed.changed(leftMs, stop));
   }

@@ -17,6 +17,7 @@ import { isoTime } from "../../runtime/clock.ts";
 import { areOf, counted } from "../core/counted.ts";
 import { onePlan } from "../core/ops/machine.ts";
 import { planRebalance } from "../core/rebalance/plan.ts";
+import { onlyMends } from "../core/rebalance/progress.ts";
 import { readFleetLoad } from "../store/balancing/fleet-load.ts";
 import { openBalancings, rebalanceKind, standingsOf } from "../store/balancing/read.ts";
 import { databaseNowMs, type Tx } from "../store/database.ts";
@@ -76,15 +77,23 @@ async function plan(tx: Tx, ask: RebalanceAsk): Promise<RebalancePlan> {
     madeAt: isoTime(nowMs),
     expiresAt: isoTime(nowMs + planLivesMs),
     whatIf: ask.removeCells.length > 0 || ask.addCells.length > 0,
-    ...{ moves: found.moves, skipped: found.skipped, cells: found.cells },
+    moves: found.moves.map((move) => ({ ...move, gain: digits(move.gain) })),
+    skipped: found.skipped,
+    cells: found.cells.map(({ cell, before, after }) => ({
+      ...{ cell, before: digits(before), after: digits(after) },
+    })),
     summary: {
-      ...{ peakBefore: found.peakBefore, peakAfter: found.peakAfter, bytes: found.bytes },
+      ...{ peakBefore: digits(found.peakBefore), peakAfter: digits(found.peakAfter) },
+      bytes: found.bytes,
       // Nobody to take anything: then nothing can be said of what is best.
-      peakBound: Number.isFinite(found.peakBound) ? found.peakBound : found.peakBefore,
+      peakBound: digits(Number.isFinite(found.peakBound) ? found.peakBound : found.peakBefore),
       text: found.text,
     },
   });
 }
+
+/** Of a share of a capacity. */
+const digits = (value: number): number => Number(value.toPrecision(4));
 
 async function requireSense(tx: Tx, ask: RebalanceAsk): Promise<void> {
   const { startAbove, stopBelow, removeCells, addCells } = ask;
@@ -113,9 +122,10 @@ async function apply(context: ApiContext, work: Work, asked: Asked): Promise<Ans
   await lockNormalFleet(tx);
   await requireFresh(work, saved);
   const tenants = saved.moves.reduce((sum, { load }) => sum + load.tenants, 0);
+  const mends = await isMending(work, saved);
   await requireSafe(
     work,
-    { kind: "rebalance.apply", tenants: Math.min(tenants, parallelMax) },
+    { kind: "rebalance.apply", tenants: Math.min(tenants, parallelMax), mends },
     asked.override,
   );
   const steps = saved.moves.slice(0, stepsShownMax).map(({ key, from, to, text }) => ({
@@ -130,13 +140,30 @@ async function apply(context: ApiContext, work: Work, asked: Asked): Promise<Ans
   const { override } = asked;
   const op = await insertOp(tx, {
     ...{ id, kind: rebalanceKind, object: "fleet", plan: shown, step: "moving", state: "running" },
-    input: { moves: saved.moves, parallelMax, ...(override === undefined ? {} : { override }) },
+    input: {
+      moves: saved.moves,
+      parallelMax,
+      mends,
+      ...(override === undefined ? {} : { override }),
+    },
     headline: `${counted(saved.moves.length, "move")} ${areOf(saved.moves.length)} to be made, ${parallelMax} at a time`,
     ...{ actor: work.actor.name, reason: work.reason, revision: null, nowMs: work.nowMs },
     deadlineMs: undefined,
   });
   const next = [`cellctl op watch ${id}`, "cellctl move ls --state running"];
   return { status: 202, body: { op, plan: shown, next_steps: next } };
+}
+
+/** What the file says of it is looked at again: a plan for balance does not go past a rule by its own word. */
+async function isMending({ tx, nowMs }: Work, { ask, moves }: RebalancePlan): Promise<boolean> {
+  if (!onlyMends(moves)) return false;
+  const { bins, units } = await readFleetLoad(tx, ask);
+  const mending = new Set(
+    planRebalance(bins, units, ask, nowMs)
+      .moves.filter((move) => onlyMends([move]))
+      .map(({ key }) => key),
+  );
+  return moves.every(({ key }) => mending.has(key));
 }
 
 const stepsShownMax = 1000;

@@ -15,6 +15,7 @@ import {
 } from "../../contract/recovery-api.ts";
 import { must } from "../../runtime/assert.ts";
 import type { CellView } from "../core/fleet.ts";
+import { countsAsManual } from "../core/lease-mode.ts";
 import { onePlan } from "../core/ops/machine.ts";
 import { databaseNowMs, type Reader } from "../store/database.ts";
 import { lastFailoverOf } from "../store/failover/report.ts";
@@ -61,12 +62,12 @@ export const recoveryEndpoints = (context: ApiContext): readonly Endpoint[] => [
     answers: { 200: readmittedSchema.or(dryRunSchema) },
     action: "cell.readmit",
     object: ({ path }) => path.id,
-    apply: (work, { path }) => readmit(work, path.id),
+    apply: (work, { path, body }) => readmit(work, path.id, body.otherCopiesOff === true),
   }),
 ];
 
 /** What it then knows less than its last owner did is told to it anew; lost rows stay lost. */
-async function readmit(work: Work, id: string): Promise<Answer> {
+async function readmit(work: Work, id: string, otherCopiesOff: boolean): Promise<Answer> {
   const { tx } = work;
   await lockNormalFleet(tx);
   const found = await readCell(tx, id);
@@ -84,6 +85,17 @@ async function readmit(work: Work, id: string): Promise<Answer> {
       "SAFETY_RULE",
       `The last lease of ${id} may be in use by another copy of its database for ${Math.ceil(leftMs / 1000)} s more.`,
       { nextSteps: ["Make sure that no other copy runs, and repeat when the lease has ended."] },
+    );
+  }
+  if (countsAsManual(found.leaseMode) && !otherCopiesOff) {
+    throw new CellError(
+      "SAFETY_RULE",
+      `${id} has manual leases: another copy of its database may serve for as long as it runs.`,
+      {
+        nextSteps: [
+          `Power off every other copy, then POST /v1/cells/${id}/readmit {"reason":"…","otherCopiesOff":true}`,
+        ],
+      },
     );
   }
   if (work.dryRun) {

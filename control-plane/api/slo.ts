@@ -6,6 +6,8 @@ import {
   type Objective,
   objectiveDefaults,
   objectiveIdSchema,
+  type Slo,
+  type SloState,
   setObjectiveSchema,
   sloSchema,
 } from "../../contract/slo-api.ts";
@@ -14,6 +16,7 @@ import { readCells } from "../store/fleet-store.ts";
 import {
   readObjectives,
   readSlos,
+  readStopping,
   removeObjective,
   setObjective,
   writeBurnt,
@@ -41,7 +44,7 @@ export function sloEndpoints(context: ApiContext): readonly Endpoint[] {
       answers: { 200: list(sloSchema) },
       serve: async () => ({
         status: 200,
-        body: { items: [...(await database.snapshot(readSlos))], next: null },
+        body: { items: (await database.snapshot(readSlos)).map(rounded), next: null },
       }),
     }),
     endpoint({
@@ -53,7 +56,7 @@ export function sloEndpoints(context: ApiContext): readonly Endpoint[] {
         const slos = await database.snapshot(readSlos);
         const found = slos.find((one) => one.id === id);
         if (found === undefined) throw unknown(id);
-        return { status: 200, body: found };
+        return { status: 200, body: rounded(found) };
       },
     }),
     mutation(context, {
@@ -105,6 +108,23 @@ export function sloEndpoints(context: ApiContext): readonly Endpoint[] {
   ];
 }
 
+/** Four digits say all that a share of counts can. */
+const digits = (value: number): number => Number(value.toPrecision(4));
+const roundedState = (state: SloState): SloState => ({
+  ...state,
+  budget: digits(state.budget),
+  left: Math.round(state.left * 1e4) / 1e4,
+  burn: {
+    ...{ "5m": digits(state.burn["5m"]), "30m": digits(state.burn["30m"]) },
+    ...{ "1h": digits(state.burn["1h"]), "6h": digits(state.burn["6h"]) },
+  },
+});
+const rounded = (slo: Slo): Slo => ({
+  ...slo,
+  worst: slo.worst === null ? null : roundedState(slo.worst),
+  cells: slo.cells.map(roundedState),
+});
+
 const unknown = (id: string): CellError =>
   new CellError("NOT_FOUND", `There is no objective ${id}.`, { nextSteps: ["cellctl slo ls"] });
 const tooMany = (): CellError =>
@@ -147,7 +167,7 @@ async function change(
   if (work.dryRun) return dryRunAnswer(plan);
   await work.record(how.before, how.after);
   await how.apply();
-  await writeBurnt(work.tx, await readSlos(work.tx));
+  await writeBurnt(work.tx, await readStopping(work.tx));
   return accept(work, {
     ...{ id: freshOpId(context, work), kind: "safety.change", object, plan },
     ...{ input: {}, headline: `${what}: done`, done: true, nextSteps: ["cellctl slo ls"] },

@@ -2,6 +2,7 @@
 
 import type { AgentView, CellView, FleetSnapshot, OpView, RouterView, StageView } from "./fleet.ts";
 import { nothingClosed } from "./fleet.ts";
+import { timedView } from "./lease-mode.ts";
 
 export const aCell = (id: string, change: Partial<CellView> = {}): CellView => ({
   id,
@@ -17,6 +18,7 @@ export const aCell = (id: string, change: Partial<CellView> = {}): CellView => (
   capacity: { tenants: 100, bytes: 1_000_000, rps: 1000, maxTenantShare: 0.5 },
   usage: { tenants: 0, bytes: 0, rps: 0 },
   leaseUntilMs: 2_000_000,
+  leaseMode: timedView,
   appliedRevision: 0,
   agents: [anAgent(`${id}-agent`)],
   stage: aStage(),

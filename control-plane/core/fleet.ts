@@ -14,6 +14,7 @@ import type {
 } from "../../contract/control-api.ts";
 import type { ProvidedCell } from "../../contract/provider-api.ts";
 import type { CellStage, GuardMode, Strategy } from "../../contract/routing-table.ts";
+import type { LeaseModeView } from "./lease-mode.ts";
 import type { Reserve } from "./standby/reserve.ts";
 
 export type Tier = (typeof tiers)[number];
@@ -44,6 +45,8 @@ export type CellView = {
   readonly usage: Usage;
   /** Of the last lease granted: until when it may still be valid; 0 when none was granted. */
   readonly leaseUntilMs: number;
+  /** How its leases end: of one that counts as manual the lease that was granted bounds nothing. */
+  readonly leaseMode: LeaseModeView;
   readonly appliedRevision: number;
   readonly agents: readonly AgentView[];
   readonly stage: StageView;

@@ -4,6 +4,7 @@ import { expect, test } from "vitest";
 import { aStage } from "./fleet.fixture.ts";
 import type { CellView } from "./fleet.ts";
 import { type ImportClass, planImport } from "./import-plan.ts";
+import { timedView } from "./lease-mode.ts";
 import { placeTenant } from "./place.ts";
 
 const cell = (id: string, change: Partial<CellView> = {}): CellView => ({
@@ -25,6 +26,7 @@ const cell = (id: string, change: Partial<CellView> = {}): CellView => ({
   capacity: { tenants: 1000, bytes: 1e9, rps: 1000, maxTenantShare: 0.5 },
   usage: { tenants: 0, bytes: 0, rps: 0 },
   leaseUntilMs: 0,
+  leaseMode: timedView,
   appliedRevision: 0,
   agents: [],
   ...change,

@@ -11,6 +11,7 @@ import type {
 import type { CellState } from "../../contract/control-api.ts";
 import type { CellStage } from "../../contract/routing-table.ts";
 import { defaultService } from "../../contract/service-route.ts";
+import type { LeaseModeView } from "../core/lease-mode.ts";
 import type { RecoveryCellState, RecoveryStep } from "../core/recovery.ts";
 import { toUnclassed } from "./coverage-record.ts";
 import type { Database, Reader } from "./database.ts";
@@ -40,6 +41,7 @@ export type CellRecord = {
   readonly stageGoal: CellStage | null;
   readonly stageNumber: number;
   readonly unclassed: UnclassedTables | null;
+  readonly leaseMode: LeaseModeView;
 };
 
 export async function readCellRecord(
@@ -54,7 +56,9 @@ export async function readCellRecord(
            c.system_identifier as "systemIdentifier", c.timeline, c.boot,
            c.boot_instance as "bootInstance", c.applied_revision::float8 as "appliedRevision",
            case when c.adopted then c.stage_goal end as "stageGoal",
-           c.stage_number::float8 as "stageNumber", c.unclassed
+           c.stage_number::float8 as "stageNumber", c.unclassed,
+           jsonb_build_object('mode', c.lease_mode, 'number', c.lease_mode_number,
+                              'acked', c.lease_mode_acked) as "leaseMode"
       from cellfleet_control.fleet as f
       join cellfleet_control.cell as c on c.id = ${cell}
       left join cellfleet_control.recovery_cell as r on r.cell = c.id`);
@@ -111,15 +115,17 @@ export async function announceGates(database: Database): Promise<void> {
 
 /** What the cell's database has applied and seen; only what grew is written. */
 export async function recordProgress(reader: Reader, said: AgentSyncRequest): Promise<void> {
-  const { cell, appliedRevision, epochMax, release, schemaVersion, database } = said;
+  const { cell, appliedRevision, epochMax, release, schemaVersion, database, origin } = said;
+  const controlGrant = origin?.controlGrant ?? database.grant;
   await reader.execute(sql`
     update cellfleet_control.cell set
       applied_revision = greatest(applied_revision, ${appliedRevision}),
       epoch_max_seen = greatest(epoch_max_seen, ${epochMax}),
       grant_seen = greatest(grant_seen, ${database.grant}),
+      control_grant_seen = greatest(control_grant_seen, ${controlGrant}),
       release = ${release}, schema_version = ${schemaVersion}
     where id = ${cell} and (applied_revision < ${appliedRevision} or epoch_max_seen < ${epochMax}
-      or grant_seen < ${database.grant} or release <> ${release}
+      or grant_seen < ${database.grant} or control_grant_seen < ${controlGrant} or release <> ${release}
       or schema_version <> ${schemaVersion})`);
 }
 

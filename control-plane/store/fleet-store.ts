@@ -16,11 +16,13 @@ import type {
   StageView,
 } from "../core/fleet.ts";
 import { nothingClosed } from "../core/fleet.ts";
+import { countsAsManual, isSettled, type LeaseModeView } from "../core/lease-mode.ts";
 import { adoptingCell } from "../core/stage.ts";
 import { withReserves } from "../core/standby/reserve.ts";
 import { toUnclassed } from "./coverage-record.ts";
 import { type Database, databaseNowMs, type Reader } from "./database.ts";
 import { failoversByCell } from "./failover/view.ts";
+import { leaseModeOf } from "./lease-mode.ts";
 import { openOps, toOpView } from "./ops.ts";
 import { toPlacementView } from "./placements.ts";
 import { agent, cell, fleet, placement, router } from "./schema.ts";
@@ -194,6 +196,10 @@ const usageOf = (row: CellRow) => ({
 const leaseUntilMs = (row: CellRow): number =>
   row.leaseGrantedAt === null ? 0 : row.leaseGrantedAt.getTime() + row.leaseTtlMs;
 
+/** That leases end by themselves nobody has to be told. */
+const toldMode = (view: LeaseModeView): Pick<Cell["lease"], "mode" | "settled"> =>
+  countsAsManual(view) ? { mode: view.mode, settled: isSettled(view) } : {};
+
 const countsSchema = z.record(z.string(), z.number()).catch({});
 
 const stageOf = (row: CellRow): StageView => ({
@@ -224,6 +230,7 @@ function toCellView(row: CellRow, agents: readonly AgentRow[], adopting: string 
     capacity: capacityOf(row),
     usage: usageOf(row),
     leaseUntilMs: leaseUntilMs(row),
+    leaseMode: leaseModeOf(row),
     appliedRevision: row.appliedRevision,
     agents: agents.map(toAgentView),
     stage: stageOf(row),
@@ -301,7 +308,11 @@ function toCell(
         }
       : {}),
     unclassed: toUnclassed(row.unclassed) ?? undefined,
-    lease: { grant: row.grant, outstandingMs: Math.max(0, leaseUntilMs(row) - nowMs) },
+    lease: {
+      grant: row.grant,
+      outstandingMs: Math.max(0, leaseUntilMs(row) - nowMs),
+      ...toldMode(leaseModeOf(row)),
+    },
     agents: agents.map((one) => ({
       instance: one.instance,
       endpoint: one.endpoint,

@@ -268,11 +268,16 @@ export function toOpView(row: OpRow): OpView {
   };
 }
 
-/** The wire form. */
+/** The wire form. What was noted again because another control plane went on is told once. */
 export function toOp(row: OpRow): Op {
   const { provider: _internal, ...result } = recordSchema.parse(row.result);
+  const steps = opSchema.shape.steps.parse(row.steps);
   return opSchema.parse({
     ...row,
+    steps: steps.filter(({ step, text }, index) => {
+      const before = steps[index - 1];
+      return before?.step !== step || before.text !== text;
+    }),
     result,
     createdAt: row.createdAt.toISOString(),
     updatedAt: row.updatedAt.toISOString(),

@@ -8,6 +8,7 @@ import { type Evidence, nextRecoveryStep } from "../core/recovery.ts";
 import { recordAudit } from "./audit.ts";
 import type { Database, Tx } from "./database.ts";
 import { recordEvents } from "./events.ts";
+import { forgetAcknowledged } from "./lease-mode.ts";
 import { channels } from "./notify.ts";
 import { lockFleet } from "./routing-change.ts";
 import { cell, fleet } from "./schema.ts";
@@ -68,6 +69,7 @@ export async function enterRecovery(
       nowMs,
     );
     await awaitAllCells(tx);
+    await forgetAcknowledged(tx);
     await tx.execute(sql`select pg_notify(${channels.revision}, '')`);
     await recordEvents(tx, [
       {

@@ -16,6 +16,7 @@ import {
 import { type Actor, recordAudit } from "./audit.ts";
 import type { Database, Reader, Tx } from "./database.ts";
 import { recordEvents } from "./events.ts";
+import { settleFailoversOfBefore } from "./failover/after-restore.ts";
 import { endMovesOfBefore } from "./moves/after-restore.ts";
 import { channels } from "./notify.ts";
 import { insertOp } from "./ops.ts";
@@ -196,7 +197,7 @@ export async function finishRecovery(
     const { row, to } = step;
     const counts = await writePlacements(tx, row, opId);
     await recoverStages(tx, nowMs);
-    const ended = await endMovesOfBefore(tx);
+    const ended = [...(await endMovesOfBefore(tx)), ...(await settleFailoversOfBefore(tx, opId))];
     const { revision, kept, owned, unavailable, gone } = counts;
     const text = `Recovered: ${kept} keys as they were, ${owned} at a new epoch, ${unavailable} unavailable, ${gone} gone; revision ${revision} is above all that was seen.`;
     await recordAudit(

@@ -112,22 +112,39 @@ export async function tidyCounts(tx: Tx): Promise<void> {
     delete from cellfleet_control.slo_source where at < ${past(sourceKeptMs)}`);
 }
 
+/**
+ * `after-failover`: without what a cell counted until its last takeover was over. What it failed by dying is
+ * over with it, and must keep nobody from bringing the fleet back into balance.
+ */
+export type CountedSince = "ever" | "after-failover";
+
+const countsSince = (since: CountedSince) =>
+  since === "ever"
+    ? sql`cellfleet_control.slo_count`
+    : sql`(select c.* from cellfleet_control.slo_count as c
+             left join (select f.cell, max(o.updated_at) as at
+                          from cellfleet_control.failover as f
+                          join cellfleet_control.op as o on o.id = f.op and o.state = 'done'
+                         where f.mode = 'unplanned' group by 1) as gone on gone.cell = c.cell
+            where gone.at is null or c.at > gone.at)`;
+
 /** What was counted in each window, and since when anything was. */
 export async function readCounted(
   reader: Reader,
   nowMs: number,
   windows: readonly number[],
+  since: CountedSince = "ever",
 ): Promise<Counted> {
   const wanted = windows.map((windowMs) => ({ windowMs, fromMs: windowFromMs(nowMs, windowMs) }));
   const { rows } = await reader.execute<WindowCount>(sql`
     select c.cell, c.service, c.tier, w."windowMs", sum(c.requests)::float8 as requests,
            sum(c.failures)::float8 as failures
       from jsonb_to_recordset(${JSON.stringify(wanted)}::jsonb) as w("windowMs" float8, "fromMs" float8)
-      join cellfleet_control.slo_count as c
+      join ${countsSince(since)} as c
         on c.at >= to_timestamp(w."fromMs" / 1000) and c.at <= to_timestamp(${nowMs}::float8 / 1000)
      group by 1, 2, 3, 4`);
   const { rows: firsts } = await reader.execute<FirstCount>(sql`
     select cell, service, tier, (extract(epoch from min(at)) * 1000)::float8 as "firstMs"
-      from cellfleet_control.slo_count group by 1, 2, 3`);
+      from ${countsSince(since)} as c group by 1, 2, 3`);
   return { nowMs, windows: rows, firsts };
 }

@@ -10,7 +10,7 @@ import { windowsToRead } from "../core/slo/windows.ts";
 import { databaseNowMs, type Reader, type Tx } from "./database.ts";
 import { readCells } from "./fleet-store.ts";
 import { sloDesk, sloObjective } from "./schema-slo.ts";
-import { readCounted } from "./slo-counts.ts";
+import { type CountedSince, readCounted } from "./slo-counts.ts";
 
 /** What was judged longer ago says nothing any more: nobody has led since. */
 const deskMs = 600_000;
@@ -22,11 +22,18 @@ export async function readObjectives(reader: Reader): Promise<Objective[]> {
 
 const inService: ReadonlySet<string> = new Set(["active", "cordoned", "draining"]);
 
-export async function readSlos(reader: Reader): Promise<readonly Slo[]> {
+/** As people are shown them. */
+export const readSlos = (reader: Reader): Promise<readonly Slo[]> => judged(reader, "ever");
+
+/** As the safety rules go by them: what a cell failed by dying stops nothing once it was taken over. */
+export const readStopping = (reader: Reader): Promise<readonly Slo[]> =>
+  judged(reader, "after-failover");
+
+async function judged(reader: Reader, since: CountedSince): Promise<readonly Slo[]> {
   const objectives = await readObjectives(reader);
   if (objectives.length === 0) return [];
   const windows = windowsToRead(objectives.map(({ windowDays }) => windowDays));
-  const counted = await readCounted(reader, await databaseNowMs(reader), windows);
+  const counted = await readCounted(reader, await databaseNowMs(reader), windows, since);
   const cells = wholeCells(await readCells(reader)).filter(({ state }) => inService.has(state));
   return judgeSlos(
     objectives,
@@ -35,7 +42,7 @@ export async function readSlos(reader: Reader): Promise<readonly Slo[]> {
   );
 }
 
-/** For the safety rules. */
+/** For the safety rules: of `readStopping`. */
 export async function writeBurnt(tx: Tx, slos: readonly Slo[]): Promise<void> {
   const said = { burnt: [...burntOf(slos)], at: sql`clock_timestamp()` };
   await tx

@@ -10,7 +10,7 @@ import type { Random } from "../../runtime/random.ts";
 import { stopsWhatCanWait } from "../core/slo/judge-slo.ts";
 import type { Database } from "../store/database.ts";
 import { holdsTerm } from "../store/leader.ts";
-import { readSlos, writeBurnt } from "../store/slo.ts";
+import { readSlos, readStopping, writeBurnt } from "../store/slo.ts";
 import type { Leadership } from "./lead.ts";
 
 const intervalMs = 10_000;
@@ -30,29 +30,44 @@ export function startBudgeting(options: {
     ...{ clock, random, intervalMs, backoffMaxMs, onError: options.onError },
     turn: async () => {
       const term = lead.term();
-      show(term === undefined ? [] : await judgeBudgets(database, term));
+      show(term === undefined ? nothing : await judgeBudgets(database, term));
       return "idle";
     },
   });
 }
 
+export type Budgets = {
+  readonly slos: readonly Slo[];
+  /** The same objectives, as the safety rules go by them. */
+  readonly stopping: readonly Slo[];
+};
+const nothing: Budgets = { slos: [], stopping: [] };
+
 /** A month of counts is read before the lock on the term is taken: renewing it must not wait for that. */
-export async function judgeBudgets(database: Database, term: number): Promise<readonly Slo[]> {
-  const slos = await database.snapshot(readSlos);
+export async function judgeBudgets(database: Database, term: number): Promise<Budgets> {
+  const judged = await database.snapshot(async (tx) => ({
+    slos: await readSlos(tx),
+    stopping: await readStopping(tx),
+  }));
   const isWritten = await database.transaction(async (tx) => {
     if (!(await holdsTerm(tx, term))) return false;
-    await writeBurnt(tx, slos);
+    await writeBurnt(tx, judged.stopping);
     return true;
   });
-  return isWritten ? slos : [];
+  return isWritten ? judged : nothing;
 }
 
 /** Only where this process leads, so that nobody shows what is old. */
-export function showBudgets(metrics: Metrics): (slos: readonly Slo[]) => void {
-  let last: readonly Slo[] = [];
+export function showBudgets(metrics: Metrics): (judged: Budgets) => void {
+  let last = nothing;
   const perCell =
-    (read: (state: SloState) => number, isShown: (state: SloState) => boolean) => () =>
-      last.flatMap(({ id, cells }) =>
+    (
+      of: keyof Budgets,
+      read: (state: SloState) => number,
+      isShown: (state: SloState) => boolean = () => true,
+    ) =>
+    () =>
+      last[of].flatMap(({ id, cells }) =>
         cells
           .filter(isShown)
           .map((state): readonly [Labels, number] => [
@@ -64,6 +79,7 @@ export function showBudgets(metrics: Metrics): (slos: readonly Slo[]) => void {
     "cellfleet_slo_budget_left",
     "Share of the error budget that is left, by objective and cell; below 0 it is overdrawn.",
     perCell(
+      "slos",
       ({ left }) => left,
       ({ verdict }) => verdict !== "few",
     ),
@@ -71,12 +87,9 @@ export function showBudgets(metrics: Metrics): (slos: readonly Slo[]) => void {
   metrics.gaugeFrom(
     "cellfleet_slo_burnt",
     "1 where an error budget stops what can wait, by objective and cell.",
-    perCell(
-      (state) => (stopsWhatCanWait(state) ? 1 : 0),
-      () => true,
-    ),
+    perCell("stopping", (state) => (stopsWhatCanWait(state) ? 1 : 0)),
   );
-  return (slos) => {
-    last = slos;
+  return (judged) => {
+    last = judged;
   };
 }

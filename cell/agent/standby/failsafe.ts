@@ -7,6 +7,7 @@
  * a lease is stored that outlasts the promise for them; promises are given back only when every lease that
  * rested on them is over, because answers may be under way that were confirmed by it.
  */
+import { manualLeaseMsMax } from "../../../contract/lease-mode.ts";
 import type { Partner, PartnerList, PromiseRequest } from "../../../contract/standby-api.ts";
 import { must } from "../../../runtime/assert.ts";
 import type { Clock } from "../../../runtime/clock.ts";
@@ -44,8 +45,6 @@ export type FailsafeOptions = {
 
 /** Until a control plane has said another one. */
 const ttlMsDefault = 4000;
-/** Leases that somebody chose long are not needed in a failsafe. */
-const ttlMsMax = 10_000;
 const lookEveryMs = 200;
 /** Asked for where leases are manual: an annex looks at who asks before it promises anything. */
 const manualPromiseMs = 1;
@@ -96,7 +95,8 @@ export class Failsafe {
 
   /** The control plane granted, and the stores have it: what was stopped goes on. */
   async granted(grant: number, ttlMs: number): Promise<void> {
-    this.#ttlMs = Math.min(ttlMs, ttlMsMax);
+    // Leases that somebody chose long are not needed in a failsafe.
+    this.#ttlMs = Math.min(ttlMs, manualLeaseMsMax);
     const { stores, log } = this.#options;
     const isStopped = stores.facts()?.each.some(({ standby }) => standby.stopped.length > 0);
     if (isStopped === true) {

@@ -8,6 +8,7 @@
  */
 import type { FailoverGate, failoverModes } from "../../../contract/failover-api.ts";
 import type { CellView } from "../fleet.ts";
+import { countsAsManual, whyManual } from "../lease-mode.ts";
 import { confirmationsMin, isConfirmed, looksBad, type Verdict } from "./detect.ts";
 
 export type FailoverMode = (typeof failoverModes)[number];
@@ -53,7 +54,9 @@ export type GateFacts = {
   readonly intended: ReadonlyMap<string, string>;
   /** Another operation of the cell that a failover would cross. */
   readonly busy: string | undefined;
-  /** Until the last lease that was granted is over, as recorded. */
+  /** An operator says that the cell is powered off. */
+  readonly provedDead: boolean;
+  /** Until the last lease that was granted is over, as recorded; of manual leases the longest that one may last. */
   readonly leaseLeftMs: number;
   /** Refusals of rules that others keep (safety rules, the fleet's lever). */
   readonly refusals: readonly FailoverGate[];
@@ -70,6 +73,9 @@ export const gateLimits = {
   /** A takeover waits the last lease out; a longer one makes it useless. */
   leaseLeftMsMax: 60_000,
 } as const;
+
+/** Nobody goes past it by its name: `--proved-dead` is the word that opens it. */
+export const powerOffGate = "power-off";
 
 type Gate = (facts: GateFacts) => FailoverGate;
 
@@ -177,6 +183,18 @@ const lease: Gate = ({ leaseLeftMs }) =>
         false,
       );
 
+/** Leases that the cell gives itself end when its machine does, and only somebody who was there knows. */
+const poweredOff: Gate = ({ cell, automatic, provedDead }) => {
+  if (!countsAsManual(cell.leaseMode)) return pass(powerOffGate, "its leases end by themselves");
+  return provedDead && !automatic
+    ? pass(powerOffGate, `somebody has seen that ${cell.id} is powered off`)
+    : block(
+        powerOffGate,
+        `${cell.id} serves for as long as it runs (${whyManual(cell.leaseMode)}): somebody must have seen that it is powered off`,
+        false,
+      );
+};
+
 const standbys: Gate = ({ partners, keys, cell }) => {
   const fit = partners.filter(({ unfit }) => unfit === undefined);
   if (keys.all === 0) return pass("standby", `${cell.id} owns nothing`);
@@ -222,8 +240,18 @@ const isBehind = ({ lagBytes, lagSeconds }: PartnerFacts): boolean =>
   (lagBytes ?? 0) > gateLimits.lagBytesMax ||
   (lagSeconds ?? Number.POSITIVE_INFINITY) > gateLimits.lagSecondsMax;
 
-const lagText = ({ host, lagBytes, lagSeconds }: PartnerFacts): string =>
-  `${host} was ${lagBytes === null ? "an unknown number of" : lagBytes} bytes and ${lagSeconds === null ? "an unknown time" : seconds(lagSeconds * 1000)} behind`;
+/** What is not known says why: whoever decides by it must know what there is to be found out. */
+function lagText({ host, lagBytes, lagSeconds }: PartnerFacts): string {
+  const size = lagBytes === null ? undefined : `${lagBytes} bytes`;
+  if (lagSeconds === null) {
+    const known = size === undefined ? "" : `was ${size} behind, and `;
+    return `${host} ${known}cannot say by what time: no heartbeat has reached it yet`;
+  }
+  const time = seconds(lagSeconds * 1000);
+  return size === undefined
+    ? `${host} was ${time} behind (in bytes not known: nobody saw how far its log had come)`
+    : `${host} was ${size} and ${time} behind`;
+}
 
 const headroom: Gate = ({ partners }) => {
   const taking = partners.filter(({ unfit, keys }) => unfit === undefined && keys > 0);
@@ -276,7 +304,18 @@ const elsewhere: Gate = ({ cell, cells }) => {
 
 const always = [normalFleet, enforces, alone, others];
 const gatesOf: Readonly<Record<FailoverMode, readonly Gate[]>> = {
-  unplanned: [...always, confirmed, observer, seldom, unintended, lease, standbys, lag, headroom],
+  unplanned: [
+    ...always,
+    confirmed,
+    observer,
+    seldom,
+    unintended,
+    poweredOff,
+    lease,
+    standbys,
+    lag,
+    headroom,
+  ],
   planned: [...always, healthy, elsewhere],
 };
 

@@ -49,7 +49,17 @@ export type FailoverEvidence = {
   readonly annexes: Readonly<Record<string, AnnexFact>>;
   readonly baseline?: readonly AdopterLook[] | undefined;
   readonly poisoned?:
-    | ReadonlyArray<{ readonly annex: string; readonly sign: string; readonly suspects: number }>
+    | ReadonlyArray<{
+        readonly annex: string;
+        readonly sign: string;
+        readonly suspects: number;
+        /** Came with them, and are served on. */
+        readonly spared?: number | undefined;
+        /** What speaks against each of them. */
+        readonly because?:
+          | ReadonlyArray<{ readonly key: string; readonly because: string }>
+          | undefined;
+      }>
     | undefined;
   /** What the check through a public router came to, by annex. */
   readonly canaries?: Readonly<Record<string, string>> | undefined;

@@ -11,7 +11,6 @@ import type { FailoverMode, GateFacts, PartnerFacts } from "./gates.ts";
 export type PlanFacts = GateFacts & {
   /** Longest promise that a partner still owes the cell. */
   readonly promiseLeftMs: number;
-  readonly provedDead: boolean;
   readonly unavailableReason: string;
 };
 
@@ -65,7 +64,8 @@ export function buildPlan(
     gates: [...gates],
     partners: facts.partners.map(({ annex, host, state, keys, lagBytes, lagSeconds }) => ({
       ...{ annex: brand(annex), host: brand(host) },
-      ...{ state, keys, lagBytes, lagSeconds },
+      ...{ state, keys, lagBytes },
+      lagSeconds: lagSeconds === null ? null : Math.round(lagSeconds * 1000) / 1000,
     })),
     unavailable:
       facts.mode === "planned"

@@ -3,6 +3,7 @@
  * been looked at; the policy only decides who decides.
  */
 import type { FailoverGate, FailoverPolicy } from "../../../contract/failover-api.ts";
+import { powerOffGate } from "./gates.ts";
 
 export type PolicyAnswer =
   | { readonly kind: "nothing" }
@@ -21,26 +22,34 @@ export function decidePolicy(
   if (policy === "off") return { kind: "nothing" };
   const command = startCommand(cell, blocked);
   if (policy === "suggest") {
-    const against =
-      blocked.length === 0 ? "" : `; against it: ${blocked.map(({ text }) => text).join("; ")}`;
+    const against = blocked.length === 0 ? "" : `; against it: ${textsOf(blocked)}`;
     return { kind: "suggest", text: `${cell} is ${why}${against}`, command };
   }
   if (blocked.length === 0) return { kind: "start" };
   // Whoever stopped it knows; nobody need be woken.
   const meant = blocked.find(({ name }) => name === "intent");
   if (meant !== undefined) return { kind: "suggest", text: meant.text, command };
-  const text = `${cell} is not taken over by itself: ${blocked.map(({ text: said }) => said).join("; ")}`;
+  // Never automation's to decide: somebody is asked, whatever else is in the way.
+  if (blocked.some(({ name }) => name === powerOffGate)) {
+    return { kind: "suggest", text: `${cell} is ${why}; ${textsOf(blocked)}`, command };
+  }
+  const text = `${cell} is not taken over by itself: ${textsOf(blocked)}`;
   return { kind: "held", text, command };
 }
+
+const textsOf = (blocked: readonly FailoverGate[]): string =>
+  blocked.map(({ text }) => text).join("; ");
 
 /** Gates that stand open to a person. */
 const forAutomationOnly: ReadonlySet<string> = new Set(["rate", "intent"]);
 
 /** What a person types, with the gates to go past; where one cannot be passed, the plan says why. */
 export function startCommand(cell: string, blocked: readonly FailoverGate[]): string {
-  if (blocked.some(({ overridable }) => !overridable)) return `cellctl failover plan ${cell}`;
+  if (blocked.some(({ name, overridable }) => !overridable && name !== powerOffGate))
+    return `cellctl failover plan ${cell}`;
   const flags = blocked.flatMap(({ name }) => {
     if (forAutomationOnly.has(name)) return [];
+    if (name === powerOffGate) return [" --proved-dead"];
     return name === "lag" ? [" --allow-data-loss"] : [` --override ${name}`];
   });
   const reason = flags.length === 0 ? "" : ' --reason "…"';

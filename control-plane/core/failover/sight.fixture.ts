@@ -79,6 +79,7 @@ export const gateFacts = (change: Partial<GateFacts> = {}): GateFacts => ({
   keys: { all: 20, unavailable: 0 },
   ...{ open: [], lastAutomaticMs: null, intended: new Map(), busy: undefined },
   leaseLeftMs: 2000,
+  provedDead: false,
   refusals: [],
   ...change,
 });

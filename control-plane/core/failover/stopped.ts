@@ -37,13 +37,22 @@ export function leaseWaitMs(
   limits: Pick<StopLimits, "drift" | "graceMs" | "clockStepMaxMs"> = stopLimits,
 ): number {
   if (sinceGrantMs === null || ttlMs === 0) return 0;
-  const full = ttlMs * (1 + limits.drift) + limits.graceMs;
+  const full = ownLeaseWaitMs(ttlMs, limits);
   // Long ago, whatever was done to the clock.
   if (sinceGrantMs > full + limits.clockStepMaxMs) return 0;
   // A clock that was not watched may have been set since: then its word counts for nothing.
   const isKnown = sinceGrantMs >= 0 && steadyMs >= sinceGrantMs;
   return isKnown ? Math.max(0, full - sinceGrantMs) : full;
 }
+
+/**
+ * Of a cell that gives itself leases: the last one may have begun in the moment before it was powered off,
+ * and nobody has recorded it.
+ */
+export const ownLeaseWaitMs = (
+  ownMs: number,
+  limits: Pick<StopLimits, "drift" | "graceMs"> = stopLimits,
+): number => ownMs * (1 + limits.drift) + limits.graceMs;
 
 export type OrderedAnnex = {
   readonly annex: string;

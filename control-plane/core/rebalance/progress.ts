@@ -36,6 +36,10 @@ export type RebalanceProgress = {
   readonly begin: readonly Batch[];
 };
 
+/** Each ends what may not stay so: a broken rule, or a cell that is being emptied. None is for balance. */
+export const onlyMends = (moves: ReadonlyArray<Pick<RebalanceMove, "why">>): boolean =>
+  moves.every(({ why }) => why === "repair" || why === "drain");
+
 export function progressOf(
   moves: readonly RebalanceMove[],
   standings: ReadonlyMap<string, KeyStanding>,

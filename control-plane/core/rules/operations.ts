@@ -15,7 +15,6 @@ export const operations = {
   "rebalance.apply": "optional",
   "failover.planned": "optional",
   "failover.unplanned": "repair",
-  "failover.restore": "optional",
   "drill.run": "optional",
   "tenant.create": "placement",
 } as const satisfies Readonly<Record<string, OperationClass>>;
@@ -39,7 +38,6 @@ export const occupiesCell: ReadonlySet<OperationKind> = new Set([
   "cell.drain",
   "cell.wipe",
   "failover.planned",
-  "failover.restore",
   "drill.run",
 ]);
 
@@ -50,7 +48,6 @@ export const occupiesCell: ReadonlySet<OperationKind> = new Set([
 export const spendsBudget: ReadonlySet<OperationKind> = new Set([
   "rebalance.apply",
   "failover.planned",
-  "failover.restore",
   "drill.run",
 ]);
 

@@ -19,11 +19,19 @@ export function refusalOf(
     first.code,
     `${what} is refused by the rule ${first.rule}${word}: ${first.text}.`,
     {
-      nextSteps: [...waysOut(first), ...past],
+      nextSteps: [...waysOut(first), ...mending(first, operation), ...past],
       details: { rule: first.rule, verdicts },
     },
   );
 }
+
+/** Nothing is so uneven: what is left of such a plan ends broken rules, and empties cells that drain. */
+const mending = ({ rule }: RuleVerdict, { kind, mends }: Operation): readonly string[] =>
+  kind === "rebalance.apply" && mends !== true && (rule === "budget" || rule === "wait")
+    ? [
+        "cellctl rebalance plan --start-above 1 -O repairs.json   (repairs alone: they need not wait)",
+      ]
+    : [];
 
 function waysOut({ code, rule }: RuleVerdict): readonly string[] {
   if (code === "BUDGET_BURNT") return ["cellctl slo ls"];

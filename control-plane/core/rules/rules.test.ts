@@ -114,6 +114,17 @@ describe("a repair", () => {
   });
 });
 
+test("a rebalance that only mends is stopped by no budget and no wait, but by the lever", () => {
+  const burnt = fleet({
+    ...{ burnt: ["a"], failedOverAtMs: 999_999 },
+    limits: limits({ waitAfterFailoverMs: 3_600_000 }),
+  });
+  const rebalance: Operation = { kind: "rebalance.apply", tenants: 1 };
+  expect(blocked(burnt, rebalance)).toEqual(["wait", "budget"]);
+  expect(blocked(burnt, { ...rebalance, mends: true })).toEqual([]);
+  expect(blocked({ ...burnt, lever: engaged }, { ...rebalance, mends: true })).toEqual(["lever"]);
+});
+
 test("what does not concern the cell does not stop it", () => {
   const elsewhere = fleet({ open: [{ id: "op_1", kind: "cell.drain", cells: ["c"] }] });
   expect(blocked(elsewhere, stop)).toEqual([]);

@@ -52,6 +52,8 @@ export type Operation = {
   readonly cell?: string;
   /** How many tenants it would put in motion. */
   readonly tenants?: number;
+  /** Of a rebalance: each of its moves ends what may not stay so. It is not made for balance, so it need not wait. */
+  readonly mends?: boolean;
   /** Its own id, once it is recorded: it does not stand in its own way. */
   readonly id?: string;
 };
@@ -220,8 +222,8 @@ const wait: Rule = {
   rule: "wait",
   code: "SAFETY_RULE",
   overridable: true,
-  look: ({ nowMs, limits, failedOverAtMs }, { kind }) => {
-    if (!waits.has(kind) || failedOverAtMs === 0) return undefined;
+  look: ({ nowMs, limits, failedOverAtMs }, { kind, mends = false }) => {
+    if (!waits.has(kind) || mends || failedOverAtMs === 0) return undefined;
     const leftMs = failedOverAtMs + limits.waitAfterFailoverMs - nowMs;
     return {
       ok: leftMs <= 0,
@@ -238,7 +240,7 @@ const budget: Rule = {
   code: "BUDGET_BURNT",
   overridable: true,
   look: ({ burnt }, operation) =>
-    spendsBudget.has(operation.kind)
+    spendsBudget.has(operation.kind) && operation.mends !== true
       ? {
           ok: burnt.length === 0,
           text: burnt.length === 0 ? "no error budget is burnt" : burnt.slice(0, 3).join("; "),

@@ -42,7 +42,13 @@ const evidenceSchema = z.object({
     .default({}),
   baseline: z.array(lookSchema).optional(),
   poisoned: z
-    .array(z.object({ annex: z.string(), sign: z.string(), suspects: z.number() }))
+    .array(
+      z.object({
+        ...{ annex: z.string(), sign: z.string(), suspects: z.number() },
+        spared: z.number().optional(),
+        because: z.array(z.object({ key: z.string(), because: z.string() })).optional(),
+      }),
+    )
     .optional(),
   canaries: z.record(z.string(), z.string()).optional(),
 });

@@ -5,6 +5,8 @@ import {
   type Failover,
   failoverPlanSchema,
   failoverSchema,
+  failoverSteps,
+  type RpoReport,
   rpoReportSchema,
   type startFailoverSchema,
 } from "../../../contract/failover-api.ts";
@@ -111,7 +113,18 @@ const progressSchema = z
   .record(z.string(), z.unknown())
   .catch({})
   .transform((raw) => ({ ...noProgress, ...raw }));
-const phasesSchema = z.record(z.string(), z.number()).catch({});
+/** In the order in which they happen: the database keeps an object's members in an order of its own. */
+const phasesSchema = z
+  .record(z.string(), z.number())
+  .catch({})
+  .transform((raw) =>
+    Object.fromEntries(
+      failoverSteps.flatMap((step): [string, number][] => {
+        const ms = raw[step];
+        return ms === undefined ? [] : [[step, Math.round(ms)]];
+      }),
+    ),
+  );
 
 /** The wire form. */
 export function toFailover(row: FailoverRow): Failover {
@@ -122,6 +135,14 @@ export function toFailover(row: FailoverRow): Failover {
     plan: failoverPlanSchema.parse(one.plan),
     phases: phasesSchema.parse(one.phases),
     progress: progressSchema.parse(one.progress),
-    report: one.report === null ? null : rpoReportSchema.parse(one.report),
+    report: one.report === null ? null : inWholeMs(rpoReportSchema.parse(one.report)),
   });
 }
+
+const inWholeMs = (report: RpoReport): RpoReport => ({
+  ...report,
+  partners: report.partners.map((one) => ({
+    ...one,
+    heartbeatAgeMs: one.heartbeatAgeMs === null ? null : Math.round(one.heartbeatAgeMs),
+  })),
+});

@@ -3,9 +3,11 @@
  * transaction, so a grant of its lease comes before or after it, never in between.
  */
 import { and, eq, inArray, ne, sql } from "drizzle-orm";
+import { manualLeaseMsMax } from "../../../contract/lease-mode.ts";
 import { must } from "../../../runtime/assert.ts";
 import type { AnnexFact, FailoverRun } from "../../core/failover/phases.ts";
-import { type LastLease, leaseWaitMs } from "../../core/failover/stopped.ts";
+import { type LastLease, leaseWaitMs, ownLeaseWaitMs } from "../../core/failover/stopped.ts";
+import { countsAsManual, type LeaseModeView } from "../../core/lease-mode.ts";
 import type { Reader, Tx } from "../database.ts";
 import { changeRouting } from "../routing-change.ts";
 import { cell, placement } from "../schema.ts";
@@ -72,16 +74,23 @@ async function readLease(
   id: string,
   steadyMs: SteadyMs,
 ): Promise<NonNullable<FailoverRun["evidence"]["lease"]>> {
-  const { rows } = await tx.execute<{ ttlMs: number; sinceGrantMs: number | null }>(sql`
+  const { rows } = await tx.execute<{
+    ttlMs: number;
+    sinceGrantMs: number | null;
+    mode: LeaseModeView;
+  }>(sql`
     select lease_ttl_ms as "ttlMs",
+           jsonb_build_object('mode', lease_mode, 'number', lease_mode_number,
+                              'acked', lease_mode_acked) as mode,
            extract(epoch from clock_timestamp() - lease_granted_at)::float8 * 1000 as "sinceGrantMs"
       from cellfleet_control.cell where id = ${id}`);
-  const { ttlMs, sinceGrantMs } = must(rows[0], `cell ${id}`);
+  const { ttlMs, sinceGrantMs, mode } = must(rows[0], `cell ${id}`);
   const lease: LastLease = {
     ...{ ttlMs, sinceGrantMs },
     steadyMs: sinceGrantMs === null ? 0 : steadyMs(sinceGrantMs),
   };
-  return { ttlMs, sinceGrantMs, waitMs: leaseWaitMs(lease) };
+  const ownMs = countsAsManual(mode) ? ownLeaseWaitMs(manualLeaseMsMax) : 0;
+  return { ttlMs, sinceGrantMs, waitMs: Math.max(leaseWaitMs(lease), ownMs) };
 }
 
 const ownedKeys = (tx: Tx, id: string): Promise<number> =>

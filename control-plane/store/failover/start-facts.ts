@@ -3,12 +3,14 @@
  * beginning under the fleet's lock.
  */
 import { and, desc, eq, inArray, ne } from "drizzle-orm";
+import { manualLeaseMsMax } from "../../../contract/lease-mode.ts";
 import { bucketCount, bucketOf, parsePlacementKey } from "../../../contract/placement-key.ts";
 import type { Verdict } from "../../core/failover/detect.ts";
 import { type FailoverMode, gateLimits, type PartnerFacts } from "../../core/failover/gates.ts";
 import type { PlanFacts } from "../../core/failover/plan.ts";
 import type { CellView } from "../../core/fleet.ts";
 import { wholeCells } from "../../core/fleet.ts";
+import { countsAsManual } from "../../core/lease-mode.ts";
 import { databaseNowMs, type Reader } from "../database.ts";
 import { readCells } from "../fleet-store.ts";
 import { fleet, keyspace, op, placement } from "../schema.ts";
@@ -54,7 +56,7 @@ export async function readFacts(reader: Reader, asked: AskedFacts): Promise<Plan
     lastAutomaticMs: await lastAutomaticMs(reader, cell.region, gateLimits.automaticEveryMs),
     intended: await stoppedOnPurpose(reader),
     busy: await crossingOp(reader, cell.id),
-    leaseLeftMs: Math.max(0, cell.leaseUntilMs - nowMs),
+    leaseLeftMs: leaseLeftMs(cell, nowMs),
     refusals: await optionalRefusals(reader, { cell: cell.id, mode, hosts }),
     promiseLeftMs: Math.max(0, ...standbys.map((row) => promiseLeft(row, nowMs))),
     provedDead: asked.provedDead,
@@ -65,6 +67,12 @@ export async function readFacts(reader: Reader, asked: AskedFacts): Promise<Plan
 async function freshVerdicts(reader: Reader): Promise<readonly Verdict[]> {
   const { verdicts, ageMs } = await readDesk(reader);
   return ageMs !== null && ageMs <= verdictsFreshMs ? verdicts : [];
+}
+
+/** One that the cell gave itself in the moment before its end nobody has recorded. */
+function leaseLeftMs({ leaseUntilMs, leaseMode }: CellView, nowMs: number): number {
+  const own = countsAsManual(leaseMode) ? manualLeaseMsMax : 0;
+  return Math.max(own, leaseUntilMs - nowMs);
 }
 
 type StandbyRow = typeof standby.$inferSelect;

@@ -98,11 +98,14 @@ export async function insertStandby(
   await tx.execute(sql`
     insert into cellfleet_control.cell
       (id, state, goal, region, failure_domain, tiers, dedicated, provider, capacity_tenants,
-       capacity_bytes, capacity_rps, max_tenant_share, services, stores, annex_origin, annex_host)
+       capacity_bytes, capacity_rps, max_tenant_share, services, stores, annex_origin, annex_host,
+       lease_mode, lease_mode_number)
     select ${annex}, 'active', 'active', region, failure_domain, tiers, false,
            case when ${known.byHand === true} then 'none' else provider end, 0, 0, 0, 1,
            ${JSON.stringify(known.services)}::jsonb, ${JSON.stringify(known.stores)}::jsonb,
-           ${origin}, ${host}
+           ${origin}, ${host},
+           -- It falls with its host.
+           lease_mode, case when lease_mode = 'timed' then 0 else 1 end
       from cellfleet_control.cell where id = ${host}`);
   await tx.insert(standby).values({
     ...{ ...columns, annex, origin, host, state: "planned" },

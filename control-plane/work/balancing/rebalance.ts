@@ -14,6 +14,8 @@ import type { BalancingTurn } from "./balancer.ts";
 const inputSchema = z.object({
   moves: z.array(rebalanceMoveSchema),
   parallelMax: z.number().int(),
+  /** As it was found when it was recorded. */
+  mends: z.boolean().optional(),
 });
 /** Moves of the plan that are over, from its beginning on: not looked at again. */
 const resultSchema = z.object({ over: z.number().int().catch(0) }).catch({ over: 0 });
@@ -27,7 +29,7 @@ const soakMs = 10_000;
 
 export async function turnRebalance(turn: BalancingTurn): Promise<void> {
   const { database, op, who } = turn;
-  const { moves, parallelMax } = inputSchema.parse(op.input);
+  const { moves, parallelMax, mends = false } = inputSchema.parse(op.input);
   const { over } = resultSchema.parse(op.result);
   const window = moves.slice(over, over + windowMax);
   const standings = await standingsOf(
@@ -43,7 +45,7 @@ export async function turnRebalance(turn: BalancingTurn): Promise<void> {
     await changeBalancing(database, who, op, { headline, result: { over: over + window.length } });
     return;
   }
-  const against = await turn.against({ kind: "rebalance.apply" });
+  const against = await turn.against({ kind: "rebalance.apply", mends });
   if (against !== undefined) {
     if (!op.headline.includes(against)) {
       await changeBalancing(database, who, op, { headline: `waits: ${against}` });

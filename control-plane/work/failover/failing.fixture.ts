@@ -73,6 +73,7 @@ export type FailingFixture = {
 const quick: Partial<FailoverPatience> = {
   ...{ graceMs: 20, answerMs: 1500, drainMs: 200, annexMs: 1500, serveMs: 1500 },
   ...{ canaryMs: 20, canaryMostMs: 20_000, routeMs: 20_000, watchMs: 60 },
+  marksMs: 100,
 };
 
 export async function startFailingFixture(): Promise<FailingFixture> {

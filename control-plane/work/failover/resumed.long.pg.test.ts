@@ -1,6 +1,6 @@
 /**
- * A failover whose executor is stopped at each boundary of each step, and that another one finishes: cases
- * from the table. Nothing happens twice, and nothing an earlier attempt sends has an effect.
+ * A failover whose executor is stopped at each boundary of each step of the table, and that another one finishes.
+ * Nothing happens twice, and nothing an earlier attempt sends has an effect.
  */
 import { eq } from "drizzle-orm";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -14,6 +14,7 @@ import { Abandoned } from "../../store/abandoned.ts";
 import { adoptWave, readRemaining } from "../../store/failover/adopt.ts";
 import { enterFailover } from "../../store/failover/enter.ts";
 import { findRun } from "../../store/failover/evidence.ts";
+import { cell } from "../../store/schema.ts";
 import { failoverKey } from "../../store/schema-standby.ts";
 import { type FailingFixture, startFailingFixture, usedIn } from "./failing.fixture.ts";
 
@@ -41,11 +42,43 @@ for (const event of straight) {
   const next = nextFailoverStep(at, event);
   if (next !== undefined && !isFailoverEnd(next)) steps.push(next);
 }
+const asides: readonly FailoverStep[] = ["evacuating", "restoring", "halted"];
 type Boundary = readonly [FailoverStep, "before" | "after"];
 const boundaries: Boundary[] = steps.flatMap((step): Boundary[] => [
   [step, "before"],
   [step, "after"],
 ]);
+
+/** An executor that leads until it stands there, and is heard of no more. */
+async function killedAt(
+  id: string,
+  [step, when]: Boundary,
+  meanwhile: () => Promise<void> = async () => {},
+): Promise<void> {
+  let reached: (value: unknown) => void = () => {};
+  const standing = new Promise((resolve) => {
+    reached = resolve;
+  });
+  const executor = await fixture.lead({
+    onBoundary: async (at) => {
+      if (at.op !== id || at.step !== step || at.when !== when) return;
+      reached(undefined);
+      await hang();
+    },
+  });
+  await standing;
+  await meanwhile();
+  // Nobody waits for what hangs: the next term's executor comes while this one still stands there.
+  void executor.close().catch(() => undefined);
+}
+
+test("every step of the table that has an effect is stopped at by a test of this file", () => {
+  const stoppedAt = [...steps, ...asides];
+  const withEffect = Object.entries(failoverTransitions).flatMap(([step, next]) =>
+    Object.keys(next).length === 0 ? [] : [step],
+  );
+  expect(new Set<string>(stoppedAt)).toEqual(new Set(withEffect));
+});
 
 test("the straight way is in the table, and ends", () => {
   expect(steps).toEqual([
@@ -57,22 +90,7 @@ test("the straight way is in the table, and ends", () => {
 test("an executor that stops at any boundary is followed by one that goes on; every key is adopted once", async () => {
   const fleet = await fixture.fleet({ tenants: 6, leaseTtlMs: 60 });
   const id = await fleet.begin();
-  for (const [step, when] of boundaries) {
-    let reached: (value: unknown) => void = () => {};
-    const standing = new Promise((resolve) => {
-      reached = resolve;
-    });
-    const executor = await fixture.lead({
-      onBoundary: async (at) => {
-        if (at.op !== id || at.step !== step || at.when !== when) return;
-        reached(undefined);
-        await hang();
-      },
-    });
-    await standing;
-    // Nobody waits for what hangs: the next term's executor comes while this one still stands there.
-    void executor.close().catch(() => undefined);
-  }
+  for (const boundary of boundaries) await killedAt(id, boundary);
   const last = await fixture.lead();
   const run = await fixture.until(id, (one) => one.step === "done");
   expect(run.attempt).toBeGreaterThanOrEqual(boundaries.length);
@@ -93,6 +111,59 @@ test("an executor that stops at any boundary is followed by one that goes on; ev
       own.findLastIndex((line) => line.startsWith("sever")),
     );
   }
+  await last.close();
+});
+
+test("a planned one goes on where it was stopped, and the cell is emptied once", async () => {
+  const fleet = await fixture.fleet({ tenants: 5 });
+  const id = await fleet.begin({ mode: "planned" });
+  await killedAt(id, ["confirmed", "after"]);
+  await killedAt(id, ["evacuating", "before"]);
+  await killedAt(id, ["evacuating", "after"]);
+  const last = await fixture.lead();
+  const run = await fixture.until(id, ({ step }) => step === "done");
+  expect(run.progress).toMatchObject({ keys: 5, adopted: 5, unavailable: 0 });
+  const placed = Object.values(await fleet.placed());
+  expect(placed.every((one) => one.endsWith(" 4 active") && !one.startsWith(fleet.origin))).toBe(
+    true,
+  );
+  await last.close();
+});
+
+test("one that is called off gives the lease back, whoever goes on with it", async () => {
+  const fleet = await fixture.fleet({ tenants: 4, leaseTtlMs: 20_000 });
+  const id = await fleet.begin();
+  await killedAt(id, ["revoking", "before"], () => fixture.wish(id, "abort"));
+  await killedAt(id, ["restoring", "before"]);
+  await fixture.database.read
+    .update(cell)
+    .set({ leaseGrantedAt: new Date(Date.now() + 1000) })
+    .where(eq(cell.id, fleet.origin));
+  await killedAt(id, ["restoring", "after"]);
+  const last = await fixture.lead();
+  await fixture.until(id, ({ step }) => step === "cancelled");
+  expect(Object.values(await fleet.placed())).toEqual(
+    Array.from({ length: 4 }, () => `${fleet.origin} 3 active`),
+  );
+  await last.close();
+});
+
+test("one that is halted stays so without its executor, and goes on when somebody says so", async () => {
+  const fleet = await fixture.fleet({ tenants: 20 });
+  const [annex] = fleet.annexes;
+  annex.onApplied = () => {
+    annex.boot = "2";
+    annex.onApplied = () => {};
+  };
+  const id = await fleet.begin();
+  await killedAt(id, ["halted", "before"]);
+  expect((await fixture.see(id)).step).toBe("halted");
+  await fixture.wish(id, "resume");
+  await killedAt(id, ["halted", "after"]);
+  const last = await fixture.lead();
+  // Not done before somebody has decided about what is quarantined.
+  const run = await fixture.until(id, (one) => one.step === "reprotecting");
+  expect(run.progress).toMatchObject({ keys: 20, adopted: 18, quarantined: 2 });
   await last.close();
 });
 

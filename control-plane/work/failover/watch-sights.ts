@@ -5,6 +5,7 @@
 import { judgedCells } from "../../core/failover/detect.ts";
 import type { CellSight } from "../../core/failover/witness.ts";
 import type { CellView } from "../../core/fleet.ts";
+import { countsAsManual } from "../../core/lease-mode.ts";
 import { type Database, databaseNowMs } from "../../store/database.ts";
 import { readPartnerSights, readRouterSights } from "../../store/failover/witnesses.ts";
 import { readCells } from "../../store/fleet-store.ts";
@@ -46,7 +47,7 @@ export function createSightings(database: Database, prober: Prober) {
             silentMs: newest === undefined ? null : Math.max(0, nowMs - newest.seenAtMs),
             appReachable: newest?.appReachable ?? false,
             databaseLostForMs: databaseLostForMs(cell, nowMs),
-            leaseLeftMs: cell.leaseUntilMs === 0 ? null : cell.leaseUntilMs - nowMs,
+            leaseLeftMs: knowsNoEnd(cell) ? null : cell.leaseUntilMs - nowMs,
           },
           routers: routers.get(cell.id) ?? [],
           partners: partners.get(cell.id) ?? [],
@@ -62,6 +63,10 @@ export function createSightings(database: Database, prober: Prober) {
     forget: () => lostSince.clear(),
   };
 }
+
+/** Of no lease, and of leases that the cell gives itself. */
+const knowsNoEnd = ({ leaseUntilMs, leaseMode }: CellView): boolean =>
+  leaseUntilMs === 0 || countsAsManual(leaseMode);
 
 const newestAgent = ({ agents }: CellView): CellView["agents"][number] | undefined =>
   agents.toSorted((a, b) => b.seenAtMs - a.seenAtMs)[0];
