@@ -1,6 +1,7 @@
 /** A copy that was cut off in the middle and that PostgreSQL does not go on with: it is told, and made anew. */
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { eventually, never } from "../moving/streams.fixture.ts";
+import { must } from "../runtime/assert.ts";
 import { systemClock } from "../runtime/clock.ts";
 import { createLogicalStandby } from "./logical.ts";
 import { type StandbyCells, startStandbyCells } from "./standby.fixture.ts";
@@ -27,7 +28,7 @@ test("a copy without a worker is stopped, with the table's name; one that was no
   const { rows } = await annex.admin.query<{ pid: number }>(
     "select pid from pg_stat_subscription where relid is null and pid is not null",
   );
-  const pid = rows[0]?.pid ?? 0;
+  const { pid } = must(rows[0], "the stream's worker");
   const mark = (state: string) =>
     annex.admin.query(
       "update pg_subscription_rel set srsubstate = $1 where srrelid = 'notes'::regclass",

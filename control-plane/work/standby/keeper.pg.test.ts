@@ -1,10 +1,15 @@
 /** Standbys are made, announced, mended and removed, whoever is killed in between. */
+import { eq } from "drizzle-orm";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { opIdSchema } from "../../../contract/ids.ts";
 import { eventually } from "../../control.fixture.ts";
 import { coverageOf } from "../../core/standby/buckets.ts";
 import { isAdoptable, type StandbyView } from "../../core/standby/standby-view.ts";
 import { listEvents } from "../../store/events.ts";
-import { placement } from "../../store/schema.ts";
+import { insertOp } from "../../store/ops.ts";
+import { op, placement } from "../../store/schema.ts";
+import { move } from "../../store/schema-moves.ts";
+import { failover } from "../../store/schema-standby.ts";
 import { applyChange } from "../../store/standby/record.ts";
 import { type KeepingFixture, startKeepingFixture } from "./keeping.fixture.ts";
 
@@ -87,7 +92,7 @@ test("a third cell comes: the new split is ready before the old is left; a kill 
 const isSettled = (all: readonly StandbyView[]): boolean =>
   allReady(6)(all) && all.every(({ buckets }) => buckets.hi - buckets.lo === 127);
 
-test("a stream that stopped is gone on with; one that does not is made anew; a forgotten table is brought in", async () => {
+test("a stream that stopped is gone on with, a forgotten table is brought in; meanwhile nobody may adopt from them", async () => {
   const { keep, until, streams } = fixture;
   const keeper = await keep();
   const [first, second] = await until(allReady(6));
@@ -95,10 +100,17 @@ test("a stream that stopped is gone on with; one that does not is made anew; a f
   const known = streams.port;
   streams.log.length = 0;
   const status = await known.status({ annex: narrow } as never);
+  // Mended in milliseconds, they would be seen broken by nobody.
+  const seenBroken = Promise.withResolvers<void>();
+  streams.onCall = () => seenBroken.promise;
   streams.status.set(narrow, { ...status, uncovered: ["public.notes"] });
   streams.status.set(stopped, { ...status, phase: "stopped", reason: "the slot is lost" });
-  const broken = await until((all) => all.some(({ state }) => state === "broken"));
-  expect(broken.find(({ annex }) => annex === stopped)?.reason).toMatch(/the slot is lost/);
+  const broken = await until((all) => all.filter(({ state }) => state === "broken").length === 2);
+  const reasonOf = (id: string) => broken.find(({ annex }) => annex === id)?.reason;
+  expect(reasonOf(stopped)).toMatch(/the slot is lost/);
+  expect(reasonOf(narrow)).toMatch(/public\.notes/);
+  streams.onCall = async () => {};
+  seenBroken.resolve();
   await until(allReady(6));
   expect(streams.log).toContain(`ensure ${stopped}`);
   expect(streams.log).toContain(`refresh ${narrow}`);
@@ -143,32 +155,54 @@ test("a cell that is cordoned and empty hosts nothing any more, and its annexes 
   await keeper.close();
 });
 
-test("what a failover has taken stays untouched until its keys have left, and is removed then", async () => {
-  const { keep, until, setCell, database, standbys, streams } = fixture;
+test("what a failover has taken stays until its keys have left; one that was forgotten is emptied by moves", async () => {
+  const { keep, until, database, standbys, streams } = fixture;
   const keeper = await keep();
   const taken = (await until((all) => allReady(all.length)(all) && all.length >= 5)).find(
     ({ origin }) => origin === "cell-01",
   );
   const annex = taken?.annex ?? "";
-  await setCell("cell-01", { state: "quarantined", revoking: true });
-  await database.read.insert(placement).values({
-    ...{ key: "default/tenant/acme", keyspace: "default", kind: "tenant", value: "acme" },
-    ...{ cell: annex, epoch: 2, state: "active", revision: 1, op: "op_0failover0" },
-  });
-  await database.transaction(async (tx) => {
-    const reason = "taken over";
-    const reset = `update cellfleet_control.standby set state = 'ready' where annex = '${annex}'`;
-    await tx.execute(reset);
-    await applyChange(tx, { annex, from: "ready", to: "adopting", reason });
-    await applyChange(tx, { annex, from: "adopting", to: "adopted", reason });
-  });
+  await recordTakeover(annex);
   // The others of this origin were not adopted: nobody needs them.
   await until((all) => all.filter(({ origin }) => origin === "cell-01").length === 1);
   expect((await standbys()).find((one) => one.annex === annex)).toMatchObject({
     ...{ state: "adopted", keys: 1, reason: "taken over" },
   });
+  // Its failover brings them on as long as it is open; else nobody would.
+  const moves = () => database.read.select().from(move).where(eq(move.source, annex));
+  expect(await moves()).toEqual([]);
+  await database.read.update(failover).set({ open: false });
+  const [home] = await eventually(moves, (all) => all.length > 0);
+  expect(home?.target).toBe("cell-02");
+  await database.read.update(op).set({ state: "done", step: "done" });
   await database.read.update(placement).set({ cell: "cell-02", epoch: 3 });
   await until((all) => all.every((one) => one.annex !== annex));
   expect(streams.log).toContain(`drop ${annex} gone`);
   await keeper.close();
 });
+
+/** A failover of cell-01 that is open, come to re-protection, and has given one key to this annex. */
+async function recordTakeover(annex: string): Promise<void> {
+  const { setCell, database } = fixture;
+  await setCell("cell-01", { state: "quarantined", revoking: true });
+  await database.transaction(async (tx) => {
+    const reason = "taken over";
+    await insertOp(tx, {
+      ...{ id: failoverId, kind: "cell.failover", object: "cell-01", step: "reprotecting" },
+      ...{ state: "running", headline: "", input: {}, actor: "test", reason, revision: null },
+      ...{ plan: { kind: "cell.failover", steps: [], skipped: [] }, nowMs: Date.now() },
+      deadlineMs: undefined,
+    });
+    const row = { op: failoverId, cell: "cell-01", region: "local", mode: "unplanned" } as const;
+    await tx.insert(failover).values({ ...row, startedBy: "test", plan: {} });
+    await tx.insert(placement).values({
+      ...{ key: "default/tenant/acme", keyspace: "default", kind: "tenant", value: "acme" },
+      ...{ cell: annex, epoch: 2, state: "active", revision: 1, op: failoverId },
+    });
+    const reset = `update cellfleet_control.standby set state = 'ready' where annex = '${annex}'`;
+    await tx.execute(reset);
+    await applyChange(tx, { annex, from: "ready", to: "adopting", reason });
+    await applyChange(tx, { annex, from: "adopting", to: "adopted", reason });
+  });
+}
+const failoverId = opIdSchema.parse("op_0failover0");
