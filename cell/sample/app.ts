@@ -46,7 +46,7 @@ export function createApp(options: AppOptions): Hono {
     const { tenant, scope } = parseCaller(context);
     const key = parseIdempotencyKey(context.req.header("idempotency-key"));
     const order = parseNewOrder(await context.req.text());
-    const created = await database.transaction(scope, (client) =>
+    const created = await database.transaction([scope], (client) =>
       createOrder(client, tenant, order, key),
     );
     counters.order(created.replayed);
@@ -64,7 +64,7 @@ export function createApp(options: AppOptions): Hono {
     const { tenant, scope } = parseCaller(context);
     const limit = context.req.query("limit");
     const page = parsePage(limit, context.req.query("cursor"));
-    const { items, lastId } = await database.transaction(scope, (client) =>
+    const { items, lastId } = await database.transaction([scope], (client) =>
       listOrders(client, tenant, page),
     );
     return context.json({ items, next: lastId === undefined ? null : nextPath(lastId, limit) });
@@ -76,20 +76,22 @@ export function createApp(options: AppOptions): Hono {
     const order =
       id === undefined
         ? undefined
-        : await database.transaction(scope, (client) => findOrder(client, tenant, id));
+        : await database.transaction([scope], (client) => findOrder(client, tenant, id));
     if (order === undefined) throw new AppError(404, "NOT_FOUND", "there is no such order");
     return context.json(order);
   });
 
   app.get("/outbox", async (context) => {
     const { tenant, scope } = parseCaller(context);
-    return context.json(await database.transaction(scope, (client) => readOutbox(client, tenant)));
+    return context.json(
+      await database.transaction([scope], (client) => readOutbox(client, tenant)),
+    );
   });
 
   app.get("/whoami", async (context) => {
     const { tenant, scope } = parseCaller(context);
     // The database has the last word on whether this cell serves the tenant.
-    await database.transaction(scope, async () => {});
+    await database.transaction([scope], async () => {});
     return context.json({ cell: options.cell, tenant, epoch: scope.epoch });
   });
 
@@ -107,7 +109,7 @@ export function createApp(options: AppOptions): Hono {
 function addProbes(app: Hono, options: AppOptions): void {
   app.get("/livez", (context) => context.text("ok\n"));
   app.get("/readyz", async (context) => {
-    await options.database.transaction(undefined, (client) => client.query("select 1"));
+    await options.database.transaction([], (client) => client.query("select 1"));
     return context.text("ok\n");
   });
   app.get("/metrics", (context) => {

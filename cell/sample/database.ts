@@ -11,12 +11,18 @@ import { AppError, messageOf, sqlState } from "./errors.ts";
 
 /** The placement key and epoch that a request was forwarded under. */
 export type Scope = { readonly key: string; readonly epoch: number };
-export type Client = pg.PoolClient;
+/** In a transaction. What it is asked for often is prepared once per connection. */
+export type Client = {
+  readonly query: <Row extends pg.QueryResultRow>(
+    text: string,
+    values?: readonly unknown[],
+  ) => Promise<pg.QueryResult<Row>>;
+};
 
 export type Database = {
-  /** Commits when `work` resolves. With a scope the transaction enters it before `work` starts. */
+  /** Commits when `work` resolves. The transaction enters every scope before `work` starts. */
   readonly transaction: <T>(
-    scope: Scope | undefined,
+    scopes: readonly Scope[],
     work: (client: Client) => Promise<T>,
   ) => Promise<T>;
   readonly close: () => Promise<void>;
@@ -49,14 +55,16 @@ export function openDatabase(url: string, onTrouble: (message: string) => void):
   pool.on("connect", (client) => client.on("error", (error) => onTrouble(messageOf(error))));
 
   return {
-    transaction: async (scope, work) => {
+    transaction: async (scopes, work) => {
       const client = await pool.connect();
       try {
         await client.query(begin);
-        if (scope !== undefined) {
-          await client.query("select cellfleet.enter($1, $2)", [scope.key, scope.epoch]);
+        const asked = preparing(client);
+        if (scopes.length > 0) {
+          const entered = [scopes.map(({ key }) => key), scopes.map(({ epoch }) => epoch)];
+          await asked.query("select cellfleet.enter_all($1, $2)", entered);
         }
-        const result = await work(client);
+        const result = await work(asked);
         await commit(client);
         client.release();
         return result;
@@ -70,10 +78,24 @@ export function openDatabase(url: string, onTrouble: (message: string) => void):
 }
 
 /**
+ * By name, so that the server parses and plans a statement once per connection: the guard's conditions make
+ * planning dearer than running. PgBouncer keeps names apart from 1.21 on (`max_prepared_statements`).
+ */
+const preparing = (client: pg.PoolClient): Client => ({
+  query: (text, values) => client.query({ name: nameOf(text), text, values: [...(values ?? [])] }),
+});
+const names = new Map<string, string>();
+function nameOf(text: string): string {
+  const name = names.get(text) ?? `sample-${names.size + 1}`;
+  names.set(text, name);
+  return name;
+}
+
+/**
  * A COMMIT that got no answer may have happened. That is said as it is: the caller repeats with the
  * same Idempotency-Key and learns which.
  */
-async function commit(client: Client): Promise<void> {
+async function commit(client: pg.PoolClient): Promise<void> {
   try {
     await client.query("commit");
   } catch (error) {
@@ -86,9 +108,13 @@ async function commit(client: Client): Promise<void> {
   }
 }
 
-async function abandon(client: Client, error: unknown): Promise<void> {
+/** A prepared statement whose columns have changed since: only a new connection forgets it. */
+const outdatedPlan = "0A000";
+
+async function abandon(client: pg.PoolClient, error: unknown): Promise<void> {
+  const state = sqlState(error);
   const healthy =
-    sqlState(error) !== undefined ||
+    (state !== undefined && state !== outdatedPlan) ||
     (error instanceof AppError && error.code !== "OUTCOME_UNKNOWN");
   if (!healthy) {
     client.release(true);

@@ -26,14 +26,10 @@ export type Created = {
 /** How long an answer can be asked for again. */
 const idempotencyHours = 24;
 
-type OrderRow = {
-  readonly id: string;
-  readonly item: string;
-  readonly quantity: number;
-  readonly status: string;
-  readonly created_at: Date;
-};
-const columns = "id, item, quantity, status, created_at";
+type OrderRow = Omit<Order, "id"> & { readonly id: string };
+/** As they are shown, so that an answer that is repeated is the same text. */
+const columns = `id, item, quantity, status,
+  to_char(created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') as created_at`;
 
 export async function createOrder(
   client: Client,
@@ -45,25 +41,28 @@ export async function createOrder(
     const earlier = await claimKey(client, tenant, idempotencyKey, hashOf(order));
     if (earlier !== undefined) return earlier;
   }
-  const inserted = await client.query<OrderRow>(
-    `insert into orders (tenant_id, item, quantity) values ($1, $2, $3) returning ${columns}`,
-    [tenant, order.item, order.quantity],
+  // A few expired records leave with each new one, so that their table stays as large as a day.
+  const inserted = await client.query<{ body: string }>(
+    `with made as (
+       insert into orders (tenant_id, item, quantity) values ($1, $2, $3) returning ${columns}
+     ), told as (
+       insert into outbox (tenant_id, order_id, kind, payload)
+       select $1, id, 'order.created', to_jsonb(made) from made
+     ), answered as (
+       update idempotency set status = 201, body = to_json(made)::text
+       from made where tenant_id = $1 and key = $4
+     ), expired as (
+       delete from idempotency where ctid = any (array(
+         select ctid from idempotency
+         where tenant_id = $1 and created_at < now() - make_interval(hours => $5)
+         order by created_at limit 10 for update skip locked))
+     )
+     select to_json(made)::text as body from made`,
+    [tenant, order.item, order.quantity, idempotencyKey, idempotencyHours],
   );
   const [row] = inserted.rows;
   if (row === undefined) throw new AppError(500, "INTERNAL", "the order was not written");
-  const created = toOrder(row);
-  await client.query(
-    `insert into outbox (tenant_id, order_id, kind, payload) values ($1, $2, 'order.created', $3)`,
-    [tenant, created.id, JSON.stringify(created)],
-  );
-  const body = JSON.stringify(created);
-  if (idempotencyKey !== undefined) {
-    await client.query(
-      "update idempotency set status = 201, body = $3 where tenant_id = $1 and key = $2",
-      [tenant, idempotencyKey, body],
-    );
-  }
-  return { status: 201, body, replayed: false };
+  return { status: 201, body: row.body, replayed: false };
 }
 
 /** Undefined: the key is ours now, in this transaction. Otherwise the answer of its first use. */
@@ -73,14 +72,6 @@ async function claimKey(
   key: string,
   hash: string,
 ): Promise<Created | undefined> {
-  // A few expired records leave with each new one, so that the table stays as large as a day.
-  await client.query(
-    `delete from idempotency where tenant_id = $1 and key in (
-       select key from idempotency
-       where tenant_id = $1 and created_at < now() - make_interval(hours => $2)
-       order by created_at limit 10 for update skip locked)`,
-    [tenant, idempotencyHours],
-  );
   const claimed = await client.query(
     `insert into idempotency (tenant_id, key, request_hash) values ($1, $2, $3)
      on conflict (tenant_id, key) do nothing`,
@@ -144,10 +135,4 @@ export async function findOrder(
 }
 
 /** Leased id ranges end below 2^53, so an id is always an exact number. */
-const toOrder = (row: OrderRow): Order => ({
-  id: Number(row.id),
-  item: row.item,
-  quantity: row.quantity,
-  status: row.status,
-  created_at: row.created_at.toISOString(),
-});
+const toOrder = (row: OrderRow): Order => ({ ...row, id: Number(row.id) });

@@ -19,7 +19,7 @@ export type Message = {
 };
 export type DueTenant = { readonly tenant: string; readonly scope: Scope };
 
-const tenantsPerTurnMax = 20;
+const tenantsPerTurnMax = 100;
 const claimsPerTenantMax = 20;
 const listMax = 100;
 
@@ -56,16 +56,20 @@ type MessageRow = {
 };
 
 /** Also takes over claims that ran out. Two workers never get the same message. */
-export async function claimMessages(client: Client, tenant: string): Promise<readonly Message[]> {
+export async function claimMessages(
+  client: Client,
+  tenants: readonly string[],
+): Promise<readonly Message[]> {
   const claimed = await client.query<MessageRow>(
     `update outbox set state = 'claimed', attempts = attempts + 1,
             next_at = now() + make_interval(secs => $3 / 1000.0)
-     where tenant_id = $1 and id in (
+     from unnest($1::text[]) as due (tenant) cross join lateral (
        select id from outbox
-       where tenant_id = $1 and state in ('pending', 'claimed') and next_at <= now()
-       order by id limit $2 for update skip locked)
-     returning id, tenant_id, order_id, kind, payload, attempts`,
-    [tenant, claimsPerTenantMax, claimMs],
+       where tenant_id = due.tenant and state in ('pending', 'claimed') and next_at <= now()
+       order by id limit $2 for update skip locked) as next
+     where outbox.tenant_id = due.tenant and outbox.id = next.id
+     returning outbox.id, tenant_id, order_id, kind, payload, attempts`,
+    [tenants, claimsPerTenantMax, claimMs],
   );
   return claimed.rows.map((row) => ({
     id: Number(row.id),
@@ -83,21 +87,26 @@ export async function claimMessages(client: Client, tenant: string): Promise<rea
  */
 export async function settleSent(
   client: Client,
-  tenant: string,
   messages: readonly Message[],
 ): Promise<readonly Message[]> {
+  const tenants = messages.map((message) => message.tenant);
   const confirmed = await client.query<{ id: string }>(
-    "update orders set status = 'confirmed' where tenant_id = $1 and id = any ($2) returning id",
-    [tenant, messages.map((message) => message.orderId)],
+    `update orders set status = 'confirmed' from unnest($1::text[], $2::bigint[]) as sent (tenant, id)
+     where orders.tenant_id = sent.tenant and orders.id = sent.id returning orders.id`,
+    [tenants, messages.map((message) => message.orderId)],
   );
   const orders = new Set(confirmed.rows.map((row) => Number(row.id)));
   const done = messages.filter((message) => orders.has(message.orderId));
   await client.query(
     `update outbox set state = 'done', last_error = null
-     from unnest($2::bigint[], $3::integer[]) as claim (id, attempts)
-     where outbox.tenant_id = $1 and outbox.id = claim.id and outbox.state = 'claimed'
+     from unnest($1::text[], $2::bigint[], $3::integer[]) as claim (tenant, id, attempts)
+     where outbox.tenant_id = claim.tenant and outbox.id = claim.id and outbox.state = 'claimed'
        and outbox.attempts = claim.attempts`,
-    [tenant, done.map((message) => message.id), done.map((message) => message.attempts)],
+    [
+      done.map((message) => message.tenant),
+      done.map((message) => message.id),
+      done.map((message) => message.attempts),
+    ],
   );
   return messages.filter((message) => !orders.has(message.orderId));
 }
