@@ -14,6 +14,11 @@ import { serviceSchema, storeSchema } from "./routing-table.ts";
  * `serve` runs the application's processes on it, `rest` ends them, `destroy` removes all of it. It
  * starts, stops and dies with its host.
  *
+ * Of an annex with a server of its own (provider `physical`): `copy` makes that server a copy of the
+ * origin's, which follows it (one that cannot go on is made anew, one that was cut off is STATE_CONFLICT);
+ * `settle`, when it was promoted, brings the annex's agent and, if it serves, the application from the
+ * host's databases to it. Until then `serve` is only noted.
+ *
  * `create`: a database from the template, app and agent processes. `stop`: orderly. `kill`: a crash
  * of application and database at once (SIGQUIT to PostgreSQL, SIGKILL to the rest). `start`: bring
  * back what is stopped or dead, on its own data. `destroy`: stop, and remove the data folder.
@@ -26,6 +31,8 @@ export const providerActions = [
   "destroy",
   "serve",
   "rest",
+  "copy",
+  "settle",
 ] as const;
 export type ProviderAction = (typeof providerActions)[number];
 

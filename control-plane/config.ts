@@ -4,6 +4,7 @@ import { z } from "zod";
 import { CellError } from "../contract/errors.ts";
 import { failoverPolicies } from "../contract/failover-api.ts";
 import { leaseModes } from "../contract/lease-mode.ts";
+import { standbyProviders } from "../contract/standby-api.ts";
 import { logLevels } from "../runtime/log.ts";
 import { parseSecretRef, secretRefRule } from "../runtime/secret-ref.ts";
 
@@ -70,6 +71,8 @@ const settingsSchema = z
       .prefault("20m"),
     /** How many partners each cell's standbys are spread over; 0: no standbys. */
     standbyPartners: z.coerce.number().int().min(0).max(3).default(3),
+    /** How new standbys are kept: databases by bucket, or one whole server in one partner. */
+    standby: z.enum(standbyProviders).default("logical"),
     /** An answer of tier gold that no partner has confirmed: refused as unknown, or passed and counted. */
     goldPartnerLoss: z.enum(["refuse", "degrade"]).default("refuse"),
     /** The fleet's own, where a failure calls for a failover. */

@@ -7,6 +7,7 @@ import { getRequestListener, RequestError } from "@hono/node-server";
 import { CellError } from "../contract/errors.ts";
 import type { FailoverPolicy } from "../contract/failover-api.ts";
 import type { LeaseMode } from "../contract/lease-mode.ts";
+import type { StandbyProviderName } from "../contract/standby-api.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { createLifecycle } from "../runtime/lifecycle.ts";
 import { listenOn } from "../runtime/listen.ts";
@@ -83,6 +84,8 @@ export type ControlPlaneOptions = {
   readonly promiseMs?: number;
   /** Partners that keep each cell's standbys. Default 0: none, and those that stand leave. */
   readonly standbyPartners?: number;
+  /** How standbys that are made from now on are kept. Default `logical`. */
+  readonly standby?: StandbyProviderName;
   /** What becomes of answers of tier gold while their partner is away. Default `refuse`. */
   readonly goldOnPartnerLoss?: "refuse" | "degrade";
   /** Hooks of stores may be commands, which run with this process's rights. Default false. */
@@ -336,7 +339,7 @@ function startFurther(
   const resolve = options.resolveSecret ?? ((reference: string) => resolveSecret(reference, {}));
   const standbys = startStandbys({
     ...{ database, clock, random, lead, provider, metrics, resolve },
-    partners: options.standbyPartners ?? 0,
+    ...{ partners: options.standbyPartners ?? 0, kind: options.standby ?? "logical" },
     onError: trouble("standbys"),
   });
   const salvaging = startSalvaging({

@@ -48,7 +48,8 @@ export async function controlPlaneOptions(
     leaseMode: config.leaseMode,
     promiseMs: config.failsafePromise,
     allowHookCommands: config.allowHookCommands,
-    standbyPartners: config.standbyPartners,
+    standbyPartners: partnersOf(config),
+    standby: config.standby,
     goldOnPartnerLoss: config.goldPartnerLoss,
     failover: config.failover,
     canary: canaryOf(config),
@@ -64,6 +65,10 @@ export async function controlPlaneOptions(
     },
   };
 }
+
+/** A whole server has no parts that several could keep. */
+const partnersOf = ({ standby, standbyPartners }: ControlPlaneConfig): number =>
+  standby === "physical" ? Math.min(1, standbyPartners) : standbyPartners;
 
 /** Tenants are named by the header that every fleet knows from its first day. */
 function canaryOf({ canary, canaryWrite }: ControlPlaneConfig): ControlPlaneOptions["canary"] {

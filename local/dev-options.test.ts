@@ -12,6 +12,7 @@ describe("flags of cellctl dev", () => {
       ephemeral: false,
       demo: true,
       standbyPartners: 3,
+      standby: "logical",
       failover: "auto",
     });
   });

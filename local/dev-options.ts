@@ -2,6 +2,7 @@
 import { z } from "zod";
 import { CellError } from "../contract/errors.ts";
 import { failoverPolicies } from "../contract/failover-api.ts";
+import { standbyProviders } from "../contract/standby-api.ts";
 
 const port = z.coerce.number().int().min(0).max(65_535);
 
@@ -22,6 +23,7 @@ const devFlagsSchema = z
     app: z.string().min(1).optional(),
     /** How many partners each cell's standbys are spread over; with fewer cells, fewer. */
     standbyPartners: z.coerce.number().int().min(0).max(3).default(3),
+    standby: z.enum(standbyProviders).default("logical"),
     failover: z.enum(failoverPolicies).default("auto"),
   })
   .refine((flags) => !(flags.ephemeral && flags.data !== undefined), {

@@ -31,7 +31,7 @@ export type FleetUnitsOptions = {
   readonly tools: TemplateTools;
   readonly env: Readonly<Record<string, string>>;
   readonly databaseUrl: string | undefined;
-  readonly flags: Pick<DevFlags, "standbyPartners" | "failover">;
+  readonly flags: Pick<DevFlags, "standbyPartners" | "standby" | "failover">;
   /** The sample application runs: it is known what it answers to. */
   readonly isSample: boolean;
   readonly say: (line: string) => void;
@@ -71,6 +71,7 @@ export function createFleetUnits(options: FleetUnitsOptions): FleetUnits {
       providerTokenFile: secretFile(folder, "provider-token"),
       bootstrapTokenFile: secretFile(folder, "cli-token"),
       standbyPartners: options.flags.standbyPartners,
+      standby: options.flags.standby,
       failover: options.flags.failover,
       canary: options.isSample ? canaryOfSample(ports) : undefined,
     }),

@@ -7,6 +7,7 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import type { FailoverPolicy } from "../contract/failover-api.ts";
+import type { StandbyProviderName } from "../contract/standby-api.ts";
 import { answersOk } from "./http-probe.ts";
 
 /** One of our programs, or a command line of somebody else's for the shell. */
@@ -37,6 +38,7 @@ export function controlPlaneProgram(options: {
   readonly providerTokenFile: string;
   readonly bootstrapTokenFile: string;
   readonly standbyPartners: number;
+  readonly standby: StandbyProviderName;
   readonly failover: FailoverPolicy;
   /** What is asked of the application after a takeover; undefined: nothing is known of it. */
   readonly canary: { readonly url: string; readonly write: string } | undefined;
@@ -50,6 +52,7 @@ export function controlPlaneProgram(options: {
     "--provider-token": `file:${options.providerTokenFile}`,
     "--bootstrap-token": `file:${options.bootstrapTokenFile}`,
     "--standby-partners": String(options.standbyPartners),
+    "--standby": options.standby,
     "--failover": options.failover,
     ...(options.canary === undefined
       ? {}

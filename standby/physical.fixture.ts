@@ -45,6 +45,7 @@ export async function newPhysicalCopy(cells: StandbyCells, name: string): Promis
   const server = await newServer(cells, name);
   const pair: StandbyPair = {
     ...cells.pair(desk),
+    kind: "physical",
     // Its port is another one after each copy.
     get stores() {
       const url = server.url(storeRoles.moverRole);

@@ -7,6 +7,7 @@
  * cells (`servers`); here it is steered, by the role that moves. The assembly of this room.
  */
 import type pg from "pg";
+import { sqlStateOf } from "../cell/store/queryable.ts";
 import { serverSlot } from "../contract/annex.ts";
 import { CellError } from "../contract/errors.ts";
 import type { Clock } from "../runtime/clock.ts";
@@ -121,7 +122,7 @@ async function dropAtOrigin(pair: StandbyPair, clock: Clock): Promise<void> {
   const results = await Promise.allSettled([
     ...pair.stores.map((store) => takeTrailUp(pair, store, clock)),
     withKeeper(firstOf(pair).origin, { name: `${serverSlot(pair.annex)} drop` }, (client) =>
-      dropServerSlot(client, serverSlot(pair.annex)),
+      dropServerSlot(client, serverSlot(pair.annex), clock),
     ),
   ]);
   for (const result of results) {
@@ -129,12 +130,23 @@ async function dropAtOrigin(pair: StandbyPair, clock: Clock): Promise<void> {
   }
 }
 
-async function dropServerSlot(client: pg.Client, name: string): Promise<void> {
+/** The standby's server comes back for its slot as long as it runs, and sometimes at once. */
+async function dropServerSlot(client: pg.Client, name: string, clock: Clock): Promise<void> {
   const slot = "from pg_replication_slots where slot_name = $1 and slot_type = 'physical'";
-  // A timeout: the call returns when the sender is gone, and its slot free.
-  await client.query(
-    `select pg_terminate_backend(active_pid, 5000) ${slot} and active_pid is not null`,
-    [name],
-  );
-  await client.query(`select pg_drop_replication_slot(slot_name) ${slot}`, [name]);
+  const deadline = clock.monotonicMs() + slotWaitMsMax;
+  for (;;) {
+    // A timeout: the call returns when the sender is gone, and its slot free.
+    await client.query(
+      `select pg_terminate_backend(active_pid, 5000) ${slot} and active_pid is not null`,
+      [name],
+    );
+    try {
+      await client.query(`select pg_drop_replication_slot(slot_name) ${slot}`, [name]);
+      return;
+    } catch (error) {
+      if (sqlStateOf(error) !== slotInUse || clock.monotonicMs() > deadline) throw error;
+    }
+  }
 }
+
+const slotInUse = "55006";

@@ -9,6 +9,7 @@
  */
 import type { CellId } from "../contract/ids.ts";
 import type { RoutedKeyspace } from "../contract/routing-table.ts";
+import type { StandbyProviderName } from "../contract/standby-api.ts";
 import type { StoreLogin } from "../moving/ports.ts";
 
 export type BucketRange = { readonly lo: number; readonly hi: number };
@@ -18,6 +19,8 @@ export type StandbyPair = {
   readonly annex: CellId;
   readonly origin: CellId;
   readonly host: CellId;
+  readonly kind: StandbyProviderName;
+  /** Of a physical standby all of them. */
   readonly buckets: BucketRange;
   /** All of the fleet: which tables belong to which stands in the origin's manifest. */
   readonly keyspaces: readonly RoutedKeyspace[];
@@ -70,7 +73,7 @@ export type SalvagedChange = {
 
 export type StandbyProvider = {
   /**
-   * Publication, slot and subscription; goes on from whatever stands, and makes anew, with all rows, what
+   * What it is followed by, on both sides (publication, slot and subscription, or a copy of the server); goes on from whatever stands, and makes anew, with all rows, what
    * cannot go on. Does not wait for the copy, of which `status` tells. A stream that was cut is
    * STATE_CONFLICT, and so is an annex that serves keys.
    */

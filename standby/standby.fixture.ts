@@ -92,7 +92,7 @@ export async function startStandbyCells(): Promise<StandbyCells> {
       annex: cellIdSchema.parse(annex.name),
       origin: cellIdSchema.parse(origin.name),
       host: cellIdSchema.parse("cell-b"),
-      buckets,
+      ...{ kind: "logical", buckets },
       keyspaces: [routedKeyspaceSchema.parse(keyspace)],
       stores: [{ name: "main", origin: cells.login(origin), annex: cells.login(annex) }],
     }),

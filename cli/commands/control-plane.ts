@@ -25,6 +25,10 @@ export const register: Register = (noun, bind) => {
       "answers of tier gold without their partner: refuse or degrade (default: refuse)",
     )
     .option("--standby-partners <count>", "partners of each cell's standbys, 0 to 3 (default: 3)")
+    .option(
+      "--standby <kind>",
+      "of standbys made from now on: logical (by bucket), or physical: a whole server in one partner (default: logical)",
+    )
     .option("--failover <policy>", "of a dead cell: auto, suggest or off (default: suggest)")
     .option(
       "--canary <url>",

@@ -31,6 +31,10 @@ export const register: Register = (noun, bind) => {
     .option("--admin-port <port>", "the router's admin port (default: 8081)")
     .option("--control-plane-port <port>", "where the control plane listens (default: 8090)")
     .option("--standby-partners <count>", "partners that keep each cell's standbys (default: 3)")
+    .option(
+      "--standby <kind>",
+      "logical, or physical: a whole server in one partner (default: logical)",
+    )
     .option("--failover <policy>", "of a dead cell: auto, suggest or off (default: auto)")
     .option("--ephemeral", "in a folder of its own, removed at the end")
     .option("--no-demo", "without demo tenants, or those of the cellfleet.yaml");

@@ -66,12 +66,12 @@ async function readPair(
   signal: AbortSignal,
 ): Promise<void> {
   const buckets = { lo: row.bucketLo, hi: row.bucketHi };
-  const { annex, origin, host } = row;
+  const { annex, origin, host, provider } = row;
   // Emptied and removed, as soon as its tenants were moved on: its positions were kept.
   const pair = await buildPair(
     database.read,
     resolve,
-    { annex, origin, host, buckets },
+    { annex, origin, host, provider, buckets },
     "may-be-gone",
   );
   const record = (change: Parameters<typeof recordChange>[3]) =>

@@ -7,13 +7,14 @@ import { z } from "zod";
 import { CellError } from "../../../contract/errors.ts";
 import { createLog, errorFields, type LogOptions } from "../../../runtime/log.ts";
 import { type Loop, startLoop } from "../../../runtime/loop.ts";
-import { createLogicalStandby } from "../../../standby/logical.ts";
+import { createStandby } from "../../../standby/kinds.ts";
 import type { Tx } from "../../store/database.ts";
 import { databaseNowMs } from "../../store/database.ts";
 import { holdsTerm } from "../../store/leader.ts";
 import { changeOp, type OpChange, type OpRow } from "../../store/ops.ts";
 import { op } from "../../store/schema.ts";
 import type { Leadership } from "../lead.ts";
+import { standbyServers } from "../standby/servers.ts";
 import { applySalvaged } from "./salvage-apply.ts";
 import { readSalvaged } from "./salvage-read.ts";
 import { destroyAndCreate, letBack, servesWithin } from "./salvage-wipe.ts";
@@ -50,7 +51,7 @@ type Options = SalvagingOptions & SalvageWorld;
 
 export function startSalvaging(given: SalvagingOptions): Pick<Loop, "wake" | "close"> {
   const { database, clock, random, lead } = given;
-  const standby = createLogicalStandby({ clock });
+  const standby = createStandby({ clock, servers: standbyServers(given.provider) });
   const options: Options = { ...given, standby, log: createLog<SalvageEvents>(given.logTo) };
 
   async function turn(signal: AbortSignal): Promise<"again" | "idle"> {

@@ -5,7 +5,7 @@
 import type { Clock } from "../../../runtime/clock.ts";
 import { createLog, type LogOptions } from "../../../runtime/log.ts";
 import type { Random } from "../../../runtime/random.ts";
-import { createLogicalStandby } from "../../../standby/logical.ts";
+import { createStandby } from "../../../standby/kinds.ts";
 import type { StandbyProvider } from "../../../standby/ports.ts";
 import { poisonLimits } from "../../core/failover/poison.ts";
 import { stopLimits } from "../../core/failover/stopped.ts";
@@ -17,6 +17,7 @@ import { watchRouters } from "../moving/routers.ts";
 import type { ResolveSecret } from "../moving/task.ts";
 import type { Provider } from "../provider.ts";
 import { buildPair } from "../standby/pair.ts";
+import { standbyServers } from "../standby/servers.ts";
 import { startAmending } from "./amend.ts";
 import { type CanaryTarget, createCanary } from "./canary.ts";
 import { createClockWatch } from "./clock-watch.ts";
@@ -65,7 +66,7 @@ export type Failing = {
 
 export function startFailing(options: FailingOptions): Failing {
   const { database, hub, clock, random, resolve, provider } = options;
-  const streams = createLogicalStandby({ clock });
+  const streams = createStandby({ clock, servers: standbyServers(provider) });
   const standby = options.standby ?? streams;
   const log = createLog<ReportEvents>(options.logTo);
   let listeningSinceMs = 0;

@@ -20,7 +20,7 @@ type Stores = Cell["stores"];
 export async function buildPair(
   reader: Reader,
   resolve: ResolveSecret,
-  one: Pick<StandbyView, "annex" | "origin" | "host" | "buckets">,
+  one: Pick<StandbyView, "annex" | "origin" | "host" | "buckets" | "provider">,
   /** `may-be-gone`: only the origin is spoken to; the annex may have been removed, and its secrets with it. */
   annexIs: "there" | "may-be-gone" = "there",
 ): Promise<StandbyPair> {
@@ -33,7 +33,8 @@ export async function buildPair(
     throw new CellError("STANDBY_BROKEN", `${one.origin} has no database that could be streamed.`);
   }
   return {
-    ...{ annex, origin, host: cellIdSchema.parse(one.host), buckets: one.buckets },
+    ...{ annex, origin, host: cellIdSchema.parse(one.host) },
+    ...{ kind: one.provider, buckets: one.buckets },
     keyspaces: await routedKeyspaces(reader),
     stores: await Promise.all(
       stores.map(async (name) => ({
