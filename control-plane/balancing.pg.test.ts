@@ -178,7 +178,7 @@ test("while a budget is burnt a rebalance that only mends is applied, and one fo
   await api.run(`update cellfleet_control.tenant set labels = '{"cellfleet.apart":"rivals"}'
                   where placement_key in (select key from cellfleet_control.placement
                                            where cell = '${first?.from}' order by key limit 2)`);
-  const mending = await api.post("/v1/rebalance/plan", { startAbove: 1 }, rebalancePlanSchema);
+  const mending = await api.post("/v1/rebalance/plan", { movesMax: 1 }, rebalancePlanSchema);
   expect(mending.moves.map(({ why }) => why)).toEqual(["repair"]);
   const { op } = await apply({ plan: mending });
   expect(await finish(op.id)).toMatchObject({ state: "done" });

@@ -8,6 +8,8 @@ import { startTestPostgres } from "../tests/postgres.ts";
 import { auditEndpoints } from "./api/audit.ts";
 import { cellEndpoints } from "./api/cells.ts";
 import { failoverEndpoints } from "./api/failover.ts";
+import { leaseModeEndpoints } from "./api/lease-mode.ts";
+import { recoveryEndpoints } from "./api/recovery.ts";
 import { routingEndpoints } from "./api/routing.ts";
 import { statusEndpoints } from "./api/status.ts";
 import { type ControlFixture, openCell, startControl } from "./control.fixture.ts";
@@ -27,6 +29,8 @@ export async function startFailoverApi() {
     ...statusEndpoints(context),
     ...routingEndpoints(context),
     ...auditEndpoints(context),
+    ...leaseModeEndpoints(context),
+    ...recoveryEndpoints(context),
   ]);
   const client = await control.client("admin");
   const run = async (text: string) => (await control.database.read.execute(sql.raw(text))).rows;
@@ -67,7 +71,8 @@ export async function cellOneDies({
   await run(`delete from ${schema}.op`);
   await run(`update ${schema}.fleet set mode = 'normal'`);
   await run(`update ${schema}.cell set state = 'active', stage = 'enforce', stage_applied = 'enforce',
-               lease_granted_at = null, annex_origin = null, annex_host = null, revoking = false,
+               lease_granted_at = null, lease_mode = 'timed', lease_mode_number = 0, lease_mode_acked = 0,
+               annex_origin = null, annex_host = null, revoking = false,
                health = case id when 'cell-01' then 'down' else 'healthy' end,
                used_tenants = case id when 'cell-01' then ${tenants.length} else 0 end`);
   const placed = tenants

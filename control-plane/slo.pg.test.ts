@@ -163,8 +163,8 @@ test("what a cell failed by dying stops nothing once it was taken over, and what
     code: "BUDGET_BURNT",
   });
   const failedOver = async (state: string) => {
-    await api.run(`insert into cellfleet_control.op (id, kind, object, state, step, headline, plan, input, updated_at)
-                   values ('op_gone', 'cell.failover', 'cell-02', '${state}', '${state}', '', '{}', '{}', now())
+    await api.run(`insert into cellfleet_control.op (id, kind, object, state, step, headline, actor)
+                   values ('op_gone', 'cell.failover', 'cell-02', '${state}', '${state}', '', 'auto')
                    on conflict (id) do update set state = excluded.state, step = excluded.step`);
     await api.run(`insert into cellfleet_control.failover (op, cell, region, mode, started_by, plan)
                    values ('op_gone', 'cell-02', 'local', 'unplanned', 'auto', '{}')

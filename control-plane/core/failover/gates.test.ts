@@ -2,6 +2,7 @@
 import { describe, expect, test } from "vitest";
 import { failoverModes } from "../../../contract/failover-api.ts";
 import { parseCellId } from "../../../contract/ids.ts";
+import type { LeaseMode } from "../../../contract/lease-mode.ts";
 import { must } from "../../../runtime/assert.ts";
 import { aCell, aStage } from "../fleet.fixture.ts";
 import { refuseFailoverAction } from "./failover-actions.ts";
@@ -14,6 +15,8 @@ const nothing = { override: [], allowDataLoss: false };
 const closed = (change: Partial<GateFacts>) =>
   blockingGates(checkGates(gateFacts(change)), nothing).map(({ name }) => name);
 const down = aCell("cell-01", { health: "down" });
+const ofLeases = (mode: LeaseMode, number: number, acked: number) =>
+  aCell("cell-01", { health: "down", leaseMode: { mode, number, acked } });
 
 test("all are open for a cell that died alone, with everything ready", () => {
   expect(closed({})).toEqual([]);
@@ -33,6 +36,12 @@ describe("closes", () => {
     ["observer", { verdicts: [confirmedGone("cell-01"), confirmedGone("cell-02")] }, true],
     ["rate", { lastAutomaticMs: 9 * 60_000 }, true],
     ["intent", { intended: new Map([["cell-01", "ann stopped cell-01"]]) }, true],
+    ["power-off", { cell: ofLeases("manual", 1, 1) }, false],
+    ["power-off", { cell: ofLeases("manual", 1, 0) }, false],
+    ["power-off", { cell: ofLeases("timed", 2, 1) }, false],
+    ["power-off", { cell: ofLeases("timed", 0, -1) }, false],
+    // Nobody has said so who decides by himself.
+    ["power-off", { cell: ofLeases("manual", 1, 1), provedDead: true }, false],
     ["lease", { leaseLeftMs: 60_001 }, false],
     ["standby", { partners: [], keys: { all: 20, unavailable: 20 } }, true],
     ["lag", { partners: [aPartner("cell-02", { lagBytes: 2_000_000 })] }, true],
@@ -58,6 +67,13 @@ describe("closes", () => {
 });
 
 describe("stays open", () => {
+  test("to a person who has seen that a cell with manual leases is powered off", () => {
+    const manual = { cell: ofLeases("manual", 1, 1), automatic: false };
+    expect(closed(manual)).toEqual(["power-off"]);
+    expect(closed({ ...manual, provedDead: true })).toEqual([]);
+    expect(closed({ cell: ofLeases("timed", 2, 2) })).toEqual([]);
+  });
+
   test.each<[string, Partial<GateFacts>]>([
     ["after ten minutes", { lastAutomaticMs: 10 * 60_000 }],
     [
@@ -177,6 +193,11 @@ describe("the policy", () => {
     });
     const meant = blockedBy({ intended: new Map([["cell-01", "ann stopped cell-01"]]) });
     expect(decidePolicy("auto", "cell-01", "gone", meant).kind).toBe("suggest");
+    const manual = blockedBy({ cell: ofLeases("manual", 1, 1), lastAutomaticMs: 1000 });
+    expect(decidePolicy("auto", "cell-01", "gone", manual)).toMatchObject({
+      kind: "suggest",
+      command: 'cellctl failover start cell-01 --proved-dead --reason "…"',
+    });
     const behind = { partners: [aPartner("cell-02", { lagSeconds: 60 })] };
     expect(startCommand("cell-01", blockedBy(behind))).toBe(
       'cellctl failover start cell-01 --allow-data-loss --reason "…"',

@@ -213,6 +213,21 @@ test("requests that fail at routers are a witness, a hanging gate a miss, a stop
   expect(await api.count("failover")).toBe(0);
 });
 
+test("a cell with manual leases is taken over by nobody who has not seen it powered off: auto says the command", async () => {
+  await api.run(`update cellfleet_control.cell
+                    set lease_mode = 'manual', lease_mode_number = 1, lease_mode_acked = 1 where id = 'cell-01'`);
+  watch("auto");
+  await seen("cell-01", "healthy");
+  die("cell-01");
+  const told = await eventually(
+    () => events("failover.suggested"),
+    (found) => found.length > 0,
+  );
+  expect(told[0]).toContain('cellctl failover start cell-01 --proved-dead --reason "…"');
+  expect(told[0]).toContain("its leases are manual");
+  expect([await api.count("failover"), last?.held]).toEqual([0, []]);
+});
+
 test("who does not lead looks at nothing", async () => {
   let term: number | undefined = 1;
   watch("auto", () => term);

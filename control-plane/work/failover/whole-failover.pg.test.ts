@@ -174,6 +174,33 @@ test.concurrent("a promise is waited out; proof that the origin is dead ends tha
   expect(row?.fencedAt?.getTime()).toBeGreaterThanOrEqual(grantedAt + 250);
 });
 
+test.concurrent("a cell that gave itself leases is waited for by the longest that it can have had, from the order on", async () => {
+  const { fleet: make, until, database } = fixture;
+  const fleet = await make({ leaseTtlMs: 40 });
+  // Its last grant is long over; what it gave itself since nobody has recorded.
+  await database.read
+    .update(cell)
+    .set({ leaseMode: "manual", leaseModeNumber: 1, leaseModeAcked: 1, leaseGrantedAt: longAgo() })
+    .where(eq(cell.id, fleet.origin));
+  fleet.annexes[0].promiseMs = 60_000;
+  const id = await fleet.begin({ provedDead: true });
+  const run = await until(id, ({ step }) => step === "revoking");
+  expect(run.evidence.lease?.waitMs).toBeGreaterThan(10_000);
+  const { headline } = await until(id, (one) => one.headline.includes("gets no lease any more"));
+  expect(headline).not.toContain("promised");
+  await fixture.wish(id, "abort");
+  await until(id, ({ step }) => step === "restoring");
+  const timed = await make({ leaseTtlMs: 40 });
+  await database.read
+    .update(cell)
+    .set({ leaseGrantedAt: longAgo() })
+    .where(eq(cell.id, timed.origin));
+  const other = await timed.begin();
+  const { evidence } = await until(other, ({ step }) => step === "done");
+  expect(evidence.lease?.waitMs).toBe(0);
+});
+const longAgo = () => new Date(Date.now() - 3_600_000);
+
 test.concurrent("called off before anything is cut: the cell may have its lease again, its annexes may promise", async () => {
   const { fleet: make, until, wish, database } = fixture;
   const fleet = await make({ leaseTtlMs: 60_000 });
