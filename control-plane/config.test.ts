@@ -28,6 +28,7 @@ describe("settings", () => {
       allowHookCommands: false,
       logLevel: "info",
       standbyPartners: 3,
+      standbyApplications: "warm",
       standby: "logical",
       goldPartnerLoss: "refuse",
       failover: "suggest",

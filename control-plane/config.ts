@@ -73,6 +73,8 @@ const settingsSchema = z
     standbyPartners: z.coerce.number().int().min(0).max(3).default(3),
     /** How new standbys are kept: databases by bucket, or one whole server in one partner. */
     standby: z.enum(standbyProviders).default("logical"),
+    /** Whether the application runs at a ready standby, or is started when a failover needs it. */
+    standbyApplications: z.enum(["warm", "cold"]).default("warm"),
     /** An answer of tier gold that no partner has confirmed: refused as unknown, or passed and counted. */
     goldPartnerLoss: z.enum(["refuse", "degrade"]).default("refuse"),
     /** The fleet's own, where a failure calls for a failover. */

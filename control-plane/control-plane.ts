@@ -86,6 +86,8 @@ export type ControlPlaneOptions = {
   readonly standbyPartners?: number;
   /** How standbys that are made from now on are kept. Default `logical`. */
   readonly standby?: StandbyProviderName;
+  /** The application is kept running at standbys that are ready. Absent: only once they serve. */
+  readonly warmStandbys?: boolean;
   /** What becomes of answers of tier gold while their partner is away. Default `refuse`. */
   readonly goldOnPartnerLoss?: "refuse" | "degrade";
   /** Hooks of stores may be commands, which run with this process's rights. Default false. */
@@ -340,6 +342,7 @@ function startFurther(
   const standbys = startStandbys({
     ...{ database, clock, random, lead, provider, metrics, resolve },
     ...{ partners: options.standbyPartners ?? 0, kind: options.standby ?? "logical" },
+    warm: options.warmStandbys ?? false,
     onError: trouble("standbys"),
   });
   const salvaging = startSalvaging({

@@ -50,6 +50,7 @@ export async function controlPlaneOptions(
     allowHookCommands: config.allowHookCommands,
     standbyPartners: partnersOf(config),
     standby: config.standby,
+    warmStandbys: config.standbyApplications === "warm",
     goldOnPartnerLoss: config.goldPartnerLoss,
     failover: config.failover,
     canary: canaryOf(config),

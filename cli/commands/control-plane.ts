@@ -26,6 +26,10 @@ export const register: Register = (noun, bind) => {
     )
     .option("--standby-partners <count>", "partners of each cell's standbys, 0 to 3 (default: 3)")
     .option(
+      "--standby-applications <warm|cold>",
+      "run the application at ready standbys, or start it when a failover needs it (default: warm)",
+    )
+    .option(
       "--standby <kind>",
       "of standbys made from now on: logical (by bucket), or physical: a whole server in one partner (default: logical)",
     )

@@ -34,6 +34,7 @@ import type { Provider } from "../provider.ts";
 import { createHands, type Hands } from "./hands.ts";
 import { buildPair } from "./pair.ts";
 import { createSettling, type Settling, type SettlingLimits, settlingDefault } from "./settling.ts";
+import { createWarming, type Warming } from "./warming.ts";
 import { createStreamWatch, type StreamWatch } from "./watch.ts";
 
 export type KeeperOptions = {
@@ -48,6 +49,8 @@ export type KeeperOptions = {
   readonly resolve: ResolveSecret;
   /** Partners per cell; 0: none, and those that stand leave. */
   readonly partners: number;
+  /** The application is kept running at standbys that are ready. Absent: only once they serve. */
+  readonly warm?: boolean;
   readonly limits?: Partial<SettlingLimits>;
   /** Between two looks at everything. Default: a second. */
   readonly everyMs?: number;
@@ -66,6 +69,7 @@ type Parts = {
   readonly settling: Settling;
   readonly watch: StreamWatch;
   readonly hands: Hands;
+  readonly warming: Warming;
 };
 
 export function startKeeping(options: KeeperOptions): Keeper {
@@ -74,7 +78,8 @@ export function startKeeping(options: KeeperOptions): Keeper {
   const wake = () => loop.wake();
   const watch = createStreamWatch({ ...options, everyMs, onChange: wake });
   const hands = createHands({ ...options, watch, everyMs, onDone: wake });
-  const parts: Parts = { options, settling, watch, hands };
+  const warming = createWarming(options);
+  const parts: Parts = { options, settling, watch, hands, warming };
   let term: number | undefined;
 
   const loop: Loop = startLoop({
@@ -88,7 +93,7 @@ export function startKeeping(options: KeeperOptions): Keeper {
     turn: async () => {
       const now = lead.term();
       if (now !== term) {
-        await hands.stopAll();
+        await Promise.all([hands.stopAll(), warming.stopAll()]);
         settling.forget();
         term = now;
       }
@@ -99,7 +104,7 @@ export function startKeeping(options: KeeperOptions): Keeper {
     wake,
     close: async () => {
       await loop.close();
-      await hands.stopAll();
+      await Promise.all([hands.stopAll(), warming.stopAll()]);
       await watch.close();
     },
   };
@@ -120,6 +125,7 @@ async function turn(parts: Parts, term: number): Promise<"again" | "idle"> {
     changed += await emptyLeftOver(options, one, term);
   }
   await recordLooks(database, { term, nowMs: clock.nowMs() }, looksOf(parts, world));
+  if (options.warm === true) parts.warming.see(world);
   return changed > 0 ? "again" : "idle";
 }
 
