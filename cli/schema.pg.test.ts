@@ -192,7 +192,7 @@ test("apply halts at the first failure and names what is done, what is not, and 
 
 const standby = (id: string, origin: string, state: string) => ({
   ...{ id, origin, state, host: "cell-01", provider: "logical", buckets: { lo: 0, hi: 255 } },
-  ...{ reason: "", lagBytes: null, lagSeconds: null, keys: 0 },
+  ...{ reason: "", lagBytes: null, lagSeconds: null, keys: 0, warm: false },
 });
 
 test("apply asks the fleet for its cells and their databases: canary, then rings, never a retired one", async () => {

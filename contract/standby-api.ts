@@ -59,6 +59,8 @@ export const standbySchema = z.object({
   lagSeconds: lag,
   /** Keys that it serves (after an adoption). */
   keys: z.number().int().min(0),
+  /** The application runs at it already: a takeover waits for no process to start. */
+  warm: z.boolean().default(false),
 });
 export type Standby = z.infer<typeof standbySchema>;
 

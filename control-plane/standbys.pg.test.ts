@@ -56,7 +56,7 @@ test("a standby of an operator's own is an annex: no cell in lists, no room of i
   const added = await add({ ...wanted, reason: "by hand" }, standbyChangedSchema);
   expect(added.standby).toMatchObject({
     ...{ id: "sb-cell-01-cell-02", origin: "cell-01", host: "cell-02", state: "planned" },
-    ...{ buckets: { lo: 0, hi: 127 }, lagBytes: null, lagSeconds: null, keys: 0 },
+    ...{ buckets: { lo: 0, hi: 127 }, lagBytes: null, lagSeconds: null, keys: 0, warm: false },
   });
   expect(added.next_steps.join("\n")).toContain("cellctl agent --cell sb-cell-01-cell-02");
   const [annex] = (await readCells(control.database.read)).filter((one) => one.annex !== null);

@@ -20,6 +20,7 @@ export const standbyView: View<Standby> = {
     { head: "STATE", cell: ({ state }) => state, state: true },
     { head: "LAG", cell: lagTime, right: true },
     { head: "BYTES", cell: lagBytes, right: true },
+    { head: "APP", cell: ({ warm }) => (warm ? "warm" : "cold"), wide: true },
     { head: "KEYS", cell: ({ keys }) => count(keys), right: true, wide: true },
     { head: "PROVIDER", cell: ({ provider }) => provider, wide: true },
     { head: "WHY", cell: ({ reason }) => reason, wide: true },
@@ -34,6 +35,7 @@ export const standbyView: View<Standby> = {
     ["provider", one.provider],
     ["lag", `${lagTime(one)}, ${lagBytes(one)}`],
     ["keys", counted(one.keys, "key")],
+    ["application", one.warm ? "runs already" : "is started when it takes over"],
   ],
 };
 

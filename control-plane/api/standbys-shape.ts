@@ -7,11 +7,11 @@ import type { Reader } from "../store/database.ts";
 import { findStandby } from "../store/standby/read.ts";
 
 export const toStandby = (one: StandbyView, nowMs: number): Standby => {
-  const { annex, origin, host, provider, buckets, state, reason, lagBytes, keys } = one;
+  const { annex, origin, host, provider, buckets, state, reason, lagBytes, keys, warm } = one;
   const lagMs = lagMsOf(one, nowMs);
   const [id, of, at] = [annex, origin, host].map((text) => cellIdSchema.parse(text));
   return standbySchema.parse({
-    ...{ id, origin: of, host: at, provider, buckets, state, reason, lagBytes, keys },
+    ...{ id, origin: of, host: at, provider, buckets, state, reason, lagBytes, keys, warm },
     lagSeconds: lagMs === null ? null : Math.round(lagMs) / 1000,
   });
 };

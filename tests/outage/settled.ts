@@ -24,13 +24,14 @@ export async function settle(
   const wanted = [...homes].map(([id, cell]) => ({ id, cell }));
   await client.importTenants(wanted);
   await until(
-    "standbys are ready",
+    "standbys are ready, and the application runs at them",
     async () => {
       const standbys = await client.standbys();
       return cells.every((cell) => {
         const mine = standbys.filter(({ origin }) => origin === cell);
         const partners = Math.min(3, cells.length - 1);
-        return mine.length >= partners && mine.every(({ state }) => state === "ready");
+        const isReady = mine.every(({ state, warm }) => state === "ready" && warm);
+        return mine.length >= partners && isReady;
       });
     },
     readyWithinMs,

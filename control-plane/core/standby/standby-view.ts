@@ -41,6 +41,8 @@ export type StandbyView = {
   readonly changedAtMs: number;
   /** Placements that its annex owns. */
   readonly keys: number;
+  /** Its agent reaches the application. */
+  readonly warm: boolean;
   /** Its database and agent are run by an operator: nobody else makes or drops it. */
   readonly byHand: boolean;
 };

@@ -11,6 +11,6 @@ export const aStandby = (
   ...{ buckets: { lo: 0, hi: 255 }, state: "ready", reason: "", listedAt: null, unlistedAt: null },
   ...{ lagBytes: null, heartbeatAgeMs: null, sees: "unknown", promiseRemainingMs: 0 },
   ...{ reportedAtMs: null, order: null, takeover: null, severedAtMs: null, remoteLsn: null },
-  ...{ createdAtMs: 0, changedAtMs: 0, keys: 0, byHand: false },
+  ...{ createdAtMs: 0, changedAtMs: 0, keys: 0, warm: false, byHand: false },
   ...change,
 });

@@ -5,7 +5,7 @@ import { type RoutedKeyspace, routedKeyspaceSchema } from "../../../contract/rou
 import type { StandbyView, TakeoverView } from "../../core/standby/standby-view.ts";
 import type { Reader } from "../database.ts";
 import { moveKind } from "../moves/read.ts";
-import { cell, keyspace, op, placement } from "../schema.ts";
+import { agent, cell, keyspace, op, placement } from "../schema.ts";
 import { move } from "../schema-moves.ts";
 import { failover, standby } from "../schema-standby.ts";
 
@@ -20,7 +20,7 @@ export async function findStandby(reader: Reader, annex: string): Promise<Standb
 
 async function readWhere(reader: Reader, which: SQL | undefined): Promise<StandbyView[]> {
   const rows = await reader
-    .select({ row: standby, cellProvider: cell.provider })
+    .select({ row: standby, cellProvider: cell.provider, warm: isWarm })
     .from(standby)
     .innerJoin(cell, eq(cell.id, standby.annex))
     .where(which)
@@ -29,8 +29,14 @@ async function readWhere(reader: Reader, which: SQL | undefined): Promise<Standb
     reader,
     rows.map(({ row }) => row.annex),
   );
-  return rows.map(({ row, cellProvider }) => toView(row, cellProvider, keys.get(row.annex) ?? 0));
+  return rows.map(({ row, cellProvider, warm }) => ({
+    ...toView(row, cellProvider),
+    ...{ keys: keys.get(row.annex) ?? 0, warm },
+  }));
 }
+
+const isWarm = sql<boolean>`exists (
+  select from ${agent} where ${agent.cell} = ${standby.annex} and ${agent.primary} and ${agent.appReachable})`;
 
 async function keysOf(reader: Reader, annexes: readonly string[]): Promise<Map<string, number>> {
   if (annexes.length === 0) return new Map();
@@ -48,8 +54,7 @@ const takeover = (name: string | null, attempt: number, open: boolean): Takeover
 const toView = (
   row: typeof standby.$inferSelect,
   cellProvider: string,
-  keys: number,
-): StandbyView => ({
+): Omit<StandbyView, "keys" | "warm"> => ({
   annex: row.annex,
   origin: row.origin,
   host: row.host,
@@ -71,7 +76,6 @@ const toView = (
   remoteLsn: row.remoteLsn,
   createdAtMs: row.createdAt.getTime(),
   changedAtMs: row.updatedAt.getTime(),
-  keys,
   byHand: cellProvider === "none",
 });
 

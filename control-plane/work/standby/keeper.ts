@@ -64,6 +64,11 @@ export type Keeper = { readonly wake: () => void; readonly close: () => Promise<
 const everyMsDefault = 1000;
 const backoffMaxMs = 5000;
 
+/** Tenants wait: nothing that can come a minute later takes part of the processors. */
+const takeoverSteps: ReadonlySet<FailoverStep> = new Set<FailoverStep>([
+  ...(["confirmed", "revoking", "severing", "adopting", "routing", "verifying"] as const),
+]);
+
 type Parts = {
   readonly options: KeeperOptions;
   readonly settling: Settling;
@@ -118,7 +123,8 @@ async function turn(parts: Parts, term: number): Promise<"again" | "idle"> {
   if (world.mode === "recovering") return "idle";
   const leader = (): Leader | undefined =>
     lead.term() === term ? { term, nowMs: clock.nowMs() } : undefined;
-  const { settled, lost } = settling.see(world.cells, clock.monotonicMs());
+  const takingOver = [...world.failovers.values()].some((step) => takeoverSteps.has(step));
+  const { settled, lost } = settling.see(world.cells, clock.monotonicMs(), takingOver);
   let changed = settled ? await rearrange(parts, world, { term, lost }) : 0;
   for (const one of world.standbys) changed += await goOn(parts, world, one, leader);
   for (const one of world.standbys.filter((each) => isLeftOver(each, world))) {

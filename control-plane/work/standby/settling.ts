@@ -11,16 +11,20 @@ export type SettlingLimits = {
   readonly comingMs: number;
   /** A host that has been down for so long is lost: what it kept is built elsewhere. */
   readonly lostMs: number;
+  /** A takeover, whose tenants wait for the processors, is waited for so long. */
+  readonly takeoverMs: number;
 };
 
 export const settlingDefault: SettlingLimits = {
   settleMs: 2000,
   comingMs: 60_000,
   lostMs: 300_000,
+  takeoverMs: 60_000,
 };
 
 export type Settling = {
-  readonly see: (cells: readonly CellView[], nowMs: number) => SeenCells;
+  /** `takingOver`: keys are changing hands right now. */
+  readonly see: (cells: readonly CellView[], nowMs: number, takingOver?: boolean) => SeenCells;
   readonly forget: () => void;
 };
 export type SeenCells = { readonly settled: boolean; readonly lost: ReadonlySet<string> };
@@ -28,11 +32,13 @@ export type SeenCells = { readonly settled: boolean; readonly lost: ReadonlySet<
 export function createSettling(limits: SettlingLimits): Settling {
   let known = "";
   let knownSinceMs = 0;
+  let takeoverSinceMs: number | undefined;
   const comingSinceMs = new Map<string, number>();
   const downSinceMs = new Map<string, number>();
 
   return {
-    see: (cells, nowMs) => {
+    see: (cells, nowMs, takingOver = false) => {
+      takeoverSinceMs = takingOver ? (takeoverSinceMs ?? nowMs) : undefined;
       const whole = cells.filter(({ annex, state }) => annex === null && state !== "retired");
       const open = whole.filter(({ state, health }) => state === "active" && health === "healthy");
       const now = open
@@ -54,8 +60,10 @@ export function createSettling(limits: SettlingLimits): Settling {
       const awaited = coming.some(
         ({ id }) => nowMs - (comingSinceMs.get(id) ?? nowMs) < limits.comingMs,
       );
+      const isDisturbing =
+        takeoverSinceMs !== undefined && nowMs - takeoverSinceMs < limits.takeoverMs;
       return {
-        settled: !awaited && nowMs - knownSinceMs >= limits.settleMs,
+        settled: !awaited && !isDisturbing && nowMs - knownSinceMs >= limits.settleMs,
         lost: new Set(
           [...downSinceMs].filter(([, since]) => nowMs - since >= limits.lostMs).map(([id]) => id),
         ),
@@ -63,6 +71,7 @@ export function createSettling(limits: SettlingLimits): Settling {
     },
     forget: () => {
       known = "";
+      takeoverSinceMs = undefined;
       comingSinceMs.clear();
       downSinceMs.clear();
     },

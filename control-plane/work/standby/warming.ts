@@ -6,7 +6,6 @@
  * more; what is started here says nothing about who serves.
  */
 import type { Clock } from "../../../runtime/clock.ts";
-import type { CellView } from "../../core/fleet.ts";
 import type { StandbyWorld } from "../../store/standby/world.ts";
 import type { Provider } from "../provider.ts";
 
@@ -65,17 +64,9 @@ export function createWarming({
   };
 }
 
-/** Ready, run by a provider, and its agent reaches no application. A physical one has none until it is promoted. */
-function coldOnes({ standbys, cells }: StandbyWorld): string[] {
-  const byId = new Map(cells.map((cell) => [cell.id, cell]));
-  return standbys
-    .filter(({ state, byHand, provider }) => state === "ready" && !byHand && provider === "logical")
-    .filter(({ annex }) => isCold(byId.get(annex)))
+/** Of a provider's. A physical one has no database that an application could open, until it is promoted. */
+const coldOnes = ({ standbys }: StandbyWorld): string[] =>
+  standbys
+    .filter(({ state, warm }) => state === "ready" && !warm)
+    .filter(({ byHand, provider }) => !byHand && provider === "logical")
     .map(({ annex }) => annex);
-}
-
-const isCold = (cell: CellView | undefined): boolean =>
-  cell !== undefined &&
-  cell.provider !== "none" &&
-  cell.agents.some(({ primary }) => primary) &&
-  cell.agents.every(({ appReachable }) => !appReachable);
