@@ -79,7 +79,11 @@ const templateOf = (about: Pick<AnnexDatabases, "application" | "random">) =>
 
 /** At every start, as the server's port may have changed. */
 export const writeAnnexLogins = (
-  about: AnnexDatabases & { readonly hostSecrets: string; readonly secrets: string },
+  about: AnnexDatabases & {
+    readonly hostSecrets: string;
+    readonly secrets: string;
+    readonly movers?: ReadonlyMap<string, string>;
+  },
 ): Promise<CellLogins> =>
   writeLogins({
     application: applicationOfAnnex(about.application, about.annex),
@@ -87,6 +91,7 @@ export const writeAnnexLogins = (
     server: about.server,
     secrets: about.secrets,
     passwords: about.hostSecrets,
+    ...(about.movers === undefined ? {} : { movers: about.movers }),
   });
 
 /**

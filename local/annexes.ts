@@ -1,20 +1,17 @@
 /**
  * The annexes that one cell hosts (contract/annex.ts): databases in the cell's server, an agent each,
- * and, once they serve, the application's processes.
+ * and, once they serve, the application's processes. Physical ones have a server of their own besides,
+ * to which the agent and the application go when it is settled (annex-server.ts).
  *
  * What must always be true: an annex runs only beside the running database of its host, and goes when
- * that goes; whether it serves is on disk before the first process starts, so that a supervisor that
- * starts again brings back what served; it is gone only when its databases are.
- *
- *   cells/HOST/annexes/ID/annex.json   whose it is, its ports, whether it serves
+ * that goes; whether it serves, and where, is on disk before the first process starts, so that a
+ * supervisor that starts again brings back what served; it is gone only when its databases are.
  */
-import { readdir, readFile, rm } from "node:fs/promises";
+import { readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { z } from "zod";
 import { CellError } from "../contract/errors.ts";
-import { type CellId, cellIdSchema, parseCellId } from "../contract/ids.ts";
+import { type CellId, parseCellId } from "../contract/ids.ts";
 import type { ProvidedCell, ProviderAction } from "../contract/provider-api.ts";
-import { standbyProviders } from "../contract/standby-api.ts";
 import {
   type AnnexDatabases,
   dropAnnexDatabases,
@@ -22,62 +19,37 @@ import {
   schemaOfAnnex,
   writeAnnexLogins,
 } from "./annex-database.ts";
+import { type AnnexOf, readNote, writeNote } from "./annex-note.ts";
+import {
+  type AnnexServer,
+  followOrigin,
+  openSettled,
+  removeAnnexServer,
+  settleServer,
+  writeFollowedLogins,
+} from "./annex-server.ts";
+import {
+  type Annex,
+  absent,
+  describeAnnex,
+  type Host,
+  isHome,
+  newAnnex,
+  type Place,
+  programsOf,
+  serversOf,
+} from "./annex-state.ts";
 import {
   busily,
   type CellsOptions,
-  createParts,
   inTurn,
   keepToken,
   makeFolders,
-  type Parts,
   portsFor,
-  portsSchema,
-  reachOf,
   secretsOf,
-  stateOfUnits,
 } from "./cell-parts.ts";
-import { writeJson } from "./data-folder.ts";
-import type { DatabaseUnit } from "./database-unit.ts";
 import { isPortFree } from "./postgres/port.ts";
 import type { PostgresServer } from "./postgres/server.ts";
-import { isProvedDead } from "./proof-of-death.ts";
-import type { Unit } from "./unit.ts";
-
-export const annexOfSchema = z.object({
-  origin: cellIdSchema,
-  host: cellIdSchema,
-  provider: z.enum(standbyProviders),
-});
-export type AnnexOf = z.infer<typeof annexOfSchema>;
-
-const noteSchema = z.object({
-  of: annexOfSchema,
-  ports: portsSchema,
-  serving: z.boolean(),
-  /** Being destroyed: its databases are still to be dropped. */
-  leaving: z.boolean(),
-  /** Which schema its databases had last. */
-  schema: z.string().optional(),
-});
-
-export type Annex = Parts & {
-  readonly of: AnnexOf;
-  serving: boolean;
-  leaving: boolean;
-  schema: string | undefined;
-  busy: number;
-  queue: Promise<unknown>;
-};
-
-/** What an annex needs of the cell that it stands in. */
-export type Host = {
-  readonly id: CellId;
-  readonly home: string;
-  readonly database: DatabaseUnit;
-  readonly databaseFolder: string;
-  /** Changes to its server's roles and databases, one after the other: PostgreSQL refuses two at once. */
-  readonly makers: { queue: Promise<unknown> };
-};
 
 export type Given = {
   readonly agentToken?: string | undefined;
@@ -107,7 +79,8 @@ export async function openAnnexes(host: Host, options: CellsOptions): Promise<Ho
   const annexes = new Map<CellId, Annex>();
   for (const name of await readdir(root).catch((): string[] => [])) {
     const id = parseCellId(name);
-    const annex = id === undefined ? undefined : await readAnnex(id, join(root, name), options);
+    const annex =
+      id === undefined ? undefined : await readAnnex(id, join(root, name), host, options);
     if (annex !== undefined) annexes.set(annex.id, annex);
   }
   let isUp = false;
@@ -125,7 +98,8 @@ export async function openAnnexes(host: Host, options: CellsOptions): Promise<Ho
     act: async (id, action, given) => {
       const known = annexes.get(id);
       if (known === undefined && action === "destroy") return absent(id);
-      const annex = known ?? newAnnex(id, join(root, id), given.annex, options);
+      const about = { id, home: join(root, id), of: given.annex };
+      const annex = known ?? newAnnex(about, host, options);
       annexes.set(id, annex);
       const work = () =>
         action === "destroy" ? destroy(annex) : perform(annex, action, place, given);
@@ -134,7 +108,7 @@ export async function openAnnexes(host: Host, options: CellsOptions): Promise<Ho
       return describe(annex);
     },
     migrate: async () => {
-      const older = all().filter((one) => !one.leaving && isOlder(one, options));
+      const older = all().filter((one) => !one.leaving && !one.settled && isOlder(one, options));
       if (older.length > 0) await host.database.start();
       for (const annex of older) await inTurn(annex, () => migrate(annex, place));
     },
@@ -163,18 +137,6 @@ export async function openAnnexes(host: Host, options: CellsOptions): Promise<Ho
   };
 }
 
-type Place = {
-  readonly host: Host;
-  readonly options: CellsOptions;
-  readonly isUp: () => boolean;
-};
-
-/** Those that have to do with what it does now: processes that wait for a failover are none yet. */
-export const unitsOfAnnex = ({ agent, apps, serving }: Annex): readonly Unit[] => [
-  agent,
-  ...apps.filter((app) => serving || app.status().state === "running"),
-];
-
 async function perform(
   annex: Annex,
   action: Exclude<ProviderAction, "destroy">,
@@ -197,6 +159,10 @@ async function perform(
       return stopAnnex(annex);
     case "kill":
       return killAnnex(annex);
+    case "copy":
+      return busily(annex, () => copy(annex, place));
+    case "settle":
+      return busily(annex, () => settle(annex, place));
   }
 }
 
@@ -212,20 +178,90 @@ async function create(annex: Annex, place: Place, agentToken: string | undefined
 }
 
 async function startAnnex(annex: Annex, place: Place): Promise<void> {
-  const { host, options } = place;
+  const { options } = place;
   const server = serverOf(annex, place);
   annex.ports = await portsFor(annex, options);
-  await migrate(annex, place); // Writes the note.
-  annex.logins = await writeAnnexLogins({
-    ...aboutOf(annex, options),
-    server,
-    hostSecrets: secretsOf(host),
-    secrets: secretsOf(annex),
-  });
-  await Promise.all(unitsOfAnnex(annex).map((unit) => unit.start()));
+  if (annex.server !== undefined && annex.settled) {
+    await writeNote(annex);
+    annex.logins = await openSettled(annex.server, { annex: annex.id, options });
+  } else {
+    await migrate(annex, place); // Writes the note.
+    await startFollowing(annex, options);
+    annex.logins = await writeWaiting(annex, place, server);
+  }
+  await Promise.all(programsOf(annex).map((unit) => unit.start()));
+  await requireUp(annex, place);
+}
+
+/** The host may have gone meanwhile, and taken with it what it knew of. */
+async function requireUp(annex: Annex, place: Place): Promise<void> {
   if (place.isUp()) return;
-  await killAnnex(annex); // The host went meanwhile, and took with it what it knew of.
-  throw hostDown(annex, host);
+  await killAnnex(annex);
+  throw hostDown(annex, place.host);
+}
+
+/** A standby that does not come up is the keeper's to mend; its agent is a witness all the same. */
+async function startFollowing(annex: Annex, { say = () => {} }: CellsOptions): Promise<void> {
+  for (const unit of serversOf(annex)) {
+    await unit.start().catch((error: unknown) => {
+      say(`${unit.name}: ${error instanceof Error ? error.message : String(error)}`);
+    });
+  }
+}
+
+/** Of the databases in its host's server; the mover goes to where the rows are. */
+async function writeWaiting(
+  annex: Annex,
+  { host, options }: Place,
+  server: PostgresServer,
+): Promise<Annex["logins"]> {
+  const secrets = { hostSecrets: secretsOf(host), secrets: secretsOf(annex) };
+  const about = { ...aboutOf(annex, options), ...secrets, server };
+  if (annex.server === undefined) return writeAnnexLogins(about);
+  const followed = await writeFollowedLogins(annex.server, options.application);
+  return { ...(await writeAnnexLogins({ ...about, movers: followed.movers })), ...followed };
+}
+
+async function copy(annex: Annex, place: Place): Promise<void> {
+  const { host, options } = place;
+  const own = ownServerOf(annex);
+  const server = serverOf(annex, place);
+  const { id, of, made: isMade } = annex;
+  const origin = host.originOf(of.origin);
+  if (origin === undefined) {
+    throw new CellError("PROVIDER_FAILED", `${id}: there is no cell ${of.origin} on this machine`);
+  }
+  const making = async () => {
+    annex.made = false;
+    await writeNote(annex);
+  };
+  await followOrigin(own, origin, { annex: id, options, isMade, making });
+  annex.made = true;
+  await writeNote(annex);
+  annex.logins = await writeWaiting(annex, place, server);
+  await requireUp(annex, place);
+}
+
+/** In a failover tenants wait for this. */
+async function settle(annex: Annex, place: Place): Promise<void> {
+  const own = ownServerOf(annex);
+  const server = serverOf(annex, place);
+  if (!annex.settled) {
+    await annex.agent.stop();
+    try {
+      await settleServer(own, server, { annex: annex.id, options: place.options });
+    } catch (error) {
+      await startAnnex(annex, place).catch(() => {}); // Why it is not settled matters more.
+      throw error;
+    }
+    annex.settled = true;
+  }
+  await startAnnex(annex, place);
+}
+
+function ownServerOf({ id, server }: Annex): AnnexServer {
+  if (server !== undefined) return server;
+  throw new CellError("VALIDATION_FAILED", `${id} has no server of its own`);
 }
 
 /** Makes its databases, too. */
@@ -251,7 +287,7 @@ async function serve(annex: Annex, place: Place): Promise<void> {
   const ready = annex.agent.status().state === "running" && annex.logins !== undefined;
   if (ready && (await portsAreFree(annex))) {
     serverOf(annex, place);
-    await Promise.all(annex.apps.map((app) => app.start()));
+    if (isHome(annex)) await Promise.all(annex.apps.map((app) => app.start()));
     return;
   }
   // Somebody took a port while it was idle: the agent has to learn of another.
@@ -272,14 +308,15 @@ async function rest(annex: Annex): Promise<void> {
 }
 
 /** Requests in flight end first, as in a cell. */
-async function stopAnnex({ agent, apps }: Annex): Promise<void> {
-  await agent.stop();
-  await Promise.all(apps.map((app) => app.stop()));
+async function stopAnnex(annex: Annex): Promise<void> {
+  await annex.agent.stop();
+  await Promise.all(annex.apps.map((app) => app.stop()));
+  await Promise.all(serversOf(annex).map((unit) => unit.stop()));
 }
 
-async function killAnnex({ agent, apps }: Annex): Promise<void> {
-  const alive = apps.filter((app) => app.status().state === "running" || !app.isSettled());
-  await Promise.all([agent, ...alive].map((unit) => unit.kill()));
+async function killAnnex(annex: Annex): Promise<void> {
+  const alive = annex.apps.filter((app) => app.status().state === "running" || !app.isSettled());
+  await Promise.all([annex.agent, ...alive, ...serversOf(annex)].map((unit) => unit.kill()));
 }
 
 /** Of a host that does not run the databases stay until it does. */
@@ -288,6 +325,7 @@ async function destroyAnnex(annex: Annex, place: Place): Promise<"gone" | "leavi
   annex.serving = false;
   if (annex.ports !== undefined) await writeNote(annex);
   await stopAnnex(annex);
+  if (annex.server !== undefined) await removeAnnexServer(annex.server, place.options);
   if (place.isUp()) {
     const databases = { ...aboutOf(annex, place.options), server: serverOf(annex, place) };
     await inTurn(place.host.makers, () => dropAnnexDatabases(databases));
@@ -314,67 +352,14 @@ const hostDown = ({ id }: Annex, host: Host): CellError =>
     nextSteps: [`cellctl cell start ${host.id}`],
   });
 
-function describeAnnex(annex: Annex, { host, options }: Place): ProvidedCell {
-  if (annex.leaving || annex.ports === undefined) return absent(annex.id);
-  const { agent, apps, serving } = annex;
-  const units = [host.database, agent, ...(serving ? apps : [])];
-  return {
-    id: annex.id,
-    ...stateOfUnits(units, annex.busy > 0),
-    ...reachOf(annex, options.application),
-    serving,
-    provedDead:
-      annex.busy === 0 &&
-      isProvedDead({
-        programs: [agent, ...apps],
-        notes: options.folder.notes,
-        database: {
-          unit: host.database,
-          name: host.database.name,
-          folder: host.databaseFolder,
-        },
-      }),
-  };
-}
-
-export const absent = (id: CellId): ProvidedCell => ({
-  id,
-  state: "absent",
-  text: "not on this machine",
-  services: {},
-  stores: {},
-});
-
-function newAnnex(id: CellId, home: string, of: AnnexOf | undefined, options: CellsOptions): Annex {
-  if (of === undefined)
-    throw new CellError("CELL_UNKNOWN", `there is no cell ${id} on this machine`);
-  if (of.provider !== "logical") {
-    const text = `${id}: this machine's provider makes logical standbys, no ${of.provider} ones`;
-    throw new CellError("PROVIDER_FAILED", text);
-  }
-  const parts = createParts({ id, home, shownAs: of.host }, options);
-  const state = { of, serving: false, leaving: false, schema: undefined };
-  return Object.assign(parts, { ...state, busy: 0, queue: Promise.resolve() });
-}
-
-const noteFile = (home: string): string => join(home, "annex.json");
-
-const writeNote = ({ home, of, ports, serving, leaving, schema }: Annex): Promise<void> =>
-  writeJson(noteFile(home), { of, ports, serving, leaving, schema });
-
 async function readAnnex(
   id: CellId,
   home: string,
+  host: Host,
   options: CellsOptions,
 ): Promise<Annex | undefined> {
-  const text = await readFile(noteFile(home), "utf8").catch(() => undefined);
-  if (text === undefined) return undefined; // Not begun, or destroyed.
-  try {
-    const { of, ...known } = noteSchema.parse(JSON.parse(text));
-    return Object.assign(newAnnex(id, home, of, options), known);
-  } catch (error) {
-    // One note must not cost all cells their start.
-    options.say?.(`${id} is left out: ${noteFile(home)} cannot be read: ${String(error)}`);
-    return undefined;
-  }
+  const note = await readNote(home, (text) => options.say?.(`${id} is left out: ${text}`));
+  if (note === undefined) return undefined;
+  const { of, ...known } = note;
+  return Object.assign(newAnnex({ id, home, of }, host, options), known);
 }

@@ -34,6 +34,8 @@ export type CellLogins = {
   /** The same of the other stores that the agent looks after. */
   readonly agentStores: readonly { readonly store: string; readonly file: string }[];
   readonly readerFile: string;
+  /** File with the agent's URL of the server that follows the origin's; of an annex that waits beside one. */
+  readonly standbyServerFile?: string;
 };
 
 /** File in a cell's folder for secrets: the URL of the role that moves tenants, by store. */
@@ -145,6 +147,8 @@ export async function writeLogins(
     readonly secrets: string;
     /** Where the roles' passwords lie, when it is elsewhere: roles are the server's. */
     readonly passwords?: string;
+    /** By store, where the mover goes instead: rows are in another server than the agent. */
+    readonly movers?: ReadonlyMap<string, string>;
   },
 ): Promise<CellLogins> {
   const { application, server, secrets, random } = options;
@@ -173,12 +177,32 @@ export async function writeLogins(
   const reader = await write(roles.readerRole, first, "reader-database-url");
   const agentStores: Array<CellLogins["agentStores"][number]> = [];
   for (const store of guardedStores(application)) {
-    await write(roles.moverRole, store, moverFile(store.name));
+    const elsewhere = options.movers?.get(store.name);
+    if (elsewhere === undefined) await write(roles.moverRole, store, moverFile(store.name));
+    else await writeFile(join(secrets, moverFile(store.name)), `${elsewhere}\n`, { mode: 0o600 });
     if (store === first) continue;
     const { file } = await write(roles.agentRole, store, `agent-${store.name}-database-url`);
     agentStores.push({ store: store.name, file });
   }
   return { app: app.url, stores, agentFile: agent.file, agentStores, readerFile: reader.file };
+}
+
+/** Into a server that is a copy of a cell's, by the passwords of that one; nothing is changed there. */
+export async function loginsInto(
+  passwords: string,
+  { application, port }: { readonly application: LocalApplication; readonly port: number },
+): Promise<{ readonly movers: ReadonlyMap<string, string>; readonly agent: string }> {
+  const urlOf = async (role: string, { database }: LocalStore) => {
+    const password = await readFile(join(passwords, `${role}-password`), "utf8").catch(() => "");
+    return urlFor({ port, user: role, password: password.trim(), database });
+  };
+  const movers = guardedStores(application).map(
+    async (store) => [store.name, await urlOf(roles.moverRole, store)] as const,
+  );
+  return {
+    movers: new Map(await Promise.all(movers)),
+    agent: await urlOf(roles.agentRole, application.stores[0]),
+  };
 }
 
 /** Where the application's URL of a store stands, in the cell's folder for secrets. */

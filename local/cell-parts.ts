@@ -121,6 +121,7 @@ function agentOf(parts: Parts, { application, folder, controlPlaneUrl }: CellsOp
     databaseUrlFile: logins.agentFile,
     stores: logins.agentStores.map(({ store, file }) => `${store}=file:${file}`),
     queryDatabaseUrlFile: logins.readerFile,
+    standbyServerFile: logins.standbyServerFile,
     controlPlaneUrl,
     tokenFile: tokenFile(parts),
     trustKeysFile: trustKeysFile(folder),

@@ -12,14 +12,9 @@ import { isAnnexId } from "../contract/annex.ts";
 import { CellError } from "../contract/errors.ts";
 import { type CellId, parseCellId } from "../contract/ids.ts";
 import type { ProvidedCell, ProviderAction } from "../contract/provider-api.ts";
-import {
-  type Annex,
-  absent,
-  type Given,
-  type HostedAnnexes,
-  openAnnexes,
-  unitsOfAnnex,
-} from "./annexes.ts";
+import type { OriginServer } from "./annex-server.ts";
+import { type Annex, absent, unitsOfAnnex } from "./annex-state.ts";
+import { type Given, type HostedAnnexes, openAnnexes } from "./annexes.ts";
 import {
   type CellLogins,
   type CellTemplate,
@@ -96,11 +91,18 @@ export async function openCells(options: CellsOptions): Promise<LocalCells> {
   }
 
   async function cellOf(id: CellId): Promise<Cell> {
-    const cell = cells.get(id) ?? (await createCell(id, options));
+    const cell = cells.get(id) ?? (await createCell(id, options, originOf));
     // Of two that ask at once the first makes it.
     const known = cells.get(id) ?? cell;
     cells.set(id, known);
     return known;
+  }
+
+  function originOf(id: CellId): OriginServer | undefined {
+    const cell = cells.get(id);
+    if (cell === undefined) return undefined;
+    const { folder: databaseFolder } = databaseOptions(id, options);
+    return { database: cell.database, databaseFolder, secrets: secretsOf(cell) };
   }
 
   const all = (): readonly Cell[] => [...cells.values()].sort((a, b) => a.id.localeCompare(b.id));
@@ -219,6 +221,8 @@ async function perform(cell: Cell, action: ProviderAction, context: Context): Pr
       return destroy(cell, context.options);
     case "serve":
     case "rest":
+    case "copy":
+    case "settle":
       throw new CellError("VALIDATION_FAILED", `${cell.id} is no annex: ${action} is for these`);
   }
 }
@@ -282,7 +286,11 @@ async function destroy(cell: Cell, options: CellsOptions): Promise<void> {
   await rm(cell.home, { recursive: true, force: true });
 }
 
-async function createCell(id: CellId, options: CellsOptions): Promise<Cell> {
+async function createCell(
+  id: CellId,
+  options: CellsOptions,
+  originOf: (id: CellId) => OriginServer | undefined,
+): Promise<Cell> {
   const home = join(options.folder.root, "cells", id);
   const databaseOf = databaseOptions(id, options);
   const parts = createParts({ id, home, shownAs: id }, options);
@@ -294,6 +302,7 @@ async function createCell(id: CellId, options: CellsOptions): Promise<Cell> {
     database,
     databaseFolder: databaseOf.folder,
     makers,
+    originOf,
   };
   const annexes = await openAnnexes(host, options);
   return Object.assign(parts, { database, annexes, busy: 0, queue: Promise.resolve(), makers });

@@ -97,6 +97,7 @@ export function agentProgram(options: {
   /** `NAME=REF`, of the further stores. */
   readonly stores: readonly string[];
   readonly queryDatabaseUrlFile: string;
+  readonly standbyServerFile: string | undefined;
   readonly controlPlaneUrl: string;
   readonly tokenFile: string;
   readonly trustKeysFile: string;
@@ -115,6 +116,9 @@ export function agentProgram(options: {
     "--token": `file:${options.tokenFile}`,
     "--trust-keys": options.trustKeysFile,
     "--state-dir": options.stateDir,
+    ...(options.standbyServerFile === undefined
+      ? {}
+      : { "--standby-server": `file:${options.standbyServerFile}` }),
   };
   return cellctl("agent", flags, `${urlOf(options.adminPort)}/livez`);
 }

@@ -57,6 +57,8 @@ export function createPhysicalStandby({ clock, servers }: PhysicalOptions): Stan
       if (!(await keepsLog(pair))) {
         for (const { annex } of pair.stores) await sessions.discard(annex);
         await servers.copy(pair, signal);
+        // Where a new server can be reached this pair cannot say: the next call lays the trail to it.
+        return;
       }
       await renewConnection(pair, clock);
       await layTrails(pair, signal);

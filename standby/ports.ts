@@ -73,9 +73,10 @@ export type SalvagedChange = {
 
 export type StandbyProvider = {
   /**
-   * What it is followed by, on both sides (publication, slot and subscription, or a copy of the server); goes on from whatever stands, and makes anew, with all rows, what
-   * cannot go on. Does not wait for the copy, of which `status` tells. A stream that was cut is
-   * STATE_CONFLICT, and so is an annex that serves keys.
+   * What it follows by, on both sides (publication, slot and subscription; or a whole server and the trail
+   * to it); goes on from whatever stands, and makes anew, with all rows, what cannot go on. Does not wait
+   * for the copy, of which `status` tells; while that says `absent`, it is called again. A stream that was
+   * cut is STATE_CONFLICT, and so is an annex that serves keys.
    */
   readonly ensure: (pair: StandbyPair, signal: AbortSignal) => Promise<void>;
   readonly status: (pair: StandbyPair) => Promise<StandbyStatus>;
@@ -83,7 +84,10 @@ export type StandbyProvider = {
   readonly refresh: (pair: StandbyPair) => Promise<void>;
   /** Needs nothing of the origin. Afterwards nothing of it is applied any more. */
   readonly sever: (pair: StandbyPair) => Promise<SeveredAt>;
-  /** After `sever`, before keys become active: sequences behind the highest id, statistics. */
+  /**
+   * After `sever`, before keys become active: sequences behind the highest id, statistics; the annex's agent
+   * stands on the databases with the rows.
+   */
   readonly activate: (pair: StandbyPair) => Promise<void>;
   /**
    * Of an origin that is back: changes behind `severed`, in commit order, one call per row. Rejects with

@@ -31,6 +31,7 @@ describe("a copy that was begun and has no worker", () => {
   test("time in which nobody looked says nothing, and few looks say little", () => {
     const gap = [0, 1000, 2000, 60_000, 61_000];
     expect(look(gap, () => ["orders"])).toEqual([]);
+    expect(look([...everySecond(11), 60_000], () => ["orders"])).toEqual([]);
     expect(look([0, 5000, 10_000, 15_000, 20_000], () => ["orders"])).toEqual([]);
   });
 

@@ -28,6 +28,8 @@ export type AgentOptions = {
   readonly token: string;
   /** Of a login that may only read; absent: operators' questions are refused. */
   readonly queryDatabaseUrl?: string;
+  /** Where the server of this annex's physical standby is now; absent: it is no annex of that kind. */
+  readonly standbyServer?: (() => Promise<string>) | undefined;
   /** By their references in the configuration. */
   readonly replicaDatabaseUrls?: ReadonlyMap<string, string>;
   readonly clock: Clock;

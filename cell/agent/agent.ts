@@ -74,7 +74,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
 }
 
 async function assemble(options: AgentOptions, lifecycle: Lifecycle): Promise<Agent> {
-  const { config, clock, random, log } = options;
+  const { config, clock, random, log, standbyServer } = options;
   const { cell } = config;
   const instance = `${cell}-${random.hex(4)}`;
   const gate = new Gate();
@@ -106,7 +106,7 @@ async function assemble(options: AgentOptions, lifecycle: Lifecycle): Promise<Ag
 
   const standing = openStanding(
     {
-      ...{ clock, random, log, cell, instance, stores, onNews },
+      ...{ clock, random, log, cell, instance, stores, onNews, standbyServer },
       silentMs: () => sync?.silentMs() ?? 0,
       tls: () => ownCertificate(config.tls),
     },

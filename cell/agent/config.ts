@@ -25,6 +25,8 @@ export type AgentConfig = {
   readonly endpoint: string | undefined;
   /** Reference to a login that may only read, for `cellctl query`. */
   readonly queryDatabaseUrl: string | undefined;
+  /** Reference to a login into the server of a physical standby, while that follows its origin. */
+  readonly standbyServer?: string | undefined;
   /** A replica that is further behind is not used. */
   readonly replicaLagMs: number;
   /** Longest wait of an answer of tier gold for the partner. */
@@ -71,6 +73,7 @@ const flagsSchema = z.strictObject({
   databaseUrl: reference,
   store: repeated,
   queryDatabaseUrl: reference.optional(),
+  standbyServer: reference.optional(),
   token: reference,
   controlPlane: origin,
   endpoint: origin.optional(),

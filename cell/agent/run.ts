@@ -42,9 +42,11 @@ export async function runAgent(options: RunAgentOptions): Promise<number> {
     process.once("SIGTERM", () => resolve());
     process.once("SIGINT", () => resolve());
   });
+  const { standbyServer } = config;
   const agent = await startAgent({
     ...{ config, databaseUrl, token, log },
     ...(queryDatabaseUrl === undefined ? {} : { queryDatabaseUrl }),
+    standbyServer: standbyServer === undefined ? undefined : () => secret(standbyServer),
     storeDatabaseUrls: new Map(storeDatabaseUrls),
     replicaDatabaseUrls: new Map(replicaDatabaseUrls),
     clock: systemClock,

@@ -36,6 +36,10 @@ export const register: Register = (noun, bind) => {
     )
     .option("--replica-lag-ms <ms>", "a replica further behind is not used (default: 1000)")
     .option("--query-database-url <ref>", "a login that may only read, for cellctl query")
+    .option(
+      "--standby-server <ref>",
+      "of an annex whose rows are in a server that follows its origin's: a login into that, as the agent",
+    )
     .option("--trust-keys <file>", "public keys of the control plane: follow the routing table")
     .option("--state-dir <dir>", "where the routing table is kept, with --trust-keys")
     .option(

@@ -5,7 +5,7 @@
  * log for it stands before the first byte is copied; whatever the source's databases subscribe to, the copy
  * never does, not even in the moment of its promotion: those streams are the source's.
  */
-import { chown, mkdir, readFile, rm, writeFile } from "node:fs/promises";
+import { access, chown, mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import pg from "pg";
 import type { Clock } from "../../runtime/clock.ts";
@@ -69,6 +69,18 @@ export async function endFollowing(folder: string, installation: Installation): 
   const dataDir = dataDirOf(folder);
   const local = await readFile(join(dataDir, "local.conf"), "utf8").catch(() => "");
   await writeFiles(dataDir, installation, { "local.conf": withoutFollowing(local) });
+}
+
+/** By what it has written down itself before its promotion; of a folder without a server: no. */
+export async function wasCutOff(folder: string): Promise<boolean> {
+  const dataDir = dataDirOf(folder);
+  const auto = await readFile(join(dataDir, "postgresql.auto.conf"), "utf8").catch(() => undefined);
+  if (auto === undefined) return false;
+  if (/^primary_conninfo = ''$/m.test(auto)) return true;
+  return access(join(dataDir, "standby.signal")).then(
+    () => false,
+    () => true,
+  );
 }
 
 /** Does the source still keep everything that the copy needs? */

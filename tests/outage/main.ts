@@ -1,5 +1,5 @@
 /**
- * `node tests/outage/main.ts [--tenants 300] [--writes 300] [--cells 4] [--routers 2] [--runs 1] [-o json]`: kills a
+ * `node tests/outage/main.ts [--tenants 300] [--writes 300] [--cells 4] [--routers 2] [--standby logical] [--runs 1] [-o json]`: kills a
  * cell of a local fleet under load, again and again, each time in a new fleet. Ends with 1 when a write is gone
  * that no report names, when another cell's tenant was refused, or when a tenant was not served again.
  */
@@ -9,11 +9,12 @@ import { flagsOrUsage } from "../moves/flags-or-usage.ts";
 import { quantilesOf } from "../moves/quantiles.ts";
 import { type DeadCellReport, deadCell } from "./dead-cell.ts";
 
-const usage = `usage: npm run test:outage -- [--tenants 300] [--writes 300] [--cells 4] [--routers 2] [--runs 1] [-o json]
+const usage = `usage: npm run test:outage -- [--tenants 300] [--writes 300] [--cells 4] [--routers 2] [--standby logical] [--runs 1] [-o json]
   --tenants  tenants of all cells
   --writes   writes a second of all of them together
   --cells    cells of the fleet
   --routers  routers that clients take turns with
+  --standby  logical: rows by bucket, in three partners; physical: whole servers, each in one
   --runs     fleets that lose a cell, one after the other
   -o json    all reports as JSON`;
 const { values } = flagsOrUsage(usage, process.argv.slice(2), () =>
@@ -23,6 +24,7 @@ const { values } = flagsOrUsage(usage, process.argv.slice(2), () =>
       writes: { type: "string", default: "300" },
       cells: { type: "string", default: "4" },
       routers: { type: "string", default: "2" },
+      standby: { type: "string", default: "logical" },
       runs: { type: "string", default: "1" },
       output: { type: "string", short: "o", default: "text" },
     },
@@ -36,7 +38,7 @@ for (let run = 1; run <= Number(values.runs); run += 1) {
   const fleet = await startFleet({
     cells: Number(values.cells),
     standbyPartners: 3,
-    flags: ["--no-demo", "--routers", values.routers],
+    flags: ["--no-demo", "--routers", values.routers, "--standby", values.standby],
   });
   try {
     const report = await deadCell(fleet, {

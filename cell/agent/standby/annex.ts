@@ -10,7 +10,12 @@ import { request } from "undici";
 import type { AgentSyncResponse } from "../../../contract/cell-protocol.ts";
 import type { CellId } from "../../../contract/ids.ts";
 import { parseCellId } from "../../../contract/ids.ts";
-import type { AnnexReport, PromiseRequest, TakeoverOrder } from "../../../contract/standby-api.ts";
+import type {
+  AnnexReport,
+  OriginSeen,
+  PromiseRequest,
+  TakeoverOrder,
+} from "../../../contract/standby-api.ts";
 import { must } from "../../../runtime/assert.ts";
 import type { Clock } from "../../../runtime/clock.ts";
 import {
@@ -34,6 +39,8 @@ import {
   seeBeat,
   sees,
 } from "./annex-state.ts";
+import { isBehind, latestOf } from "./followed-beat.ts";
+import type { FollowedServer } from "./followed-server.ts";
 import { alivePath, type DoorAnswer } from "./promise-door.ts";
 
 export type AnnexOptions = {
@@ -43,6 +50,8 @@ export type AnnexOptions = {
   readonly stores: Stores;
   /** The control plane should hear of something now. */
   readonly onNews: () => void;
+  /** Of a physical standby that is not taken over: its server, which has what arrives. */
+  readonly followed?: Pick<FollowedServer, "latest"> | undefined;
 };
 
 type Told = NonNullable<AgentSyncResponse["annex"]>;
@@ -82,12 +91,18 @@ export class AnnexKeeper {
       promiseRemainingMs: Math.max(0, (this.#promise?.untilMonoMs ?? 0) - nowMonoMs),
       ...(takeover === undefined ? {} : { takeover }),
       // Of the first store, as the origin presents itself.
-      ...(fresh[0] === undefined ? {} : { originSeen: fresh[0].seen }),
+      ...(fresh[0] === undefined ? {} : { originSeen: this.#withFollowed(fresh[0].seen) }),
     };
+  }
+
+  origin(): string | undefined {
+    return this.#facts()?.origin;
   }
 
   /** A lease is asked for by an annex that serves, or is about to. */
   wantsLease(keys: number): boolean {
+    // Keys come to the promoted server, never to the databases that its agent waits in.
+    if (this.#options.followed !== undefined) return false;
     const facts = this.#facts();
     if (facts === undefined && this.#told === undefined) return true;
     return keys > 0 || (facts?.failover != null && facts.withdrawn !== true);
@@ -139,8 +154,10 @@ export class AnnexKeeper {
     const stored = each.map(({ promisedMs, promiseNumber: number }) => ({ promisedMs, number }));
     const before = this.#promise;
     this.#promise = countPromise(before, stored, nowMonoMs);
-    this.#sight = seeBeat(this.#sight, facts.beat, nowMonoMs, !this.#read);
-    this.#read = true;
+    const { followed } = this.#options;
+    const beat = followed === undefined ? facts.beat : (followed.latest()?.beat ?? null);
+    this.#sight = seeBeat(this.#sight, beat, nowMonoMs, !this.#read);
+    this.#read = followed === undefined || beat !== null;
     if (this.#promise !== undefined && nowMonoMs >= this.#promise.untilMonoMs) {
       void this.#end(this.#promise).catch(() => {}); // The next review tries again.
     }
@@ -158,6 +175,7 @@ export class AnnexKeeper {
       return { refused: "NOT_MY_ORIGIN", text: `this is ${cell}, of ${facts.origin}` };
     }
     if (asked.forMs === 0) return this.#giveBack(asked);
+    if (isBehind(asked, this.#options.followed?.latest())) return travelled(asked);
     const heard = this.#heard;
     const contested =
       heard !== undefined &&
@@ -211,6 +229,12 @@ export class AnnexKeeper {
     }
   }
 
+  /** What a physical standby has applied was seen, too. */
+  #withFollowed(seen: OriginSeen): OriginSeen {
+    const latest = this.#options.followed?.latest();
+    return latest === undefined ? seen : latestOf(seen, latest);
+  }
+
   #isRecorded(order: TakeoverOrder): boolean {
     return this.#each().every(
       (one) =>
@@ -262,12 +286,14 @@ function refusalOf({ outcome }: PromiseOutcome, asked: PromiseRequest): DoorAnsw
         text: `another database than ${asked.systemIdentifier}, started at ${asked.boot}, holds this promise`,
       };
     case "time_travel":
-      return {
-        refused: "TIME_TRAVEL",
-        text: `a later state was seen here than grant ${asked.grant} at ${asked.lsn}`,
-      };
+      return travelled(asked);
   }
 }
+
+const travelled = ({ grant, lsn }: PromiseRequest): DoorAnswer => ({
+  refused: "TIME_TRAVEL",
+  text: `a later state was seen here than grant ${grant} at ${lsn}`,
+});
 
 async function askOrigin(endpoint: string): Promise<void> {
   const response = await request(new URL(alivePath, endpoint), {

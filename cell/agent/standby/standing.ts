@@ -16,6 +16,7 @@ import type { AgentLog } from "../events.ts";
 import type { Facts, Stores } from "../stores/stores.ts";
 import { AnnexKeeper } from "./annex.ts";
 import { Failsafe } from "./failsafe.ts";
+import { followServer } from "./followed-server.ts";
 import { LeaseModes, leaseModeOf } from "./lease-modes.ts";
 import { createPromiseClient } from "./promise-client.ts";
 import { createDoor, type Door } from "./promise-door.ts";
@@ -51,6 +52,8 @@ export type StandingOptions = {
   readonly onNews: () => void;
   /** Of the conversation with the control plane. */
   readonly silentMs: () => number;
+  /** Of an annex whose rows are in a server that follows the origin's: where that is. */
+  readonly standbyServer?: (() => Promise<string>) | undefined;
   /** Own certificate, for annexes that ask for one. */
   readonly tls: () => { readonly cert?: string; readonly key?: string };
 };
@@ -66,16 +69,7 @@ export function openStanding(options: StandingOptions, lifecycle: Lifecycle): St
   const failsafe = new Failsafe({ clock, random, log, cell, instance, stores, client, silentMs });
   lifecycle.onClose("failsafe", () => failsafe.close());
   const modes = new LeaseModes(stores, log, onNews);
-  const annex = new AnnexKeeper({ clock, log, cell, stores, onNews });
-  const review = startLoop({
-    ...{ clock, random, intervalMs: reviewMs, backoffMaxMs: reviewMs },
-    turn: async () => {
-      annex.review();
-      return "idle";
-    },
-    onError: (error) => log.event("step.failed", { step: "annex", ...errorFields(error) }, "warn"),
-  });
-  lifecycle.onClose("annex", review.close);
+  const annex = startAnnexKeeper(options, lifecycle);
   lifecycle.onClose("heartbeat", startHeartbeat(options));
   let partnersTold = "";
 
@@ -145,6 +139,26 @@ export function openStanding(options: StandingOptions, lifecycle: Lifecycle): St
       serves: () => stores.connected() && stores.lease.remainingMs() > 0,
     }),
   };
+}
+
+function startAnnexKeeper(options: StandingOptions, lifecycle: Lifecycle): AnnexKeeper {
+  const { clock, random, log, standbyServer } = options;
+  const followed =
+    standbyServer === undefined
+      ? undefined
+      : followServer({ clock, random, url: standbyServer, origin: () => annex.origin() });
+  if (followed !== undefined) lifecycle.onClose("standby's server", followed.close);
+  const annex: AnnexKeeper = new AnnexKeeper({ ...options, followed });
+  const review = startLoop({
+    ...{ clock, random, intervalMs: reviewMs, backoffMaxMs: reviewMs },
+    turn: async () => {
+      annex.review();
+      return "idle";
+    },
+    onError: (error) => log.event("step.failed", { step: "annex", ...errorFields(error) }, "warn"),
+  });
+  lifecycle.onClose("annex", review.close);
+  return annex;
 }
 
 /** Returns how to stop. An annex has no heart of its own: its host's cell beats. */
