@@ -292,8 +292,10 @@ export const routerSyncRequestSchema = z.object({
               failed: z.number().int().min(0),
             }),
           )
-          .max(20)
+          .max(50)
           .optional(),
+        /** Not all are named: others may have gone wrong just as often. */
+        worstPartial: z.boolean().optional(),
       }),
     )
     .max(1000),

@@ -5,17 +5,19 @@
  */
 import type { CellId } from "../../contract/ids.ts";
 import type { PlacementKey } from "../../contract/placement-key.ts";
-import { type Blame, type BlamedKey, BlamedKeys } from "./blamed-keys.ts";
+import { type Blame, type Blamed, BlamedKeys, isNobody } from "./blamed-keys.ts";
 
 export type Seen = {
   readonly cell: CellId;
   readonly requests: number;
   readonly failures: number;
-  /** Whose requests went wrong in there; absent: nobody's. */
-  readonly worst?: BlamedKey[];
 };
-/** `anew`: what was counted of this cell before is not in it, and says the opposite. `worst`: what is new. */
-export type FreshSeen = Seen & { readonly anew: boolean };
+export type FreshSeen = Seen & {
+  /** What was counted of this cell before is not in it, and says the opposite. */
+  readonly anew: boolean;
+  /** Whose requests went wrong in there since the last time; absent: nobody's. */
+  readonly blamed?: Blamed;
+};
 
 /** As many as one report holds; cells come from the table, so there are no more in practice. */
 const cellsMax = 1000;
@@ -24,6 +26,8 @@ const failsAfter = 2;
 const servesAfter = 3;
 /** So long a cell that goes on failing is told at each turn; then it is known, and told in good time. */
 const urgentMs = 10_000;
+/** Without requests that are cut off; the next one is news. */
+const quietMs = 5000;
 
 type Sight = {
   requests: number;
@@ -35,6 +39,9 @@ type Sight = {
   sinceMs: number;
   /** Made when the first is blamed. */
   blamed: BlamedKeys | undefined;
+  /** Since when requests are cut off now and then, and when one was last. */
+  cutSinceMs: number;
+  cutLastMs: number;
 };
 
 export class CellTally {
@@ -64,12 +71,24 @@ export class CellTally {
     }
   }
 
-  /** Of a request that was noted: whether it went wrong inside the cell, and whose it was. */
+  /**
+   * Of a request that was noted: whether it went wrong inside the cell, and whose it was. One that was cut off
+   * is told soon: whoever takes keys over waits for it, and there may be no second one.
+   */
   blame(cell: CellId, key: PlacementKey | undefined, how: Blame | undefined): void {
     const sight = this.#sights.get(cell);
     if (sight === undefined || key === undefined || how === undefined) return;
     sight.blamed ??= new BlamedKeys();
     sight.blamed.note(key, how, this.#monotonicMs());
+    if (how === "open") this.#tellOfCut(sight);
+  }
+
+  /** Soon while it is news; where it goes on and on, in good time. */
+  #tellOfCut(sight: Sight): void {
+    const nowMs = this.#monotonicMs();
+    if (nowMs - sight.cutLastMs > quietMs) sight.cutSinceMs = nowMs;
+    sight.cutLastMs = nowMs;
+    if (nowMs - sight.cutSinceMs < urgentMs) this.#onNews();
   }
 
   /** Reads and starts again. */
@@ -78,8 +97,9 @@ export class CellTally {
     for (const [cell, sight] of this.#sights) {
       const { requests, failures, anew } = sight;
       if (requests > 0) {
-        const worst = sight.blamed?.take() ?? [];
-        all.push({ cell, requests, failures, anew, ...(worst.length === 0 ? {} : { worst }) });
+        const blamed = sight.blamed?.take(this.#monotonicMs());
+        const isTold = blamed !== undefined && !isNobody(blamed);
+        all.push({ cell, requests, failures, anew, ...(isTold ? { blamed } : {}) });
       }
       Object.assign(sight, { requests: 0, failures: 0, anew: false });
     }
@@ -101,4 +121,5 @@ export class CellTally {
 const fresh = (): Sight => ({
   ...{ requests: 0, failures: 0, anew: false },
   ...{ failing: false, contrary: 0, sinceMs: 0, blamed: undefined },
+  ...{ cutSinceMs: 0, cutLastMs: Number.NEGATIVE_INFINITY },
 });

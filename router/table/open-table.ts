@@ -9,7 +9,7 @@ import type { Random } from "../../runtime/random.ts";
 import type { TableEvent } from "../../table/events.ts";
 import { followTable, readTrustKeys } from "../../table/follow.ts";
 import { HandIn, type HandInOptions } from "../acked/hand-in.ts";
-import { BlamedByCell } from "../cells/blamed-keys.ts";
+import { BlamedByCell, type BlamedKey } from "../cells/blamed-keys.ts";
 import type { CellTally, Seen } from "../cells/cell-tally.ts";
 import type { RouterConfig } from "../config.ts";
 import type { RouterEvents } from "../observe/events.ts";
@@ -154,11 +154,18 @@ function outcomesNowAndThen({
   };
 }
 
+type SeenToTell = Seen & { readonly worst?: BlamedKey[]; readonly worstPartial?: boolean };
+
 /** Of keys that are blamed everything of the last while, so that a report that is lost does no harm. */
-function seenOf(all: ReturnType<CellTally["take"]>, blamed: BlamedByCell, nowMs: number): Seen[] {
-  return all.map(({ cell, requests, failures, worst: fresh = [] }) => {
-    const worst = blamed.worstOf(cell, fresh, nowMs);
-    return { cell, requests, failures, ...(worst === undefined ? {} : { worst }) };
+function seenOf(
+  all: ReturnType<CellTally["take"]>,
+  known: BlamedByCell,
+  nowMs: number,
+): SeenToTell[] {
+  return all.map(({ cell, requests, failures, blamed: fresh }) => {
+    const blamed = known.worstOf(cell, fresh, nowMs);
+    if (blamed === undefined) return { cell, requests, failures };
+    return { cell, requests, failures, worst: [...blamed.worst], worstPartial: blamed.partial };
   });
 }
 

@@ -2,6 +2,7 @@
  * What workers saw of cells, and what they would have refused, for the one report to the control plane.
  * A worker tells what is new; the main thread adds it up, so that nothing is lost when a worker ends.
  */
+import { blamedTogether } from "../cells/blamed-keys.ts";
 import type { CellTally, FreshSeen } from "../cells/cell-tally.ts";
 import { Outcomes } from "../observe/outcomes.ts";
 import type { WouldRefuse } from "../place/would-refuse.ts";
@@ -37,11 +38,11 @@ export type CountsSum = {
 function seenToo(known: FreshSeen | undefined, one: FreshSeen): FreshSeen {
   const before = one.anew ? undefined : known;
   const { requests = 0, failures = 0 } = before ?? {};
-  const worst = [...(known?.worst ?? []), ...(one.worst ?? [])];
+  const blamed = blamedTogether(known?.blamed, one.blamed);
   return {
     ...{ cell: one.cell, anew: one.anew },
     ...{ requests: requests + one.requests, failures: failures + one.failures },
-    ...(worst.length === 0 ? {} : { worst }),
+    ...(blamed === undefined ? {} : { blamed }),
   };
 }
 

@@ -1,14 +1,23 @@
 /**
  * Did the symptom follow tenants to their new cell? An adopter that was well before a wave and is not
  * after it may have been brought down by one of the keys it was just given. Then nothing more is adopted,
- * and the keys that may have done it are named.
+ * and the keys that may have done it are named (core/failover/suspects.ts).
  *
  * What must always be true: a key that was adopted after the symptom was seen is never blamed, and a
  * symptom that was there before the first key came is nobody's fault.
  */
 import type { AdopterLook } from "./phases.ts";
+import { type AnnexMarks, narrow, type Suspect } from "./suspects.ts";
 
-export type Sign = { readonly annex: string; readonly text: string };
+export type Sign = {
+  readonly annex: string;
+  readonly text: string;
+  /**
+   * `process`: what serves requests ended or answers nobody, so whoever did it had one open. `server`: the
+   * database went, and an application that stays answers requests with failures.
+   */
+  readonly of: "process" | "server";
+};
 
 export type PoisonLimits = {
   /** An agent that has not called for this long is out of reach. */
@@ -31,28 +40,29 @@ export function signsOf(
   limits: PoisonLimits = poisonLimits,
 ): readonly Sign[] {
   const { annex } = now;
-  const found: string[] = [];
-  if (isNew(before.boot, now.boot)) found.push("its database was started again");
+  const found: Omit<Sign, "annex">[] = [];
+  const see = (of: Sign["of"], text: string) => found.push({ of, text });
+  if (isNew(before.boot, now.boot)) see("server", "its database was started again");
   else if (isNew(before.hostBoot, now.hostBoot))
-    found.push("its host's database was started again");
-  if (isNew(before.instance, now.instance)) found.push("its agent was started again");
+    see("server", "its host's database was started again");
+  if (isNew(before.instance, now.instance)) see("process", "its agent was started again");
   if (before.silentMs <= limits.silentMs && now.silentMs > limits.silentMs) {
-    found.push(`its agent has not called for ${Math.round(now.silentMs / 1000)} s`);
+    see("process", `its agent has not called for ${Math.round(now.silentMs / 1000)} s`);
   }
   if (before.databaseReachable && !now.databaseReachable) {
-    found.push("its agent cannot reach the database");
+    see("server", "its agent cannot reach the database");
   }
   if (before.appReachable && !now.appReachable) {
-    found.push("its agent cannot reach the application");
+    see("process", "its agent cannot reach the application");
   }
   if (before.hostHealth === "healthy" && isBad(now.hostHealth)) {
-    found.push(`its host became ${now.hostHealth}`);
+    see("server", `its host became ${now.hostHealth}`);
   }
   const share = now.errorShare ?? 0;
   if (share >= limits.errorShare && (before.errorShare ?? 0) < limits.errorShare) {
-    found.push(`${Math.round(share * 100)} % of its requests fail`);
+    see("process", `${Math.round(share * 100)} % of its requests fail`);
   }
-  return found.map((text) => ({ annex, text }));
+  return found.map((one) => ({ annex, ...one }));
 }
 
 /** What was not known before cannot have changed. */
@@ -67,33 +77,16 @@ export type AdoptedKey = {
   readonly atMs: number;
 };
 
-/** What routers saw of one key's requests at the cell it came to, since a moment ago. */
-export type KeyMark = {
-  readonly annex: string;
-  readonly key: string;
-  /** They were open when the exchange was cut off: whoever brings a process down has one open. */
-  readonly open: number;
-  /** The application answered them with a failure of its own. */
-  readonly failed: number;
-};
-
-export type Suspect = {
-  readonly key: string;
-  /** What speaks against this one and not the others; empty: that it came in time. */
-  readonly because: string;
-};
-
 export type Poisoning = {
   readonly signs: readonly Sign[];
   readonly suspects: readonly Suspect[];
-  /** They came as the suspects did, and less speaks against them: they are served on. */
+  /** They came as the suspects did, and nothing or less speaks against them: they are served on. */
   readonly spared: number;
 };
 
 /**
  * The keys that came last before the symptom: between the last look that was good, less the time that a
- * symptom takes to show, and the look that was not. Of these the ones whose own requests went wrong most:
- * a key that nobody asked for brings nothing down. Where routers saw nothing of any of them all are suspected.
+ * symptom takes to show, and the look that was not; narrowed by what routers saw of their requests.
  */
 export function blame(
   facts: {
@@ -101,11 +94,12 @@ export function blame(
     readonly lastGoodMs: number;
     readonly seenMs: number;
     readonly adopted: readonly AdoptedKey[];
-    readonly marks?: readonly KeyMark[];
+    /** By annex. */
+    readonly marks?: ReadonlyMap<string, AnnexMarks>;
   },
   limits: Pick<PoisonLimits, "incubationMs"> = poisonLimits,
 ): Poisoning | undefined {
-  const { signs, seenMs, lastGoodMs, marks = [] } = facts;
+  const { signs, seenMs, lastGoodMs } = facts;
   const suspects: Suspect[] = [];
   let spared = 0;
   const counted: Sign[] = [];
@@ -116,40 +110,15 @@ export function blame(
     const recent = before.filter(({ atMs }) => atMs >= lastGoodMs - limits.incubationMs);
     const last = Math.max(...before.map(({ wave }) => wave));
     const candidates = recent.length > 0 ? recent : before.filter(({ wave }) => wave === last);
-    const narrowed = mostSuspect(
-      candidates.map(({ key }) => key),
-      marks.filter((mark) => mark.annex === annex),
-    );
+    const serverWent = own.some(({ of }) => of === "server");
+    const keys = candidates.map(({ key }) => key);
+    const narrowed = narrow(keys, facts.marks?.get(annex), serverWent);
     suspects.push(...narrowed);
     spared += candidates.length - narrowed.length;
   }
   return counted.length === 0
     ? undefined
     : { signs: counted, suspects: suspects.sort(byKey), spared };
-}
-
-/** An exchange that was cut off weighs more than answers that say no. */
-const openWeight = 10;
-const weightOf = ({ open, failed }: KeyMark): number => open * openWeight + failed;
-
-/**
- * The one against which most speaks, and whoever is not clearly better: requests of others are open, too,
- * when a process dies, but not each time.
- */
-function mostSuspect(keys: readonly string[], marks: readonly KeyMark[]): Suspect[] {
-  const may = new Set(keys);
-  const own = marks.filter((mark) => may.has(mark.key) && weightOf(mark) > 0);
-  const most = Math.max(0, ...own.map(weightOf));
-  if (most === 0) return keys.map((key) => ({ key, because: "" }));
-  return own
-    .filter((mark) => weightOf(mark) * 2 > most)
-    .map((mark) => ({ key: mark.key, because: markText(mark) }));
-}
-
-function markText({ open, failed }: KeyMark): string {
-  const cut = open === 0 ? [] : [`${open} of its requests were cut off`];
-  const bad = failed === 0 ? [] : [`${failed} were answered with a failure`];
-  return [...cut, ...bad].join(", ");
 }
 
 const namedMax = 10;

@@ -1,11 +1,9 @@
-/** Waves, homes, waits and blame: the executor's decisions, without anything around them. */
+/** Waves, homes and waits: the executor's decisions, without anything around them. */
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { bucketOf, parsePlacementKey } from "../../../contract/placement-key.ts";
 import { must } from "../../../runtime/assert.ts";
 import { clockSlackMs, type HomeFacts, homeOf } from "./homes.ts";
-import type { AdopterLook } from "./phases.ts";
-import { type AdoptedKey, blame, poisonText, signsOf } from "./poison.ts";
 import { judgeStopping, leaseWaitMs, stopLimits } from "./stopped.ts";
 import { type AdoptableKey, planWaves, waveLimits } from "./waves.ts";
 
@@ -161,81 +159,5 @@ describe("the old owner has stopped", () => {
       stopped: [],
     });
     expect(judge(1000, []).isOver).toBe(true);
-  });
-});
-
-describe("poison", () => {
-  const look = (change: Partial<AdopterLook> = {}): AdopterLook => ({
-    ...{ annex: "sb-a", instance: "i1", boot: "b1", appReachable: true, databaseReachable: true },
-    ...{ silentMs: 10, hostBoot: "h1", hostHealth: "healthy", errorShare: 0 },
-    ...change,
-  });
-
-  test.each([
-    [{ boot: "b2" }, "its database was started again"],
-    [{ hostBoot: "h2" }, "its host's database was started again"],
-    [{ instance: "i2" }, "its agent was started again"],
-    [{ silentMs: 60_000 }, "has not called"],
-    [{ appReachable: false }, "cannot reach the application"],
-    [{ databaseReachable: false }, "cannot reach the database"],
-    [{ hostHealth: "down" }, "its host became down"],
-    [{ errorShare: 0.9 }, "90 % of its requests fail"],
-  ] as ReadonlyArray<readonly [Partial<AdopterLook>, string]>)(
-    "%j is a sign, and none if it was so before",
-    (change, text) => {
-      expect(
-        signsOf(look(), look(change))
-          .map((sign) => sign.text)
-          .join(),
-      ).toContain(text);
-      expect(signsOf(look(change), look(change))).toEqual([]);
-      expect(signsOf(look(), look())).toEqual([]);
-    },
-  );
-
-  const adopted = fc.array(
-    fc.record({
-      key: fc.integer({ min: 0, max: 500 }).map((n) => `k${n}`),
-      annex: fc.constantFrom("sb-a", "sb-b"),
-      wave: fc.nat(5),
-      atMs: fc.nat(20_000),
-    }),
-    { maxLength: 60 },
-  );
-
-  test("never blames a key that came after the symptom, or to another cell; somebody is to blame if anybody came before", () => {
-    fc.assert(
-      fc.property(adopted, fc.nat(20_000), fc.nat(20_000), (all, seenMs, ago) => {
-        const signs = [{ annex: "sb-a", text: "down" }];
-        const found = blame({ signs, seenMs, lastGoodMs: seenMs - ago, adopted: all });
-        const may = all.filter(({ annex, atMs }) => annex === "sb-a" && atMs <= seenMs);
-        expect(found === undefined).toBe(may.length === 0);
-        if (found === undefined) return;
-        expect(found.suspects.length).toBeGreaterThan(0);
-        const allowed = new Set(may.map(({ key }) => key));
-        expect(found.suspects.every(({ key }) => allowed.has(key))).toBe(true);
-      }),
-    );
-  });
-
-  test("keys that nobody asked for are not suspects where that is known; the text names who is and what to type", () => {
-    const all: AdoptedKey[] = ["x", "y", "z"].map((key) => ({
-      key,
-      annex: "sb-a",
-      wave: 1,
-      atMs: 100,
-    }));
-    const facts = {
-      signs: [{ annex: "sb-a", text: "down" }],
-      seenMs: 200,
-      lastGoodMs: 150,
-      adopted: all,
-    };
-    expect(blame(facts)?.suspects.map(({ key }) => key)).toEqual(["x", "y", "z"]);
-    const mark = (key: string, open: number, failed = 0) => ({ annex: "sb-a", key, open, failed });
-    const found = must(blame({ ...facts, marks: [mark("y", 2)] }), "somebody");
-    expect(found.suspects).toEqual([{ key: "y", because: "2 of its requests were cut off" }]);
-    expect(poisonText("op_1", found)).toContain("cellctl failover resume op_1");
-    expect(poisonText("op_1", found)).toContain("2 that came with them are served on");
   });
 });

@@ -3,7 +3,8 @@
  * have brought their new cell down. Both are unavailable, by name and with a reason; nobody guesses.
  */
 import { eq, sql } from "drizzle-orm";
-import type { AdoptedKey, Suspect } from "../../core/failover/poison.ts";
+import type { AdoptedKey } from "../../core/failover/poison.ts";
+import type { Suspect } from "../../core/failover/suspects.ts";
 import type { Database, Reader, Tx } from "../database.ts";
 import { changeRouting } from "../routing-change.ts";
 import { failoverKey } from "../schema-standby.ts";

@@ -7,7 +7,7 @@ import { z } from "zod";
 import type { RouterSyncRequest } from "../../../contract/cell-protocol.ts";
 import { type FailoverPolicy, witnessSchema } from "../../../contract/failover-api.ts";
 import { type Verdict, verdictStates } from "../../core/failover/detect.ts";
-import type { KeyMark } from "../../core/failover/poison.ts";
+import type { AnnexMarks } from "../../core/failover/suspects.ts";
 import type { PartnerSight, RouterSight } from "../../core/failover/witness.ts";
 import type { Reader, Tx } from "../database.ts";
 import { failoverDesk } from "../schema-failover.ts";
@@ -53,24 +53,35 @@ export async function readRouterSights(
 
 /**
  * Whose requests went wrong in these cells in the last while, as each router told last: it tells of all of the
- * last half minute each time.
+ * last half minute each time. Nothing of a cell that no router told anything of.
  */
-export async function readKeyMarks(reader: Reader, cells: readonly string[]): Promise<KeyMark[]> {
-  const { rows } = await reader.execute<KeyMark>(sql`
+export async function readKeyMarks(
+  reader: Reader,
+  cells: readonly string[],
+): Promise<ReadonlyMap<string, AnnexMarks>> {
+  const { rows } = await reader.execute<AnnexMarks & { readonly cell: string }>(sql`
     with last as (
-      select distinct on (r.router, one ->> 'cell') one ->> 'cell' as cell, one -> 'worst' as worst
+      select distinct on (r.router, one ->> 'cell') one ->> 'cell' as cell, one -> 'worst' as worst,
+             coalesce((one ->> 'worstPartial')::boolean, false) as partial
         from cellfleet_control.router_sight as r,
              jsonb_array_elements(r.reports) as reports(report),
              jsonb_array_elements(report -> 'seen') as seen(one)
        where r.seen_at > clock_timestamp() - ${reportsKeptMs}::float8 * interval '1 millisecond'
          and one ->> 'cell' = any(${sql.param([...cells])}::text[])
        order by r.router, one ->> 'cell', (report ->> 'atMs')::float8 desc
+    ), told as (
+      select cell, bool_or(partial) as partial from last where worst is not null group by cell
+    ), marked as (
+      select cell, bad ->> 'key' as key, sum((bad ->> 'open')::float8) as open,
+             sum((bad ->> 'failed')::float8) as failed
+        from last, jsonb_array_elements(coalesce(worst, '[]')) as worsts(bad)
+       group by cell, bad ->> 'key'
     )
-    select cell as annex, bad ->> 'key' as key, sum((bad ->> 'open')::float8)::float8 as open,
-           sum((bad ->> 'failed')::float8)::float8 as failed
-      from last, jsonb_array_elements(coalesce(worst, '[]')) as worsts(bad)
-     group by cell, bad ->> 'key'`);
-  return rows;
+    select cell, partial, coalesce((
+             select jsonb_agg(jsonb_build_object('key', m.key, 'open', m.open, 'failed', m.failed))
+               from marked as m where m.cell = told.cell), '[]') as marks
+      from told`);
+  return new Map(rows.map(({ cell, ...marks }) => [cell, marks]));
 }
 
 /** Standbys that hold, or held a moment ago, rows of the origin in step. */

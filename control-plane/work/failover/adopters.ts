@@ -4,13 +4,8 @@
  */
 import { errorFields } from "../../../runtime/log.ts";
 import { type AnnexFact, leaveOut } from "../../core/failover/phases.ts";
-import {
-  blame,
-  type KeyMark,
-  type Poisoning,
-  poisonText,
-  signsOf,
-} from "../../core/failover/poison.ts";
+import { blame, type Poisoning, poisonText, signsOf } from "../../core/failover/poison.ts";
+import type { AnnexMarks } from "../../core/failover/suspects.ts";
 import { Abandoned } from "../../store/abandoned.ts";
 import { databaseNowMs } from "../../store/database.ts";
 import { readAdopterLooks, readProviders } from "../../store/failover/adopters.ts";
@@ -201,18 +196,28 @@ export async function lookForPoison(
 }
 
 const marksLookMs = 50;
+/** After the first router told, the others have so long: each tells of it within half a second. */
+const marksSettleMs = 800;
 
-/** Routers tell at once when requests begin to fail, and an agent may have told before them. */
+/**
+ * Routers tell at once when requests are cut off, and an agent may have told before them. Not the first of them
+ * alone is asked: the one request that did it was another's, perhaps.
+ */
 async function awaitMarks(
   { world, wait, signal }: StepContext,
   { signs, suspects }: Poisoning,
-): Promise<readonly KeyMark[]> {
+): Promise<ReadonlyMap<string, AnnexMarks>> {
   const annexes = [...new Set(signs.map(({ annex }) => annex))];
   const may = new Set(suspects.map(({ key }) => key));
-  const untilMs = world.clock.monotonicMs() + world.patience.marksMs;
+  let untilMs = world.clock.monotonicMs() + world.patience.marksMs;
+  let isTold = false;
   for (;;) {
     const marks = await readKeyMarks(world.database.read, annexes);
-    if (marks.some(({ key, open }) => open > 0 && may.has(key))) return marks;
+    const told = [...marks.values()].flatMap((one) => one.marks);
+    if (!isTold && told.some(({ key, open }) => open > 0 && may.has(key))) {
+      isTold = true;
+      untilMs = Math.min(untilMs, world.clock.monotonicMs() + marksSettleMs);
+    }
     if (world.clock.monotonicMs() >= untilMs || signal.aborted) return marks;
     await wait(marksLookMs);
   }
