@@ -15,7 +15,7 @@ export const isAnnexId = (id: string): boolean => id.startsWith(annexPrefix);
  * Slot that a physical standby's server follows, in the origin's server. Two underscores: no name of a
  * stream, which is made of ids with dashes, comes out alike.
  */
-export const serverSlot = (annex: CellId): string => `${annex.replaceAll("-", "_")}__server`;
+export const serverSlot = (annex: string): string => `${annex.replaceAll("-", "_")}__server`;
 
 /** Longest a cell id may be. */
 const lengthMax = 40;

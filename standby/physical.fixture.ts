@@ -78,7 +78,9 @@ export async function newPhysicalCopy(cells: StandbyCells, name: string): Promis
     ...{ pair, provider, desk, halt: server.halt, start: server.start, copies: server.copies },
     connect: (role = "postgres") => open(role),
     arrived: async () => {
-      const { rows } = await cells.a.admin.query("select pg_current_wal_insert_lsn() as lsn");
+      // A commit flushes what nobody else would for seconds, and only what is flushed is sent.
+      await cells.a.admin.query("select pg_logical_emit_message(true, 'arrived', '')");
+      const { rows } = await cells.a.admin.query("select pg_current_wal_flush_lsn() as lsn");
       const own = await open("postgres");
       const isThere = "select where pg_last_wal_replay_lsn() >= $1::pg_lsn";
       while ((await own.query(isThere, [rows[0].lsn])).rowCount === 0) await systemClock.sleep(5);

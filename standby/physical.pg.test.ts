@@ -1,5 +1,7 @@
 /** A physical standby between real servers: made, followed, cut under load, settled, salvaged, dropped. */
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { replayedIn, type SlotRow, slotsQuery } from "../cell/agent/acks/gold-slots.ts";
+import { parseLsn } from "../cell/agent/position.ts";
 import { serverSlot } from "../contract/annex.ts";
 import { cellIdSchema } from "../contract/ids.ts";
 import { eventually, keepWriting, never } from "../moving/streams.fixture.ts";
@@ -79,6 +81,14 @@ test("the whole server is copied and followed, with what is defined meanwhile, a
   expect(status).toMatchObject({ phase: "streaming", reason: "", uncovered: [] });
   expect(status.lagBytes).toBeLessThan(100_000);
   expect(status.heartbeatAgeMs).toBeLessThan(10_000);
+  // What a write of tier gold waits for.
+  const { rows: mark } = await cells.a.admin.query<{ lsn: string }>(
+    "select pg_logical_emit_message(true, 'cellfleet', '')::text as lsn",
+  );
+  await eventually("the standby has it", async () => {
+    const { rows: slots } = await cells.a.agent.query<SlotRow>(slotsQuery);
+    return replayedIn(slots, pair.annex, parseLsn(mark[0]?.lsn ?? "") ?? 0n) === "yes";
+  });
   // What stands is left as it is.
   await provider.ensure(pair, never);
   expect(copy.copies()).toBe(1);
@@ -168,6 +178,18 @@ test("cut in the middle of the load, every row is in the standby or among the sa
   // Nobody's write passes before the annex's own agent has its lease and the key.
   const app = await copy.connect(storeRoles.appRole);
   await expect(cells.write(app, "busy")).rejects.toMatchObject({ code: "CF001" });
+});
+
+test("what was never made is absent; a server that is merely down is not", async () => {
+  const copy = await newPhysicalCopy(cells, "sb-cell-a-cell-b-5");
+  copies.push(copy);
+  const { pair, provider } = copy;
+  expect(await provider.status(pair)).toMatchObject({ phase: "absent" });
+  await provider.ensure(pair, never);
+  // It follows, and nobody could tell yet what it may lack.
+  expect(await provider.status(pair)).toMatchObject({ phase: "absent" });
+  await copy.halt("immediate");
+  await expect(provider.status(pair)).rejects.toMatchObject({ code: "CELL_DATABASE_UNREACHABLE" });
 });
 
 test("killed between two steps of the cut, it is cut to the end, and never joined again", async () => {

@@ -48,10 +48,8 @@ export async function readServer(
   pair: StandbyPair,
   options: StatusOptions,
 ): Promise<StandbyStatus> {
-  const first = firstOf(pair);
-  const server = await look(options.sessions, first.annex, (client) =>
-    readFollowing(client, pair.origin),
-  );
+  const server = await readOwn(pair, options.sessions);
+  if (server === undefined) return notMade;
   const atOrigin =
     server.following && server.applied !== null
       ? await readOrigin(pair, server.applied, options.sessions)
@@ -63,6 +61,28 @@ export async function readServer(
     uncovered: [...new Set(atOrigin?.trails.flatMap((trail) => trail?.uncovered ?? []))],
   };
 }
+
+const notMade: StandbyStatus = {
+  ...{ phase: "absent", reason: "", lagBytes: null, heartbeatAgeMs: null, uncovered: [] },
+};
+
+/** Undefined: it was never made, or what it would follow by is gone. One that is merely down throws. */
+async function readOwn(pair: StandbyPair, sessions: Sessions): Promise<Server | undefined> {
+  const { origin, annex } = firstOf(pair);
+  try {
+    return await look(sessions, annex, (client) => readFollowing(client, pair.origin));
+  } catch (error) {
+    if (!isUnreachable(error)) throw error;
+    const slot = await look(sessions, origin, (client) =>
+      readServerSlot(client, serverSlot(pair.annex), "0/0"),
+    );
+    if (slot === null) return undefined;
+    throw error;
+  }
+}
+
+const isUnreachable = (error: unknown): boolean =>
+  error instanceof CellError && error.code === "CELL_DATABASE_UNREACHABLE";
 
 async function readFollowing(client: Queryable, origin: string): Promise<Server> {
   const { rows } = await client.query<{ server: unknown }>(
@@ -96,7 +116,7 @@ async function readOrigin(
     );
     return { slot, trails };
   } catch (error) {
-    if (error instanceof CellError && error.code === "CELL_DATABASE_UNREACHABLE") return undefined;
+    if (isUnreachable(error)) return undefined;
     throw error;
   }
 }

@@ -29,8 +29,10 @@ export async function settle(
       const standbys = await client.standbys();
       return cells.every((cell) => {
         const mine = standbys.filter(({ origin }) => origin === cell);
-        const partners = Math.min(3, cells.length - 1);
-        const isReady = mine.every(({ state, warm }) => state === "ready" && warm);
+        // A whole server has one partner, and no database for the application before it is promoted.
+        const isWhole = mine.some(({ provider }) => provider === "physical");
+        const partners = isWhole ? 1 : Math.min(3, cells.length - 1);
+        const isReady = mine.every(({ state, warm }) => state === "ready" && (warm || isWhole));
         return mine.length >= partners && isReady;
       });
     },

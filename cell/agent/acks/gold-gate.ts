@@ -11,7 +11,7 @@ import type { Counter } from "../../../runtime/metrics.ts";
 import type { AgentLog } from "../events.ts";
 import { parseLsn } from "../position.ts";
 import type { AckStore } from "./commit-position.ts";
-import { type Replayed, replayedIn, type SlotRow } from "./gold-slots.ts";
+import { type Replayed, replayedIn, type SlotRow, slotsQuery } from "./gold-slots.ts";
 import { SharedReading } from "./shared-reading.ts";
 import type { StandbyWatch } from "./standby-watch.ts";
 
@@ -125,6 +125,3 @@ const replayedTexts: Readonly<Record<Exclude<Replayed, "yes">, string>> = {
 
 /** Its commit flushes the log up to it: what others have inserted must not wait for the log's writer. */
 const markQuery = "select pg_logical_emit_message(true, 'cellfleet', '')::text as lsn";
-const slotsQuery = `select slot_name::text as name, active, confirmed_flush_lsn::text as flushed
-  from pg_replication_slots
- where database = current_database() and slot_name like 'sb\\_%'`;

@@ -1,5 +1,6 @@
 /** Which slots speak for an annex, by the names that streams are given. */
 import { expect, test } from "vitest";
+import { serverSlot } from "../../../contract/annex.ts";
 import { parseCellId } from "../../../contract/ids.ts";
 import { must } from "../../../runtime/assert.ts";
 import { streamName } from "../../../standby/names.ts";
@@ -24,6 +25,11 @@ test.each([
   ["no-slot", [slot("mv_op_1", "0/20")]],
   ["yes", [slot(streamName(annex, "my_store"), "0/20")]],
   ["not-yet", [slot(streamName(annex, "my_store"), "0/1")]],
+  // A whole server follows: its trails stand still, and nobody reads them.
+  ["yes", [slot(serverSlot(annex), "0/20"), slot(streamName(annex, "default"), "0/1", false)]],
+  ["not-yet", [slot(serverSlot(annex), "0/1F"), slot(streamName(annex, "default"), "0/20")]],
+  ["nobody-reads", [slot(serverSlot(annex), "0/1F", false)]],
+  ["no-slot", [slot(serverSlot(later), "0/20")]],
 ] as const)("%s: %j", (verdict, rows) => {
   expect(replayedIn(rows, annex, 0x20n)).toBe(verdict);
 });

@@ -137,3 +137,10 @@ export async function routedKeyspaces(reader: Reader): Promise<RoutedKeyspace[]>
     }),
   );
 }
+
+/** Annexes whose rows are in a server that follows their origin's: what is to be seen there is the origin's. */
+export async function followerIds(reader: Reader): Promise<ReadonlySet<string>> {
+  const { rows } = await reader.execute<{ annex: string }>(sql`
+    select annex from cellfleet_control.standby where provider = 'physical' and state not in ('adopted', 'gone')`);
+  return new Set(rows.map(({ annex }) => annex));
+}

@@ -12,6 +12,7 @@ import type { MoveView } from "../../core/move/move-view.ts";
 import type { Reader } from "../../store/database.ts";
 import { cellIds, cellStores } from "../../store/fleet-store.ts";
 import { readTaskFacts } from "../../store/moves/task-facts.ts";
+import { followerIds } from "../../store/standby/read.ts";
 
 export type ResolveSecret = (reference: string) => Promise<string>;
 type Stores = Cell["stores"];
@@ -52,7 +53,9 @@ export async function readAllLogins(
   resolve: ResolveSecret,
 ): Promise<readonly StoreLogin[]> {
   const logins: StoreLogin[] = [];
+  const followers = await followerIds(reader);
   for (const id of await cellIds(reader)) {
+    if (followers.has(id)) continue;
     const cell = must(parseCellId(id), "cell id");
     const stores = await cellStores(reader, id);
     for (const store of storesOf(stores, "postgres")) {
