@@ -131,6 +131,8 @@ export const agentSyncRequestSchema = z.object({
     .optional(),
   /** Ask for a lease grant; the agent has read its database's clock before sending. */
   wantLease: z.boolean(),
+  /** Of the lease that stands, by the agent's monotonic clock; absent: an agent of an earlier release. */
+  leaseLeftMs: z.number().min(0).optional(),
   /** How its leases end, as all stores have it; absent: an agent of an earlier release, whose leases are timed. */
   leaseMode: leaseModeWordSchema.optional(),
   /** Sequences whose leased ids run low: `public.orders_id_seq`, of a further store `billing/public.…`. */

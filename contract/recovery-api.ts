@@ -14,8 +14,11 @@ export const recoverySchema = z.object({
   cells: z.array(
     z.object({
       cell: z.string(),
-      /** `frozen`: recovery goes, or went, on without it; its keys are unavailable. */
-      state: z.enum(["awaited", "reported", "frozen"]),
+      /**
+       * `frozen`: recovery goes, or went, on without it; its keys are unavailable, and so are those of cells that
+       * it may have taken over from. `lost`: it was given up, and those are their former owners' again.
+       */
+      state: z.enum(["awaited", "reported", "frozen", "lost"]),
       /** Keys reported. */
       claims: z.number(),
       reason: z.string(),
@@ -24,10 +27,13 @@ export const recoverySchema = z.object({
   next_steps: z.array(z.string()),
 });
 
-/** `freeze`: go on without a cell that does not return. Its keys stay unavailable until it does. */
+/**
+ * `freeze`: go on without a cell that does not return. Its keys stay unavailable until it does. `give-up`: of one
+ * that is frozen: what it, and the standbys in it, may have acknowledged since the backup is given up.
+ */
 export const resolveRecoverySchema = intentSchema.extend({
   cell: cellIdSchema,
-  action: z.enum(["freeze"]),
+  action: z.enum(["freeze", "give-up"]),
   reason: z.string().min(1).max(500),
 });
 

@@ -19,7 +19,7 @@ const results = [
   ["restored control plane, moves", () => explore(restore(restored), statesMax)],
   [
     "restored control plane, takeovers",
-    () => explore(restore({ ...restored, takeovers: true, freezing: false }), statesMax),
+    () => explore(restore({ ...restored, changesMax: 2, takeovers: true }), statesMax),
   ],
   [
     "takeover, partners restart",

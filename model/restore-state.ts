@@ -11,6 +11,9 @@ export const restoreBugs = {
   "grant-before-fence": "A5: leases are granted while lower claimants are not fenced yet",
   "epoch-not-raised": "A5: the winner goes on at its epoch, below what others have seen",
   "silent-is-gone": "A5: the key of a cell that does not report is given to another",
+  "silent-is-no-heir":
+    "A5: a former owner is believed while a cell that may have taken over is silent",
+  "kept-is-forgotten": "A5: what was kept from a former owner is its own as soon as it has a lease",
 } as const;
 export type RestoreBug = keyof typeof restoreBugs;
 export type Has = (bug: RestoreBug) => boolean;
@@ -34,6 +37,8 @@ export type Cell = {
   reachable: boolean;
   reported: boolean;
   frozen: boolean;
+  /** It held a lease when this recovery first heard it. */
+  leased: boolean;
 };
 export type Placement = { cell: number; epoch: number; unavailable: boolean };
 export type Decision = { placement: Placement; losers: number[]; loserEpoch: number };

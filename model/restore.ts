@@ -9,6 +9,7 @@ import {
   nextRecoveryStep,
   type RecoveryEvent,
 } from "../control-plane/core/recovery.ts";
+import { mayHaveHeir } from "../control-plane/core/recovery-heirs.ts";
 import { must } from "../runtime/assert.ts";
 import type { Model, Step } from "./explore.ts";
 import {
@@ -31,7 +32,7 @@ export function restore(sizes: RestoreSizes, bug?: RestoreBug): Model<State> {
   const known: Placement = { cell: 0, epoch: 1, unavailable: false };
   const empty: Cell = {
     ...{ state: "none", epoch: 0, data: 0, lease: true },
-    ...{ reachable: true, reported: false, frozen: false },
+    ...{ reachable: true, reported: false, frozen: false, leased: false },
   };
   return {
     initial: {
@@ -114,10 +115,13 @@ function restored(state: State, has: Has): Step<State>[] {
 }
 
 function advance(state: State, event: RecoveryEvent): void {
+  const isAgain = state.step !== "none";
   state.step = must(nextRecoveryStep(state.step, event), `${state.step} knows ${event}`);
   if (event !== "evidence") return;
   state.decision = null;
-  for (const cell of state.cells) Object.assign(cell, { reported: false, frozen: false });
+  for (const cell of state.cells) {
+    Object.assign(cell, { reported: false, frozen: false, leased: isAgain && cell.leased });
+  }
 }
 
 /** Why recovery begins because of this cell, as soon as it calls. */
@@ -177,6 +181,7 @@ function collecting(state: State, { freezing }: RestoreSizes, has: Has): Step<St
       ? [
           to(state, `cell ${n} reports`, (s) => {
             at(s, n).reported = true;
+            at(s, n).leased ||= at(s, n).lease;
             s.floor = Math.max(s.floor, at(s, n).epoch);
           }),
         ]
@@ -209,6 +214,21 @@ function decide({ known, cells, floor }: State, has: Has): Decision {
     },
     claims,
     hasReported: (cell) => has("silent-is-gone") || cells[numberOf(cell)]?.reported === true,
+    mayHaveHeir: (claim) => {
+      const isKept = known.unavailable && name(known.cell) === claim.cell;
+      const wasKept = isKept && !has("kept-is-forgotten");
+      // Each cell keeps a standby of each other one.
+      const annexes = cells.map((_, n) => ({ annex: name(n), origin: claim.cell, lo: 0, hi: 255 }));
+      const named = (is: (one: Cell) => boolean) =>
+        new Set(cells.flatMap((one, n) => (is(one) ? [name(n)] : [])));
+      const silent = has("silent-is-no-heir") ? new Set<string>() : named(({ frozen }) => frozen);
+      return mayHaveHeir({ silent, leased: named(({ leased }) => leased), annexes }, claim, {
+        ...{ claims, bucket: undefined },
+        known: wasKept
+          ? { ...known, cell: claim.cell, state: "unavailable", deleted: false }
+          : undefined,
+      });
+    },
     epochFloor: has("epoch-not-raised") ? 0 : floor,
   });
   const lost = has("backup-wins") ? [] : losers.map(numberOf);

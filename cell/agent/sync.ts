@@ -265,6 +265,7 @@ export class Sync {
       },
       purged: primary ? stores.purges.due() : [],
       wantLease,
+      leaseLeftMs: stores.lease.remainingMs(),
       wantIdRanges: seen.ids.low.map(({ sequence, floor }) => ({ sequence, floor })),
       idRangesHeld: [...seen.ids.held],
       stats: primary ? stats.due() : [],

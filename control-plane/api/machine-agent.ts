@@ -33,6 +33,7 @@ import { leaseModeWord, recordLeaseMode } from "../store/lease-mode.ts";
 import { activateApplied, type OwnershipPage, readChanges } from "../store/ownership-feed.ts";
 import { saveClaims } from "../store/recovery-claims.ts";
 import { enterRecovery } from "../store/recovery-evidence.ts";
+import { noteLeased } from "../store/recovery-heirs.ts";
 import { settleRefusals } from "../store/refusals.ts";
 import { recordOutcomes } from "../store/slo-counts.ts";
 import { readOpenPurges, recordPurged } from "../store/tenant-end.ts";
@@ -182,14 +183,15 @@ async function noticeRestore(
     text = judge(await requireCell(desk, said));
   }
   if (text === undefined) return false;
-  await enterRecovery(database, { who, text, presented }, clock.nowMs());
+  const returned = cell.recoveryCell === "lost" ? said.cell : undefined;
+  await enterRecovery(database, { who, text, presented, returned }, clock.nowMs());
   return true;
 }
 
 /** What it owns was left open when the fleet recovered without it. */
 const returnOfFrozen = (said: AgentSyncRequest, cell: CellRecord): string | undefined =>
   cell.mode === "normal" &&
-  cell.recoveryCell === "frozen" &&
+  (cell.recoveryCell === "frozen" || cell.recoveryCell === "lost") &&
   said.primary &&
   said.database.reachable
     ? `cell ${said.cell}, which an earlier recovery went on without, is back`
@@ -216,6 +218,7 @@ async function answerRecovering(
   if (objection === undefined && cell.state !== "quarantined") {
     await recordLeaseMode(database.read, said, cell.leaseMode);
   }
+  if (objection === undefined) await noteLeased(database.read, said);
   await recordProgress(database.read, said);
   // Before its report is complete: what its database has made of its stage is part of it.
   await recordStage(database.read, said);

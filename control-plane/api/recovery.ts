@@ -21,7 +21,7 @@ import { databaseNowMs, type Reader } from "../store/database.ts";
 import { lastFailoverOf } from "../store/failover/report.ts";
 import { readCell } from "../store/fleet-store.ts";
 import { readmitCell } from "../store/lease.ts";
-import { freezeIn } from "../store/recovery-steps.ts";
+import { freezeIn, frozenOf, giveUpIn } from "../store/recovery-steps.ts";
 import { lockFleet, lockNormalFleet } from "../store/routing-change.ts";
 import { fleet } from "../store/schema.ts";
 import { recoveryCell } from "../store/schema-recovery.ts";
@@ -44,7 +44,8 @@ export const recoveryEndpoints = (context: ApiContext): readonly Endpoint[] => [
     path: "/v1/recovery/resolve",
     role: "admin",
     tag: "fleet",
-    summary: "Go on without a cell that does not return; its keys stay unavailable until it does.",
+    summary:
+      "Go on without a cell that does not return; its keys stay unavailable until it does, or it is given up.",
     body: resolveRecoverySchema,
     answers: { 200: recoverySchema.or(dryRunSchema) },
     action: "recovery.resolve",
@@ -145,10 +146,11 @@ async function readRecovery(reader: Reader): Promise<z.output<typeof recoverySch
 
 async function resolve(work: Work, body: z.output<typeof resolveRecoverySchema>): Promise<Answer> {
   const { tx, nowMs, actor } = work;
+  if (body.action === "give-up") return giveUp(work, body);
   const head = await lockFleet(tx);
   const { cells } = await readRecovery(tx);
   const one = cells.find(({ cell }) => cell === body.cell);
-  if (head.mode === "normal" || one === undefined || one.state === "frozen") {
+  if (head.mode === "normal" || one === undefined || isOut(one.state)) {
     throw new CellError("STATE_CONFLICT", `Recovery does not wait for ${body.cell}.`, {
       nextSteps: ["cellctl status"],
     });
@@ -160,5 +162,26 @@ async function resolve(work: Work, body: z.output<typeof resolveRecoverySchema>)
   }
   await work.record(one, { ...one, state: "frozen" });
   await freezeIn(tx, [body.cell], { actor, reason: body.reason }, nowMs);
+  return { status: 200, body: await readRecovery(tx) };
+}
+
+const isOut = (state: string): boolean => state === "frozen" || state === "lost";
+
+async function giveUp(work: Work, body: z.output<typeof resolveRecoverySchema>): Promise<Answer> {
+  const { tx, nowMs, actor, reason } = work;
+  await lockFleet(tx);
+  const cells = await frozenOf(tx, body.cell);
+  if (cells.length === 0) {
+    throw new CellError("STATE_CONFLICT", `Recovery has not gone on without ${body.cell}.`, {
+      nextSteps: ["cellctl recovery show"],
+    });
+  }
+  if (work.dryRun) {
+    const text = `give ${body.cell} up: keys that it may have taken over since the backup are their former owners' again, without what it acknowledged`;
+    const plan = onePlan("recovery.resolve", [{ action: "give-up", object: body.cell, text }]);
+    return { status: 200, body: { plan, next_steps: [] } };
+  }
+  await work.record({ cells, state: "frozen" }, { cells, state: "lost" });
+  await giveUpIn(tx, body.cell, cells, { actor, reason }, nowMs);
   return { status: 200, body: await readRecovery(tx) };
 }

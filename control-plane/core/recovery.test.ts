@@ -37,9 +37,11 @@ const facts: fc.Arbitrary<KeyFacts> = fc
       { selector: ({ cell }) => cell },
     ),
     epochFloor: fc.integer({ min: 0, max: 9 }),
+    doubted: fc.subarray([...cells]),
   })
-  .map(({ silent, claims, ...rest }) => ({
+  .map(({ silent, claims, doubted, ...rest }) => ({
     ...rest,
+    mayHaveHeir: ({ cell }: Claim) => doubted.includes(cell),
     claims: claims.filter(({ cell }) => !silent.includes(cell)),
     hasReported: (cell: string) => !silent.includes(cell),
   }));
@@ -57,7 +59,8 @@ describe("what becomes of one key", () => {
   test("every cell that might write is the owner or was told that it is not", () => {
     holds((one) => {
       const { outcome, losers } = decideKey(one);
-      const owner = outcome.kind === "keep" || outcome.kind === "own" ? outcome.cell : undefined;
+      // Of a placement that is unavailable its own cell is told so by that, before its next lease.
+      const owner = outcome.kind === "ignore" || outcome.kind === "gone" ? undefined : outcome.cell;
       const left = one.claims.filter(mayWrite).filter(({ cell }) => !losers.includes(cell));
       return left.every(({ cell }) => cell === owner);
     });
@@ -96,6 +99,16 @@ describe("what becomes of one key", () => {
     });
   });
 
+  test("nothing goes back to a claimant while somebody who could be its heir is silent", () => {
+    holds((one) => {
+      const { outcome } = decideKey(one);
+      const isGiven = outcome.kind === "keep" || outcome.kind === "own";
+      const claim = one.claims.find(({ cell }) => isGiven && cell === outcome.cell);
+      const owns = claim?.state === "active" || claim?.state === "fenced";
+      return !(claim !== undefined && owns && one.mayHaveHeir(claim));
+    });
+  });
+
   test("the highest epoch wins, whatever the database says", () => {
     const decision = decideKey({
       known: { cell: "cell-01", epoch: 1, state: "active", deleted: false },
@@ -104,6 +117,7 @@ describe("what becomes of one key", () => {
         { cell: "cell-02", state: "active", epoch: 2 },
       ],
       hasReported: () => true,
+      mayHaveHeir: () => false,
       epochFloor: 2,
     });
     expect(decision).toEqual({
@@ -115,7 +129,7 @@ describe("what becomes of one key", () => {
 
   test("a tenant that was deleted after the backup stays deleted, one that never arrived is placed", () => {
     const known = { cell: "cell-01", epoch: 1, state: "active", deleted: false } as const;
-    const base = { known, hasReported: () => true, epochFloor: 0 };
+    const base = { known, hasReported: () => true, mayHaveHeir: () => false, epochFloor: 0 };
     expect(
       decideKey({ ...base, claims: [{ cell: "cell-01", state: "dropped", epoch: 1 }] }).outcome
         .kind,
@@ -132,6 +146,7 @@ describe("what becomes of one key", () => {
       known: { cell: "cell-01", epoch: 1, state: "active", deleted: false },
       claims: [{ cell: "cell-01", state: "moved", epoch: 2 }],
       hasReported: () => true,
+      mayHaveHeir: () => false,
       epochFloor: 2,
     });
     expect(outcome).toEqual({ kind: "unavailable", cell: "cell-01", epoch: 2 });

@@ -4,7 +4,8 @@
  * What must always be true: while recovery runs nothing is granted and nothing is changed; of each
  * placement key the highest epoch in a cell's database wins; every other claimant is fenced, and
  * has said so, before anything is granted; no epoch falls; what nobody could speak for is
- * `unavailable`, never given to somebody else.
+ * `unavailable`, never given to somebody else; nor is a key given back to a former owner while somebody
+ * who could have it since is silent (recovery-heirs.ts).
  *
  * Pure: the two machines (the fleet's step, a cell's part in it) are tables, and `decideKey` says
  * for one key what becomes of it. The shell streams keys through it twice: once to find the losers
@@ -42,10 +43,11 @@ export const nextRecoveryStep = (
 
 /**
  * `awaited`: has not reported. `reported`: its last page is in. `frozen`: an operator, or the end of
- * the longest lease it could hold, said to go on without it; its keys stay unavailable. A frozen
- * cell that comes back starts a recovery of its own.
+ * the longest lease it was granted, said to go on without it; its keys stay unavailable. `lost`: an
+ * operator gave it up, and with it whatever it may own that others claim too. A frozen or lost cell that
+ * comes back starts a recovery of its own.
  */
-export const recoveryCellStates = ["awaited", "reported", "frozen"] as const;
+export const recoveryCellStates = ["awaited", "reported", "frozen", "lost"] as const;
 export type RecoveryCellState = (typeof recoveryCellStates)[number];
 
 export type RecoveryCell = {
@@ -99,7 +101,7 @@ function planCollecting(view: RecoveryView): RecoveryAction {
     return {
       kind: "freeze",
       cells: awaited,
-      text: `no lease of ${names} can be valid any more, and it has not reported: its keys stay frozen until it does`,
+      text: `${names} has been silent for longer than any lease lasts that was granted, and has not reported: its keys stay frozen until it does`,
     };
   }
   return {
@@ -146,6 +148,8 @@ export type KeyFacts = {
   readonly claims: readonly Claim[];
   /** May this cell's report be believed to be complete? False for a frozen or forgotten cell. */
   readonly hasReported: (cell: string) => boolean;
+  /** Could somebody who was not heard have it since? */
+  readonly mayHaveHeir: (claim: Claim) => boolean;
   /** The highest epoch that anybody has presented, of whatever key: a new epoch is above it. */
   readonly epochFloor: number;
 };
@@ -155,7 +159,7 @@ export type KeyOutcome =
   | { readonly kind: "keep"; readonly cell: string; readonly epoch: number }
   /** Somebody owns it at a new epoch, above all that was seen: pending until the cell applied it. */
   | { readonly kind: "own"; readonly cell: string; readonly epoch: number }
-  /** Nobody who reported owns it, and somebody who did not might. */
+  /** Somebody who did not report might own it; where the cell did, it is told to serve it no more. */
   | { readonly kind: "unavailable"; readonly cell: string; readonly epoch: number }
   /** Its last owner dropped it after the backup was made. */
   | { readonly kind: "gone"; readonly cell: string; readonly epoch: number }
@@ -192,6 +196,9 @@ export function decideKey(facts: KeyFacts): KeyDecision {
     if (isSilent(facts)) return decided({ kind: "unavailable", cell, epoch: epochSeen }, writers);
   }
   const losers = writers.filter(({ cell }) => cell !== winner.cell);
+  if (facts.mayHaveHeir(winner)) {
+    return decided({ kind: "unavailable", cell: winner.cell, epoch: epochSeen }, losers);
+  }
   const agreed =
     known !== undefined &&
     !known.deleted &&

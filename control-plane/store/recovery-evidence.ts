@@ -3,7 +3,7 @@
  * database itself is not the one that was served before. One transaction, under the fleet's lock,
  * writes audit entry, mode and the list of cells to hear (corrections A5).
  */
-import { eq, notInArray, sql } from "drizzle-orm";
+import { eq, sql } from "drizzle-orm";
 import { type Evidence, nextRecoveryStep } from "../core/recovery.ts";
 import { recordAudit } from "./audit.ts";
 import type { Database, Tx } from "./database.ts";
@@ -11,7 +11,7 @@ import { recordEvents } from "./events.ts";
 import { forgetAcknowledged } from "./lease-mode.ts";
 import { channels } from "./notify.ts";
 import { lockFleet } from "./routing-change.ts";
-import { cell, fleet } from "./schema.ts";
+import { fleet } from "./schema.ts";
 import { recoveryCell, recoveryClaim } from "./schema-recovery.ts";
 
 export const recoveryActor = { name: "recovery", role: "system" } as const;
@@ -22,6 +22,8 @@ export type RestoreEvidence = {
   /** The whole sentence. */
   readonly text: string;
   readonly presented: Evidence;
+  /** It was given up, and speaks again. */
+  readonly returned?: string | undefined;
 };
 
 /** Called again while recovering, it only raises the numbers to surpass, or starts a fencing over. */
@@ -30,67 +32,77 @@ export async function enterRecovery(
   evidence: RestoreEvidence,
   nowMs: number,
 ): Promise<void> {
-  await database.transaction(async (tx) => {
-    const row = await lockFleet(tx);
-    const { revision, epoch } = evidence.presented;
-    const isNews =
-      row.mode === "normal" ||
-      (row.recoveryStep === "fencing" && revision >= row.fenceRevision) ||
-      (row.recoveryStep === "fencing" && epoch > row.epochMaxSeen);
-    const step = nextRecoveryStep(row.recoveryStep, "evidence") ?? "collecting";
-    await tx
-      .update(fleet)
-      .set({
-        mode: "recovering",
-        revisionMaxSeen: Math.max(row.revisionMaxSeen, revision),
-        epochMaxSeen: Math.max(row.epochMaxSeen, epoch),
-        ...(isNews
-          ? {
-              modeReason: evidence.text,
-              recoveryStep: step,
-              recoverySince: sql`clock_timestamp()`,
-              fenceRevision: 0,
-            }
-          : {}),
-      })
-      .where(eq(fleet.one, true));
-    if (!isNews) return;
-    await recordAudit(
-      tx,
-      {
-        actor: recoveryActor,
-        action: "fleet.recover",
-        object: row.id,
-        reason: evidence.text,
-        outcome: "accepted",
-        before: { mode: row.mode, revision: row.revision },
-        after: { mode: "recovering", presented: evidence.presented },
-      },
-      nowMs,
-    );
-    await awaitAllCells(tx);
-    await forgetAcknowledged(tx);
-    await tx.execute(sql`select pg_notify(${channels.revision}, '')`);
-    await recordEvents(tx, [
-      {
-        kind: "fleet.recovering",
-        object: row.id,
-        text: `${evidence.text}. Nothing is changed or granted until every cell has reported.`,
-      },
-    ]);
-  });
+  await database.transaction((tx) => enterIn(tx, evidence, nowMs));
 }
 
-/** Every cell that may own a key is asked anew: what it said before may be older than the evidence. */
-async function awaitAllCells(tx: Tx): Promise<void> {
-  await tx.delete(recoveryClaim);
-  await tx.delete(recoveryCell);
-  const cells = await tx
-    .select({ id: cell.id })
-    .from(cell)
-    .where(notInArray(cell.state, ["retired"]));
-  if (cells.length === 0) return;
+/** As part of a transaction that knows why. */
+export async function enterIn(tx: Tx, evidence: RestoreEvidence, nowMs: number): Promise<void> {
+  const row = await lockFleet(tx);
+  const { revision, epoch } = evidence.presented;
+  const isNews =
+    row.mode === "normal" ||
+    (row.recoveryStep === "fencing" && revision >= row.fenceRevision) ||
+    (row.recoveryStep === "fencing" && epoch > row.epochMaxSeen);
+  const step = nextRecoveryStep(row.recoveryStep, "evidence") ?? "collecting";
   await tx
-    .insert(recoveryCell)
-    .values(cells.map(({ id }) => ({ cell: id, state: "awaited" as const })));
+    .update(fleet)
+    .set({
+      mode: "recovering",
+      revisionMaxSeen: Math.max(row.revisionMaxSeen, revision),
+      epochMaxSeen: Math.max(row.epochMaxSeen, epoch),
+      ...(isNews
+        ? {
+            modeReason: evidence.text,
+            recoveryStep: step,
+            recoverySince: sql`clock_timestamp()`,
+            fenceRevision: 0,
+          }
+        : {}),
+    })
+    .where(eq(fleet.one, true));
+  if (!isNews) return;
+  await recordAudit(
+    tx,
+    {
+      actor: recoveryActor,
+      action: "fleet.recover",
+      object: row.id,
+      reason: evidence.text,
+      outcome: "accepted",
+      before: { mode: row.mode, revision: row.revision },
+      after: { mode: "recovering", presented: evidence.presented },
+    },
+    nowMs,
+  );
+  if (evidence.returned !== undefined) await hearAgain(tx, evidence.returned);
+  await awaitAllCells(tx, row.mode === "recovering");
+  await forgetAcknowledged(tx);
+  await tx.execute(sql`select pg_notify(${channels.revision}, '')`);
+  await recordEvents(tx, [
+    {
+      kind: "fleet.recovering",
+      object: row.id,
+      text: `${evidence.text}. Nothing is changed or granted until every cell has reported.`,
+    },
+  ]);
 }
+
+/**
+ * Every cell that may own a key is asked anew: what it said before may be older than the evidence. That it held
+ * a lease when it was first heard stays true in the middle of a recovery, for nothing is taken over meanwhile.
+ */
+async function awaitAllCells(tx: Tx, again: boolean): Promise<void> {
+  await tx.delete(recoveryClaim);
+  await tx.execute(sql`
+    delete from cellfleet_control.recovery_cell as r
+     where not exists (select from cellfleet_control.cell as c where c.id = r.cell and c.state <> 'retired')`);
+  await tx.execute(sql`
+    insert into cellfleet_control.recovery_cell as r (cell, state)
+    select id, 'awaited' from cellfleet_control.cell where state <> 'retired'
+    on conflict (cell) do update set state = 'awaited', claims = 0, reason = '',
+       leased = r.leased and ${again}, updated_at = clock_timestamp()
+     where r.state <> 'lost'`);
+}
+
+const hearAgain = (tx: Tx, cell: string): Promise<unknown> =>
+  tx.update(recoveryCell).set({ state: "frozen" }).where(eq(recoveryCell.cell, cell));

@@ -8,9 +8,11 @@ import { sql } from "drizzle-orm";
 import type { OwnershipState } from "../../contract/cell-protocol.ts";
 import type { PlacementState } from "../../contract/control-api.ts";
 import { type Claim, decideKey, type KeyDecision, revisionMargin } from "../core/recovery.ts";
+import { mayHaveHeir } from "../core/recovery-heirs.ts";
 import type { Tx } from "./database.ts";
 import { rowsPerRevisionMax } from "./ownership-feed.ts";
 import { buryLost } from "./recovery-burial.ts";
+import { readHeirs } from "./recovery-heirs.ts";
 import type { FleetRow } from "./routing-change.ts";
 
 const fetchRows = 5000;
@@ -38,6 +40,7 @@ export async function decideAllKeys(
     sql`select cell from cellfleet_control.recovery_cell where state = 'reported'`,
   );
   const reported = new Set(rows.map(({ cell }) => cell));
+  const heirs = await readHeirs(tx);
   const decide = (facts: readonly FactRow[]): DecidedKey | undefined => {
     const [first] = facts;
     if (first === undefined) return undefined;
@@ -53,6 +56,8 @@ export async function decideAllKeys(
       known,
       claims,
       hasReported: (cell) => reported.has(cell),
+      mayHaveHeir: (claim) =>
+        mayHaveHeir(heirs, claim, { claims, known, bucket: heirs.bucketOf(key) }),
       epochFloor: fleet.epochMaxSeen,
     });
     return { key, decision };

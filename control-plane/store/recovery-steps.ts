@@ -20,7 +20,7 @@ import { settleFailoversOfBefore } from "./failover/after-restore.ts";
 import { endMovesOfBefore } from "./moves/after-restore.ts";
 import { channels } from "./notify.ts";
 import { insertOp } from "./ops.ts";
-import { recoveryActor } from "./recovery-evidence.ts";
+import { enterIn, recoveryActor } from "./recovery-evidence.ts";
 import { writeLosers, writePlacements } from "./recovery-merge.ts";
 import { recoverStages } from "./recovery-stage.ts";
 import { type FleetRow, lockFleet } from "./routing-change.ts";
@@ -120,6 +120,41 @@ export async function freezeIn(
       text: `Recovery goes on without ${cell}; its keys stay unavailable until it reports. ${why.reason}`,
     })),
   );
+}
+
+/** A cell that recovery went on without, and the standbys in it. */
+export async function frozenOf(reader: Reader, id: string): Promise<readonly string[]> {
+  const { rows } = await reader.execute<{ cell: string }>(sql`
+    select r.cell from cellfleet_control.recovery_cell as r
+      join cellfleet_control.cell as c on c.id = r.cell
+     where r.state = 'frozen' and (c.id = ${id} or c.annex_host = ${id}) order by 1`);
+  return rows.map(({ cell }) => cell);
+}
+
+/**
+ * They are given up: what they may have acknowledged since the backup is lost, and who claims their keys is
+ * believed. In the middle of a recovery it goes on with that; else one is begun that decides anew.
+ */
+export async function giveUpIn(
+  tx: Tx,
+  id: string,
+  cells: readonly string[],
+  why: { readonly actor: Actor; readonly reason: string },
+  nowMs: number,
+): Promise<void> {
+  const row = await lockFleet(tx);
+  await tx
+    .update(recoveryCell)
+    .set({ state: "lost", reason: why.reason, updatedAt: sql`clock_timestamp()` })
+    .where(inArray(recoveryCell.cell, [...cells]));
+  const text = `${id} is given up: what it has acknowledged since the backup is lost, and keys that it may have taken over are their former owners' again. ${why.reason}`;
+  await recordEvents(tx, [{ kind: "recovery.given-up", object: id, text }]);
+  if (row.mode !== "normal") {
+    await tx.execute(sql`select pg_notify(${channels.op}, '')`);
+    return;
+  }
+  const presented = { revision: 0, epoch: 0, grant: 0 };
+  await enterIn(tx, { who: why.actor.name, text, presented }, nowMs);
 }
 
 /** The step is taken only from where the table says it may be; false: somebody else was quicker. */
@@ -245,7 +280,9 @@ export async function finishRecovery(
       })
       .where(eq(fleet.one, true));
     await tx.execute(sql`delete from cellfleet_control.recovery_claim`);
-    await tx.execute(sql`delete from cellfleet_control.recovery_cell where state <> 'frozen'`);
+    await tx.execute(
+      sql`delete from cellfleet_control.recovery_cell where state not in ('frozen', 'lost')`,
+    );
     await tx.execute(sql`select pg_notify(${channels.revision}, ${String(revision)})`);
     const strangers =
       unavailable === 0
@@ -254,7 +291,7 @@ export async function finishRecovery(
             {
               kind: "recovery.unavailable",
               object: row.id,
-              text: `${unavailable} keys belong to cells that did not report. A cell that was created after the backup is not known here: register it again (cellctl cell create) and give its agent the new token.`,
+              text: `${unavailable} keys belong, or may belong since the backup, to cells that did not report (cellctl recovery show). Bring those back; one that is lost for good is given up by cellctl recovery give-up CELL. A cell that was created after the backup is not known here: register it again (cellctl cell create) and give its agent the new token.`,
             },
           ];
     await recordEvents(tx, [

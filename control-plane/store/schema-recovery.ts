@@ -3,6 +3,7 @@
  * does not own a key must be told.
  */
 import {
+  boolean,
   index,
   integer,
   // biome-ignore lint/suspicious/noDeprecatedImports: one overload of it is deprecated, not the one used here.
@@ -40,6 +41,8 @@ export const recoveryCell = control.table("recovery_cell", {
   state: text("state", { enum: recoveryCellStates }).notNull(),
   /** Keys reported so far. */
   claims: big("claims").notNull().default(0),
+  /** It held a lease when it was first heard: nobody has taken over from it. */
+  leased: boolean("leased").notNull().default(false),
   reason: text("reason").notNull().default(""),
   updatedAt: when("updated_at").notNull().defaultNow(),
 });

@@ -3,15 +3,12 @@ import { sql } from "drizzle-orm";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
 import { recoverySchema } from "../../contract/recovery-api.ts";
 import { systemClock } from "../../runtime/clock.ts";
-import type { JsonClient } from "../../runtime/http-client.ts";
 import type { Loop } from "../../runtime/loop.ts";
 import { systemRandom } from "../../runtime/random.ts";
 import { startTestPostgres, type TestPostgres } from "../../tests/postgres.ts";
 import { recoveryEndpoints } from "../api/recovery.ts";
 import {
-  type AgentChange,
   type ControlFixture,
-  callAgent,
   callRouter,
   eventually,
   openCell,
@@ -21,6 +18,7 @@ import { insertPending } from "../store/placements.ts";
 import { fenceLosers } from "../store/recovery-steps.ts";
 import { changeRouting } from "../store/routing-change.ts";
 import { isSpent, readReceipt } from "../store/tenant-end.ts";
+import { type Entry, entry, RecordedCell } from "./recovery.fixture.ts";
 import { checkIncarnation, type RecoveryOptions, recoveryTurn, startRecovery } from "./recovery.ts";
 
 let postgres: TestPostgres;
@@ -84,50 +82,6 @@ async function place(tenant: string, cell: string): Promise<void> {
       insert into cellfleet_control.tenant (id, keyspace, tier, size_bytes, size_rps, labels, placement_key)
       values (${tenant}, 'default', 'standard', 0, 0, '{}', ${key})`);
   });
-}
-
-type Entry = { readonly key: string; readonly state: string; readonly epoch: number };
-const entry = (tenant: string, state: string, epoch: number): Entry => ({
-  key: `default/tenant/${tenant}`,
-  state,
-  epoch,
-});
-
-/** A cell that remembers what it applied, and says so when asked. */
-class RecordedCell {
-  readonly id: string;
-  readonly client: JsonClient;
-  readonly keys = new Map<string, Entry>();
-  applied = 0;
-  grant = 0;
-
-  constructor(id: string, client: JsonClient, entries: readonly Entry[], applied: number) {
-    this.id = id;
-    this.client = client;
-    this.applied = applied;
-    for (const one of entries) this.keys.set(one.key, one);
-  }
-
-  async call(change: AgentChange = {}) {
-    const answer = await callAgent(this.client, this.id, {
-      appliedRevision: this.applied,
-      epochMax: Math.max(0, ...[...this.keys.values()].map(({ epoch }) => epoch)),
-      ...change,
-      database: { grant: this.grant, ...change.database },
-    });
-    for (const { key, state, epoch } of answer.changes) this.keys.set(key, { key, state, epoch });
-    this.applied = Math.max(this.applied, answer.revision);
-    if (answer.lease !== undefined) this.grant = answer.lease.grant;
-    return answer;
-  }
-
-  report() {
-    return this.call({ ownership: { entries: [...this.keys.values()], last: true } });
-  }
-
-  owns(tenant: string): boolean {
-    return this.keys.get(`default/tenant/${tenant}`)?.state === "active";
-  }
 }
 
 const newCell = async (id: string, entries: readonly Entry[], applied = 1000) =>

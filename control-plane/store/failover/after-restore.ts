@@ -41,7 +41,23 @@ export async function settleFailoversOfBefore(
   const back = served.filter((id) => !judged.has(id));
   if (served.length > 0) await forgetDatabases(tx, served);
   if (back.length > 0) await letServe(tx, back);
-  return [...events, ...back.map(inService)];
+  return [...events, ...back.map(inService), ...(await takenOverSince(tx))];
+}
+
+/** Of failovers that began and ended after the backup nothing is left but who has the keys. */
+async function takenOverSince(tx: Tx): Promise<NewEvent[]> {
+  const { rows } = await tx.execute<{ origin: string; keys: number }>(sql`
+    select a.annex_origin as origin, count(*)::float8 as keys
+      from cellfleet_control.placement as p
+      join cellfleet_control.cell as a on a.id = p.cell
+      join cellfleet_control.cell as o on o.id = a.annex_origin and not o.revoking
+      join cellfleet_control.recovery_claim as c on c.key = p.key and c.cell = a.annex_origin
+     where c.state in ('active', 'fenced') and not p.deleted group by 1 order by 1`);
+  return rows.map(({ origin, keys }) => ({
+    kind: "recovery.taken-over",
+    object: origin,
+    text: `${keys} keys of ${origin} are its standbys' since the backup, by a failover that is not known any more. Rows that never reached a standby are in its database until a tenant comes home: copy what you need before.`,
+  }));
 }
 
 /** Kept apart in the backup, and granted leases by a control plane after it. */

@@ -2,7 +2,7 @@
  * A placement as people see it around a failover: an annex is named by its host, and a key that nobody
  * serves says why, and what can be done.
  */
-import { desc, eq } from "drizzle-orm";
+import { desc, eq, sql } from "drizzle-orm";
 import { nextForFailover } from "../../core/failover/failover-actions.ts";
 import { parseFailoverStep } from "../../core/failover/failover-state.ts";
 import type { Reader } from "../database.ts";
@@ -45,6 +45,7 @@ async function whyUnserved(
 ): Promise<Unserved | undefined> {
   if (state === "unavailable") {
     return (
+      (await keptBack(reader, key)) ??
       (await fateOf(reader, key)) ?? {
         reason: "nobody may serve it",
         next_steps: ["cellctl status"],
@@ -65,6 +66,29 @@ async function whyUnserved(
   return {
     reason: `${owner.id} is down (${owner.reason}), and nobody has taken it over`,
     next_steps: [`cellctl failover plan ${owner.id}`, `cellctl cell start ${owner.id}`],
+  };
+}
+
+/** A recovery has left it open whose it is: somebody who may own it has not been heard. */
+async function keptBack(reader: Reader, key: string): Promise<Unserved | undefined> {
+  const { rows } = await reader.execute<{ cell: string }>(sql`
+    select distinct coalesce(c.annex_host, c.id) as cell
+      from cellfleet_control.placement as p
+      join cellfleet_control.op as o on o.id = p.op and o.kind = 'fleet.recover'
+      join cellfleet_control.recovery_cell as r on r.state = 'frozen'
+      join cellfleet_control.cell as c on c.id = r.cell
+     where p.key = ${key} order by 1`);
+  const cells = rows.map(({ cell: id }) => id);
+  if (cells.length === 0) return undefined;
+  return {
+    reason: `the control plane was restored, and ${cells.join(", ")} may own it since the backup and has not been heard`,
+    next_steps: [
+      "cellctl recovery show",
+      ...cells.flatMap((id) => [
+        `cellctl cell start ${id}`,
+        `cellctl recovery give-up ${id} --reason "…"`,
+      ]),
+    ],
   };
 }
 

@@ -1,0 +1,1 @@
+ALTER TABLE "cellfleet_control"."recovery_cell" ADD COLUMN "leased" boolean DEFAULT false NOT NULL;

@@ -1,0 +1,51 @@
+/** What is known, in this database and of this recovery, of who could own a key and was not heard. */
+import { sql } from "drizzle-orm";
+import type { AgentSyncRequest } from "../../contract/cell-protocol.ts";
+import { bucketOf, parsePlacementKey } from "../../contract/placement-key.ts";
+import type { HeirFacts } from "../core/recovery-heirs.ts";
+import type { Reader } from "./database.ts";
+
+type KeyspaceShape = Parameters<typeof bucketOf>[1];
+
+export type Heirs = HeirFacts & {
+  readonly bucketOf: (key: string) => number | undefined;
+};
+
+export async function readHeirs(reader: Reader): Promise<Heirs> {
+  const { rows: cells } = await reader.execute<{ cell: string; state: string; leased: boolean }>(
+    sql`select cell, state, leased from cellfleet_control.recovery_cell`,
+  );
+  const { rows: annexes } = await reader.execute<HeirFacts["annexes"][number]>(sql`
+    select annex, origin, bucket_lo as lo, bucket_hi as hi
+      from cellfleet_control.standby where state <> 'gone'`);
+  const { rows: keyspaces } = await reader.execute<
+    { name: string; slots: number | null } & Pick<KeyspaceShape, "strategy">
+  >(sql`select name, strategy, slot_count as slots from cellfleet_control.keyspace`);
+  const shapes = new Map(
+    keyspaces.map(({ name, strategy, slots }): [string, KeyspaceShape] => [
+      name,
+      { strategy, slotCount: slots ?? undefined },
+    ]),
+  );
+  const named = (is: (one: (typeof cells)[number]) => boolean) =>
+    new Set(cells.filter(is).map(({ cell }) => cell));
+  return {
+    silent: named(({ state }) => state === "frozen"),
+    leased: named(({ leased }) => leased),
+    annexes,
+    bucketOf: (key) => {
+      const parts = parsePlacementKey(key);
+      const shape = parts === undefined ? undefined : shapes.get(parts.keyspace);
+      return parts === undefined || shape === undefined ? undefined : bucketOf(parts, shape);
+    },
+  };
+}
+
+/** Its first call in a recovery tells; by the next ones its lease may be over, for it is granted none. */
+export async function noteLeased(reader: Reader, said: AgentSyncRequest): Promise<void> {
+  const holds = said.primary && said.database.reachable && (said.leaseLeftMs ?? 0) > 0;
+  if (!holds) return;
+  await reader.execute(sql`
+    update cellfleet_control.recovery_cell set leased = true
+     where cell = ${said.cell} and not leased`);
+}
