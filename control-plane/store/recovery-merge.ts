@@ -57,6 +57,7 @@ export async function decideAllKeys(
       claims,
       hasReported: (cell) => reported.has(cell),
       mayHaveHeir: (claim) =>
+        heirs.silent.size > 0 &&
         mayHaveHeir(heirs, claim, { claims, known, bucket: heirs.bucketOf(key) }),
       epochFloor: fleet.epochMaxSeen,
     });
