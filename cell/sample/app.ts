@@ -8,7 +8,7 @@ import { bodyLimit } from "hono/body-limit";
 import type { Database, Scope } from "./database.ts";
 import { AppError, errorBody, fromDatabaseError } from "./errors.ts";
 import type { Counters } from "./metrics.ts";
-import { createOrder, findOrder, listOrders } from "./orders.ts";
+import { createOrder, findOrder, isUsedMeanwhile, listOrders } from "./orders.ts";
 import { readOutbox } from "./outbox-store.ts";
 import {
   nextPath,
@@ -46,9 +46,12 @@ export function createApp(options: AppOptions): Hono {
     const { tenant, scope } = parseCaller(context);
     const key = parseIdempotencyKey(context.req.header("idempotency-key"));
     const order = parseNewOrder(await context.req.text());
-    const created = await database.transaction([scope], (client) =>
-      createOrder(client, tenant, order, key),
-    );
+    const create = () =>
+      database.transaction([scope], (client) => createOrder(client, tenant, order, key));
+    const created = await create().catch((error: unknown) => {
+      if (isUsedMeanwhile(error)) return create();
+      throw error;
+    });
     counters.order(created.replayed);
     if (!created.replayed) options.onOrder();
     return new Response(created.body, {

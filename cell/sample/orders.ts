@@ -2,12 +2,13 @@
  * Orders in the database. An order, its idempotency record and its outbox message are one
  * transaction: either all three exist or none.
  *
- * Two requests with the same Idempotency-Key meet at that record's primary key: the second waits
- * for the first's transaction and then finds the answer to repeat, so there is never a second order.
+ * Two requests with the same Idempotency-Key meet at that record's primary key: the second waits for the
+ * first's transaction, is refused, and finds the answer to repeat when it comes again (`isUsedMeanwhile`),
+ * so there is never a second order.
  */
 import { createHash } from "node:crypto";
 import type { Client } from "./database.ts";
-import { AppError } from "./errors.ts";
+import { AppError, sqlState } from "./errors.ts";
 import type { NewOrder, Page } from "./validate.ts";
 
 export type Order = {
@@ -37,8 +38,9 @@ export async function createOrder(
   order: NewOrder,
   idempotencyKey: string | undefined,
 ): Promise<Created> {
+  const hash = hashOf(order);
   if (idempotencyKey !== undefined) {
-    const earlier = await claimKey(client, tenant, idempotencyKey, hashOf(order));
+    const earlier = await findAnswer(client, tenant, idempotencyKey, hash);
     if (earlier !== undefined) return earlier;
   }
   // A few expired records leave with each new one, so that their table stays as large as a day.
@@ -49,35 +51,35 @@ export async function createOrder(
        insert into outbox (tenant_id, order_id, kind, payload)
        select $1, id, 'order.created', to_jsonb(made) from made
      ), answered as (
-       update idempotency set status = 201, body = to_json(made)::text
-       from made where tenant_id = $1 and key = $4
+       insert into idempotency (tenant_id, key, request_hash, status, body)
+       select $1, $4, $5, 201, to_json(made)::text from made where $4::text is not null
      ), expired as (
        delete from idempotency where ctid = any (array(
          select ctid from idempotency
-         where tenant_id = $1 and created_at < now() - make_interval(hours => $5)
+         where tenant_id = $1 and created_at < now() - make_interval(hours => $6)
          order by created_at limit 10 for update skip locked))
      )
      select to_json(made)::text as body from made`,
-    [tenant, order.item, order.quantity, idempotencyKey, idempotencyHours],
+    [tenant, order.item, order.quantity, idempotencyKey, hash, idempotencyHours],
   );
   const [row] = inserted.rows;
   if (row === undefined) throw new AppError(500, "INTERNAL", "the order was not written");
   return { status: 201, body: row.body, replayed: false };
 }
 
-/** Undefined: the key is ours now, in this transaction. Otherwise the answer of its first use. */
-async function claimKey(
+/** Another request with the same Idempotency-Key was first: what it was answered is there now. */
+export const isUsedMeanwhile = (error: unknown): boolean =>
+  sqlState(error) === uniqueViolation &&
+  (error as { readonly constraint?: string }).constraint === "idempotency_pkey";
+const uniqueViolation = "23505";
+
+/** The answer of the key's first use. */
+async function findAnswer(
   client: Client,
   tenant: string,
   key: string,
   hash: string,
 ): Promise<Created | undefined> {
-  const claimed = await client.query(
-    `insert into idempotency (tenant_id, key, request_hash) values ($1, $2, $3)
-     on conflict (tenant_id, key) do nothing`,
-    [tenant, key, hash],
-  );
-  if (claimed.rowCount === 1) return undefined;
   const found = await client.query<{
     request_hash: string;
     status: number | null;
@@ -87,7 +89,8 @@ async function claimKey(
     key,
   ]);
   const [record] = found.rows;
-  if (record === undefined || record.status === null || record.body === null) {
+  if (record === undefined) return undefined;
+  if (record.status === null || record.body === null) {
     throw new AppError(409, "IDEMPOTENCY_IN_FLIGHT", "this Idempotency-Key is being used", {
       retryAfterSeconds: 1,
     });

@@ -55,21 +55,48 @@ type MessageRow = {
   readonly attempts: number;
 };
 
-/** Also takes over claims that ran out. Two workers never get the same message. */
-export async function claimMessages(
+/**
+ * Where confirming an order in this database is the whole delivery: in one transaction, without a claim, for
+ * nothing happens in between. What is due and not done has no order.
+ */
+export async function confirmDue(
   client: Client,
   tenants: readonly string[],
-): Promise<readonly Message[]> {
+): Promise<{ readonly due: number; readonly done: number }> {
+  const { rows } = await client.query<{ due: number; done: number }>(
+    `with next as materialized (
+       select due.tenant, message.id, message.order_id
+       from unnest($1::text[]) as due (tenant) cross join lateral (
+         select id, order_id from outbox
+         where tenant_id = due.tenant and state in ('pending', 'claimed') and next_at <= now()
+         order by id limit $2 for update skip locked) as message
+     ), confirmed as (
+       update orders set status = 'confirmed' from next
+       where orders.tenant_id = next.tenant and orders.id = next.order_id
+       returning next.id
+     ), done as (
+       update outbox set state = 'done', attempts = attempts + 1, last_error = null
+       from next join confirmed using (id)
+       where outbox.tenant_id = next.tenant and outbox.id = next.id
+       returning outbox.id
+     )
+     select (select count(*) from next)::int as due, (select count(*) from done)::int as done`,
+    [tenants, claimsPerTenantMax],
+  );
+  return rows[0] ?? { due: 0, done: 0 };
+}
+
+/** Also takes over claims that ran out. Two workers never get the same message. */
+export async function claimMessages(client: Client, tenant: string): Promise<readonly Message[]> {
   const claimed = await client.query<MessageRow>(
     `update outbox set state = 'claimed', attempts = attempts + 1,
             next_at = now() + make_interval(secs => $3 / 1000.0)
-     from unnest($1::text[]) as due (tenant) cross join lateral (
+     where tenant_id = $1 and id in (
        select id from outbox
-       where tenant_id = due.tenant and state in ('pending', 'claimed') and next_at <= now()
-       order by id limit $2 for update skip locked) as next
-     where outbox.tenant_id = due.tenant and outbox.id = next.id
-     returning outbox.id, tenant_id, order_id, kind, payload, attempts`,
-    [tenants, claimsPerTenantMax, claimMs],
+       where tenant_id = $1 and state in ('pending', 'claimed') and next_at <= now()
+       order by id limit $2 for update skip locked)
+     returning id, tenant_id, order_id, kind, payload, attempts`,
+    [tenant, claimsPerTenantMax, claimMs],
   );
   return claimed.rows.map((row) => ({
     id: Number(row.id),
@@ -87,26 +114,21 @@ export async function claimMessages(
  */
 export async function settleSent(
   client: Client,
+  tenant: string,
   messages: readonly Message[],
 ): Promise<readonly Message[]> {
-  const tenants = messages.map((message) => message.tenant);
   const confirmed = await client.query<{ id: string }>(
-    `update orders set status = 'confirmed' from unnest($1::text[], $2::bigint[]) as sent (tenant, id)
-     where orders.tenant_id = sent.tenant and orders.id = sent.id returning orders.id`,
-    [tenants, messages.map((message) => message.orderId)],
+    "update orders set status = 'confirmed' where tenant_id = $1 and id = any ($2) returning id",
+    [tenant, messages.map((message) => message.orderId)],
   );
   const orders = new Set(confirmed.rows.map((row) => Number(row.id)));
   const done = messages.filter((message) => orders.has(message.orderId));
   await client.query(
     `update outbox set state = 'done', last_error = null
-     from unnest($1::text[], $2::bigint[], $3::integer[]) as claim (tenant, id, attempts)
-     where outbox.tenant_id = claim.tenant and outbox.id = claim.id and outbox.state = 'claimed'
+     from unnest($2::bigint[], $3::integer[]) as claim (id, attempts)
+     where outbox.tenant_id = $1 and outbox.id = claim.id and outbox.state = 'claimed'
        and outbox.attempts = claim.attempts`,
-    [
-      done.map((message) => message.tenant),
-      done.map((message) => message.id),
-      done.map((message) => message.attempts),
-    ],
+    [tenant, done.map((message) => message.id), done.map((message) => message.attempts)],
   );
   return messages.filter((message) => !orders.has(message.orderId));
 }

@@ -11,6 +11,7 @@ import { fromDatabaseError, messageOf } from "./errors.ts";
 import { decideAfterFailure } from "./outbox-rules.ts";
 import {
   claimMessages,
+  confirmDue,
   type DueTenant,
   findDueTenants,
   type Message,
@@ -38,14 +39,14 @@ export function createTurn(options: TurnOptions): () => Promise<boolean> {
 
   async function turn(): Promise<boolean> {
     const due = await database.transaction([], findDueTenants);
-    // Nobody waits for a receiver: all of them in one transaction.
-    const groups = url === undefined && due.length > 0 ? [due] : due.map((one) => [one]);
-    const queue = groups.values();
+    if (due.length === 0) return false;
+    if (url === undefined && (await confirm(due))) return true;
+    const queue = due.values();
     let worked = false;
     async function serveLane(): Promise<void> {
-      for (const group of queue) {
+      for (const one of queue) {
         if (stopped.aborted) return;
-        worked = (await serve(group)) || worked;
+        worked = (await serve(one)) || worked;
       }
     }
     const ended = await Promise.allSettled(Array.from({ length: lanes }, serveLane));
@@ -54,32 +55,30 @@ export function createTurn(options: TurnOptions): () => Promise<boolean> {
     return worked;
   }
 
-  async function serve(group: readonly DueTenant[]): Promise<boolean> {
-    const messages = await claim(group);
-    const outcomes = await Promise.all(messages.map(send));
-    const sent = messages.filter((_message, at) => outcomes[at] === undefined);
-    if (sent.length > 0) await settle(group, sent);
-    for (const [at, message] of messages.entries()) {
-      const reason = outcomes[at];
-      if (reason !== undefined) await fail(group, message, reason);
-    }
-    return messages.length > 0;
+  /** False: something stands in the way, and each tenant is looked at by itself. */
+  async function confirm(due: readonly DueTenant[]): Promise<boolean> {
+    const scopes = due.map(({ scope }) => scope);
+    const tenants = due.map(({ tenant }) => tenant);
+    const confirmed = await database
+      .transaction(scopes, (client) => confirmDue(client, tenants))
+      .catch(unlessRefused);
+    for (let n = 0; n < (confirmed?.done ?? 0); n += 1) options.onEvent("sent");
+    return confirmed !== undefined && confirmed.due === confirmed.done;
   }
 
-  async function claim(group: readonly DueTenant[]): Promise<readonly Message[]> {
-    const tenants = group.map(({ tenant }) => tenant);
-    try {
-      return await database.transaction(scopesOf(group), (client) =>
-        claimMessages(client, tenants),
-      );
-    } catch (error) {
-      if (fromDatabaseError(error).code !== "KEY_NOT_ACTIVE") throw error;
-      // Refused by the guard: a key has left this cell since we looked. Its new owner sends; the others go on.
-      if (group.length === 1) return [];
-      const each = [];
-      for (const one of group) each.push(...(await claim([one])));
-      return each;
+  async function serve({ tenant, scope }: DueTenant): Promise<boolean> {
+    const messages =
+      (await database
+        .transaction([scope], (client) => claimMessages(client, tenant))
+        .catch(unlessRefused)) ?? [];
+    const outcomes = await Promise.all(messages.map(send));
+    const sent = messages.filter((_message, at) => outcomes[at] === undefined);
+    if (sent.length > 0) await settle(tenant, scope, sent);
+    for (const [at, message] of messages.entries()) {
+      const reason = outcomes[at];
+      if (reason !== undefined) await fail(scope, message, reason);
     }
+    return messages.length > 0;
   }
 
   /** Undefined when it was sent, else why not. */
@@ -89,45 +88,33 @@ export function createTurn(options: TurnOptions): () => Promise<boolean> {
     return deliver(url, message).then(() => undefined, messageOf);
   }
 
-  async function settle(group: readonly DueTenant[], sent: readonly Message[]): Promise<void> {
-    const own = group.filter(({ tenant }) => sent.some((message) => message.tenant === tenant));
-    let left: readonly Message[];
-    try {
-      left = await database.transaction(scopesOf(own), (client) => settleSent(client, sent));
-    } catch {
+  async function settle(tenant: string, scope: Scope, sent: readonly Message[]): Promise<void> {
+    const left = await database
+      .transaction([scope], (client) => settleSent(client, tenant, sent))
       // Not settled: the claims run out by themselves, and the messages are sent again then.
-      if (own.length === 1) return;
-      for (const one of own) {
-        await settle(
-          [one],
-          sent.filter(({ tenant }) => tenant === one.tenant),
-        );
-      }
-      return;
-    }
+      .catch(() => undefined);
+    if (left === undefined) return;
     for (let n = left.length; n < sent.length; n += 1) options.onEvent("sent");
     for (const message of left) {
-      await fail(own, message, `order ${message.orderId} does not exist`);
+      await fail(scope, message, `order ${message.orderId} does not exist`);
     }
   }
 
-  async function fail(
-    group: readonly DueTenant[],
-    message: Message,
-    reason: string,
-  ): Promise<void> {
+  async function fail(scope: Scope, message: Message, reason: string): Promise<void> {
     const after = decideAfterFailure(message.attempts, options.attemptsMax, Math.random());
     options.onEvent(after.state === "dead" ? "dead" : "failed");
-    const own = group.filter(({ tenant }) => tenant === message.tenant);
     await database
-      .transaction(scopesOf(own), (client) => settleFailed(client, message, after, reason))
+      .transaction([scope], (client) => settleFailed(client, message, after, reason))
       .catch(() => {}); // As above.
   }
 
   return turn;
 }
 
-const scopesOf = (group: readonly DueTenant[]): Scope[] => group.map(({ scope }) => scope);
+/** Refused by the guard: a key has left this cell since we looked. Its new owner sends. */
+function unlessRefused(error: unknown): undefined {
+  if (fromDatabaseError(error).code !== "KEY_NOT_ACTIVE") throw error;
+}
 
 /** The receiver tells repeats by the outbox id, which is unique in the fleet and never changes. */
 async function deliver(url: string, message: Message): Promise<void> {

@@ -68,7 +68,7 @@ export async function deadCell(
     await until("every tenant is written to", () => isServed(load, tenants), failedOverWithinMs);
     await systemClock.sleep(calmMs);
     const killedMs = systemClock.monotonicMs();
-    await fleet.cliJson("cell", "kill", victim, "--yes");
+    await client.kill(victim);
     say(`${victim} killed`);
     const mine = tenants.filter((tenant) => homes.get(tenant) === victim);
     const failover = await reported(client, victim);

@@ -3,7 +3,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { cliTokenFile } from "../../cli/fleet.ts";
-import { importResultSchema, list, opSchema } from "../../contract/control-api.ts";
+import { acceptedSchema, importResultSchema, list, opSchema } from "../../contract/control-api.ts";
 import { type Failover, failoverSchema } from "../../contract/failover-api.ts";
 import { type Standby, standbySchema } from "../../contract/standby-api.ts";
 import { createJsonClient } from "../../runtime/http-client.ts";
@@ -25,6 +25,12 @@ export async function openFleetClient(fleet: Pick<TestFleet, "dataDir" | "endpoi
     failovers: async (): Promise<readonly Failover[]> =>
       (await get("/v1/failovers", list(failoverSchema))).items,
     failover: (id: string): Promise<Failover> => get(`/v1/failovers/${id}`, failoverSchema),
+    /** As `cellctl cell kill`, without a process of its own, which on a busy machine takes seconds to start. */
+    kill: (cell: string) =>
+      client.call({
+        ...{ method: "POST", path: `/v1/cells/${cell}/kill`, body: {}, timeoutMs },
+        ...{ schema: acceptedSchema, headers: { "idempotency-key": `kill-${cell}` } },
+      }),
     op: (id: string) => get(`/v1/ops/${id}`, opSchema),
     /** One line per tenant, placed where `cell` says. */
     importTenants: async (
