@@ -202,6 +202,7 @@ function programOf(
     isUp: service.port
       ? () => isAnswering(`${urlOf(port)}${service.health}`)
       : async () => clock.monotonicMs() - startedMs >= bornMs,
+    yields: true,
   };
 }
 

@@ -9,6 +9,7 @@
 import { spawn } from "node:child_process";
 import { existsSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { readdir, readFile, rm } from "node:fs/promises";
+import { setPriority } from "node:os";
 import { join } from "node:path";
 import { z } from "zod";
 import { CellError } from "../contract/errors.ts";
@@ -34,6 +35,7 @@ type Launch = {
   readonly folders: { readonly logs: string; readonly notes: string };
   readonly clock: Clock;
   readonly graceMs: number;
+  readonly yields?: boolean;
   /** Asked again and again until it says yes; the process is then ready. */
   readonly isReady: () => Promise<boolean>;
 };
@@ -70,8 +72,11 @@ export const launchNode = (options: NodeProcess): Promise<Launched> =>
   launch(options, { file: process.execPath, args: options.args, group: false });
 
 /** One of our programs, or a command for the shell. */
-export const launchProgram = ({ run, env, isUp }: Program, options: Surroundings) => {
-  const launch = { ...options, env: { ...options.env, ...env }, isReady: isUp };
+export const launchProgram = (
+  { run, env, isUp, yields = false }: Program,
+  options: Surroundings,
+) => {
+  const launch = { ...options, env: { ...options.env, ...env }, isReady: isUp, yields };
   return "args" in run ? launchNode({ ...launch, ...run }) : launchShell({ ...launch, ...run });
 };
 
@@ -101,6 +106,7 @@ async function launch(options: Launch, program: Executable): Promise<Launched> {
     end(signal === null ? `exit code ${code}` : `signal ${signal}`),
   );
   child.unref();
+  if (options.yields === true && child.pid !== undefined) letYield(child.pid);
   const identity = child.pid === undefined ? undefined : identify(child.pid);
   if (identity === undefined) throw await failure(options, logFile, await gone);
   const groupMark = `${markVariable}=${noteOf(options)}`;
@@ -111,6 +117,16 @@ async function launch(options: Launch, program: Executable): Promise<Launched> {
   const process_ = describe(note, gone, options);
   await waitReady(options, process_, logFile);
   return process_;
+}
+
+/** As `nice` would: also what it starts in turn inherits it. */
+const yieldingPriority = 5;
+function letYield(pid: number): void {
+  try {
+    setPriority(pid, yieldingPriority);
+  } catch {
+    // It has ended already, or this system has no priorities.
+  }
 }
 
 /** Ends what a killed supervisor left behind. Returns the names, for a line on the screen. */

@@ -17,6 +17,11 @@ export type Program = {
     | { readonly command: string; readonly cwd: string };
   readonly env: Readonly<Record<string, string>>;
   readonly isUp: () => Promise<boolean>;
+  /**
+   * An application's. On a machine that is too busy it waits rather than what holds leases and routes: a
+   * lease that is not renewed in time costs everybody's requests, not some.
+   */
+  readonly yields?: boolean;
 };
 
 /** In a checkout the sources run as they are; a published package carries them built. */
@@ -133,6 +138,7 @@ export function sampleProgram(options: {
     run: { args: [entryOf("cell", "sample", "main")] },
     env: { PORT: String(options.port), DATABASE_URL: options.databaseUrl, CELL_ID: options.cell },
     isUp: () => answersOk(probe),
+    yields: true,
   };
 }
 

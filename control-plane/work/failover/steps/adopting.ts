@@ -70,14 +70,18 @@ export const adopting: Step = async (context) => {
 async function prepare(context: StepContext): Promise<Facts> {
   const { world, run } = context;
   let facts: Facts = run.evidence.annexes;
-  const late = await awaitOpen(context, annexesIn(facts, "severed"));
+  // At the same time: tenants wait, and neither needs the other.
+  const [late, activated] = await Promise.all([
+    awaitOpen(context, annexesIn(facts, "severed")),
+    atAnnexes(context, facts, "severed", async (row) => {
+      await world.standby.activate(await world.pairOf(row));
+      return facts[row.annex] ?? { status: "severed", reason: "" };
+    }),
+  ]);
+  facts = activated;
   for (const annex of late) {
     facts = without(facts, annex, "its agent has not recorded that the stream is cut");
   }
-  facts = await atAnnexes(context, facts, "severed", async (row) => {
-    await world.standby.activate(await world.pairOf(row));
-    return facts[row.annex] ?? { status: "severed", reason: "" };
-  });
   await keepFacts(context, facts);
   return facts;
 }
