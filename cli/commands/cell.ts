@@ -2,7 +2,6 @@
 import { readFile } from "node:fs/promises";
 import type { Command } from "commander";
 import { type CellAction, cellSchema, list } from "../../contract/control-api.ts";
-import { type LeaseMode, leaseModes } from "../../contract/lease-mode.ts";
 import { standbySchema } from "../../contract/standby-api.ts";
 import { apiPath } from "../api.ts";
 import { capacityOf, withCapacity } from "../capacity-options.ts";
@@ -26,6 +25,7 @@ import { cellView } from "../render/views.ts";
 import { standbyLines } from "../render/views-standby.ts";
 import type { Session } from "../session.ts";
 import { registerAdoption } from "./cell-adoption.ts";
+import { leaseModeHelp, leaseModeNamed, registerLeaseMode } from "./lease-mode.ts";
 import { registerSalvage } from "./salvage.ts";
 
 export const register: Register = (noun, bind) => {
@@ -42,14 +42,7 @@ export const register: Register = (noun, bind) => {
     return 0;
   });
   bind(mutation(createCommand(noun)), create);
-  bind(
-    mutation(
-      noun
-        .command("lease-mode <cell> <mode>")
-        .description(`how its leases end (wants --reason); ${leaseModeHelp}`),
-    ),
-    setLeaseMode,
-  );
+  registerLeaseMode(noun, bind);
   registerAdoption(noun, bind);
   registerActions(noun, bind);
   registerSalvage(noun, bind);
@@ -138,30 +131,6 @@ function numberOf(options: Options, name: string): number | undefined {
   if (said === undefined) return undefined;
   if (!/^\d+$/.test(said)) throw usage(`${spelled(name)}: "${said}" is no whole number`);
   return Number(said);
-}
-
-const leaseModeHelp =
-  "timed: its leases end by themselves; manual: it serves until it is powered off, and nobody takes over before";
-
-function leaseModeNamed(said: string, where: string): LeaseMode {
-  const mode = leaseModes.find((one) => one === said);
-  if (mode === undefined) throw usage(`${where}: "${said}" is neither timed nor manual`);
-  return mode;
-}
-
-async function setLeaseMode(
-  session: Session,
-  [id = "", said = ""]: readonly string[],
-  options: Options,
-): Promise<number> {
-  const mode = leaseModeNamed(said, "<mode>");
-  if (text(options, "reason") === undefined) {
-    throw usage('say why: --reason "…" stands in the audit log');
-  }
-  return mutate(session, options, {
-    path: `${apiPath`/v1/cells/${id}`}/lease-mode`,
-    body: { mode },
-  });
 }
 
 const createCommand = (noun: Command): Command =>

@@ -94,8 +94,13 @@ test("a zombie's claim is kept from it while the standby is silent, and the heir
   expect(shown.unserved?.reason).toContain("cell-02 may own it since the backup");
   expect(shown.unserved?.next_steps).toContain('cellctl recovery give-up cell-02 --reason "…"');
   expect(zombie.grant).toBeGreaterThan(0);
-  // It has a lease by now, which was granted for other keys.
+  // It has a lease by now, which was granted for other keys; and what an earlier recovery heard of one is void.
+  await run(`update cellfleet_control.recovery_cell set leased = true`);
   const third = await cellOf(annex, [["acme", "active", 2]]);
+  await third.call();
+  expect((await run(`select * from cellfleet_control.recovery_cell where leased`)).rows).toEqual(
+    [],
+  );
   await recover([zombie, host, third], 3000);
   expect(await owner()).toBe(`${annex} active`);
   expect([zombie.owns("acme"), third.owns("acme")]).toEqual([false, true]);

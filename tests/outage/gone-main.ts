@@ -8,13 +8,14 @@ import { flagsOrUsage } from "../moves/flags-or-usage.ts";
 import { type BothGoneReport, bothGone } from "./both-gone.ts";
 import { type CellBackReport, cellSetBack } from "./cell-back.ts";
 import { controlPlaneGone, type GoneReport } from "./control-plane-gone.ts";
+import { type ManualReport, manualLeases } from "./manual-leases.ts";
 import { type SetBackReport, settingBack } from "./set-back.ts";
 
 const usage = `usage: npm run test:gone -- [--minutes 1] [--tenants 18] [--writes 30] [--only gone] [-o json]
   --minutes  for so long the control plane alone is gone, under load
   --tenants  of three cells
   --writes   writes a second of all of them together
-  --only     one scene of: gone, set-back, cell-back, cell-back-within, both
+  --only     one scene of: gone, set-back, cell-back, cell-back-within, both, manual
   -o json    all reports as JSON`;
 const { values } = flagsOrUsage(usage, process.argv.slice(2), () =>
   parseArgs({
@@ -53,6 +54,7 @@ const scenes: Readonly<Record<string, (fleet: TestFleet) => Promise<Told>>> = {
   "cell-back-within": async (fleet) =>
     toldOfCellBack(await cellSetBack(fleet, { ...options, copied: "within" })),
   both: async (fleet) => toldOfBoth(await bothGone(fleet, options)),
+  manual: async (fleet) => toldOfManual(await manualLeases(fleet, options)),
 };
 
 for (const [name, scene] of Object.entries(scenes)) {
@@ -159,6 +161,30 @@ function toldOfBoth(report: BothGoneReport): Told {
         .filter(({ answer }) => !answer.startsWith("503"))
         .map(({ tenant, answer }) => `${tenant}: ${answer}`),
       ...othersRefused.map((one) => `others: ${one}`),
+    ],
+  };
+}
+
+function toldOfManual(report: ManualReport): Told {
+  const { refused, begun, suggested, codes, servedAfterMs, splits, verdict } = report;
+  const phases = Object.entries(report.phases).map(([step, ms]) => `${step} ${ms}`);
+  const { acknowledged, reportedLost } = verdict.counts;
+  return {
+    raw: report,
+    lines: [
+      `without control plane  ${refused.length} refused; served again ${Math.round(report.servedAfterRestartMs)} ms after a restart of PostgreSQL`,
+      `when it is dead        begun by itself: ${begun.join(", ") || "nothing"}; ${suggested.trim()}`,
+      `by a person            exit codes ${codes.join(", ")}; served after ${Math.round(servedAfterMs)} ms: ${phases.join(", ")}`,
+      `history                ${acknowledged} acknowledged, ${reportedLost} lost as reported; ${JSON.stringify(report.totals)}; ${verdict.violations.length} violations`,
+    ],
+    faults: [
+      ...refused.map((one) => `control plane gone: ${one}`),
+      ...begun.map((cell) => `${cell} was taken over by itself`),
+      ...(suggested.includes("--proved-dead") ? [] : ["nobody was told the command"]),
+      ...(codes[0] === 0 || codes[1] === 0 ? ["it was begun without a word of power"] : []),
+      ...(codes[2] === 0 ? [] : ["the word of a person did not begin it"]),
+      ...splits.map((one) => `two owners: ${one}`),
+      ...verdict.violations.map(({ kind, text }) => `${kind}: ${text}`),
     ],
   };
 }
