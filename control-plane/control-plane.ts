@@ -2,7 +2,7 @@
  * The control plane, assembled: database, publisher, API, admin port, and the loops that lead. Started in
  * order, stopped in reverse; several may run over one database.
  */
-import { createServer, type Server } from "node:http";
+import { createServer } from "node:http";
 import { getRequestListener, RequestError } from "@hono/node-server";
 import { CellError } from "../contract/errors.ts";
 import type { FailoverPolicy } from "../contract/failover-api.ts";
@@ -10,7 +10,6 @@ import type { LeaseMode } from "../contract/lease-mode.ts";
 import type { StandbyProviderName } from "../contract/standby-api.ts";
 import type { Clock } from "../runtime/clock.ts";
 import { createLifecycle } from "../runtime/lifecycle.ts";
-import { listenOn } from "../runtime/listen.ts";
 import { createLog, errorFields, type LogOptions } from "../runtime/log.ts";
 import { createMetrics } from "../runtime/metrics.ts";
 import type { Random } from "../runtime/random.ts";
@@ -25,6 +24,7 @@ import { createApp } from "./app.ts";
 import type { Address } from "./config.ts";
 import type { FleetSnapshot } from "./core/fleet.ts";
 import { controlEndpoints } from "./endpoints.ts";
+import { listen } from "./listening.ts";
 import { showFleet } from "./metrics.ts";
 import { watchPropagation } from "./route-propagation.ts";
 import { ensureBootstrapToken } from "./store/bootstrap-token.ts";
@@ -386,21 +386,5 @@ function startFurther(
         [standbys, watching, salvaging, balancing, budgeting].map((one) => one.close()),
       );
     },
-  };
-}
-
-type Listening = { readonly url: string; readonly close: () => Promise<void> };
-
-/** Closing ends long polls too: what waits is asked again elsewhere. */
-async function listen(server: Server, at: Address): Promise<Listening> {
-  const { port, address, family } = await listenOn(server, at);
-  const host = family === "IPv6" ? `[${address}]` : address;
-  return {
-    url: `http://${host}:${port}`,
-    close: () =>
-      new Promise((resolve) => {
-        server.close(() => resolve());
-        server.closeAllConnections();
-      }),
   };
 }

@@ -29,10 +29,8 @@ export function firstOf({ annex, stores }: StandbyPair): StandbyStore {
 
 /** Nobody else fills or empties `primary_conninfo` until this session ends. */
 export async function lockConnection(client: pg.Client): Promise<void> {
-  await client.query("select pg_advisory_lock($1::bigint)", [connectionLock]);
+  await client.query("select pg_advisory_lock(cellfleet.lock_key('cellfleet/primary_conninfo'))");
 }
-/** Of this server; any number does that nobody else locks. */
-const connectionLock = "7305219467031985";
 
 const settleMsMax = 10_000;
 const pollMs = 5;
