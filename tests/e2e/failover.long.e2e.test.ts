@@ -12,18 +12,15 @@ let fleet: TestFleet;
 let client: FleetClient;
 let found: DeadCellReport;
 
-beforeAll(async () => {
-  fleet = await startFleet({ cells: 3, standbyPartners: 2, flags: ["--no-demo"] });
+async function startAndKill(kind: string): Promise<void> {
+  const flags = ["--no-demo", "--standby", kind];
+  fleet = await startFleet({ cells: 3, standbyPartners: 2, flags });
   client = await openFleetClient(fleet);
   found = await deadCell(fleet, {
     ...{ tenants: 18, writesPerSecond: 30, victim: "cell-02", afterMs: 3000 },
     say: () => {},
   });
-});
-afterAll(async () => {
-  await client?.close();
-  await fleet?.stop();
-});
+}
 
 /** The error's words are worth more than its number. */
 async function run(...args: string[]): Promise<void> {
@@ -33,7 +30,13 @@ async function run(...args: string[]): Promise<void> {
 const cell = (id: string) => fleet.cliJson("cell", "get", id);
 const mine = ["tenant-2", "tenant-5", "tenant-8"];
 
-describe("a cell that is dead", () => {
+describe.each(["logical", "physical"])("a cell with %s standbys that is dead", (kind) => {
+  beforeAll(() => startAndKill(kind));
+  afterAll(async () => {
+    await client?.close();
+    await fleet?.stop();
+  });
+
   test("its tenants are served by its partners with their data; others are refused nothing", async () => {
     expect(found.neverBack).toEqual([]);
     expect(found.othersRefused).toEqual([]);
