@@ -66,6 +66,8 @@ export const salvageSchema = z.object({
   headline: z.string(),
   rows: count,
   open: count,
+  /** Keys that no partner could take over: the only copy is its own. */
+  stranded: count.default(0),
   tenants: z.array(salvageTenantSchema),
   createdAt: z.string(),
 });
@@ -87,6 +89,9 @@ export const decideSalvageSchema = z.strictObject({
   force: z.boolean().default(false),
   ...intentSchema.shape,
 });
+
+/** POST /v1/cells/{id}/salvage/adopt: keys of which only it has a copy go on from that, into whole cells. */
+export const adoptStrandedSchema = z.strictObject({ ...intentSchema.shape });
 
 /** POST /v1/cells/{id}/wipe */
 export const wipeCellSchema = z.strictObject({

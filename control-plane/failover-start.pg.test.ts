@@ -285,7 +285,11 @@ describe("people are told", () => {
     expect(lost.unserved?.reason).toBe(
       `unavailable since the failover ${id} of cell-01: no copy of it is fit`,
     );
-    expect(lost.unserved?.next_steps[0]).toBe(`cellctl failover report ${id}`);
+    expect(lost.unserved?.next_steps).toEqual([
+      "cellctl cell start cell-01",
+      "cellctl cell salvage cell-01 adopt",
+      `cellctl failover report ${id}`,
+    ]);
   });
 
   test("the host of an annex, not the annex", async () => {

@@ -113,6 +113,38 @@ test("it is not let back with its database as it is, and the refusal names the w
   expect((await callAgent(agent, dead, beginsToServe)).lease).toBeUndefined();
 });
 
+test("keys of which it has the only copy keep it from being wiped; asked to, they go on from there", async () => {
+  const { read } = control.database;
+  const key = keyOf("globex");
+  await read.insert(placement).values({
+    ...{ key, keyspace: "default", kind: "tenant", value: "globex", epoch: 1 },
+    ...{ cell: dead, state: "unavailable", revision: 1, op: failoverId },
+  });
+  const adopt = (body: Record<string, unknown> = {}) => send("/salvage/adopt", body);
+  const stateOf = async () =>
+    (await read.select().from(placement).where(eq(placement.key, key)))[0]?.state;
+  await expect(send("/wipe")).rejects.toMatchObject({
+    message: expect.stringContaining("has the only copy of 1 keys"),
+    nextSteps: expect.arrayContaining([`cellctl cell salvage ${dead} adopt`]),
+  });
+  const step = (to: string) => read.update(op).set({ step: to }).where(eq(op.id, failoverId));
+  await step("adopting");
+  await expect(adopt()).rejects.toMatchObject({ code: "STATE_CONFLICT" });
+  await step("reprotecting");
+  await adopt({ dryRun: true });
+  expect(await stateOf()).toBe("unavailable");
+  await adopt({ reason: "it is the database that died" });
+  expect(await stateOf()).toBe("pending");
+  const agent = await control.client("agent", dead);
+  const { changes, lease } = await callAgent(agent, dead, { appliedRevision: 0 });
+  expect(changes.find((one) => one.key === key)?.state).toBe("active");
+  expect(lease).toBeUndefined();
+  await expect(adopt()).rejects.toMatchObject({
+    nextSteps: [`cellctl cell salvage ${dead}`, `cellctl move ls --cell ${dead}`],
+  });
+  await read.delete(placement).where(eq(placement.key, key));
+});
+
 test("it is not wiped before what only it has was salvaged and decided about", async () => {
   await expect(send("/wipe")).rejects.toMatchObject({ code: "SALVAGE_UNFIT" });
   await expect(send("/wipe", { discardUnsalvaged: true })).rejects.toMatchObject({

@@ -31,7 +31,7 @@ import type { View } from "../render/output.ts";
 import { counted } from "../render/units.ts";
 import type { Session } from "../session.ts";
 
-const decisions = ["show", "apply", "export", "discard"] as const;
+const decisions = ["show", "apply", "export", "discard", "adopt"] as const;
 type Decision = (typeof decisions)[number];
 const isDecision = (raw: string): raw is Decision => decisions.some((one) => one === raw);
 
@@ -41,7 +41,7 @@ export function registerSalvage(noun: Command, bind: Bind): void {
       noun
         .command("salvage <cell> [decision]")
         .description(
-          "read what a returned cell has and nobody else; then show, apply, export or discard it",
+          "read what a returned cell has and nobody else; then show, apply, export or discard it; adopt: keys of which it has the only copy go on from that",
         )
         .option("--failover <id>", "of this failover (default: the cell's last)")
         .option("--tenant <tenant>", "only this tenant's rows")
@@ -76,6 +76,7 @@ async function salvage(
   }
   if (decision === undefined) return readCell(session, id, options);
   if (decision === "show") return show(session, id, options);
+  if (decision === "adopt") return adopt(session, id, options);
   const tenant = text(options, "tenant");
   if (decision === "export") {
     if (text(options, "outputFile") === undefined) throw usage("export: say where to, by -O FILE");
@@ -92,6 +93,18 @@ async function salvage(
     ...(decision === "discard"
       ? { danger: { name: id, effect: `Rows of ${whose} that only ${id} has are given up.` } }
       : {}),
+  });
+}
+
+/** Nobody but a person can know that it is the database that died, and none of an older backup. */
+function adopt(session: Session, id: string, options: Options): Promise<number> {
+  return mutate(session, options, {
+    path: apiPath`/v1/cells/${id}/salvage/adopt`,
+    body: {},
+    danger: {
+      name: id,
+      effect: `Keys of which only ${id} has a copy go on from its database as it is now.`,
+    },
   });
 }
 
@@ -113,13 +126,14 @@ async function show(session: Session, id: string, options: Options): Promise<num
   const api = await session.api();
   const found = await api.get(apiPath`/v1/cells/${id}/salvage`, salvageSchema);
   await session.out.one(found, salvageView);
+  if (found.stranded > 0) await nextSteps(session, [`cellctl cell salvage ${id} adopt`]);
   if (found.open > 0) {
     await nextSteps(session, [
       `cellctl cell salvage ${id} apply`,
       `cellctl cell salvage ${id} export -O FILE`,
       `cellctl cell salvage ${id} discard --reason TEXT`,
     ]);
-  } else await nextSteps(session, [`cellctl cell wipe ${id}`]);
+  } else if (found.stranded === 0) await nextSteps(session, [`cellctl cell wipe ${id}`]);
   return 0;
 }
 
@@ -160,6 +174,9 @@ const salvageView: View<Salvage> = {
     ["cell", found.cell],
     ["failover", found.failover],
     ["state", `${found.state}: ${found.headline}`],
+    ...(found.stranded === 0
+      ? []
+      : [["keys", `${found.stranded} that nobody else has a copy of`] as const]),
     ["rows", `${found.rows}, of which nobody has decided about ${found.open}`],
     [
       "tenants",

@@ -55,7 +55,7 @@ export async function startSalvage(
 }
 
 /** Its databases are read: one that is known to be down would be waited for, and kept from being started. */
-function requireRunning({ id, provider, health, healthReason }: CellView): void {
+export function requireRunning({ id, provider, health, healthReason }: CellView): void {
   if (provider === "none" || health !== "down") return;
   throw new CellError(
     "STATE_CONFLICT",

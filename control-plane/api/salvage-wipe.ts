@@ -7,7 +7,9 @@ import { CellError } from "../../contract/errors.ts";
 import { canWipe } from "../core/failover/salvage.ts";
 import { onePlan } from "../core/ops/machine.ts";
 import type { Tx } from "../store/database.ts";
+import { movesFrom } from "../store/emptying.ts";
 import { countOpen, lastSalvage } from "../store/failover/salvage.ts";
+import { countOwned } from "../store/failover/stranded.ts";
 import { findOp, insertOp } from "../store/ops.ts";
 import { lockNormalFleet } from "../store/routing-change.ts";
 import { cell as cellTable, placement } from "../store/schema.ts";
@@ -49,6 +51,7 @@ export async function wipeCell(
   }
   const lost = await unsalvaged(tx, id, failover.id);
   if (lost !== undefined) requireGivenUp(work, id, lost, discardUnsalvaged);
+  await requireNobodyLeaves(tx, id);
   const steps = [
     { action: "destroy", object: id, text: "its processes and its data are removed" },
     { action: "create", object: id, text: "an empty database of the same id takes their place" },
@@ -56,7 +59,10 @@ export async function wipeCell(
   ];
   const plan = onePlan("cell.wipe", steps);
   if (work.dryRun) return dryRunAnswer(plan);
-  await work.record({ state: cell.state, unsalvaged: lost ?? "nothing" }, { state: "active" });
+  await work.record(
+    { state: cell.state, unsalvaged: lost?.text ?? "nothing" },
+    { state: "active" },
+  );
   const op = await insertOp(tx, {
     ...{ id: freshOpId(context, work), kind: "cell.wipe", object: id, plan },
     ...{ step: "destroying", state: "running", headline: `${id} is being destroyed` },
@@ -66,13 +72,27 @@ export async function wipeCell(
   return { status: 202, body: { op, plan, next_steps: [`cellctl failover restore ${id}`] } };
 }
 
-function requireGivenUp(work: Work, id: string, lost: string, discardUnsalvaged: boolean): void {
-  if (!discardUnsalvaged) {
-    throw new CellError("SALVAGE_UNFIT", `${lost} Nothing was wiped.`, {
-      nextSteps: [
+type Unsalvaged = { readonly what: "keys" | "rows"; readonly text: string };
+
+const waysOf = (id: string, { what }: Unsalvaged): string[] =>
+  what === "keys"
+    ? [`cellctl cell salvage ${id} adopt`, `cellctl move ls --cell ${id}`]
+    : [
         `cellctl cell salvage ${id}`,
         `cellctl cell salvage ${id} apply`,
         `cellctl cell salvage ${id} export -O FILE`,
+      ];
+
+function requireGivenUp(
+  work: Work,
+  id: string,
+  lost: Unsalvaged,
+  discardUnsalvaged: boolean,
+): void {
+  if (!discardUnsalvaged) {
+    throw new CellError("SALVAGE_UNFIT", `${lost.text} Nothing was wiped.`, {
+      nextSteps: [
+        ...waysOf(id, lost),
         `cellctl cell wipe ${id} --discard-unsalvaged --reason TEXT`,
       ],
     });
@@ -83,19 +103,29 @@ function requireGivenUp(work: Work, id: string, lost: string, discardUnsalvaged:
 }
 
 /** What would be lost; undefined: nothing. */
-async function unsalvaged(tx: Tx, id: string, failover: string): Promise<string | undefined> {
-  const only = await tx.$count(
-    placement,
-    and(eq(placement.cell, id), eq(placement.deleted, false)),
-  );
-  if (only > 0) return `${id} has the only copy of ${only} keys that no partner could take over.`;
+async function unsalvaged(tx: Tx, id: string, failover: string): Promise<Unsalvaged | undefined> {
+  const only = await countOwned(tx, id);
+  if (only > 0) {
+    const text = `${id} has the only copy of ${only} keys that no partner could take over.`;
+    return { what: "keys", text };
+  }
   const found = await lastSalvage(tx, id, failover);
   const read = found === undefined ? undefined : await findOp(tx, found.op);
   if (found === undefined || read?.state !== "done") {
-    return `What ${id} committed and nobody else has was not salvaged.`;
+    return { what: "rows", text: `What ${id} committed and nobody else has was not salvaged.` };
   }
   const open = await countOpen(tx, found.op);
-  return open === 0 ? undefined : `Nobody has decided about ${open} rows that only ${id} has.`;
+  if (open === 0) return undefined;
+  return { what: "rows", text: `Nobody has decided about ${open} rows that only ${id} has.` };
+}
+
+/** Until a move from it is over, its rows are the way back. */
+async function requireNobodyLeaves(tx: Tx, id: string): Promise<void> {
+  const [first] = await movesFrom(tx, id, "");
+  if (first === undefined) return;
+  throw new CellError("STATE_CONFLICT", `Keys still move out of ${id} (${first}).`, {
+    nextSteps: [`cellctl move watch ${first}`],
+  });
 }
 
 /** Its server may host annexes that serve other cells' tenants. */

@@ -9,6 +9,7 @@ import { CellError } from "../../contract/errors.ts";
 import { rpoReportSchema } from "../../contract/failover-api.ts";
 import { cellIdSchema, opIdSchema } from "../../contract/ids.ts";
 import {
+  adoptStrandedSchema,
   decideSalvageSchema,
   homecomingSchema,
   salvagedRowSchema,
@@ -25,6 +26,7 @@ import type { ApiContext } from "./context.ts";
 import { type Endpoint, endpoint } from "./endpoint.ts";
 import { mutation } from "./mutation.ts";
 import { decodeNumberCursor, page, pageQuery } from "./paging.ts";
+import { adoptStranded } from "./salvage-adopt.ts";
 import { decideSalvage, startSalvage } from "./salvage-decide.ts";
 import { wipeCell } from "./salvage-wipe.ts";
 
@@ -58,6 +60,19 @@ export const salvageEndpoints = (context: ApiContext): readonly Endpoint[] => [
     action: "cell.salvage.decide",
     object: ({ path }) => path.id,
     apply: (work, { path, body }) => decideSalvage(context, work, path.id, body),
+  }),
+  mutation(context, {
+    method: "post",
+    path: "/v1/cells/{id}/salvage/adopt",
+    role: "operator",
+    tag: "cells",
+    summary: "Let keys go on from the only copy there is, a returned cell's: into whole cells.",
+    params,
+    body: adoptStrandedSchema,
+    answers: { 200: dryRunSchema, 202: acceptedSchema },
+    action: "cell.salvage.adopt",
+    object: ({ path }) => path.id,
+    apply: (work, { path }) => adoptStranded(context, work, path.id),
   }),
   mutation(context, {
     method: "post",

@@ -45,14 +45,14 @@ export function homeOf(key: string, about: HomeFacts): Home {
   const own = ranges.filter(({ lo, hi }) => lo <= bucket && bucket <= hi);
   if (own.length === 0) {
     return nowhere(
-      `no partner of ${cell} has a standby of its bucket ${bucket}: start ${cell} again (cellctl cell start ${cell}), or restore it from a backup`,
+      `no partner of ${cell} has a standby of its bucket ${bucket}: the only copy is that of ${cell}, or of its backups`,
     );
   }
   const fit = own.find(({ annex }) => (facts[annex]?.status ?? "left-out") !== "left-out");
   if (fit === undefined) {
     const reasons = own.map(({ annex }) => `${annex}: ${facts[annex]?.reason ?? "not in step"}`);
     return nowhere(
-      `${reasons.join("; ")}. When it is back: cellctl failover start ${cell}; or start ${cell} again`,
+      `${reasons.join("; ")}. Until that is back the only copy is that of ${cell}, or of its backups`,
     );
   }
   return isWhole(key, fit.annex, about) ?? { annex: fit.annex, reason: "" };

@@ -102,7 +102,7 @@ describe("homes", () => {
     ...change,
   });
 
-  test("by bucket; a bucket that nobody has, and an annex that is left out, say so and what mends it", () => {
+  test("by bucket; a bucket that nobody has, and an annex that is left out, say so", () => {
     expect(homeOf(key, about())).toEqual({ annex: "sb-a", reason: "" });
     const none = homeOf(key, about({ ranges: [] }));
     expect(none.annex).toBeNull();

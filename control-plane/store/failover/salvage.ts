@@ -15,6 +15,7 @@ import { effectOf, type LostChange, type RowValues } from "../../core/failover/s
 import type { Database, Reader, Tx } from "../database.ts";
 import { op } from "../schema.ts";
 import { salvage, salvageRow } from "../schema-salvage.ts";
+import { countStranded } from "./stranded.ts";
 
 export type SalvageRecord = typeof salvageRow.$inferSelect;
 
@@ -195,6 +196,7 @@ export async function readSalvage(reader: Reader, id: string): Promise<Salvage> 
     ...head?.own,
     ...{ id, state: head?.state, headline: head?.headline, tenants },
     ...{ rows: sum("rows"), open: sum("open"), createdAt: head?.own.createdAt.toISOString() },
+    stranded: await countStranded(reader, head?.own.cell ?? ""),
   });
 }
 

@@ -3,12 +3,14 @@
  * serves says why, and what can be done.
  */
 import { desc, eq, sql } from "drizzle-orm";
+import { parsePlacementKey } from "../../../contract/placement-key.ts";
 import { nextForFailover } from "../../core/failover/failover-actions.ts";
 import { parseFailoverStep } from "../../core/failover/failover-state.ts";
 import type { Reader } from "../database.ts";
 import { cell } from "../schema.ts";
 import { failover, failoverKey } from "../schema-standby.ts";
 import { openFailoverOf, openFailovers } from "./read.ts";
+import { cellsGoneOnFrom } from "./stranded.ts";
 
 export type Unserved = { readonly reason: string; readonly next_steps: string[] };
 export type ShownOwner = {
@@ -46,11 +48,17 @@ async function whyUnserved(
   if (state === "unavailable") {
     return (
       (await keptBack(reader, key)) ??
-      (await fateOf(reader, key)) ?? {
+      (await fateOf(reader, key, placedIn)) ?? {
         reason: "nobody may serve it",
         next_steps: ["cellctl status"],
       }
     );
+  }
+  if ((await cellsGoneOnFrom(reader)).includes(placedIn)) {
+    return {
+      reason: `${placedIn} was failed over and has the only copy; a live move brings it into a whole cell`,
+      next_steps: [`cellctl move ls --cell ${placedIn}`],
+    };
   }
   const open = await openFailoverOf(reader, placedIn);
   if (open !== undefined) {
@@ -93,7 +101,11 @@ async function keptBack(reader: Reader, key: string): Promise<Unserved | undefin
 }
 
 /** What the last failover that touched the key came to. */
-async function fateOf(reader: Reader, key: string): Promise<Unserved | undefined> {
+async function fateOf(
+  reader: Reader,
+  key: string,
+  placedIn: string,
+): Promise<Unserved | undefined> {
   const [last] = await reader
     .select({
       ...{ id: failover.op, cell: failover.cell },
@@ -106,15 +118,29 @@ async function fateOf(reader: Reader, key: string): Promise<Unserved | undefined
     .limit(1);
   if (last === undefined) return undefined;
   const { id, cell: dead, fate, reason } = last;
-  return {
-    reason: `${fate} since the failover ${id} of ${dead}${reason === "" ? "" : `: ${reason}`}`,
-    next_steps: [
-      `cellctl failover report ${id}`,
-      // Its rows are where they were: the cell that died, or a backup of it.
-      `cellctl cell start ${dead}`,
-      `cellctl cell salvage ${dead}`,
-    ],
-  };
+  const why = `${fate} since the failover ${id} of ${dead}${reason === "" ? "" : `: ${reason}`}`;
+  if (placedIn !== dead) return { reason: why, next_steps: releasing(id, key) };
+  const [row] = await reader.select({ health: cell.health }).from(cell).where(eq(cell.id, dead));
+  return { reason: why, next_steps: goingOn(id, dead, row?.health === "down") };
+}
+
+/** Its rows are where they were, in the cell that died: that has to be there before they can be used. */
+const goingOn = (id: string, dead: string, isDown: boolean): string[] => [
+  ...(isDown ? [`cellctl cell start ${dead}`] : []),
+  `cellctl cell salvage ${dead} adopt`,
+  `cellctl failover report ${id}`,
+];
+
+/** It was adopted, and is suspected: whoever finds it innocent lets it be served again. */
+function releasing(id: string, key: string): string[] {
+  const parts = parsePlacementKey(key);
+  const status = `cellctl failover status ${id}`;
+  if (parts?.kind !== "tenant") return [status];
+  return [
+    status,
+    `cellctl tenant suspend ${parts.tenant}`,
+    `cellctl tenant resume ${parts.tenant}`,
+  ];
 }
 
 export type CellFailover = {

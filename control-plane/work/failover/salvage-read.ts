@@ -22,6 +22,7 @@ import {
   rowOf,
   type SalvageRecord,
 } from "../../store/failover/salvage.ts";
+import { readAdopted } from "../../store/failover/wave.ts";
 import { buildPair } from "../standby/pair.ts";
 import { judgeThere } from "./salvage-rows.ts";
 import { type Homes, openHomes, type SalvageWorld } from "./salvage-world.ts";
@@ -45,7 +46,7 @@ export async function readSalvaged(
     found += 1;
     await readPair(world, about.id, one, severed, signal);
   }
-  if (found === 0) {
+  if (found === 0 && (await readAdopted(database.read, row.op)).length > 0) {
     throw new CellError(
       "SALVAGE_UNFIT",
       `${about.failover} cut no stream of ${row.cell}: nobody knows what is missing elsewhere.`,

@@ -1,6 +1,7 @@
 /**
- * The executor of what follows a failover when its cell has returned: salvage, apply, wipe. One operation
- * after the other, in the process that leads; each may be begun anew by another one after a crash.
+ * The executor of what follows a failover when its cell has returned: salvage, apply, wipe, and the moves of
+ * keys whose only copy it has. One operation after the other, in the process that leads; each may be begun
+ * anew by another one after a crash.
  */
 import { and, asc, eq, inArray } from "drizzle-orm";
 import { z } from "zod";
@@ -15,6 +16,7 @@ import { changeOp, type OpChange, type OpRow } from "../../store/ops.ts";
 import { op } from "../../store/schema.ts";
 import type { Leadership } from "../lead.ts";
 import { standbyServers } from "../standby/servers.ts";
+import { bringOut } from "./gone-on-from.ts";
 import { applySalvaged } from "./salvage-apply.ts";
 import { readSalvaged } from "./salvage-read.ts";
 import { destroyAndCreate, letBack, servesWithin } from "./salvage-wipe.ts";
@@ -65,7 +67,8 @@ export function startSalvaging(given: SalvagingOptions): Pick<Loop, "wake" | "cl
       .limit(10);
     let ended = false;
     for (const row of rows) ended = (await carryOut(options, row, term, signal)) || ended;
-    return ended ? "again" : "idle";
+    const begun = await bringOut(options, term);
+    return ended || begun ? "again" : "idle";
   }
 
   const loop = startLoop({
