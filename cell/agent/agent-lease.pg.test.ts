@@ -34,6 +34,10 @@ describe("the lease", () => {
     await until("it serves again", async () => (await bench.ask(agent)).status === 201);
     const { lease: renewed } = await statusOf(agent);
     expect(renewed.live).toBe(true);
+    expect(bench.control.calls[0]?.leaseLeftMs).toBe(0);
+    await until("it says what is left of it", () =>
+      bench.control.calls.some(({ leaseLeftMs = 0 }) => leaseLeftMs > 0),
+    );
     expect(renewed.grant).toBeGreaterThan(lease.grant);
   });
 

@@ -265,7 +265,7 @@ export class Sync {
       },
       purged: primary ? stores.purges.due() : [],
       wantLease,
-      leaseLeftMs: stores.lease.remainingMs(),
+      leaseLeftMs: this.#options.standing.stopped() === undefined ? stores.lease.remainingMs() : 0,
       wantIdRanges: seen.ids.low.map(({ sequence, floor }) => ({ sequence, floor })),
       idRangesHeld: [...seen.ids.held],
       stats: primary ? stats.due() : [],

@@ -218,7 +218,7 @@ async function answerRecovering(
   if (objection === undefined && cell.state !== "quarantined") {
     await recordLeaseMode(database.read, said, cell.leaseMode);
   }
-  if (objection === undefined) await noteLeased(database.read, said);
+  if (objection === undefined) await noteLeased(database.read, said, cell);
   await recordProgress(database.read, said);
   // Before its report is complete: what its database has made of its stage is part of it.
   await recordStage(database.read, said);

@@ -41,10 +41,18 @@ export async function readHeirs(reader: Reader): Promise<Heirs> {
   };
 }
 
-/** Its first call in a recovery tells; by the next ones its lease may be over, for it is granted none. */
-export async function noteLeased(reader: Reader, said: AgentSyncRequest): Promise<void> {
-  const holds = said.primary && said.database.reachable && (said.leaseLeftMs ?? 0) > 0;
-  if (!holds) return;
+/**
+ * Its first call in a recovery tells; by the next ones its lease may be over, for it is granted none. One that
+ * gives itself leases may do so after it was taken over from by a power-off, too: unless it was never off.
+ */
+export async function noteLeased(
+  reader: Reader,
+  said: AgentSyncRequest,
+  known: { readonly boot: string },
+): Promise<void> {
+  const { primary, database, leaseLeftMs = 0, leaseMode } = said;
+  if (!primary || !database.reachable || leaseLeftMs <= 0) return;
+  if (leaseMode?.mode === "manual" && database.boot !== known.boot) return;
   await reader.execute(sql`
     update cellfleet_control.recovery_cell set leased = true
      where cell = ${said.cell} and not leased`);

@@ -9,7 +9,13 @@ import { systemClock } from "../../runtime/clock.ts";
 import { systemRandom } from "../../runtime/random.ts";
 import { startTestPostgres, type TestPostgres } from "../../tests/postgres.ts";
 import { recoveryEndpoints } from "../api/recovery.ts";
-import { type ControlFixture, eventually, openCell, startControl } from "../control.fixture.ts";
+import {
+  agentRequest,
+  type ControlFixture,
+  eventually,
+  openCell,
+  startControl,
+} from "../control.fixture.ts";
 import { shownOwner } from "../store/failover/view.ts";
 import { entry, RecordedCell } from "./recovery.fixture.ts";
 import { recoveryTurn } from "./recovery.ts";
@@ -62,10 +68,16 @@ const owner = async () => {
   );
   return rows[0]?.["at"];
 };
-const mode = async () => (await run(`select mode from cellfleet_control.fleet`)).rows[0]?.["mode"];
+const fleetMode = async () =>
+  (await run(`select mode from cellfleet_control.fleet`)).rows[0]?.["mode"];
 /** They call until the control plane has heard and told all. */
-async function recover(cells: readonly RecordedCell[], leaseLeftMs = 0): Promise<void> {
-  for (const cell of cells) await cell.call({ leaseLeftMs });
+async function recover(
+  cells: readonly RecordedCell[],
+  leaseLeftMs = 0,
+  mode: "timed" | "manual" = "timed",
+): Promise<void> {
+  const leaseMode = { mode, number: 1 };
+  for (const cell of cells) await cell.call({ leaseLeftMs, leaseMode });
   for (const cell of cells) await cell.report();
   await eventually(
     async () => {
@@ -74,7 +86,7 @@ async function recover(cells: readonly RecordedCell[], leaseLeftMs = 0): Promise
         ...{ database: control.database, clock: systemClock, random: systemRandom, leaseTtlMs: 1 },
         onError: (error) => control.troubles.push(error),
       });
-      return mode();
+      return fleetMode();
     },
     (now) => now === "normal",
   );
@@ -125,6 +137,22 @@ test("a cell that held a lease when it was first heard was taken over by nobody"
   await recover([living, host], 3000);
   expect(await owner()).toBe(`${origin} active`);
   expect(living.owns("acme")).toBe(true);
+});
+
+test("one that gives itself leases may do so after a power-off: unless its database runs since before the backup", async () => {
+  const zombie = await cellOf(origin, [["acme", "active", 1]]);
+  const host = await cellOf("cell-02", []);
+  await recover([zombie, host], 3000, "manual");
+  expect(await owner()).toBe(`${origin} unavailable`);
+});
+
+test("a cell with manual leases that was never off was taken over by nobody", async () => {
+  const living = await cellOf(origin, [["acme", "active", 1]]);
+  const host = await cellOf("cell-02", []);
+  const { boot } = agentRequest(origin).database;
+  await run(`update cellfleet_control.cell set boot = '${boot}' where id = '${origin}'`);
+  await recover([living, host], 3000, "manual");
+  expect(await owner()).toBe(`${origin} active`);
 });
 
 test("an admin may give up a lost cell with the standbys in it, and is told what that costs", async () => {

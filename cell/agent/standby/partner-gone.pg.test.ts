@@ -62,7 +62,11 @@ describe("a partner that is gone", () => {
     await lastsFor(bench, 2);
     expect((await bench.ask(agent, { tenant: String(other) })).status).toBe(201);
     expect((await bench.ask(agent)).code).toBe("LEASE_MISSING");
+    const heard = bench.control.calls.length;
     bench.control.settings.silent = false;
+    // Its lease is not one for all its keys: a restored control plane must not take it for that.
+    await until("it calls", () => bench.control.calls.length > heard);
+    expect(bench.control.calls[heard]?.leaseLeftMs).toBe(0);
     await until("acme is served again", async () => (await bench.ask(agent)).status === 201);
     await bench.insertOrder();
   });
