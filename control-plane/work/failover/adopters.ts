@@ -14,7 +14,7 @@ import { noteRun } from "../../store/failover/evidence.ts";
 import { type AnnexRow, annexesOf } from "../../store/failover/revoke.ts";
 import { quarantineKeys, readAdopted } from "../../store/failover/wave.ts";
 import { readKeyMarks } from "../../store/failover/witnesses.ts";
-import type { StepContext, StepResult } from "./world.ts";
+import type { FailoverPatience, StepContext, StepResult } from "./world.ts";
 
 export type Facts = Readonly<Record<string, AnnexFact>>;
 
@@ -100,12 +100,14 @@ export async function atAnnexes(
   const rows = (await annexesOf(world.database.read, run.cell)).filter(
     ({ annex }) => facts[annex]?.status === from,
   );
-  const untilMs = world.clock.monotonicMs() + world.patience.annexMs;
+  const sinceMs = world.clock.monotonicMs();
   const made = await Promise.all(
     rows.map(async (row): Promise<readonly [string, AnnexFact]> => {
+      const patienceMs = patienceFor(row, world.patience);
+      const untilMs = sinceMs + patienceMs;
       for (;;) {
         try {
-          return [row.annex, await within(context, untilMs, work(row))];
+          return [row.annex, await within(context, { untilMs, patienceMs }, work(row))];
         } catch (error) {
           const reason = error instanceof Error ? error.message : String(error);
           const fields = { failover: run.id, step: `${run.step} ${row.annex}`, error: "" };
@@ -121,11 +123,18 @@ export async function atAnnexes(
   return { ...facts, ...Object.fromEntries(made) };
 }
 
-async function within<T>({ world }: StepContext, untilMs: number, work: Promise<T>): Promise<T> {
+const patienceFor = ({ provider }: AnnexRow, { annexMs, serverMs }: FailoverPatience): number =>
+  provider === "physical" ? serverMs : annexMs;
+
+async function within<T>(
+  { world }: StepContext,
+  { untilMs, patienceMs }: { readonly untilMs: number; readonly patienceMs: number },
+  work: Promise<T>,
+): Promise<T> {
   const late = new AbortController();
   const leftMs = Math.max(0, untilMs - world.clock.monotonicMs());
   const timer = world.clock.sleep(leftMs, late.signal).then(() => {
-    throw new Error(`no answer within ${Math.round(world.patience.annexMs)} ms`);
+    throw new Error(`no answer within ${Math.round(patienceMs)} ms`);
   });
   timer.catch(() => undefined);
   try {

@@ -28,7 +28,7 @@ import type { FailoverBoundary, FailoverEvents, FailoverPatience, FailoverWorld 
 
 export const failoverPatience: FailoverPatience = {
   ...stopLimits,
-  ...{ drainMs: 2000, annexMs: 10_000, serveMs: 15_000 },
+  ...{ drainMs: 2000, annexMs: 10_000, serverMs: 60_000, serveMs: 15_000 },
   ...{ canaryMs: 300, canaryMostMs: 2000, routeMs: 10_000, watchMs: 3000 },
   marksMs: 1500,
   waves: waveLimits,

@@ -43,6 +43,8 @@ export type FailoverPatience = StopLimits & {
   readonly drainMs: number;
   /** An annex whose stream cannot be cut, that records no order or is not prepared, is left out after this. */
   readonly annexMs: number;
+  /** The same of a physical one, whose server is promoted and started: nobody else has any of its rows. */
+  readonly serverMs: number;
   /** Application processes of an annex that do not start are left to start behind its back after this. */
   readonly serveMs: number;
   /** Canaries are looked at for this long before others follow, and this long at most when they lag. */
