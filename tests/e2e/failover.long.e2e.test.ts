@@ -69,8 +69,9 @@ describe.each(["logical", "physical"])("a cell with %s standbys that is dead", (
   test("comes back without a lease, and tells so", async () => {
     await fleet.cli("cell", "start", "cell-02", "--no-wait");
     await until("its agent calls", async () => {
-      const { agents } = await cell("cell-02");
-      return Array.isArray(agents) && agents.some((one) => Number(one.seenMs) < 5000);
+      const { agents, health } = await cell("cell-02");
+      const isHeard = Array.isArray(agents) && agents.some((one) => Number(one.seenMs) < 5000);
+      return isHeard && health !== "down";
     });
     expect(await cell("cell-02")).toMatchObject({ state: "quarantined" });
     const readmit = await fleet.cli("cell", "readmit", "cell-02");
