@@ -118,6 +118,11 @@ test("the whole server is copied and followed, with what is defined meanwhile, a
 
 test("cut in the middle of the load, every row is in the standby or among the salvaged, and none is in both", async () => {
   await cells.tenant("busy");
+  // What the origin follows is copied, too; the slot at the other end is the origin's.
+  await cells.a.admin.query(
+    "create subscription theirs connection 'host=127.0.0.1 port=1' publication p with (connect = false, slot_name = 'theirs')",
+  );
+  await cells.a.admin.query("alter subscription theirs enable");
   const copy = await follow("sb-cell-a-cell-b-2");
   const { pair, provider } = copy;
   const writers = await Promise.all(
@@ -154,6 +159,14 @@ test("cut in the middle of the load, every row is in the standby or among the sa
   expect(there.length).toBeGreaterThan(10);
   expect([...there, ...salvaged].toSorted((a, b) => a - b)).toEqual(await idsOf(cells.a.admin));
 
+  // Promoted, it has no way back, and follows nobody in its origin's name.
+  const promoted = await copy.connect();
+  const { rows: ways } = await promoted.query(
+    `select current_setting('primary_conninfo') as way,
+            (select count(*)::int from pg_stat_activity where backend_type like 'logical replication%') as workers`,
+  );
+  expect(ways).toEqual([{ way: "", workers: 0 }]);
+
   // As long as nothing is open it stays its origin's image, and fenced.
   await expect(provider.activate(pair)).rejects.toMatchObject({ code: "STATE_CONFLICT" });
   await open(copy);
@@ -175,6 +188,7 @@ test("cut in the middle of the load, every row is in the standby or among the sa
     "select current_setting('max_logical_replication_workers') as workers",
   );
   expect(workers).toEqual([{ workers: "40" }]);
+  expect((await own.query("select from pg_subscription")).rowCount).toBe(0);
   // Nobody's write passes before the annex's own agent has its lease and the key.
   const app = await copy.connect(storeRoles.appRole);
   await expect(cells.write(app, "busy")).rejects.toMatchObject({ code: "CF001" });
