@@ -14,6 +14,8 @@ export const recoverySchema = z.object({
   cells: z.array(
     z.object({
       cell: z.string(),
+      /** Of a standby, which stands in `cell`: its id. */
+      annex: z.string().optional(),
       /**
        * `frozen`: recovery goes, or went, on without it; its keys are unavailable, and so are those of cells that
        * it may have taken over from. `lost`: it was given up, and those are their former owners' again.

@@ -26,6 +26,7 @@ import { standbyLines } from "../render/views-standby.ts";
 import type { Session } from "../session.ts";
 import { registerAdoption } from "./cell-adoption.ts";
 import { leaseModeHelp, leaseModeNamed, registerLeaseMode } from "./lease-mode.ts";
+import { registerReadmit } from "./readmit.ts";
 import { registerSalvage } from "./salvage.ts";
 
 export const register: Register = (noun, bind) => {
@@ -43,6 +44,7 @@ export const register: Register = (noun, bind) => {
   });
   bind(mutation(createCommand(noun)), create);
   registerLeaseMode(noun, bind);
+  registerReadmit(noun, bind);
   registerAdoption(noun, bind);
   registerActions(noun, bind);
   registerSalvage(noun, bind);

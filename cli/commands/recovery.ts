@@ -19,8 +19,8 @@ const recoveryView: View<z.infer<typeof recoverySchema>> = {
     [
       "cells",
       recovery.cells.map(
-        ({ cell, state, claims, reason }) =>
-          `${cell}  ${state}  ${counted(claims, "key")}  ${reason}`,
+        ({ cell, annex, state, claims, reason }) =>
+          `${annex === undefined ? cell : `a standby in ${cell}`}  ${state}  ${counted(claims, "key")}  ${reason}`,
       ),
     ],
     ["next", recovery.next_steps],

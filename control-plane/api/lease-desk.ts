@@ -138,7 +138,7 @@ function refusalBefore(said: AgentSyncRequest, cell: CellRecord): string | undef
     return `the cell was failed over: its tenants are served elsewhere, and it stays fenced. cellctl cell salvage ${said.cell} saves what only it has, then cellctl cell wipe ${said.cell} lets it back, empty`;
   }
   if (cell.state === "quarantined") {
-    return `the cell is quarantined; cellctl cell get ${said.cell} says why, and POST /v1/cells/${said.cell}/readmit lets it back`;
+    return `the cell is quarantined; cellctl cell get ${said.cell} says why, and cellctl cell readmit ${said.cell} lets it back`;
   }
   if (cell.revoking) return "the cell's ownership is being revoked";
   return said.database.reachable ? undefined : "the cell's database cannot be reached";

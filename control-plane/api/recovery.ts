@@ -2,7 +2,7 @@
  * Recovery as operators see it, and the decisions that are theirs: to go on without a lost cell, and to
  * let a quarantined one back.
  */
-import { asc } from "drizzle-orm";
+import { and, asc, eq } from "drizzle-orm";
 import type { z } from "zod";
 import { dryRunSchema } from "../../contract/control-api.ts";
 import { CellError } from "../../contract/errors.ts";
@@ -23,7 +23,7 @@ import { readCell } from "../store/fleet-store.ts";
 import { readmitCell } from "../store/lease.ts";
 import { freezeIn, frozenOf, giveUpIn } from "../store/recovery-steps.ts";
 import { lockFleet, lockNormalFleet } from "../store/routing-change.ts";
-import { fleet } from "../store/schema.ts";
+import { cell as cellTable, fleet } from "../store/schema.ts";
 import { recoveryCell } from "../store/schema-recovery.ts";
 import type { ApiContext } from "./context.ts";
 import { type Answer, type Endpoint, endpoint } from "./endpoint.ts";
@@ -85,7 +85,11 @@ async function readmit(work: Work, id: string, otherCopiesOff: boolean): Promise
     throw new CellError(
       "SAFETY_RULE",
       `The last lease of ${id} may be in use by another copy of its database for ${Math.ceil(leftMs / 1000)} s more.`,
-      { nextSteps: ["Make sure that no other copy runs, and repeat when the lease has ended."] },
+      {
+        nextSteps: [
+          `cellctl cell readmit ${id} --reason "…"   (make sure that no other copy runs, and repeat when the lease has ended)`,
+        ],
+      },
     );
   }
   if (countsAsManual(found.leaseMode) && !otherCopiesOff) {
@@ -94,7 +98,7 @@ async function readmit(work: Work, id: string, otherCopiesOff: boolean): Promise
       `${id} has manual leases: another copy of its database may serve for as long as it runs.`,
       {
         nextSteps: [
-          `Power off every other copy, then POST /v1/cells/${id}/readmit {"reason":"…","otherCopiesOff":true}`,
+          `cellctl cell readmit ${id} --other-copies-off --reason "…"   (power off every other copy first)`,
         ],
       },
     );
@@ -130,18 +134,30 @@ async function requireNotFailedOver({ tx }: Work, found: CellView): Promise<void
 async function readRecovery(reader: Reader): Promise<z.output<typeof recoverySchema>> {
   const [row] = await reader.select().from(fleet);
   const head = must(row, "fleet row");
-  const cells = await reader.select().from(recoveryCell).orderBy(asc(recoveryCell.cell));
-  const awaited = cells.filter(({ state }) => state === "awaited");
+  const rows = await reader
+    .select({ one: recoveryCell, host: cellTable.annexHost })
+    .from(recoveryCell)
+    .leftJoin(cellTable, eq(cellTable.id, recoveryCell.cell))
+    .orderBy(asc(recoveryCell.cell));
+  const steps = rows.flatMap(({ one, host }) => wayOf(host ?? one.cell, one.state, head.mode));
   return recoverySchema.parse({
     mode: head.mode,
     step: head.recoveryStep,
     text: head.mode === "normal" ? "The fleet is in mode normal." : head.modeReason,
-    cells,
-    next_steps: awaited.map(
-      ({ cell }) =>
-        `Start ${cell}; if it never returns: POST /v1/recovery/resolve {"cell":"${cell}","action":"freeze"}`,
-    ),
+    cells: rows.map(({ one }) => one),
+    next_steps: [...new Set(steps)],
   });
+}
+
+/** Of one that is silent: bring it back, or go on without it. */
+function wayOf(cell: string, state: string, mode: string): string[] {
+  const start = `cellctl cell start ${cell}`;
+  if (state === "awaited") {
+    return [start, `cellctl recovery freeze ${cell} --reason "…"   (if it does not return soon)`];
+  }
+  return state === "frozen" && mode === "normal"
+    ? [start, `cellctl recovery give-up ${cell} --reason "…"   (if it is lost for good)`]
+    : [];
 }
 
 async function resolve(work: Work, body: z.output<typeof resolveRecoverySchema>): Promise<Answer> {
@@ -161,7 +177,14 @@ async function resolve(work: Work, body: z.output<typeof resolveRecoverySchema>)
     return { status: 200, body: { plan, next_steps: [] } };
   }
   await work.record(one, { ...one, state: "frozen" });
-  await freezeIn(tx, [body.cell], { actor, reason: body.reason }, nowMs);
+  // What stands in it is as silent.
+  const hosted = await tx
+    .select({ id: cellTable.id })
+    .from(cellTable)
+    .innerJoin(recoveryCell, eq(recoveryCell.cell, cellTable.id))
+    .where(and(eq(cellTable.annexHost, body.cell), eq(recoveryCell.state, "awaited")));
+  const silent = [body.cell, ...hosted.map(({ id }) => id)];
+  await freezeIn(tx, silent, { actor, reason: body.reason }, nowMs);
   return { status: 200, body: await readRecovery(tx) };
 }
 

@@ -9,7 +9,7 @@ import type { Database } from "../store/database.ts";
 import type { Answer, Endpoint, Incoming } from "./endpoint.ts";
 
 const told =
-  /^\/v1\/(tenants|moves|failovers|failover-policy|ops|events|route|detection|status|cells)(\/|$)/;
+  /^\/v1\/(tenants|moves|failovers|failover-policy|ops|events|route|detection|recovery|status|cells)(\/|$)/;
 const person = /^\/v1\/(?!machine\/|standbys)/;
 const verbatim = /\/(rows|export|import)$/;
 

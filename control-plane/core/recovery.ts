@@ -107,7 +107,7 @@ function planCollecting(view: RecoveryView): RecoveryAction {
   return {
     kind: "wait",
     cells: awaited,
-    text: `waiting until ${names} reports what it owns (if it never returns: POST /v1/recovery/resolve)`,
+    text: `waiting until ${names} reports what it owns (if it does not return: cellctl recovery freeze)`,
   };
 }
 
@@ -124,7 +124,7 @@ function planFencing(view: RecoveryView): RecoveryAction {
   return {
     kind: "wait",
     cells: late,
-    text: `waiting until ${late.join(", ")} fences the keys it lost (if it never returns: POST /v1/recovery/resolve)`,
+    text: `waiting until ${late.join(", ")} fences the keys it lost (if it does not return: cellctl recovery freeze)`,
   };
 }
 

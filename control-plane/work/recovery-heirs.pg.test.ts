@@ -167,10 +167,19 @@ test("an admin may give up a lost cell with the standbys in it, and is told what
       body: { cell, action: "give-up", reason: "the rack burnt down" },
       schema: recoverySchema,
     });
+  const { next_steps } = await admin.call({
+    ...{ method: "GET", path: "/v1/recovery", timeoutMs: 10_000, schema: recoverySchema },
+  });
+  expect(next_steps).toEqual([
+    "cellctl cell start cell-02",
+    'cellctl recovery give-up cell-02 --reason "…"   (if it is lost for good)',
+  ]);
   await expect(giveUp(origin)).rejects.toMatchObject({ code: "STATE_CONFLICT" });
   const { cells } = await giveUp("cell-02");
-  expect(cells.filter(({ state }) => state === "lost").map(({ cell }) => cell)).toEqual([
-    ...["cell-02", annex],
+  const lost = cells.filter(({ state }) => state === "lost");
+  expect(lost.map(({ cell, annex: id }) => [cell, id])).toEqual([
+    ["cell-02", undefined],
+    ["cell-02", annex],
   ]);
   await recover([zombie]);
   expect(await owner()).toBe(`${origin} active`);
@@ -180,6 +189,7 @@ test("an admin may give up a lost cell with the standbys in it, and is told what
   );
   expect(told.rows[0]?.["text"]).toContain("is lost");
   // Who was given up and speaks after all is heard.
+  expect((await other.call()).report).toBe("ownership");
   await recover([zombie, other]);
   const { rows } = await run(`select cell, state from cellfleet_control.recovery_cell`);
   expect(rows).toEqual([{ cell: annex, state: "lost" }]);

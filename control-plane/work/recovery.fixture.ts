@@ -30,7 +30,10 @@ export class RecordedCell {
       ...change,
       database: { grant: this.grant, ...change.database },
     });
-    for (const { key, state, epoch } of answer.changes) this.keys.set(key, { key, state, epoch });
+    for (const { key, state, epoch } of answer.changes) {
+      // As its database does: no epoch falls.
+      if (epoch >= (this.keys.get(key)?.epoch ?? 0)) this.keys.set(key, { key, state, epoch });
+    }
     this.applied = Math.max(this.applied, answer.revision);
     if (answer.lease !== undefined) this.grant = answer.lease.grant;
     return answer;

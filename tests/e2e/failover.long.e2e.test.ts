@@ -74,7 +74,9 @@ describe.each(["logical", "physical"])("a cell with %s standbys that is dead", (
       return isHeard && health !== "down";
     });
     expect(await cell("cell-02")).toMatchObject({ state: "quarantined" });
-    const readmit = await fleet.cli("cell", "readmit", "cell-02");
+    const readmit = await fleet.cli(
+      ...["cell", "readmit", "cell-02", "--confirm", "cell-02", "--reason", "it is back"],
+    );
     expect(readmit.code).not.toBe(0);
     expect((await fleet.ask("tenant-2", "GET", "/whoami")).headers["x-cell"]).not.toBe("cell-02");
   });
