@@ -6,10 +6,12 @@
  * database, at the start or on the way, are CELL_DATABASE_UNREACHABLE. Closing waits for nobody for long:
  * a server that stands still does not answer a farewell either.
  */
+
 import { Socket } from "node:net";
 import pg from "pg";
 import type { Queryable } from "../cell/store/queryable.ts";
 import { CellError } from "../contract/errors.ts";
+import { letPrepare } from "../runtime/preparing.ts";
 import { moveErrorOf } from "./connection.ts";
 import type { StoreLogin } from "./ports.ts";
 
@@ -109,6 +111,7 @@ function newClient(
     keepAliveInitialDelayMillis: 10_000,
   });
   client.on("error", () => {}); // Reported by the query that fails.
+  letPrepare(client);
   return client;
 }
 

@@ -34,8 +34,8 @@ export type FakeApp = {
   readonly url: string;
   /** Raw headers of each request, as flat lists. */
   readonly seen: Array<readonly string[]>;
-  /** From now on answers wait; call the result to let them go. */
-  readonly hold: () => () => void;
+  /** From now on answers, or the next so many, wait; call the result to let them go. */
+  readonly hold: (next?: number) => () => void;
   readonly server: Server;
   readonly close: () => Promise<void>;
 };
@@ -43,6 +43,7 @@ export type FakeApp = {
 export async function startFakeApp(): Promise<FakeApp> {
   const seen: Array<readonly string[]> = [];
   let held: Promise<void> = Promise.resolve();
+  let heldLeft = 0;
   const server = createServer((req, res) => {
     if (req.url === "/livez") {
       res.end("ok");
@@ -50,8 +51,10 @@ export async function startFakeApp(): Promise<FakeApp> {
     }
     seen.push(req.rawHeaders);
     req.resume();
+    const turn = heldLeft > 0 ? held : Promise.resolve();
+    heldLeft -= 1;
     req.on("end", () => {
-      void held.then(() => {
+      void turn.then(() => {
         // What an application says under our prefix must not reach a router.
         res.writeHead(201, {
           "x-app": "yes",
@@ -66,9 +69,10 @@ export async function startFakeApp(): Promise<FakeApp> {
     url: await listenUrl(server),
     seen,
     server,
-    hold: () => {
+    hold: (next = Number.POSITIVE_INFINITY) => {
       const { promise, resolve } = Promise.withResolvers<void>();
       held = promise;
+      heldLeft = next;
       return resolve;
     },
     close: () => closeNow(server),

@@ -25,7 +25,8 @@ afterEach(() => bench.close());
 describe("ownership", () => {
   test("that is fenced while a request is in flight makes its outcome unknown (R2)", async () => {
     const agent = await bench.serving();
-    const release = bench.app.hold();
+    // Only this one: the gate may let others in until it knows.
+    const release = bench.app.hold(1);
     const answer = bench.ask(agent, { method: "POST", body: "x" });
     await until("the application has the request", () => bench.app.seen.length === 1);
     await bench.applied(bench.control.own(acme, "fenced"));

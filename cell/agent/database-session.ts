@@ -13,6 +13,7 @@ import type { CellId } from "../../contract/ids.ts";
 import type { Clock, Timer } from "../../runtime/clock.ts";
 import { errorFields } from "../../runtime/log.ts";
 import { type Loop, startLoop } from "../../runtime/loop.ts";
+import { letPrepare } from "../../runtime/preparing.ts";
 import type { Random } from "../../runtime/random.ts";
 import { type DatabaseFacts, readFacts } from "../store/facts.ts";
 import { expireLease } from "../store/lease.ts";
@@ -136,6 +137,7 @@ export class DatabaseSession {
       keepAlive: true,
       application_name: `cellfleet-agent ${instance}`.slice(0, 63),
     });
+    letPrepare(client);
     const link: Link = { client, lost: false, primary: false };
     const onLost = () => {
       link.lost = true;

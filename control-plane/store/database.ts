@@ -12,6 +12,7 @@ import { drizzle, type NodePgDatabase } from "drizzle-orm/node-postgres";
 import { migrate } from "drizzle-orm/node-postgres/migrator";
 import pg from "pg";
 import { must } from "../../runtime/assert.ts";
+import { letPrepare } from "../../runtime/preparing.ts";
 import type { Random } from "../../runtime/random.ts";
 import { bootstrapFleet } from "./bootstrap.ts";
 
@@ -69,7 +70,10 @@ export function openDatabase(options: DatabaseOptions): Database {
     },
   });
   pool.on("error", options.onConnectionError);
-  pool.on("connect", (client) => client.on("error", options.onConnectionError));
+  pool.on("connect", (client) => {
+    client.on("error", options.onConnectionError);
+    letPrepare(client);
+  });
   const read = drizzle(pool);
 
   return {

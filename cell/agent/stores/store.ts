@@ -10,6 +10,7 @@ import pg from "pg";
 import type { CellId } from "../../../contract/ids.ts";
 import type { Clock } from "../../../runtime/clock.ts";
 import type { Lifecycle } from "../../../runtime/lifecycle.ts";
+import { letPrepare } from "../../../runtime/preparing.ts";
 import type { Random } from "../../../runtime/random.ts";
 import { CoverageLook } from "../coverage-look.ts";
 import { DatabaseSession } from "../database-session.ts";
@@ -103,7 +104,10 @@ function createPool(databaseUrl: string): pg.Pool {
   });
   // The session says when the database is lost; here it must only not end the process.
   pool.on("error", () => {});
-  pool.on("connect", (client) => client.on("error", () => {}));
+  pool.on("connect", (client) => {
+    client.on("error", () => {});
+    letPrepare(client);
+  });
   return pool;
 }
 
