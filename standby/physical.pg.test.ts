@@ -202,6 +202,10 @@ test("what was never made is absent; a server that is merely down is not", async
   await provider.ensure(pair, never);
   // It follows, and nobody could tell yet what it may lack.
   expect(await provider.status(pair)).toMatchObject({ phase: "absent" });
+  // As of a provider that was killed while it copied: the slot stands, and nothing behind it.
+  await copy.halt("immediate");
+  expect(await provider.status(pair)).toMatchObject({ phase: "absent" });
+  await ensure(copy);
   await copy.halt("immediate");
   await expect(provider.status(pair)).rejects.toMatchObject({ code: "CELL_DATABASE_UNREACHABLE" });
 });

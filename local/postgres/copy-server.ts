@@ -42,7 +42,10 @@ const followingSettings = [
   "",
 ].join("\n");
 
-/** Makes `folder` a server that was never started and follows the source from its first start on. */
+/**
+ * Makes `folder` a server that was never started and follows the source from its first start on. PostgreSQL
+ * brings all of it to the disk in that start, as after a crash: until then it is not to be counted on.
+ */
 export async function copyServer(copied: CopiedServer): Promise<void> {
   const { folder, source, slot, installation, clock } = copied;
   await removeServer(folder, clock);

@@ -11,6 +11,7 @@ import { CellError } from "../../contract/errors.ts";
 import type { StoreLogin } from "../../moving/ports.ts";
 import type { Clock } from "../../runtime/clock.ts";
 import { standbyErrorOf } from "../keeper.ts";
+import { streamName } from "../names.ts";
 import type { StandbyPair, StandbyStatus } from "../ports.ts";
 import type { Sessions } from "../sessions.ts";
 import { heartbeatAge } from "./cut.ts";
@@ -66,19 +67,29 @@ const notMade: StandbyStatus = {
   ...{ phase: "absent", reason: "", lagBytes: null, heartbeatAgeMs: null, uncovered: [] },
 };
 
-/** Undefined: it was never made, or what it would follow by is gone. One that is merely down throws. */
+/**
+ * Undefined: it was never made to the end, as the trail to it is laid last, or what it would follow by is
+ * gone. One that is merely down throws.
+ */
 async function readOwn(pair: StandbyPair, sessions: Sessions): Promise<Server | undefined> {
-  const { origin, annex } = firstOf(pair);
+  const { annex } = firstOf(pair);
   try {
     return await look(sessions, annex, (client) => readFollowing(client, pair.origin));
   } catch (error) {
-    if (!isUnreachable(error)) throw error;
-    const slot = await look(sessions, origin, (client) =>
-      readServerSlot(client, serverSlot(pair.annex), "0/0"),
-    );
-    if (slot === null) return undefined;
+    if (isUnreachable(error) && !(await wasMade(pair, sessions))) return undefined;
     throw error;
   }
+}
+
+async function wasMade(pair: StandbyPair, sessions: Sessions): Promise<boolean> {
+  const slots = [
+    serverSlot(pair.annex),
+    ...pair.stores.map(({ name }) => streamName(pair.annex, name)),
+  ];
+  const { rows } = await look(sessions, firstOf(pair).origin, (client) =>
+    client.query("select from pg_replication_slots where slot_name = any($1)", [slots]),
+  );
+  return rows.length === slots.length;
 }
 
 const isUnreachable = (error: unknown): boolean =>

@@ -11,11 +11,12 @@ import { controlPlaneGone, type GoneReport } from "./control-plane-gone.ts";
 import { type ManualReport, manualLeases } from "./manual-leases.ts";
 import { type SetBackReport, settingBack } from "./set-back.ts";
 
-const usage = `usage: npm run test:gone -- [--minutes 1] [--tenants 18] [--writes 30] [--only gone] [-o json]
+const usage = `usage: npm run test:gone -- [--minutes 1] [--tenants 18] [--writes 30] [--only gone] [--standby logical] [-o json]
   --minutes  for so long the control plane alone is gone, under load
   --tenants  of three cells
   --writes   writes a second of all of them together
   --only     one scene of: gone, set-back, cell-back, cell-back-within, both, manual
+  --standby  logical: rows by bucket, in two partners; physical: whole servers, each in one
   -o json    all reports as JSON`;
 const { values } = flagsOrUsage(usage, process.argv.slice(2), () =>
   parseArgs({
@@ -24,6 +25,7 @@ const { values } = flagsOrUsage(usage, process.argv.slice(2), () =>
       tenants: { type: "string", default: "18" },
       writes: { type: "string", default: "30" },
       only: { type: "string" },
+      standby: { type: "string", default: "logical" },
       output: { type: "string", short: "o", default: "text" },
     },
   }),
@@ -62,7 +64,7 @@ for (const [name, scene] of Object.entries(scenes)) {
   const fleet = await startFleet({
     cells: 3,
     standbyPartners: 2,
-    flags: ["--no-demo", "--routers", "2"],
+    flags: ["--no-demo", "--routers", "2", "--standby", values.standby],
   });
   try {
     const { lines, faults, raw } = await scene(fleet);
