@@ -12,7 +12,7 @@ import { isAnnexId } from "../contract/annex.ts";
 import { CellError } from "../contract/errors.ts";
 import { type CellId, parseCellId } from "../contract/ids.ts";
 import type { ProvidedCell, ProviderAction } from "../contract/provider-api.ts";
-import type { OriginServer } from "./annex-server.ts";
+import { type OriginServer, removeAnnexServer } from "./annex-server.ts";
 import { type Annex, absent, unitsOfAnnex } from "./annex-state.ts";
 import { type Given, type HostedAnnexes, openAnnexes } from "./annexes.ts";
 import {
@@ -280,6 +280,10 @@ async function destroy(cell: Cell, options: CellsOptions): Promise<void> {
   await stopCell(cell);
   // First what makes it come back; a crash after this line leaves a folder that nothing starts.
   await rm(portsFile(cell.home), { force: true });
+  // Also those that an earlier supervisor left running.
+  for (const { server } of cell.annexes.all()) {
+    if (server !== undefined) await removeAnnexServer(server, options);
+  }
   const { folder } = databaseOptions(cell.id, options);
   await removeServer(folder, options.tools.clock);
   await rm(folder, { recursive: true, force: true });

@@ -9,7 +9,8 @@
  *   control-plane/        its PostgreSQL
  *   router-01/            the routing table on the router's disk
  *   cells/cell-01/        its PostgreSQL, cell.json, its secrets
- *   cells/cell-01/annexes/  of each annex that it hosts: annex.json, secrets; its databases are in that PostgreSQL
+ *   cells/cell-01/annexes/  of each annex that it hosts: annex.json, secrets; its databases are in that PostgreSQL,
+ *                         and a physical one has a PostgreSQL of its own there besides
  */
 import { createHash } from "node:crypto";
 import {
