@@ -45,7 +45,7 @@ import { createGoldDesk, type GoldDesk } from "./gold-desk.ts";
 import { createLeaseDesk, type LeaseDesk } from "./lease-desk.ts";
 import { requireFleet, requirePlausible, requireReady } from "./machine-router.ts";
 import { recordStandbySaid, standbyWord } from "./machine-standby.ts";
-import { createQuestions, type Questions } from "./queries.ts";
+import { createQuestions, type Questions, type QuestionTurn } from "./queries.ts";
 import type { RoutingFeed } from "./routing-feed.ts";
 
 /** Shorter than any time after which a silent cell is suspect. */
@@ -135,8 +135,10 @@ async function serveSync(
     adopted: cell.stageGoal !== null,
     recovering: false,
   });
-  const keyspaces = await readKeyspaces(database.read);
-  const gold = await desk.gold.wordFor(said);
+  const [keyspaces, gold] = await Promise.all([
+    readKeyspaces(database.read),
+    desk.gold.wordFor(said),
+  ]);
   return { fleet: cell.fleet, ...page, keyspaces, ...lease, ...gold, idRanges, report: "nothing" };
 }
 
@@ -266,10 +268,12 @@ async function wordsFor(
   said: AgentSyncRequest,
   { adopted, recovering }: Waiting,
 ): Promise<{ readonly told: Told; readonly isNews: boolean }> {
-  const goal = adopted ? await readStageGoal(database.read, said.cell) : undefined;
   const pairs = recovering ? undefined : settings.standbys;
-  const { isNews: isStandbyNews, ...standby } = await standbyWord(database.read, said, pairs);
-  const leases = recovering ? undefined : await leaseModeWord(database.read, said);
+  const [goal, { isNews: isStandbyNews, ...standby }, leases] = await Promise.all([
+    adopted ? readStageGoal(database.read, said.cell) : undefined,
+    standbyWord(database.read, said, pairs),
+    recovering ? undefined : leaseModeWord(database.read, said),
+  ]);
   const isStageNews = goal !== undefined && isNewStage(said, goal);
   const stage = goal === undefined ? {} : { stage: goal.stage, stageNumber: goal.number };
   const leaseMode = leases === undefined ? {} : { leaseMode: leases.word };
@@ -284,27 +288,34 @@ async function waitForChanges(
   said: AgentSyncRequest,
   waiting: Waiting,
 ): Promise<OwnershipPage & Told & Pick<AgentSyncResponse, "queries">> {
-  const { clock, database } = desk.context;
+  const { clock } = desk.context;
   const { waitMs, signal } = waiting;
   const deadlineMs = clock.monotonicMs() + Math.min(waitMs, agentWaitMsMax);
   for (;;) {
     const turn = desk.questions.turn(said, deadlineMs - clock.monotonicMs(), signal);
-    const page = await readChanges(database.read, said.cell, said.appliedRevision);
-    const words = await wordsFor(desk, said, waiting);
-    const asked = await turn.asked();
-    const isNews = page.changes.length > 0 || words.isNews || asked.isNews;
+    const seen = await lookFor(desk, said, waiting, turn);
     const leftMs = deadlineMs - clock.monotonicMs();
-    if (isNews || leftMs <= 0 || signal.aborted) {
-      // The cursor never falls, also where the log has not caught up with the cell yet.
-      const revision = must(
-        parseRevision(Math.max(page.revision, said.appliedRevision)),
-        "revision",
-      );
-      const changes = await withOpenPurges(desk, said, page.changes);
-      return { ...page, changes, revision, ...turn.end(asked), ...words.told };
+    if (!seen.isNews && leftMs > 0 && !signal.aborted) {
+      await turn.wait((stop) => desk.feed.changed(leftMs, stop));
+      if (clock.monotonicMs() < deadlineMs) continue;
+      // Nothing came: what was seen holds, and what comes now the next call finds.
     }
-    await turn.wait((stop) => desk.feed.changed(leftMs, stop));
+    const { page } = seen;
+    // The cursor never falls, also where the log has not caught up with the cell yet.
+    const revision = must(parseRevision(Math.max(page.revision, said.appliedRevision)), "revision");
+    const changes = await withOpenPurges(desk, said, page.changes);
+    return { ...page, changes, revision, ...turn.end(seen.asked), ...seen.told };
   }
+}
+
+/** All at one time: in a takeover tenants wait for this answer. */
+async function lookFor(desk: Desk, said: AgentSyncRequest, waiting: Waiting, turn: QuestionTurn) {
+  const [page, { told, isNews }, asked] = await Promise.all([
+    readChanges(desk.context.database.read, said.cell, said.appliedRevision),
+    wordsFor(desk, said, waiting),
+    turn.asked(),
+  ]);
+  return { page, told, asked, isNews: page.changes.length > 0 || isNews || asked.isNews };
 }
 
 const isNewStage = ({ stage: at }: AgentSyncRequest, { stage, number }: StageGoal): boolean =>
