@@ -192,12 +192,14 @@ export function reachOf(
       [...application.services.keys()].map((service) => [service, { endpoints }]),
     ),
     stores: Object.fromEntries(
-      application.stores.map(({ name, keyColumn }, index) => [
+      application.stores.map(({ name, keyColumn, manifest: { idempotency } }, index) => [
         // The first bears the name that everybody knows.
         index === 0 ? defaultService : name,
         {
           database: `file:${join(secrets, referenceFile(application, name))}`,
           keyColumn,
+          // A report of what a failover lost looks there.
+          ...(idempotency === undefined ? {} : { idempotency }),
           // Without tables of tenants there is nothing in it that could move.
           ...(guarded.some((store) => store.name === name)
             ? { mover: `file:${join(secrets, moverFile(name))}` }

@@ -27,7 +27,7 @@ export const clockMarginMs = 1000;
 /** Heartbeats come every 500 ms. */
 const heartbeatEveryMs = 500;
 export function evidenceOf(facts: RpoFacts): RpoEvidence {
-  const since = new Map(facts.partners.map((one) => [one.annex as string, sinceOf(facts, one)]));
+  const since = sinceByPartner(facts);
   const reason = whyBound(facts, since);
   const cutMs = facts.fencedAtMs ?? facts.detectedAtMs;
   const secondsSince = (ms: number) => Math.max(0, Math.round((cutMs - ms) / 10) / 100);
@@ -62,6 +62,9 @@ function tenantOf(key: string): string {
 }
 
 /** By our clock: nothing that was acknowledged before is lost on this partner; undefined: nobody knows. */
+export const sinceByPartner = (facts: RpoFacts): ReadonlyMap<string, number | undefined> =>
+  new Map(facts.partners.map((one) => [one.annex as string, sinceOf(facts, one)]));
+
 function sinceOf(facts: RpoFacts, partner: RpoPartner): number | undefined {
   const { stores } = partner;
   const isKnown = stores.every(({ remoteLsn }) => parseLsn(remoteLsn) !== undefined);

@@ -15,6 +15,8 @@ export type Doubt = {
   readonly because: string;
   /** Of several stores those in doubt; empty: there is but one. */
   readonly stores: readonly string[];
+  /** Nothing tells where it stands in any log: only its time does. */
+  readonly isPlaceless: boolean;
 };
 
 /** `X/Y`, as PostgreSQL writes it; undefined: it is none. */
@@ -28,7 +30,9 @@ type Acked = Pick<AckedWrite, "lsn" | "lsns">;
 
 /** Undefined: the copy has it. */
 export function doubtOf(write: Acked, applied: readonly StorePosition[]): Doubt | undefined {
-  if (applied.length === 0) return { because: "the partner's position is not known", stores: [] };
+  if (applied.length === 0) {
+    return { because: "the partner's position is not known", stores: [], isPlaceless: false };
+  }
   const isOne = applied.length === 1;
   const doubts = applied.flatMap((store) => {
     const because = doubtIn(positionIn(write, store.name, isOne), store.remoteLsn);
@@ -36,8 +40,10 @@ export function doubtOf(write: Acked, applied: readonly StorePosition[]): Doubt 
   });
   if (doubts.length === 0) return undefined;
   const [first] = doubts;
-  if (isOne) return { because: first?.because ?? "", stores: [] };
+  const isPlaceless = doubts.every(({ because }) => because === placeless);
+  if (isOne) return { because: first?.because ?? "", stores: [], isPlaceless };
   return {
+    isPlaceless,
     because: doubts.map(({ name, because }) => `store ${name}: ${because}`).join("; "),
     stores: doubts.map(({ name }) => name),
   };
@@ -49,9 +55,11 @@ function positionIn({ lsn, lsns }: Acked, store: string, isOne: boolean): string
   return isOne || store === defaultService ? lsn : undefined;
 }
 
+const placeless = "nobody knows its position in the cell's log";
+
 function doubtIn(lsn: string | undefined, remoteLsn: string | null): string | undefined {
   const position = parseLsn(lsn);
-  if (position === undefined) return "nobody knows its position in the cell's log";
+  if (position === undefined) return placeless;
   const applied = parseLsn(remoteLsn);
   if (applied === undefined) return "the partner's position is not known";
   if (position <= applied) return undefined;

@@ -116,6 +116,20 @@ describe("which writes are in doubt", () => {
     ]);
   });
 
+  test("none that was acknowledged before the log can have come to where the partner has it, though it tells no position", () => {
+    const placeless = (atMs: number, lsn?: string) => write("acme", { lsn, atMs });
+    const known = write("globex", { atMs: cutMs - 2000 });
+    const doubtful = (...entries: AckedWrite[]) =>
+      suspectsOf(facts([ring([known, ...entries])])).map(({ write: { atMs } }) => cutMs - atMs);
+    // A second for the way to the router, and for its clock.
+    expect(doubtful(placeless(cutMs - 3001), placeless(cutMs - 2999))).toEqual([2999]);
+    // What tells a position is believed.
+    expect(doubtful(placeless(cutMs - 60_000, "0/9000"))).toEqual([60_000]);
+    // Where nobody knows how far the partner came, all are.
+    const unknown = inStores({ default: null }, [known, placeless(cutMs - 60_000)]);
+    expect(suspectsOf(unknown)).toHaveLength(2);
+  });
+
   test("a page that came twice counts once", () => {
     const one = write("acme", { lsn: "0/9000" });
     expect(suspectsOf(facts([ring([one]), ring([one])]))).toHaveLength(1);

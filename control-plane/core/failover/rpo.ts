@@ -11,13 +11,15 @@
 import type { AckedWrite } from "../../../contract/cell-protocol.ts";
 import type { RpoReport } from "../../../contract/failover-api.ts";
 import type { Finding, RpoFacts, RpoKey, Suspect } from "./rpo-facts.ts";
-import { evidenceOf, type RpoEvidence } from "./rpo-method.ts";
+import { evidenceOf, type RpoEvidence, sinceByPartner } from "./rpo-method.ts";
 import { doubtOf, positionsText, readPositions, type StorePosition } from "./rpo-position.ts";
 
 type Acked = { readonly write: AckedWrite; readonly atMs: number };
 
-export const suspectsOf = (facts: RpoFacts): Suspect[] =>
-  writesOf(facts).flatMap((acked) => suspectOf(facts, acked) ?? []);
+export function suspectsOf(facts: RpoFacts): Suspect[] {
+  const since = sinceByPartner(facts);
+  return writesOf(facts).flatMap((acked) => suspectOf(facts, acked, since) ?? []);
+}
 
 /**
  * Pages may come twice: each write once. A list that comes late may tell of the cell's next life, too, when it
@@ -38,12 +40,22 @@ function writesOf({ rings, keys }: RpoFacts): Acked[] {
 const idOf = ({ requestId, key, method, path, atMs }: AckedWrite): string =>
   [requestId, key, method, path, atMs].join(" ");
 
-function suspectOf(facts: RpoFacts, { write, atMs }: Acked): Suspect | undefined {
+function suspectOf(
+  facts: RpoFacts,
+  { write, atMs }: Acked,
+  since: ReadonlyMap<string, number | undefined>,
+): Suspect | undefined {
   const key = facts.keys.get(write.key);
   // It had left the cell before: its writes travelled with it. What nobody holds is named as a whole key.
   if (key === undefined || key.fate === "unavailable") return undefined;
   const doubt = doubtOf(write, positionsOf(facts, key));
-  return doubt === undefined ? undefined : { write, atMs, owner: key.owner, ...doubt };
+  if (doubt === undefined) return undefined;
+  // A cell tells positions from when it has a standby. What was acknowledged before is in the standby's first copy,
+  // or came behind it: by then the log had not come to where the partner has it.
+  const isBefore = atMs < (since.get(key.cell ?? "") ?? Number.NEGATIVE_INFINITY);
+  if (doubt.isPlaceless && key.fate === "adopted" && isBefore) return undefined;
+  const { because, stores } = doubt;
+  return { write, atMs, owner: key.owner, because, stores };
 }
 
 function positionsOf({ partners }: RpoFacts, key: RpoKey): readonly StorePosition[] {
