@@ -45,6 +45,8 @@ export const standbyChangedSchema = z.object({
 export const protectionSchema = z.object({
   /** The cell. */
   id: cellIdSchema,
+  /** Of what an annex took over: the cell that it is a part of. */
+  host: cellIdSchema.optional(),
   tenants: z.number().int().min(0),
   /** Of these, without a standby that may be adopted from; where only some buckets have one, by their share. */
   unprotected: z.number().int().min(0),

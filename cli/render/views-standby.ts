@@ -45,12 +45,12 @@ export const unprotectedLines = (
 ): readonly string[] =>
   cells
     .filter(({ reason }) => reason !== "")
-    .map(({ id, tenants, unprotected, reason }) => {
+    .map(({ id, host, tenants, unprotected, reason }) => {
       const what =
         tenants === 0
           ? "no standby of all its buckets"
           : `${count(unprotected)} of ${counted(tenants, "tenant")} without a standby`;
-      return `${id}: ${what}: ${reason}`;
+      return `${host ?? id}: ${what}: ${reason}`;
     });
 
 /** One line per standby of a cell's, and per standby of others that it keeps. */

@@ -94,8 +94,9 @@ export async function listStandbys(reader: Reader): Promise<Standby[]> {
 async function listProtection({ settings }: ApiContext, reader: Reader) {
   const cells = await readCells(reader);
   const found = protectionOf(cells, await readStandbys(reader), settings.standbyPartners ?? 0);
-  return found.map(({ cell, buckets, unprotected, text }) => ({
+  return found.map(({ cell, host, buckets, unprotected, text }) => ({
     ...{ id: cell, buckets, unprotected, reason: text },
+    ...(host === undefined ? {} : { host }),
     tenants: cells.find(({ id }) => id === cell)?.usage.tenants ?? 0,
   }));
 }

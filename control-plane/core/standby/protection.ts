@@ -10,6 +10,8 @@ import { isAdoptable, isLiving, type StandbyView } from "./standby-view.ts";
 
 export type Protection = {
   readonly cell: string;
+  /** Of what an annex took over: the cell that it is a part of. */
+  readonly host?: string;
   /** Buckets that a standby may be adopted from for. */
   readonly buckets: number;
   /** Tenants without any, where tenants spread evenly over buckets. */
@@ -39,7 +41,8 @@ function protect(
   const { id } = cell;
   if (cell.annex !== null) {
     const text = `its keys were taken over from ${cell.annex.origin} and have no standby until they are moved into whole cells`;
-    return { cell: id, buckets: 0, unprotected: cell.usage.tenants, text };
+    const { host } = cell.annex;
+    return { cell: id, host, buckets: 0, unprotected: cell.usage.tenants, text };
   }
   const own = standbys.filter(({ origin }) => origin === id);
   const covered = coverageOf(own.filter(isAdoptable).map(({ buckets }) => buckets)).size;
@@ -60,7 +63,8 @@ function whyNot(
   if (building.length > 0) {
     return building
       .map(
-        ({ annex, state, reason }) => `${annex} is ${state}${reason === "" ? "" : `: ${reason}`}`,
+        ({ host, state, reason }) =>
+          `the one in ${host} is ${state}${reason === "" ? "" : `: ${reason}`}`,
       )
       .join("; ");
   }

@@ -7,6 +7,7 @@ import { CellError } from "../../../../contract/errors.ts";
 import { must } from "../../../../runtime/assert.ts";
 import { budgetExceeded } from "../../../core/move/failure.ts";
 import type { Failure } from "../../../core/ops/machine.ts";
+import { isFailedOver } from "../../../store/failover/stranded.ts";
 import { endHandedOver } from "../../../store/moves/end.ts";
 import { inheritObjects } from "../../../store/moves/objects.ts";
 import { inStepMs, standbysBehind } from "../../../store/moves/standbys.ts";
@@ -69,6 +70,8 @@ export const ready: Step = async (context) => {
 async function waitsForStandby({ world, view, note, wait }: StepContext): Promise<boolean> {
   const reader = world.database.read;
   const copied = { op: view.id, cell: view.target, step: "catching-up" };
+  // Nobody serves it there: to wait would keep its tenants waiting, and the source has its rows all the while.
+  if (await isFailedOver(reader, view.source)) return false;
   const behind = await standbysBehind(reader, copied);
   if (behind.length === 0 || (await inStepMs(reader, view.id)) > standbyWaitMs) return false;
   await note(`ready: waits until ${behind.join(", ")} has what was copied to ${view.target}`);
