@@ -131,11 +131,10 @@ export const agentSyncRequestSchema = z.object({
     .optional(),
   /** Ask for a lease grant; the agent has read its database's clock before sending. */
   wantLease: z.boolean(),
-  /**
-   * Of the lease that stands for all its keys, by the agent's monotonic clock: 0 while a partner's are stopped.
-   * Absent: an agent of an earlier release.
-   */
+  /** Of the lease that stands, by the agent's monotonic clock; absent: an agent of an earlier release. */
   leaseLeftMs: z.number().min(0).optional(),
+  /** It is not for all keys: those that a silent partner may have taken over are stopped. */
+  leaseInPart: z.boolean().optional(),
   /** How its leases end, as all stores have it; absent: an agent of an earlier release, whose leases are timed. */
   leaseMode: leaseModeWordSchema.optional(),
   /** Sequences whose leased ids run low: `public.orders_id_seq`, of a further store `billing/public.…`. */

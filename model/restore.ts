@@ -218,16 +218,32 @@ function decide({ known, cells, floor }: State, has: Has): Decision {
       const isKept = known.unavailable && name(known.cell) === claim.cell;
       const wasKept = isKept && !has("kept-is-forgotten");
       // Each cell keeps a standby of each other one.
-      const annexes = cells.map((_, n) => ({ annex: name(n), origin: claim.cell, lo: 0, hi: 255 }));
+      const annexes = cells.map((_, n) => ({
+        annex: name(n),
+        origin: claim.cell,
+        lo: 0,
+        hi: 255,
+        ordered: false,
+      }));
       const named = (is: (one: Cell) => boolean) =>
         new Set(cells.flatMap((one, n) => (is(one) ? [name(n)] : [])));
       const silent = has("silent-is-no-heir") ? new Set<string>() : named(({ frozen }) => frozen);
-      return mayHaveHeir({ silent, leased: named(({ leased }) => leased), annexes }, claim, {
-        ...{ claims, bucket: undefined },
-        known: wasKept
-          ? { ...known, cell: claim.cell, state: "unavailable", deleted: false }
-          : undefined,
-      });
+      return mayHaveHeir(
+        {
+          silent,
+          heard: new Set(),
+          steady: new Set(),
+          leased: named(({ leased }) => leased),
+          annexes,
+        },
+        claim,
+        {
+          ...{ claims, bucket: undefined },
+          known: wasKept
+            ? { ...known, cell: claim.cell, state: "unavailable", deleted: false }
+            : undefined,
+        },
+      );
     },
     epochFloor: has("epoch-not-raised") ? 0 : floor,
   });

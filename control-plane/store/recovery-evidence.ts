@@ -100,7 +100,7 @@ async function awaitAllCells(tx: Tx, again: boolean): Promise<void> {
     insert into cellfleet_control.recovery_cell as r (cell, state)
     select id, 'awaited' from cellfleet_control.cell where state <> 'retired'
     on conflict (cell) do update set state = 'awaited', claims = 0, reason = '',
-       leased = r.leased and ${again}, updated_at = clock_timestamp()
+       leased = r.leased and ${again}, steady = r.steady and ${again}, updated_at = clock_timestamp()
      where r.state <> 'lost'`);
 }
 

@@ -12,11 +12,14 @@ export type Heirs = HeirFacts & {
 };
 
 export async function readHeirs(reader: Reader): Promise<Heirs> {
-  const { rows: cells } = await reader.execute<{ cell: string; state: string; leased: boolean }>(
-    sql`select cell, state, leased from cellfleet_control.recovery_cell`,
-  );
+  const { rows: cells } = await reader.execute<{
+    cell: string;
+    state: string;
+    leased: boolean;
+    steady: boolean;
+  }>(sql`select cell, state, leased, steady from cellfleet_control.recovery_cell`);
   const { rows: annexes } = await reader.execute<HeirFacts["annexes"][number]>(sql`
-    select annex, origin, bucket_lo as lo, bucket_hi as hi
+    select annex, origin, bucket_lo as lo, bucket_hi as hi, takeover_failover is not null as ordered
       from cellfleet_control.standby where state <> 'gone'`);
   const { rows: keyspaces } = await reader.execute<
     { name: string; slots: number | null } & Pick<KeyspaceShape, "strategy">
@@ -32,6 +35,8 @@ export async function readHeirs(reader: Reader): Promise<Heirs> {
   return {
     silent: named(({ state }) => state === "frozen"),
     leased: named(({ leased }) => leased),
+    steady: named(({ steady }) => steady),
+    heard: named(({ state }) => state === "reported"),
     annexes,
     bucketOf: (key) => {
       const parts = parsePlacementKey(key);
@@ -50,10 +55,13 @@ export async function noteLeased(
   said: AgentSyncRequest,
   known: { readonly boot: string },
 ): Promise<void> {
-  const { primary, database, leaseLeftMs = 0, leaseMode } = said;
+  const { primary, database, leaseLeftMs = 0, leaseInPart = true, leaseMode } = said;
   if (!primary || !database.reachable || leaseLeftMs <= 0) return;
-  if (leaseMode?.mode === "manual" && database.boot !== known.boot) return;
+  const steady = database.boot === known.boot;
+  const leased = !leaseInPart && (steady || leaseMode?.mode !== "manual");
+  if (!steady && !leased) return;
   await reader.execute(sql`
-    update cellfleet_control.recovery_cell set leased = true
-     where cell = ${said.cell} and not leased`);
+    update cellfleet_control.recovery_cell as r
+       set leased = r.leased or ${leased}, steady = r.steady or ${steady}
+     where r.cell = ${said.cell} and not (r.leased and r.steady)`);
 }

@@ -43,6 +43,8 @@ export const recoveryCell = control.table("recovery_cell", {
   claims: big("claims").notNull().default(0),
   /** It held a lease when it was first heard: nobody has taken over from it. */
   leased: boolean("leased").notNull().default(false),
+  /** It held one for some of its keys at least, and its database has run since before the backup. */
+  steady: boolean("steady").notNull().default(false),
   reason: text("reason").notNull().default(""),
   updatedAt: when("updated_at").notNull().defaultNow(),
 });

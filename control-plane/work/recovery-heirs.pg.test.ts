@@ -17,6 +17,7 @@ import {
   startControl,
 } from "../control.fixture.ts";
 import { shownOwner } from "../store/failover/view.ts";
+import { enterRecovery } from "../store/recovery-evidence.ts";
 import { entry, RecordedCell } from "./recovery.fixture.ts";
 import { recoveryTurn } from "./recovery.ts";
 
@@ -74,10 +75,10 @@ const fleetMode = async () =>
 async function recover(
   cells: readonly RecordedCell[],
   leaseLeftMs = 0,
-  mode: "timed" | "manual" = "timed",
+  { mode = "timed", leaseInPart = false } = {},
 ): Promise<void> {
   const leaseMode = { mode, number: 1 };
-  for (const cell of cells) await cell.call({ leaseLeftMs, leaseMode });
+  for (const cell of cells) await cell.call({ leaseLeftMs, leaseInPart, leaseMode });
   for (const cell of cells) await cell.report();
   await eventually(
     async () => {
@@ -142,7 +143,7 @@ test("a cell that held a lease when it was first heard was taken over by nobody"
 test("one that gives itself leases may do so after a power-off: unless its database runs since before the backup", async () => {
   const zombie = await cellOf(origin, [["acme", "active", 1]]);
   const host = await cellOf("cell-02", []);
-  await recover([zombie, host], 3000, "manual");
+  await recover([zombie, host], 3000, { mode: "manual" });
   expect(await owner()).toBe(`${origin} unavailable`);
 });
 
@@ -151,9 +152,33 @@ test("a cell with manual leases that was never off was taken over by nobody", as
   const host = await cellOf("cell-02", []);
   const { boot } = agentRequest(origin).database;
   await run(`update cellfleet_control.cell set boot = '${boot}' where id = '${origin}'`);
-  await recover([living, host], 3000, "manual");
+  await recover([living, host], 3000, { mode: "manual" });
   expect(await owner()).toBe(`${origin} active`);
 });
+
+test("where it has stopped a silent partner's keys, another standby speaks for it: unless that was ordered, or it was started anew", async () => {
+  const spoken = "sb-cell-01-cell-03";
+  await openCell(control.database, spoken);
+  await run(`insert into cellfleet_control.standby
+               (annex, origin, host, provider, bucket_lo, bucket_hi, state, listed_at)
+             values ('${spoken}', '${origin}', 'cell-03', 'logical', 0, 255, 'ready', 1)`);
+  const { boot } = agentRequest(origin).database;
+  const bootOf = (text: string) =>
+    run(`update cellfleet_control.cell set boot = '${text}' where id = '${origin}'`);
+  const partly = { leaseInPart: true };
+  await bootOf(boot);
+  const living = await cellOf(origin, [["acme", "active", 1]]);
+  const others = [await cellOf("cell-02", []), await cellOf(spoken, [])];
+  await recover([living, ...others], 3000, partly);
+  expect(await owner()).toBe(`${origin} active`);
+  // The same again, after a start that the backup does not know.
+  await enterRecovery(control.database, again, systemClock.nowMs());
+  await bootOf("another");
+  await recover([living, ...others], 3000, partly);
+  expect(await owner()).toBe(`${origin} unavailable`);
+});
+const presented = { revision: 0, epoch: 0, grant: 0 };
+const again = { who: "this database", text: "it was restored", presented };
 
 test("an admin may give up a lost cell with the standbys in it, and is told what that costs", async () => {
   const zombie = await cellOf(origin, [["acme", "active", 1]]);

@@ -1,0 +1,1 @@
+ALTER TABLE "cellfleet_control"."recovery_cell" ADD COLUMN "steady" boolean DEFAULT false NOT NULL;
