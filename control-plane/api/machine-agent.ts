@@ -108,6 +108,9 @@ async function serveSync(
   await recordStandbySaid(database.read, said);
   if (cell.mode === "recovering") return answerRecovering(desk, said, cell, signal);
   await recordProgress(database.read, said);
+  // Before all that nobody waits for: requests of these keys do.
+  const refused = said.refused.map(({ key }) => key);
+  await activateApplied(database, said.cell, said.appliedRevision, refused);
   await recordStage(database.read, said);
   await recordUnclassed(database, said, cell.unclassed);
   const purged = said.purged ?? [];
@@ -117,8 +120,6 @@ async function serveSync(
   if (cell.state !== "quarantined" && lease.leaseRefused === undefined) {
     await recordLeaseMode(database.read, said, cell.leaseMode);
   }
-  const refused = said.refused.map(({ key }) => key);
-  await activateApplied(database, said.cell, said.appliedRevision, refused);
   await recordStats(database, said.cell, said.stats);
   await recordOutcomes(database.read, said);
   const idRanges = await leaseIdRanges(
