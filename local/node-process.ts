@@ -114,7 +114,7 @@ async function launch(options: Launch, program: Executable): Promise<Launched> {
   writeNote(options, note);
   // A shell that is gone is the end of its command, whatever it may have left behind.
   if (program.group) void gone.then(() => signal(note, "SIGKILL"));
-  const process_ = describe(note, gone, options);
+  const process_ = describe(note, gone, { ...options, hold: () => child.ref() });
   await waitReady(options, process_, logFile);
   return process_;
 }
@@ -163,12 +163,18 @@ export function isProvedGone(notes: string, name: string): boolean {
   return note.groupMark === undefined || noneOfGroup(note, note.groupMark);
 }
 
-function describe(note: Note, gone: Promise<string>, { graceMs, clock }: Launch): Launched {
+function describe(
+  note: Note,
+  gone: Promise<string>,
+  { graceMs, clock, hold }: Launch & { readonly hold: () => void },
+): Launched {
   return {
     pid: note.pid,
     gone,
     stop: () => terminate(note, graceMs, clock),
     kill: async () => {
+      // Where nothing else keeps this process alive it would end before it has heard, and whoever waits with it.
+      hold();
       signal(note, "SIGKILL");
       await gone;
     },

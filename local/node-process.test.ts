@@ -1,0 +1,35 @@
+/** Processes that are ended by somebody who has nothing else left to do: a supervisor on its way out. */
+import { execFile } from "node:child_process";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { pathToFileURL } from "node:url";
+import { promisify } from "node:util";
+import { expect, test } from "vitest";
+
+const at = (file: string) => JSON.stringify(pathToFileURL(join(import.meta.dirname, file)).href);
+
+/** Starts one, kills it, and says so. */
+const script = (folder: string) => `
+  const { launchNode } = await import(${at("node-process.ts")});
+  const { systemClock } = await import(${at("../runtime/clock.ts")});
+  const child = await launchNode({
+    name: "idle", args: ["-e", "setInterval(() => {}, 1000)"], env: {}, clock: systemClock, graceMs: 1000,
+    folders: { logs: ${JSON.stringify(folder)}, notes: ${JSON.stringify(folder)} },
+    isReady: async () => true,
+  });
+  await child.kill();
+  console.log("killed " + await child.gone);
+`;
+
+test("whoever kills the last process that it waits for hears that it is gone", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "cellfleet-process-"));
+  try {
+    const args = ["--input-type=module", "-e", script(folder)];
+    // Ended before its time it would say nothing, and end with 13.
+    const { stdout } = await promisify(execFile)(process.execPath, args);
+    expect(stdout).toBe("killed signal SIGKILL\n");
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+});
