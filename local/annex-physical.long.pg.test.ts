@@ -122,7 +122,9 @@ async function expectServing(expect: ExpectStatic, described: ProvidedCell): Pro
     headers: { [headers.tenant]: "acme", [headers.cell]: annex },
   });
   expect([answer.status, answer.headers.get(headers.answeredBy)]).toEqual([403, "cell"]);
+  expect(names()).toContain(`${annex}-app`);
   const url = await urlAt(described.stores["default"]?.database);
+  expect(new URL(url).pathname).toBe("/app");
   await expect(
     query(url, "insert into idempotency (tenant_id, key, request_hash) values ('a', 'k', 'h')"),
   ).rejects.toMatchObject({ code: expect.stringMatching(/^CF0/) });
@@ -201,7 +203,12 @@ describe("a physical standby", () => {
 
   test("leaves nothing behind when it is destroyed", async ({ expect }) => {
     await provider.drop(await pairNow(), "there");
-    await cells.act(annex, "destroy");
+    // Its host is down: the server goes at once, the desk when that is back, whoever brings it back.
+    await cells.act(host, "kill");
+    expect(await cells.act(annex, "destroy")).toMatchObject({ state: "absent" });
+    cells = await open();
+    await Promise.all([cells.act(origin, "start"), cells.act(host, "start")]);
+    await cells.wakeAnnexes();
     expect(await asSuperuser(origin, "select slot_name from pg_replication_slots")).toEqual([]);
     const left = `select datname from pg_database where datname = '${desk}'`;
     expect(await asSuperuser(host, left, "postgres")).toEqual([]);

@@ -9,7 +9,7 @@
  *   cells/HOST/annexes/ID                  the server's folder, beside the host's own
  *   cells/HOST/annexes/ID/secrets/server   passwords of its roles
  */
-import { copyFile, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { serverSlot } from "../contract/annex.ts";
 import { CellError } from "../contract/errors.ts";
@@ -170,11 +170,11 @@ function runningOf({ unit }: AnnexServer, annex: CellId): PostgresServer {
   throw new CellError("PROVIDER_FAILED", `The server of ${annex} does not run`);
 }
 
+/** Its folder may be the annex's own, with the note that says what is left to do. */
 export async function removeAnnexServer(
   { unit, folder }: AnnexServer,
   { tools }: CellsOptions,
 ): Promise<void> {
   await unit.kill();
   await removeServer(folder, tools.clock);
-  await rm(folder, { recursive: true, force: true });
 }

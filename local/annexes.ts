@@ -332,7 +332,9 @@ async function destroyAnnex(annex: Annex, place: Place): Promise<"gone" | "leavi
   } else if (annex.ports !== undefined) {
     return "leaving";
   }
-  await rm(annex.home, { recursive: true, force: true });
+  for (const folder of [annex.server?.folder ?? annex.home, annex.home]) {
+    await rm(folder, { recursive: true, force: true });
+  }
   return "gone";
 }
 
