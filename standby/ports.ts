@@ -7,6 +7,7 @@
  * stream that was severed never applies another row (rule R4); CELL_DATABASE_UNREACHABLE alone is worth
  * trying again by itself.
  */
+import type { OwnershipChange } from "../contract/cell-protocol.ts";
 import type { CellId } from "../contract/ids.ts";
 import type { RoutedKeyspace } from "../contract/routing-table.ts";
 import type { StandbyProviderName } from "../contract/standby-api.ts";
@@ -89,6 +90,14 @@ export type StandbyProvider = {
    * stands on the databases with the rows.
    */
   readonly activate: (pair: StandbyPair) => Promise<void>;
+  /**
+   * After `activate`: these keys are the annex's, said to its databases sooner than its agent would. Resolves
+   * with those that read back so; absent: only its agent says it.
+   */
+  readonly own?: (
+    pair: StandbyPair,
+    changes: readonly OwnershipChange[],
+  ) => Promise<readonly string[]>;
   /**
    * Of an origin that is back: changes behind `severed`, in commit order, one call per row. Rejects with
    * SALVAGE_UNFIT when the slot is lost.

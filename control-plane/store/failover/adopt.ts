@@ -71,7 +71,13 @@ export async function readKeyspaceViews(reader: Reader): Promise<Map<string, Key
   );
 }
 
-export type Adopted = { readonly keys: number; readonly revision: number };
+export type Adopted = {
+  readonly keys: number;
+  readonly revision: number;
+  /** Those that their annexes are to serve, at their new epochs. */
+  readonly given: readonly GivenKey[];
+};
+export type GivenKey = { readonly key: string; readonly annex: string; readonly epoch: number };
 
 /** At most as many keys as one revision may change (store/ownership-feed.ts). Throws Abandoned. */
 export async function adoptWave(
@@ -86,7 +92,7 @@ export async function adoptWave(
   return database.transaction(async (tx) => {
     const revision = await changeRouting(tx, { config: false });
     await requireTurn(tx, turn.term, run);
-    const { rows } = await tx.execute<{ key: string }>(sql`
+    const { rows } = await tx.execute<GivenKey & { serves: boolean }>(sql`
       with wanted as (
         select * from unnest(${keys}::text[], ${epochs}::bigint[], ${annexes}::text[])
           as w(key, epoch, annex)
@@ -97,24 +103,45 @@ export async function adoptWave(
                op = ${run.id}, attempt = ${run.attempt}, revision = ${revision}
           from wanted as w
          where p.key = w.key and p.epoch = w.epoch and ${mayBeTaken(run.cell)}
-        returning p.key, w.epoch, w.annex
+        returning p.key, w.epoch, w.annex, p.state
       ), lost as (
         insert into cellfleet_control.disowned as d (cell, key, state, epoch, op, attempt, revision)
         select ${run.cell}, key, 'moved', epoch, ${run.id}, ${run.attempt}, ${revision} from taken
         on conflict (cell, key) do update set state = 'moved', epoch = excluded.epoch,
           op = excluded.op, attempt = excluded.attempt, revision = excluded.revision
+      ), noted as (
+        insert into cellfleet_control.failover_key as k (failover, key, fate, target, wave, epoch, reason)
+        select ${run.id}, key, 'adopted', annex, ${wave.number}, epoch, '' from taken
+        on conflict (failover, key) do update set fate = 'adopted', target = excluded.target,
+          wave = excluded.wave, epoch = excluded.epoch, reason = '', at = clock_timestamp()
       )
-      insert into cellfleet_control.failover_key as k (failover, key, fate, target, wave, epoch, reason)
-      select ${run.id}, key, 'adopted', annex, ${wave.number}, epoch, '' from taken
-      on conflict (failover, key) do update set fate = 'adopted', target = excluded.target,
-        wave = excluded.wave, epoch = excluded.epoch, reason = '', at = clock_timestamp()
-      returning k.key`);
+      select key, annex, (epoch + 1)::float8 as epoch, state = 'pending' as serves from taken`);
     await carryRoom(
       tx,
       run.cell,
       rows.map(({ key }) => key),
     );
-    return { keys: rows.length, revision };
+    return { keys: rows.length, revision, given: rows.filter(({ serves }) => serves) };
+  });
+}
+
+/** What their annexes' databases say is theirs is served from now on; whatever changed meanwhile stays as it is. */
+export async function activateGiven(
+  database: Database,
+  { term, run }: Turn,
+  given: readonly GivenKey[],
+): Promise<void> {
+  const keys = sql.param(given.map(({ key }) => key));
+  const epochs = sql.param(given.map(({ epoch }) => epoch));
+  const annexes = sql.param(given.map(({ annex }) => annex));
+  await database.transaction(async (tx) => {
+    const revision = await changeRouting(tx, { config: false });
+    await requireTurn(tx, term, run);
+    await tx.execute(sql`
+      update cellfleet_control.placement as p set state = 'active', revision = ${revision}
+        from unnest(${keys}::text[], ${epochs}::bigint[], ${annexes}::text[]) as g(key, epoch, annex)
+       where p.key = g.key and p.epoch = g.epoch and p.cell = g.annex and p.state = 'pending'
+         and not p.deleted and p.op = ${run.id} and p.attempt = ${run.attempt}`);
   });
 }
 

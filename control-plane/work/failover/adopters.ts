@@ -126,7 +126,8 @@ export async function atAnnexes(
 const patienceFor = ({ provider }: AnnexRow, { annexMs, serverMs }: FailoverPatience): number =>
   provider === "physical" ? serverMs : annexMs;
 
-async function within<T>(
+/** Rejects when the work has no answer in time; it goes on all the same. */
+export async function within<T>(
   { world }: StepContext,
   { untilMs, patienceMs }: { readonly untilMs: number; readonly patienceMs: number },
   work: Promise<T>,

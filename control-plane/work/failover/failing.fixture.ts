@@ -71,7 +71,15 @@ export type FailingFixture = {
 
 /** Short where a test waits for its end; long where its end would be a fault of the machine. */
 const quick: Partial<FailoverPatience> = {
-  ...{ graceMs: 20, answerMs: 1500, drainMs: 200, annexMs: 1500, serverMs: 1500, serveMs: 1500 },
+  ...{
+    graceMs: 20,
+    answerMs: 1500,
+    drainMs: 200,
+    annexMs: 1500,
+    serverMs: 1500,
+    ownMs: 500,
+    serveMs: 1500,
+  },
   ...{ canaryMs: 20, canaryMostMs: 20_000, routeMs: 20_000, watchMs: 60 },
   marksMs: 100,
 };

@@ -28,7 +28,7 @@ import type { FailoverBoundary, FailoverEvents, FailoverPatience, FailoverWorld 
 
 export const failoverPatience: FailoverPatience = {
   ...stopLimits,
-  ...{ drainMs: 2000, annexMs: 10_000, serverMs: 60_000, serveMs: 15_000 },
+  ...{ drainMs: 2000, annexMs: 10_000, serverMs: 60_000, ownMs: 1000, serveMs: 15_000 },
   ...{ canaryMs: 300, canaryMostMs: 2000, routeMs: 10_000, watchMs: 3000 },
   marksMs: 1500,
   waves: waveLimits,
@@ -44,7 +44,7 @@ export type FailingOptions = {
   readonly lead: Pick<Leadership, "term">;
   readonly provider: Pick<Provider, "act" | "look">;
   /** In tests: in place of the one that reaches databases. */
-  readonly standby?: Pick<StandbyProvider, "status" | "sever" | "activate"> | undefined;
+  readonly standby?: Pick<StandbyProvider, "status" | "sever" | "activate" | "own"> | undefined;
   readonly resolve: ResolveSecret;
   /** Where canaries are sent; absent: nowhere. */
   readonly canary?: CanaryTarget | undefined;

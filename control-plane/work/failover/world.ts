@@ -45,6 +45,8 @@ export type FailoverPatience = StopLimits & {
   readonly annexMs: number;
   /** The same of a physical one, whose server is promoted and started: nobody else has any of its rows. */
   readonly serverMs: number;
+  /** Databases of annexes are told so long which keys are theirs; then it is left to their agents. */
+  readonly ownMs: number;
   /** Application processes of an annex that do not start are left to start behind its back after this. */
   readonly serveMs: number;
   /** Canaries are looked at for this long before others follow, and this long at most when they lag. */
@@ -71,7 +73,7 @@ export type FailoverWorld = {
   readonly log: Log<FailoverEvents>;
   readonly routers: RouterWatch;
   readonly provider: Pick<Provider, "act" | "look">;
-  readonly standby: Pick<StandbyProvider, "status" | "sever" | "activate">;
+  readonly standby: Pick<StandbyProvider, "status" | "sever" | "activate" | "own">;
   /** Logins resolved. Throws STANDBY_BROKEN, CONFIG_INVALID. */
   readonly pairOf: (row: AnnexRow) => Promise<StandbyPair>;
   /**

@@ -5,13 +5,17 @@
  * What must always be true: no key is given to an annex before its stream was cut and its database has
  * recorded that it was (else it could activate beside the old owner, or not at all).
  */
+import { epochSchema } from "../../../../contract/ids.ts";
+import { placementKeySchema } from "../../../../contract/placement-key.ts";
 import { errorFields } from "../../../../runtime/log.ts";
 import { type Home, homeOf } from "../../../core/failover/homes.ts";
 import type { Poisoning } from "../../../core/failover/poison.ts";
 import { type AdoptableKey, planWaves } from "../../../core/failover/waves.ts";
 import { Abandoned } from "../../../store/abandoned.ts";
 import {
+  activateGiven,
   adoptWave,
+  type GivenKey,
   type RemainingKey,
   readKeyspaceViews,
   readRemaining,
@@ -37,6 +41,7 @@ import {
   keepFacts,
   lookForPoison,
   poisoned,
+  within,
   without,
 } from "../adopters.ts";
 import type { Step, StepContext, StepResult } from "../world.ts";
@@ -135,9 +140,39 @@ async function oneWave(
   if (signal.aborted) throw new Abandoned("raced");
   const ill = wave.number === 0 ? undefined : await lookForPoison(context, baseline);
   if (ill !== undefined) return ill;
-  await adoptWave(world.database, { term, run }, wave);
+  const { given } = await adoptWave(world.database, { term, run }, wave);
+  await giveAtOnce(context, given);
   await noteProgress(context);
   return wave.number === 0 ? watchCanaries(context, baseline) : undefined;
+}
+
+/**
+ * Their agents hear of it as well, a few round trips later; whoever cannot be told here and now is told by
+ * its agent alone.
+ */
+async function giveAtOnce(context: StepContext, given: readonly GivenKey[]): Promise<void> {
+  const { world, run, term } = context;
+  const { own } = world.standby;
+  if (own === undefined || given.length === 0) return;
+  const rows = await annexesOf(world.database.read, run.cell);
+  const byAnnex = Map.groupBy(given, ({ annex }) => annex);
+  const patienceMs = world.patience.ownMs;
+  const limit = { patienceMs, untilMs: world.clock.monotonicMs() + patienceMs };
+  const owned = await Promise.all(
+    [...byAnnex].map(async ([annex, keys]) => {
+      const row = rows.find((one) => one.annex === annex);
+      if (row === undefined) return [];
+      const changes = keys.map(({ key, epoch }) => ({
+        ...{ key: placementKeySchema.parse(key), epoch: epochSchema.parse(epoch) },
+        ...{ state: "active" as const, op: run.id, attempt: run.attempt },
+      }));
+      const telling = world.pairOf(row).then((pair) => own(pair, changes));
+      const told = new Set(await within(context, limit, telling).catch((): string[] => []));
+      return keys.filter(({ key }) => told.has(key));
+    }),
+  );
+  const all = owned.flat();
+  if (all.length > 0) await activateGiven(world.database, { term, run }, all);
 }
 
 async function withHomes(

@@ -1,0 +1,42 @@
+/**
+ * Tells an annex's databases which keys are theirs now, sooner than its agent does: tenants wait for it. The
+ * same words as the agent's (cell/sql/060-ownership.sql), so whoever comes second changes nothing.
+ *
+ * What must always be true: what is named as owned was read back as committed; a database that has no open
+ * takeover, or knows a later word, refuses (CF011), and then nothing is claimed.
+ */
+import type { OwnershipChange } from "../contract/cell-protocol.ts";
+import type { StandbyPair } from "./ports.ts";
+import type { Sessions } from "./sessions.ts";
+
+/** Keys that become active need no lock; only other changes of ownership are waited for. */
+const lockMs = 500;
+
+/** Of those that every store of the annex says it owns. */
+export async function ownKeys(
+  sessions: Sessions,
+  { stores }: StandbyPair,
+  changes: readonly OwnershipChange[],
+): Promise<readonly string[]> {
+  const wanted = JSON.stringify(changes);
+  const keys = changes.map(({ key }) => key);
+  const owned = await Promise.all(
+    stores.map(({ annex }) =>
+      sessions.use(annex, async (session) => {
+        await session.query("select from cellfleet.apply_ownership($1, null, $2)", [
+          wanted,
+          lockMs,
+        ]);
+        const { rows } = await session.query<{ key: string; epoch: number }>(
+          `select key, epoch::float8 as epoch from cellfleet.ownership
+            where key = any ($1) and state = 'active'`,
+          [keys],
+        );
+        return new Map(rows.map(({ key, epoch }) => [key, epoch]));
+      }),
+    ),
+  );
+  return changes
+    .filter(({ key, epoch }) => owned.every((store) => store.get(key) === epoch))
+    .map(({ key }) => key);
+}
