@@ -19,6 +19,7 @@ export function createStandby(options: PhysicalOptions): StandbyProvider {
     refresh: (pair) => of(pair).refresh(pair),
     sever: (pair) => of(pair).sever(pair),
     activate: (pair) => of(pair).activate(pair),
+    open: async (pair, order) => (await of(pair).open?.(pair, order)) ?? false,
     own: async (pair, changes) => (await of(pair).own?.(pair, changes)) ?? [],
     salvage: (pair, ...about) => of(pair).salvage(pair, ...about),
     drop: (pair, origin) => of(pair).drop(pair, origin),

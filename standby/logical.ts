@@ -7,7 +7,7 @@
 import type { Clock } from "../runtime/clock.ts";
 import { analyzeTables, raiseSequences } from "./activate.ts";
 import { ensureStore, type MakeLimits, refreshStore } from "./ensure.ts";
-import { ownKeys } from "./own.ts";
+import { openTakeover, ownKeys } from "./own.ts";
 import type { StandbyProvider } from "./ports.ts";
 import { salvageStore } from "./salvage.ts";
 import { createSessions } from "./sessions.ts";
@@ -68,6 +68,7 @@ export function createLogicalStandby(options: LogicalOptions): StandbyProvider {
         analyzing.add(work);
       }
     },
+    open: (pair, order) => openTakeover(sessions, pair, order),
     own: (pair, changes) => ownKeys(sessions, pair, changes),
     salvage: async (pair, severed, onChange, signal) => {
       const positions = new Map(severed.stores.map(({ name, remoteLsn }) => [name, remoteLsn]));

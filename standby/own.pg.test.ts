@@ -7,6 +7,7 @@ import { must } from "../runtime/assert.ts";
 import { provider, type StandbyCells, startStandbyCells } from "./standby.fixture.ts";
 
 const own = must(provider.own, "a way to tell keys");
+const open = must(provider.open, "a way to open takeovers");
 let cells: StandbyCells;
 beforeAll(async () => {
   cells = await startStandbyCells();
@@ -29,7 +30,7 @@ test("an annex owns what it is told only once its takeover is open, and claims n
   await expect(own(pair, [change("acme", 2)])).rejects.toMatchObject({ code: "CF011" });
   await recordTakeover(annex.admin, { ...order, open: false });
   await expect(own(pair, [change("acme", 2)])).rejects.toMatchObject({ code: "CF011" });
-  await recordTakeover(annex.admin, { ...order, open: true });
+  expect(await open(pair, { ...order, open: true })).toBe(true);
   expect(await own(pair, [change("acme", 2), change("globex", 5)])).toEqual([
     "default/tenant/acme",
     "default/tenant/globex",
@@ -39,6 +40,8 @@ test("an annex owns what it is told only once its takeover is open, and claims n
   await recordTakeover(annex.admin, { ...order, attempt: 2, open: true });
   expect(await own(pair, [change("acme", 3, 2)])).toEqual(["default/tenant/acme"]);
   expect(await own(pair, [change("acme", 2)])).toEqual([]);
+  // An executor that was replaced opens nothing.
+  expect(await open(pair, { ...order, open: true })).toBe(false);
   const { rows } = await annex.admin.query(
     "select key, state, epoch::int from cellfleet.ownership order by key",
   );

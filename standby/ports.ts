@@ -10,7 +10,7 @@
 import type { OwnershipChange } from "../contract/cell-protocol.ts";
 import type { CellId } from "../contract/ids.ts";
 import type { RoutedKeyspace } from "../contract/routing-table.ts";
-import type { StandbyProviderName } from "../contract/standby-api.ts";
+import type { StandbyProviderName, TakeoverOrder } from "../contract/standby-api.ts";
 import type { StoreLogin } from "../moving/ports.ts";
 
 export type BucketRange = { readonly lo: number; readonly hi: number };
@@ -90,6 +90,11 @@ export type StandbyProvider = {
    * stands on the databases with the rows.
    */
   readonly activate: (pair: StandbyPair) => Promise<void>;
+  /**
+   * After `sever`: an open order, said to the annex's databases sooner than its agent would. False: one of them
+   * knows a later one; absent: only its agent says it.
+   */
+  readonly open?: (pair: StandbyPair, order: TakeoverOrder) => Promise<boolean>;
   /**
    * After `activate`: these keys are the annex's, said to its databases sooner than its agent would. Resolves
    * with those that read back so; absent: only its agent says it.

@@ -44,7 +44,9 @@ export type FailingOptions = {
   readonly lead: Pick<Leadership, "term">;
   readonly provider: Pick<Provider, "act" | "look">;
   /** In tests: in place of the one that reaches databases. */
-  readonly standby?: Pick<StandbyProvider, "status" | "sever" | "activate" | "own"> | undefined;
+  readonly standby?:
+    | Pick<StandbyProvider, "status" | "sever" | "activate" | "open" | "own" | "own">
+    | undefined;
   readonly resolve: ResolveSecret;
   /** Where canaries are sent; absent: nowhere. */
   readonly canary?: CanaryTarget | undefined;

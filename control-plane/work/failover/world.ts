@@ -73,7 +73,7 @@ export type FailoverWorld = {
   readonly log: Log<FailoverEvents>;
   readonly routers: RouterWatch;
   readonly provider: Pick<Provider, "act" | "look">;
-  readonly standby: Pick<StandbyProvider, "status" | "sever" | "activate" | "own">;
+  readonly standby: Pick<StandbyProvider, "status" | "sever" | "activate" | "open" | "own">;
   /** Logins resolved. Throws STANDBY_BROKEN, CONFIG_INVALID. */
   readonly pairOf: (row: AnnexRow) => Promise<StandbyPair>;
   /**

@@ -91,19 +91,44 @@ async function prepare(context: StepContext): Promise<Facts> {
   return facts;
 }
 
-/** Those that did not say so in time. */
+/** Databases are told here and now; of those that cannot be the agents are waited for. Those that did not say so in time. */
 async function awaitOpen(
-  { world, run, wait, signal }: StepContext,
+  context: StepContext,
   annexes: readonly string[],
 ): Promise<readonly string[]> {
+  const { world, run, wait, signal } = context;
   const untilMs = world.clock.monotonicMs() + world.patience.annexMs;
+  const told = await openAtOnce(context, annexes);
   for (;;) {
     const orders = await readOrders(world.database.read, run, 0);
-    const open = new Set(orders.filter((one) => one.open).map(({ annex }) => annex));
+    const open = new Set([...told, ...orders.filter((one) => one.open).map(({ annex }) => annex)]);
     const late = annexes.filter((annex) => !open.has(annex));
     if (late.length === 0 || world.clock.monotonicMs() >= untilMs || signal.aborted) return late;
     await wait(lookEveryMs);
   }
+}
+
+async function openAtOnce(
+  context: StepContext,
+  annexes: readonly string[],
+): Promise<readonly string[]> {
+  const { world, run } = context;
+  const { open } = world.standby;
+  if (open === undefined) return [];
+  const patienceMs = world.patience.ownMs;
+  const limit = { patienceMs, untilMs: world.clock.monotonicMs() + patienceMs };
+  const rows = (await annexesOf(world.database.read, run.cell)).filter(
+    (row) => annexes.includes(row.annex) && row.orderFailover === run.id && row.orderOpen === true,
+  );
+  const told = await Promise.all(
+    rows.map(async (row) => {
+      const order = { failover: run.id, attempt: row.orderAttempt ?? 0, open: true };
+      const proved = row.orderProved === true ? { proved: true } : {};
+      const telling = world.pairOf(row).then((pair) => open(pair, { ...order, ...proved }));
+      return (await within(context, limit, telling).catch(() => false)) ? [row.annex] : [];
+    }),
+  );
+  return told.flat();
 }
 
 type Baseline = Parameters<typeof lookForPoison>[1];
