@@ -2,6 +2,7 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { z } from "zod";
 import {
+  acceptedSchema,
   auditEntrySchema,
   cellSchema,
   list,
@@ -301,5 +302,36 @@ describe("people are told", () => {
     );
     expect(await located()).toMatchObject({ cell: "cell-03", annex: "cell-04" });
     expect((await located()).unserved).toBeUndefined();
+  });
+
+  test("of a tenant that is suspected what lets it be served again, and that is so", async () => {
+    const { id } = (await start()).failover;
+    const state = async () => (await located()).state;
+    await api.run(
+      `update cellfleet_control.cell set annex_origin = 'cell-01', annex_host = 'cell-03' where id = 'cell-04'`,
+    );
+    await api.run(`insert into cellfleet_control.tenant
+                     (id, keyspace, tier, size_bytes, size_rps, labels, placement_key)
+                   values ('t-0', 'default', 'standard', 0, 0, '{}', 'default/tenant/t-0')`);
+    const mark = `set cell = 'cell-04', epoch = 2, state = 'unavailable', op = '${id}'`;
+    await api.run(`update cellfleet_control.placement ${mark} where value = 't-0'`);
+    await api.run(`insert into cellfleet_control.failover_key (failover, key, fate, target, wave, epoch, reason)
+                   values ('${id}', 'default/tenant/t-0', 'quarantined', 'cell-04', 0, 1, 'QUARANTINED: it fell ill')`);
+    expect((await located()).unserved).toEqual({
+      reason: `quarantined since the failover ${id} of cell-01: QUARANTINED: it fell ill`,
+      next_steps: [
+        `cellctl failover status ${id}`,
+        "cellctl tenant suspend t-0",
+        "cellctl tenant resume t-0",
+      ],
+    });
+    const act = (action: string) =>
+      api.send("POST", `/v1/tenants/t-0/${action}`, { reason: "it is innocent" }, acceptedSchema);
+    const { op } = await act("suspend");
+    expect(await state()).toBe("suspended");
+    await api.run(`update cellfleet_control.op set state = 'done' where id = '${op.id}'`);
+    await act("resume");
+    expect(await state()).toBe("hold");
+    await api.run(`delete from cellfleet_control.tenant`);
   });
 });

@@ -12,6 +12,7 @@ import { leaseModeEndpoints } from "./api/lease-mode.ts";
 import { recoveryEndpoints } from "./api/recovery.ts";
 import { routingEndpoints } from "./api/routing.ts";
 import { statusEndpoints } from "./api/status.ts";
+import { tenantLifeEndpoints } from "./api/tenant-life.ts";
 import { type ControlFixture, openCell, startControl } from "./control.fixture.ts";
 import { confirmedGone, wellSeen } from "./core/failover/sight.fixture.ts";
 import { saveVerdicts } from "./store/failover/witnesses.ts";
@@ -31,6 +32,7 @@ export async function startFailoverApi() {
     ...auditEndpoints(context),
     ...leaseModeEndpoints(context),
     ...recoveryEndpoints(context),
+    ...tenantLifeEndpoints(context),
   ]);
   const client = await control.client("admin");
   const run = async (text: string) => (await control.database.read.execute(sql.raw(text))).rows;
