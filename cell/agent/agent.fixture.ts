@@ -80,7 +80,10 @@ export async function startFakeApp(): Promise<FakeApp> {
 }
 
 export type Secrets = Partial<
-  Pick<AgentOptions, "queryDatabaseUrl" | "replicaDatabaseUrls" | "storeDatabaseUrls">
+  Pick<
+    AgentOptions,
+    "queryDatabaseUrl" | "replicaDatabaseUrls" | "storeDatabaseUrls" | "standbyServer"
+  >
 >;
 export type LogLine = { readonly event: string } & Readonly<Record<string, unknown>>;
 
