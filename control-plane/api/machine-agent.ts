@@ -220,8 +220,8 @@ async function answerRecovering(
   const objection = await desk.leases.object(said, cell);
   if (objection === undefined && cell.state !== "quarantined") {
     await recordLeaseMode(database.read, said, cell.leaseMode);
+    await noteLeased(database.read, said, cell);
   }
-  if (objection === undefined) await noteLeased(database.read, said, cell);
   await recordProgress(database.read, said);
   // Before its report is complete: what its database has made of its stage is part of it.
   await recordStage(database.read, said);

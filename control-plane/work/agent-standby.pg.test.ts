@@ -13,6 +13,7 @@ import {
 } from "../control.fixture.ts";
 import { enterRecovery } from "../store/recovery-evidence.ts";
 import { cell as cellTable } from "../store/schema.ts";
+import { recoveryCell } from "../store/schema-recovery.ts";
 import { standby } from "../store/schema-standby.ts";
 
 let postgres: TestPostgres;
@@ -156,6 +157,11 @@ test("in a recovery, a database that was set back itself does not speak for its 
     expect.stringContaining("TIME_TRAVEL"),
     "nothing",
   ]);
+  const heard = await control.database.read
+    .select()
+    .from(recoveryCell)
+    .where(eq(recoveryCell.cell, origin));
+  expect(heard.filter(({ state }) => state === "reported")).toEqual([]);
   await asOrigin(claims);
   const one = soleRow(
     await control.database.read.select().from(cellTable).where(eq(cellTable.id, origin)),
