@@ -52,7 +52,7 @@ export function homeOf(key: string, about: HomeFacts): Home {
   if (fit === undefined) {
     const reasons = own.map(({ annex }) => `${annex}: ${facts[annex]?.reason ?? "not in step"}`);
     return nowhere(
-      `${reasons.join("; ")}. Until that is back the only copy is that of ${cell}, or of its backups`,
+      `${reasons.join("; ")}. Until that is back (then: cellctl failover start ${cell}) the only copy is that of ${cell}, or of its backups`,
     );
   }
   return isWhole(key, fit.annex, about) ?? { annex: fit.annex, reason: "" };
