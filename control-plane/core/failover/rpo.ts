@@ -52,7 +52,7 @@ function suspectOf(
   if (doubt === undefined) return undefined;
   // A cell tells positions from when it has a standby. What was acknowledged before is in the standby's first copy,
   // or came behind it: by then the log had not come to where the partner has it.
-  const sinceMs = since.get(key.cell ?? "");
+  const sinceMs = since.get(key.cell);
   const isBefore = sinceMs !== undefined && atMs < sinceMs;
   if (doubt.isPlaceless && key.fate === "adopted" && isBefore) return undefined;
   const { because, stores } = doubt;
