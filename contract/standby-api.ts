@@ -41,6 +41,10 @@ const bucket = z
   .max(bucketCount - 1);
 const lag = z.number().min(0).nullable();
 
+/** Whether the application runs at a ready standby, or is started when a failover needs it. */
+export const standbyApplications = ["warm", "cold"] as const;
+export type StandbyApplications = (typeof standbyApplications)[number];
+
 export const standbySchema = z.object({
   /** The annex. */
   id: cellIdSchema,

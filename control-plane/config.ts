@@ -4,7 +4,7 @@ import { z } from "zod";
 import { CellError } from "../contract/errors.ts";
 import { failoverPolicies } from "../contract/failover-api.ts";
 import { leaseModes } from "../contract/lease-mode.ts";
-import { standbyProviders } from "../contract/standby-api.ts";
+import { standbyApplications, standbyProviders } from "../contract/standby-api.ts";
 import { logLevels } from "../runtime/log.ts";
 import { parseSecretRef, secretRefRule } from "../runtime/secret-ref.ts";
 
@@ -74,7 +74,7 @@ const settingsSchema = z
     /** How new standbys are kept: databases by bucket, or one whole server in one partner. */
     standby: z.enum(standbyProviders).default("logical"),
     /** Whether the application runs at a ready standby, or is started when a failover needs it. */
-    standbyApplications: z.enum(["warm", "cold"]).default("warm"),
+    standbyApplications: z.enum(standbyApplications).default("warm"),
     /** An answer of tier gold that no partner has confirmed: refused as unknown, or passed and counted. */
     goldPartnerLoss: z.enum(["refuse", "degrade"]).default("refuse"),
     /** The fleet's own, where a failure calls for a failover. */

@@ -13,6 +13,7 @@ describe("flags of cellctl dev", () => {
       demo: true,
       standbyPartners: 3,
       standby: "logical",
+      standbyApplications: "warm",
       failover: "auto",
     });
   });

@@ -2,7 +2,7 @@
 import { z } from "zod";
 import { CellError } from "../contract/errors.ts";
 import { failoverPolicies } from "../contract/failover-api.ts";
-import { standbyProviders } from "../contract/standby-api.ts";
+import { standbyApplications, standbyProviders } from "../contract/standby-api.ts";
 
 const port = z.coerce.number().int().min(0).max(65_535);
 
@@ -24,6 +24,7 @@ const devFlagsSchema = z
     /** How many partners each cell's standbys are spread over; with fewer cells, fewer. */
     standbyPartners: z.coerce.number().int().min(0).max(3).default(3),
     standby: z.enum(standbyProviders).default("logical"),
+    standbyApplications: z.enum(standbyApplications).default("warm"),
     failover: z.enum(failoverPolicies).default("auto"),
   })
   .refine((flags) => !(flags.ephemeral && flags.data !== undefined), {

@@ -31,7 +31,10 @@ export type FleetUnitsOptions = {
   readonly tools: TemplateTools;
   readonly env: Readonly<Record<string, string>>;
   readonly databaseUrl: string | undefined;
-  readonly flags: Pick<DevFlags, "standbyPartners" | "standby" | "failover">;
+  readonly flags: Pick<
+    DevFlags,
+    "standbyPartners" | "standby" | "standbyApplications" | "failover"
+  >;
   /** The sample application runs: it is known what it answers to. */
   readonly isSample: boolean;
   readonly say: (line: string) => void;
@@ -72,6 +75,7 @@ export function createFleetUnits(options: FleetUnitsOptions): FleetUnits {
       bootstrapTokenFile: secretFile(folder, "cli-token"),
       standbyPartners: options.flags.standbyPartners,
       standby: options.flags.standby,
+      standbyApplications: options.flags.standbyApplications,
       failover: options.flags.failover,
       canary: options.isSample ? canaryOfSample(ports) : undefined,
     }),

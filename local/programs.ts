@@ -7,7 +7,7 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import type { FailoverPolicy } from "../contract/failover-api.ts";
-import type { StandbyProviderName } from "../contract/standby-api.ts";
+import type { StandbyApplications, StandbyProviderName } from "../contract/standby-api.ts";
 import { answersOk } from "./http-probe.ts";
 
 /** One of our programs, or a command line of somebody else's for the shell. */
@@ -44,6 +44,7 @@ export function controlPlaneProgram(options: {
   readonly bootstrapTokenFile: string;
   readonly standbyPartners: number;
   readonly standby: StandbyProviderName;
+  readonly standbyApplications: StandbyApplications;
   readonly failover: FailoverPolicy;
   /** What is asked of the application after a takeover; undefined: nothing is known of it. */
   readonly canary: { readonly url: string; readonly write: string } | undefined;
@@ -58,6 +59,7 @@ export function controlPlaneProgram(options: {
     "--bootstrap-token": `file:${options.bootstrapTokenFile}`,
     "--standby-partners": String(options.standbyPartners),
     "--standby": options.standby,
+    "--standby-applications": options.standbyApplications,
     "--failover": options.failover,
     ...(options.canary === undefined
       ? {}

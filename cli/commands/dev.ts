@@ -32,6 +32,10 @@ export const register: Register = (noun, bind) => {
     .option("--control-plane-port <port>", "where the control plane listens (default: 8090)")
     .option("--standby-partners <count>", "partners that keep each cell's standbys (default: 3)")
     .option(
+      "--standby-applications <warm|cold>",
+      "run the application at ready standbys, or start it when a failover needs it (default: warm)",
+    )
+    .option(
       "--standby <kind>",
       "logical, or physical: a whole server in one partner (default: logical)",
     )
