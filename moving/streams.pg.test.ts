@@ -85,11 +85,15 @@ test("a tenant that is written to all the time is moved, followed back, and move
     reverses: number - 1,
   });
   const bWriter = keepWriting(cells, await b.connect(), "acme");
+  await cells.own(b, "default/tenant/initech", "active");
   await streams.adoptStream(back);
   await streams.adoptStream(back);
   expect(await streams.streamState(back)).toMatchObject({ broken: undefined });
+  // The stream lets the new move's markers through, and no row more.
+  await cells.write(b.app, "initech");
   await switchOver(cells, back);
   await bWriter.stop();
+  expect(await cells.countOf(a, "initech")).toBe(0);
   expect(await cells.rowsOf(a, "acme")).toEqual(await cells.rowsOf(b, "acme"));
   await streams.turnAround(back);
   await cells.write(a.app, "acme", 79);
@@ -103,6 +107,39 @@ test("a tenant that is written to all the time is moved, followed back, and move
   expect(await cells.rowsOf(a, "globex")).toEqual(others);
   expect(await cells.countOf(b, "globex")).toBe(0);
   expect(await leftoversOf(cells, acme, back)).toEqual([]);
+});
+
+test("the way back is closed until nothing is left of the way there", async () => {
+  const { a, b } = cells;
+  const task = await taskOf("umbrella");
+  await bringIntoStep(task);
+  await switchOver(cells, task);
+  const holder = await b.connect("postgres");
+  // Nobody changes this subscription meanwhile.
+  await holder.query(`begin; comment on subscription "${forwardName(task, 0)}" is 'held'`);
+  const isOpen = async () => {
+    const { rows } = await a.admin.query<{ open: boolean }>(
+      "select subenabled as open from pg_subscription where subname = $1",
+      [backName(task, 0)],
+    );
+    return rows[0]?.open;
+  };
+  const turning = streams.turnAround(task);
+  try {
+    await eventually("the end of the way there waits", async () => {
+      const { rowCount } = await b.admin.query(
+        "select from pg_locks where classid = 'pg_subscription'::regclass and not granted",
+      );
+      return rowCount === 1;
+    });
+    expect(await isOpen()).toBe(false);
+  } finally {
+    await holder.query("rollback");
+    await turning;
+  }
+  expect(await isOpen()).toBe(true);
+  await streams.clean(task, never);
+  expect(await leftoversOf(cells, task)).toEqual([]);
 });
 
 test("ten tenants travel as one publication and one slot", async () => {
