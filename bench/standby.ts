@@ -80,7 +80,7 @@ async function standbysReady(fleet: TestFleet | undefined): Promise<void> {
   const client = await openFleetClient(fleet);
   const isReady = async () => {
     const all = await client.standbys();
-    return all.length >= 6 && all.every(({ state }) => state === "ready");
+    return all.length >= 6 && all.every(({ state, warm }) => state === "ready" && warm);
   };
   await until("standbys are ready", isReady, 180_000);
   await client.close();
