@@ -11,6 +11,8 @@ import { deadCell } from "../tests/outage/dead-cell.ts";
 import { commit, describeMachine } from "./router/machine.ts";
 
 const cells = 4;
+/** Each tenant is written to at least this often. */
+const seldomSeconds = 60;
 
 export async function run(args: readonly string[]): Promise<void> {
   const { values } = parseArgs({
@@ -24,6 +26,7 @@ export async function run(args: readonly string[]): Promise<void> {
   const results = [];
   for (const size of values.sizes.split(",").map(Number)) {
     const before = loadavg()[0] ?? 0;
+    const writesPerSecond = Math.max(Number(values.writes), (size * cells) / seldomSeconds);
     const fleet = await startFleet({
       ...{ cells, standbyPartners: 3, flags: ["--no-demo", "--routers", "2"] },
     });
@@ -31,13 +34,13 @@ export async function run(args: readonly string[]): Promise<void> {
       const found = await deadCell(fleet, {
         tenants: size * cells,
         // Of many tenants each is written to seldom: no longer than so it was seen without its cell for sure.
-        writesPerSecond: Number(values.writes),
+        writesPerSecond,
         ...{ victim: "cell-02", afterMs: 5000 },
         say: (line) => void process.stderr.write(`${line}\n`),
       });
       const { outage, failover, lost, falseAlarms, neverBack, othersRefused } = found;
       const result = {
-        ...{ tenantsPerCell: size, writtenEverySeconds: (size * cells) / Number(values.writes) },
+        ...{ tenantsPerCell: size, writtenEverySeconds: (size * cells) / writesPerSecond },
         ...{ outage, phases: failover.phases, lost, falseAlarms },
         ...{ neverBack: neverBack.length, othersRefused: othersRefused.length },
         ...{ historyOk: found.verdict.ok, method: failover.report?.method },
