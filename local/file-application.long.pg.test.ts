@@ -118,6 +118,8 @@ describe("a cell of an application with a cellfleet.yaml", () => {
     expect(stores?.["default"]).toEqual({
       ...{ database: `file:${owner}`, keyColumn: "account_id" },
       mover: `file:${mover}`,
+      // Where a report of a failover looks acknowledged writes up.
+      idempotency: { table: "public.idempotency", tenantColumn: "account_id", keyColumn: "key" },
     });
     expect(cells?.logins(id)?.app).toContain("//app:");
   });
