@@ -8,7 +8,7 @@ import type { PlacementState } from "../../contract/control-api.ts";
 import { judgeRefusal, ownershipOf, type Refusal } from "../core/ownership-view.ts";
 import type { Database, Tx } from "./database.ts";
 import { recordEvents } from "./events.ts";
-import { inMotion } from "./moves/ask.ts";
+import { inMotion, type KeyInMotion } from "./moves/ask.ts";
 import { changeRouting, lockFleet } from "./routing-change.ts";
 
 type Row = {
@@ -28,23 +28,25 @@ export async function settleRefusals(
   return database.transaction(async (tx) => {
     await lockFleet(tx);
     const wanted = await readWanted(tx, said);
+    // A move speaks to the cell by itself, and its words are newer than ours.
+    const keys = said.refused.map(({ key }) => key);
+    const moving = new Map((await inMotion(tx, keys)).map((one) => [one.key, one]));
     const raised: string[] = [];
     for (const refusal of said.refused) {
       const now = wanted.get(refusal.key);
       const verdict = now === undefined ? "settled" : judgeRefusal(now, refusal);
-      if (verdict === "restored") return refusal;
-      if (verdict === "raise") raised.push(refusal.key);
+      const move = moving.get(refusal.key);
+      if (verdict === "restored" && !isWordOf(move, said.cell, refusal)) return refusal;
+      if (verdict === "raise" && move === undefined) raised.push(refusal.key);
     }
-    // A move speaks to the cell by itself, and its words are newer than ours.
-    const moving = new Set((await inMotion(tx, raised)).map(({ key }) => key));
-    await raise(
-      tx,
-      said.cell,
-      raised.filter((key) => !moving.has(key)),
-    );
+    await raise(tx, said.cell, raised);
     return undefined;
   });
 }
+
+/** As the target of a move that is under way it has heard of the next epoch, and nobody else has. */
+const isWordOf = (move: KeyInMotion | undefined, cell: string, { epoch }: Refusal): boolean =>
+  move !== undefined && (cell === move.target || cell === move.source) && epoch <= move.epoch + 1;
 
 async function readWanted(
   tx: Tx,

@@ -66,6 +66,8 @@ export type KeyInMotion = {
   readonly step: string;
   readonly source: string;
   readonly target: string;
+  /** At the source, when the move began; the target gets the next one. */
+  readonly epoch: number;
 };
 
 /** Which of these keys an open move has. */
@@ -77,7 +79,7 @@ export async function inMotion(
   return reader
     .select({
       ...{ key: moveKey.key, id: op.id, step: op.step },
-      ...{ source: move.source, target: move.target },
+      ...{ source: move.source, target: move.target, epoch: moveKey.epoch },
     })
     .from(moveKey)
     .innerJoin(op, eq(op.id, moveKey.op))
