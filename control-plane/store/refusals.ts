@@ -22,7 +22,7 @@ type Row = {
 /** The refusal that this database cannot explain, if there is one. */
 export async function settleRefusals(
   database: Database,
-  said: AgentSyncRequest,
+  said: Pick<AgentSyncRequest, "cell" | "refused">,
 ): Promise<Refusal | undefined> {
   if (said.refused.length === 0) return undefined;
   return database.transaction(async (tx) => {
@@ -50,7 +50,7 @@ const isWordOf = (move: KeyInMotion | undefined, cell: string, { epoch }: Refusa
 
 async function readWanted(
   tx: Tx,
-  said: AgentSyncRequest,
+  said: Pick<AgentSyncRequest, "cell" | "refused">,
 ): Promise<ReadonlyMap<string, { readonly state: OwnershipState; readonly epoch: number }>> {
   const keys = sql.param(said.refused.map(({ key }) => key));
   const { rows } = await tx.execute<Row>(sql`

@@ -1,6 +1,8 @@
 /** A step is entered by whoever leads and saw the last version, or not at all. */
-import { sql } from "drizzle-orm";
+import { eq, sql } from "drizzle-orm";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
+import { agentSyncRequestSchema } from "../../../contract/cell-protocol.ts";
+import { cellIdSchema } from "../../../contract/ids.ts";
 import { moveOptionsSchema, movePlanSchema } from "../../../contract/move-api.ts";
 import { must } from "../../../runtime/assert.ts";
 import { systemClock } from "../../../runtime/clock.ts";
@@ -11,7 +13,10 @@ import type { MoveView } from "../../core/move/move-view.ts";
 import { type Database, openDatabase, prepareDatabase } from "../database.ts";
 import { takeSeat } from "../leader.ts";
 import { readChanges } from "../ownership-feed.ts";
+import { settleRefusals } from "../refusals.ts";
 import { cell, placement } from "../schema.ts";
+import { moveKey } from "../schema-moves.ts";
+import { disowned } from "../schema-recovery.ts";
 import { askMove, insertMove } from "./ask.ts";
 import { enterStep } from "./enter.ts";
 import { requireAtRest } from "./motion.ts";
@@ -160,4 +165,28 @@ test("a key in motion is said to be so, with the move and a command", async () =
   });
   const wire = toMove(must(await findMove(database.read, view.id), "move"));
   expect(wire).toMatchObject({ id: view.id, step: "planned", keys: [key], asked: null });
+});
+
+test("what the executor of a move has told its target is no sign of a restore, and what nobody told is", async () => {
+  const { view, key } = await begin();
+  // An earlier move took it away from there.
+  await database.read.insert(disowned).values({
+    ...{
+      cell: "cell-02",
+      key,
+      state: "moved",
+      epoch: 0,
+      op: "op_0earlier",
+      attempt: 1,
+      revision: 0,
+    },
+  });
+  const told = (epoch: number) =>
+    agentSyncRequestSchema.shape.refused.parse([{ key, state: "importing", epoch }]);
+  const settle = (epoch: number) =>
+    settleRefusals(database, { cell: cellIdSchema.parse("cell-02"), refused: told(epoch) });
+  expect(await settle(2)).toBeUndefined();
+  expect(await settle(3)).toMatchObject({ key, epoch: 3 });
+  await database.read.update(moveKey).set({ open: false }).where(eq(moveKey.op, view.id));
+  expect(await settle(2)).toMatchObject({ key, epoch: 2 });
 });
