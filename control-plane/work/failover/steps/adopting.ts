@@ -5,17 +5,13 @@
  * What must always be true: no key is given to an annex before its stream was cut and its database has
  * recorded that it was (else it could activate beside the old owner, or not at all).
  */
-import { epochSchema } from "../../../../contract/ids.ts";
-import { placementKeySchema } from "../../../../contract/placement-key.ts";
 import { errorFields } from "../../../../runtime/log.ts";
 import { type Home, homeOf } from "../../../core/failover/homes.ts";
 import type { Poisoning } from "../../../core/failover/poison.ts";
 import { type AdoptableKey, planWaves } from "../../../core/failover/waves.ts";
 import { Abandoned } from "../../../store/abandoned.ts";
 import {
-  activateGiven,
   adoptWave,
-  type GivenKey,
   type RemainingKey,
   readKeyspaceViews,
   readRemaining,
@@ -41,9 +37,9 @@ import {
   keepFacts,
   lookForPoison,
   poisoned,
-  within,
   without,
 } from "../adopters.ts";
+import { giveAtOnce, openAtOnce } from "../tell-annexes.ts";
 import type { Step, StepContext, StepResult } from "../world.ts";
 
 const lookEveryMs = 25;
@@ -108,29 +104,6 @@ async function awaitOpen(
   }
 }
 
-async function openAtOnce(
-  context: StepContext,
-  annexes: readonly string[],
-): Promise<readonly string[]> {
-  const { world, run } = context;
-  const { open } = world.standby;
-  if (open === undefined) return [];
-  const patienceMs = world.patience.ownMs;
-  const limit = { patienceMs, untilMs: world.clock.monotonicMs() + patienceMs };
-  const rows = (await annexesOf(world.database.read, run.cell)).filter(
-    (row) => annexes.includes(row.annex) && row.orderFailover === run.id && row.orderOpen === true,
-  );
-  const told = await Promise.all(
-    rows.map(async (row) => {
-      const order = { failover: run.id, attempt: row.orderAttempt ?? 0, open: true };
-      const proved = row.orderProved === true ? { proved: true } : {};
-      const telling = world.pairOf(row).then((pair) => open(pair, { ...order, ...proved }));
-      return (await within(context, limit, telling).catch(() => false)) ? [row.annex] : [];
-    }),
-  );
-  return told.flat();
-}
-
 type Baseline = Parameters<typeof lookForPoison>[1];
 
 /** Undefined: all that can be adopted is, and the others are named. */
@@ -169,35 +142,6 @@ async function oneWave(
   await giveAtOnce(context, given);
   await noteProgress(context);
   return wave.number === 0 ? watchCanaries(context, baseline) : undefined;
-}
-
-/**
- * Their agents hear of it as well, a few round trips later; whoever cannot be told here and now is told by
- * its agent alone.
- */
-async function giveAtOnce(context: StepContext, given: readonly GivenKey[]): Promise<void> {
-  const { world, run, term } = context;
-  const { own } = world.standby;
-  if (own === undefined || given.length === 0) return;
-  const rows = await annexesOf(world.database.read, run.cell);
-  const byAnnex = Map.groupBy(given, ({ annex }) => annex);
-  const patienceMs = world.patience.ownMs;
-  const limit = { patienceMs, untilMs: world.clock.monotonicMs() + patienceMs };
-  const owned = await Promise.all(
-    [...byAnnex].map(async ([annex, keys]) => {
-      const row = rows.find((one) => one.annex === annex);
-      if (row === undefined) return [];
-      const changes = keys.map(({ key, epoch }) => ({
-        ...{ key: placementKeySchema.parse(key), epoch: epochSchema.parse(epoch) },
-        ...{ state: "active" as const, op: run.id, attempt: run.attempt },
-      }));
-      const telling = world.pairOf(row).then((pair) => own(pair, changes));
-      const told = new Set(await within(context, limit, telling).catch((): string[] => []));
-      return keys.filter(({ key }) => told.has(key));
-    }),
-  );
-  const all = owned.flat();
-  if (all.length > 0) await activateGiven(world.database, { term, run }, all);
 }
 
 async function withHomes(
