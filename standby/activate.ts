@@ -75,27 +75,27 @@ async function raise(client: pg.Client, sequence: Sequence): Promise<void> {
        ${sequence.columns.map(({ table, column }) => edgeOf(table, column, sequence)).join(" union all ")}) e(v)`,
   );
   const value = rows[0]?.value;
-  if (value == null) return;
-  await client.query("select setval($1::regclass, $2)", [
-    sequence.sequence,
-    String(beyond(sequence, BigInt(value))),
-  ]);
+  const target = value == null ? undefined : beyond(sequence, BigInt(value));
+  if (target === undefined) return;
+  await client.query("select setval($1::regclass, $2)", [sequence.sequence, String(target)]);
 }
 
 const edgeOf = (table: string, column: string, { increment }: Sequence): string =>
   `select ${increment > 0 ? "max" : "min"}(${column})::numeric from ${table}
     where pg_typeof(${column}) in ('bigint'::regtype, 'integer'::regtype, 'smallint'::regtype, 'numeric'::regtype)`;
 
-/** Never back: called again, it stays where it is or goes on. */
-function beyond({ increment, min, max, last }: Sequence, edge: bigint): bigint {
+/**
+ * Never back. Undefined: it stands there already, or further; somebody may be drawing from it, and setting it to
+ * what was read would give ids a second time.
+ */
+function beyond({ increment, min, max, last }: Sequence, edge: bigint): bigint | undefined {
   const lowest = BigInt(min);
   const highest = BigInt(max);
-  const drawn = last === null ? edge : BigInt(last);
-  const target = increment > 0 ? edge + BigInt(gap) : edge - BigInt(gap);
-  const further =
-    increment > 0 ? (drawn > target ? drawn : target) : drawn < target ? drawn : target;
-  if (further > highest) return highest;
-  return further < lowest ? lowest : further;
+  const wanted = increment > 0 ? edge + BigInt(gap) : edge - BigInt(gap);
+  const target = wanted > highest ? highest : wanted < lowest ? lowest : wanted;
+  if (last === null) return target;
+  const isFurther = increment > 0 ? target > BigInt(last) : target < BigInt(last);
+  return isFurther ? target : undefined;
 }
 
 const analyzeMsMax = 600_000;

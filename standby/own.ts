@@ -2,7 +2,7 @@
  * Tells an annex's databases that keys may be theirs, and which are, sooner than its agent does: tenants wait. The
  * same words as the agent's (cell/sql/060-ownership.sql), so whoever comes second changes nothing.
  *
- * What must always be true: what is named as owned was read back as committed; a database that has no open
+ * What must always be true: what is named as owned was answered as committed; a database that has no open
  * takeover, or knows a later word, refuses (CF011), and then nothing is claimed.
  */
 
@@ -27,25 +27,24 @@ export async function openTakeover(
   return outcomes.every((outcome) => outcome !== "stale");
 }
 
-/** Of those that every store of the annex says it owns. */
+/**
+ * Of those that every store of the annex says it owns. Without changes nothing is changed: the next call finds a
+ * session that has been used.
+ */
 export async function ownKeys(
   sessions: Sessions,
   { stores }: StandbyPair,
   changes: readonly OwnershipChange[],
 ): Promise<readonly string[]> {
   const wanted = JSON.stringify(changes);
-  const keys = changes.map(({ key }) => key);
   const owned = await Promise.all(
     stores.map(({ annex }) =>
       sessions.use(annex, async (session) => {
-        await session.query("select from cellfleet.apply_ownership($1, null, $2)", [
-          wanted,
-          lockMs,
-        ]);
+        // What the row is afterwards, whoever was first; one statement by itself is committed when it answers.
         const { rows } = await session.query<{ key: string; epoch: number }>(
-          `select key, epoch::float8 as epoch from cellfleet.ownership
-            where key = any ($1) and state = 'active'`,
-          [keys],
+          `select key, epoch::float8 as epoch from cellfleet.apply_ownership($1, null, $2)
+            where state = 'active'`,
+          [wanted, lockMs],
         );
         return new Map(rows.map(({ key, epoch }) => [key, epoch]));
       }),

@@ -97,7 +97,8 @@ export type StandbyProvider = {
   readonly open?: (pair: StandbyPair, order: TakeoverOrder) => Promise<boolean>;
   /**
    * After `activate`: these keys are the annex's, said to its databases sooner than its agent would. Resolves
-   * with those that read back so; absent: only its agent says it.
+   * with those that are, committed; absent: only its agent says it. Without changes, at any time: the databases
+   * are reached, so that the next call is answered sooner.
    */
   readonly own?: (
     pair: StandbyPair,

@@ -26,7 +26,8 @@ export type WaveLimits = {
   readonly growth: number;
   readonly most: number;
 };
-export const waveLimits: WaveLimits = { canariesPerAnnex: 2, first: 32, growth: 4, most: 5000 };
+/** Each wave waits for the one before, and tenants with it: what canaries did not show, traffic tells (suspects.ts). */
+export const waveLimits: WaveLimits = { canariesPerAnnex: 2, first: 128, growth: 4, most: 5000 };
 
 const tierOrder: readonly Tier[] = ["gold", "standard", "free"];
 

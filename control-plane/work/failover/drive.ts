@@ -43,7 +43,7 @@ export async function driveFailover(
   const memory: DriveMemory = {
     ...{ enteredMs: 0, serving: new Map(), lookedDeadMs: Number.NEGATIVE_INFINITY },
     ...{ lookingDead: undefined, proof: "", lastGoodMs: undefined },
-    countedMs: Number.NEGATIVE_INFINITY,
+    ...{ countedMs: Number.NEGATIVE_INFINITY, activating: new Map(), hasReached: false },
   };
   const failures: Going["failures"] = { step: undefined, count: 0 };
   let run = await beginDrive(world, id, term);

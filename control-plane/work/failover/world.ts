@@ -99,6 +99,9 @@ export type DriveMemory = {
   lookingDead: Promise<void> | undefined;
   proof: string;
   lastGoodMs: number | undefined;
+  /** What annexes need before keys become active, by annex, while it is made or was: see ahead.ts. */
+  readonly activating: Map<string, Promise<void>>;
+  hasReached: boolean;
   /** Progress was counted at this monotonic time. */
   countedMs: number;
 };

@@ -39,6 +39,7 @@ import {
   poisoned,
   without,
 } from "../adopters.ts";
+import { activateAhead } from "../ahead.ts";
 import { giveAtOnce, openAtOnce } from "../tell-annexes.ts";
 import type { Step, StepContext, StepResult } from "../world.ts";
 
@@ -48,11 +49,12 @@ const countEveryMs = 500;
 export const adopting: Step = async (context) => {
   const { world, run, term } = context;
   try {
-    await world.database.transaction(async (tx) => {
+    const settling = world.database.transaction(async (tx) => {
       await settleMovesAfterCommit(tx, run);
       await requireTurn(tx, term, run);
     });
-    const facts = await prepare(context);
+    // At the same time: tenants wait, and annexes may be prepared by whoever was the executor.
+    const [facts] = await Promise.all([prepare(context), settling]);
     await returnToSources(context, facts);
     const adopters = annexesIn(facts, "severed");
     await awaitServing(context, adopters);
@@ -69,13 +71,13 @@ export const adopting: Step = async (context) => {
 
 /** Each adopter has recorded that its stream is cut, and its sequences stand behind the highest id. */
 async function prepare(context: StepContext): Promise<Facts> {
-  const { world, run } = context;
+  const { run } = context;
   let facts: Facts = run.evidence.annexes;
   // At the same time: tenants wait, and neither needs the other.
   const [late, activated] = await Promise.all([
     awaitOpen(context, annexesIn(facts, "severed")),
     atAnnexes(context, facts, "severed", async (row) => {
-      await world.standby.activate(await world.pairOf(row));
+      await activateAhead(context, row);
       return facts[row.annex] ?? { status: "severed", reason: "" };
     }),
   ]);
@@ -83,7 +85,9 @@ async function prepare(context: StepContext): Promise<Facts> {
   for (const annex of late) {
     facts = without(facts, annex, "its agent has not recorded that the stream is cut");
   }
-  await keepFacts(context, facts);
+  if (annexesIn(facts, "severed").length < annexesIn(run.evidence.annexes, "severed").length) {
+    await keepFacts(context, facts);
+  }
   return facts;
 }
 
@@ -117,9 +121,11 @@ async function adoptAll(
   for (;;) {
     const keys = await withHomes(context, facts, await readRemaining(database.read, run));
     let number = await wavesDone(database.read, run.id);
+    let isWatched = false;
     for (const wave of planWaves(keys, number, patience.waves)) {
-      const found = await oneWave(context, baseline, { number, keys: wave });
+      const found = await oneWave(context, baseline, { number, keys: wave, isWatched });
       if (found !== undefined) return found;
+      isWatched = number === 0;
       number += 1;
     }
     await nameUnavailable(context, keys);
@@ -132,15 +138,18 @@ async function adoptAll(
 async function oneWave(
   context: StepContext,
   baseline: Baseline,
-  wave: Parameters<typeof adoptWave>[2],
+  wave: Parameters<typeof adoptWave>[2] & {
+    /** The canaries before it were, until now. */
+    readonly isWatched: boolean;
+  },
 ): Promise<Poisoning | undefined> {
   const { world, run, term, signal } = context;
   if (signal.aborted) throw new Abandoned("raced");
-  const ill = wave.number === 0 ? undefined : await lookForPoison(context, baseline);
+  const isFirst = wave.number === 0 || wave.isWatched;
+  const ill = isFirst ? undefined : await lookForPoison(context, baseline);
   if (ill !== undefined) return ill;
   const { given } = await adoptWave(world.database, { term, run }, wave);
-  await giveAtOnce(context, given);
-  await noteProgress(context);
+  await Promise.all([giveAtOnce(context, given), noteProgress(context)]);
   return wave.number === 0 ? watchCanaries(context, baseline) : undefined;
 }
 

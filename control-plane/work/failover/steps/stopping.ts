@@ -8,6 +8,7 @@ import { judgeStopping, stoppingText } from "../../../core/failover/stopped.ts";
 import { requireNoAbort } from "../../../store/failover/enter.ts";
 import { annexesOf, giveBackCell, openOrders, readOrders } from "../../../store/failover/revoke.ts";
 import { annexesIn, atAnnexes, type Facts, serveAll, without } from "../adopters.ts";
+import { activateAhead, reachAhead } from "../ahead.ts";
 import type { Step, StepContext, StepResult } from "../world.ts";
 
 const lookEveryMs = 50;
@@ -20,6 +21,7 @@ export const revoking: Step = async (context) => {
   if (run.wish === "abort") return calledOff(context);
   const { annexes } = run.evidence;
   await serveAll(context, annexesIn(annexes, "ordered"));
+  reachAhead(context, annexesIn(annexes, "ordered"));
   lookIfDead(context);
   const ordered = annexesIn(annexes, "ordered");
   const orders = await readOrders(world.database.read, run, run.attempt);
@@ -88,9 +90,11 @@ export const severing: Step = async (context) => {
   await drain(context);
   // A second executor cuts again what the first one has cut: it is cut already.
   const before = withStatus(run.evidence.annexes, "severed", "stopped");
-  const facts = await atAnnexes(context, before, "stopped", async (row) =>
-    cut(await world.pairOf(row), world.standby.sever),
-  );
+  const facts = await atAnnexes(context, before, "stopped", async (row) => {
+    const fact = await cut(await world.pairOf(row), world.standby.sever);
+    void activateAhead(context, row);
+    return fact;
+  });
   const severed = annexesIn(facts, "severed");
   return {
     event: "severed",
@@ -131,10 +135,11 @@ async function cut(
 
 /**
  * An origin whose databases live can write nothing more, but its last rows may be on their way: with them
- * nothing is lost. One that does not answer is not waited for.
+ * nothing is lost. One that does not answer is not waited for, nor one that is proved dead.
  */
 async function drain(context: StepContext): Promise<void> {
-  const { world, run, signal } = context;
+  const { world, run, memory, signal } = context;
+  if (run.provedDead || memory.proof !== "") return;
   const untilMs = world.clock.monotonicMs() + world.patience.drainMs;
   for (;;) {
     const lags = await lagsOf(context);
