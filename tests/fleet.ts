@@ -221,11 +221,12 @@ export async function until(
   what: string,
   condition: () => boolean | Promise<boolean>,
   withinMs = 30_000,
+  everyMs = 50,
 ): Promise<void> {
   const deadline = Date.now() + withinMs;
   while (!(await condition())) {
     if (Date.now() > deadline) throw new Error(`did not happen within ${withinMs} ms: ${what}`);
-    await new Promise((again) => setTimeout(again, 50));
+    await new Promise((again) => setTimeout(again, everyMs));
   }
 }
 

@@ -7,6 +7,8 @@ import type { FleetClient } from "./fleet-client.ts";
 
 const readyWithinMs = 180_000;
 const failedOverWithinMs = 90_000;
+/** As often as people would look: each look is work for the control plane whose haste is measured. */
+const lookEveryMs = 1000;
 
 /** Tenants in every cell, and every cell's standbys ready. */
 export async function settle(
@@ -37,6 +39,7 @@ export async function settle(
       });
     },
     readyWithinMs,
+    lookEveryMs,
   );
   say(`${count} tenants in ${cells.length} cells, standbys ready`);
   return { homes, tenants: [...homes.keys()] };
@@ -66,6 +69,7 @@ export async function reported(
       return found !== undefined && found.report !== null;
     },
     withinMs,
+    lookEveryMs,
   );
   if (found === undefined) throw new Error(`no failover of ${cell}`);
   return found;

@@ -12,6 +12,7 @@ import { activateAhead, reachAhead } from "../ahead.ts";
 import type { Step, StepContext, StepResult } from "../world.ts";
 
 const lookEveryMs = 50;
+const leaseLookMs = 250;
 const deadLookEveryMs = 1000;
 /** A database that is gone may take its time to say so. */
 const statusMs = 500;
@@ -36,7 +37,8 @@ export const revoking: Step = async (context) => {
   );
   if (!found.isOver) {
     await note(stoppingText(run.cell, found));
-    await wait(found.leaseLeftMs > 0 ? Math.min(lookEveryMs, found.leaseLeftMs) : lookEveryMs);
+    // Whoever wants something else of it wakes this up; until the lease is over nothing can come of it.
+    await wait(found.leaseLeftMs > 0 ? Math.min(leaseLookMs, found.leaseLeftMs) : lookEveryMs);
     return undefined;
   }
   let facts: Facts = annexes;
