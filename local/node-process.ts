@@ -119,13 +119,18 @@ async function launch(options: Launch, program: Executable): Promise<Launched> {
   return process_;
 }
 
-/** As `nice` would: also what it starts in turn inherits it. */
+/**
+ * As `nice` would: also what it starts in turn inherits it. Where Linux groups processes by session, a process
+ * that is the first of its session is nice towards nobody else; its group has to be
+ * (https://man7.org/linux/man-pages/man7/sched.7.html, "The autogroup feature").
+ */
 const yieldingPriority = 5;
 function letYield(pid: number): void {
   try {
     setPriority(pid, yieldingPriority);
+    writeFileSync(`/proc/${pid}/autogroup`, String(yieldingPriority), { flag: "r+" });
   } catch {
-    // It has ended already, or this system has no priorities.
+    // It has ended already, or this system has no priorities, or no groups.
   }
 }
 
