@@ -46,7 +46,8 @@ export type DeadCellReport = {
 const run = "outage";
 const failedOverWithinMs = 90_000;
 const readBackMs = 60_000;
-const calmMs = 3000;
+/** A fleet in service, not one whose processes still compile their code. */
+const calmMs = 15_000;
 
 export async function deadCell(
   fleet: TestFleet,

@@ -3,7 +3,7 @@
  * put behind the highest id, and what looks worse than before the first key came is a sign.
  */
 import { errorFields } from "../../../runtime/log.ts";
-import { type AnnexFact, leaveOut } from "../../core/failover/phases.ts";
+import { type AdopterLook, type AnnexFact, leaveOut } from "../../core/failover/phases.ts";
 import { blame, type Poisoning, poisonText, signsOf } from "../../core/failover/poison.ts";
 import type { AnnexMarks } from "../../core/failover/suspects.ts";
 import { Abandoned } from "../../store/abandoned.ts";
@@ -56,11 +56,12 @@ async function serve(
 /**
  * Until the application answers behind every annex's agent, or for as long as patience says. Whoever is
  * not there then gets its keys all the same: nobody else has their rows, and it may come up any moment.
+ * What they all looked like then.
  */
 export async function awaitServing(
   context: StepContext,
   annexes: readonly string[],
-): Promise<readonly string[]> {
+): Promise<readonly AdopterLook[]> {
   const { world, memory, wait, signal } = context;
   await serveAll(context, annexes);
   const untilMs = world.clock.monotonicMs() + world.patience.serveMs;
@@ -72,7 +73,7 @@ export async function awaitServing(
         (!look.appReachable && look.instance !== ""),
     );
     if (behind.length === 0 || world.clock.monotonicMs() >= untilMs || signal.aborted) {
-      return behind.map(({ annex }) => annex);
+      return looks;
     }
     for (const { annex } of behind) {
       const outcome = memory.serving.get(annex)?.outcome;
@@ -167,13 +168,12 @@ export const without = (facts: Facts, annex: string, reason: string): Facts =>
 /** What they looked like before the first key came; a second executor takes the first one's word. */
 export async function baselineOf(
   { world, run }: StepContext,
-  annexes: readonly string[],
-): Promise<NonNullable<StepContext["run"]["evidence"]["baseline"]>> {
+  looks: readonly AdopterLook[],
+): Promise<readonly AdopterLook[]> {
   const known = run.evidence.baseline ?? [];
   if (known.length > 0) return known;
-  const baseline = await readAdopterLooks(world.database.read, annexes);
-  await noteRun(world.database.read, run.id, { evidence: { baseline } });
-  return baseline;
+  await noteRun(world.database.read, run.id, { evidence: { baseline: looks } });
+  return looks;
 }
 
 /** Undefined: as well as before. Else nobody adopts anything until it is known whose requests went wrong. */

@@ -55,10 +55,11 @@ export const adopting: Step = async (context) => {
     });
     // At the same time: tenants wait, and annexes may be prepared by whoever was the executor.
     const [facts] = await Promise.all([prepare(context), settling]);
-    await returnToSources(context, facts);
-    const adopters = annexesIn(facts, "severed");
-    await awaitServing(context, adopters);
-    const baseline = await baselineOf(context, adopters);
+    const looks = await awaitServing(context, annexesIn(facts, "severed"));
+    const [baseline] = await Promise.all([
+      baselineOf(context, looks),
+      returnToSources(context, facts),
+    ]);
     const found = await adoptAll(context, facts, baseline);
     if (found !== undefined) return poisoned(context, found);
     return await adopted(context, facts);

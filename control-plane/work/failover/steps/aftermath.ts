@@ -4,6 +4,7 @@
  * but the moves, which are ordinary ones.
  */
 import { databaseNowMs } from "../../../store/database.ts";
+import { readAdopterLooks } from "../../../store/failover/adopters.ts";
 import { countProgress, noteRun } from "../../../store/failover/evidence.ts";
 import { annexesOf } from "../../../store/failover/revoke.ts";
 import { readPendingAt } from "../../../store/failover/wave.ts";
@@ -51,7 +52,8 @@ export const routing: Step = async (context) => {
 export const verifying: Step = async (context) => {
   const { world, run, memory, wait, signal } = context;
   const adopters = annexesIn(run.evidence.annexes, "severed");
-  const baseline = await baselineOf(context, adopters);
+  const looks = await readAdopterLooks(world.database.read, adopters);
+  const baseline = await baselineOf(context, looks);
   const canaries = run.evidence.canaries ?? (await tryAll(context, adopters));
   const report = run.evidence.canaries === undefined ? await makeReport(context) : undefined;
   for (;;) {
