@@ -124,7 +124,7 @@ async function launch(options: Launch, program: Executable): Promise<Launched> {
  * that is the first of its session is nice towards nobody else; its group has to be
  * (https://man7.org/linux/man-pages/man7/sched.7.html, "The autogroup feature").
  */
-const yieldingPriority = 5;
+const yieldingPriority = 2;
 function letYield(pid: number): void {
   try {
     setPriority(pid, yieldingPriority);

@@ -29,6 +29,8 @@ export type Database = {
 };
 
 const connectionsMax = 5;
+/** Opened at once and kept: at a standby's, the first requests are those that have waited for a takeover. */
+const connectionsMin = 2;
 const connectTimeoutMs = 2000;
 const idleConnectionMs = 30_000;
 /** The client's own limit, for a server that fell silent; longer than the server's limits below. */
@@ -43,7 +45,7 @@ const begin = [
 export function openDatabase(url: string, onTrouble: (message: string) => void): Database {
   const pool = new pg.Pool({
     connectionString: url,
-    max: connectionsMax,
+    ...{ min: connectionsMin, max: connectionsMax },
     connectionTimeoutMillis: connectTimeoutMs,
     idleTimeoutMillis: idleConnectionMs,
     query_timeout: queryTimeoutMs,
@@ -53,6 +55,13 @@ export function openDatabase(url: string, onTrouble: (message: string) => void):
   pool.on("error", (error) => onTrouble(messageOf(error)));
   // A checked-out connection that breaks emits on the client itself; unheard it ends the process.
   pool.on("connect", (client) => client.on("error", (error) => onTrouble(messageOf(error))));
+  for (let at = 0; at < connectionsMin; at += 1) {
+    // Whoever needs one later opens it: the database may come up after the application.
+    void pool.connect().then(
+      (client) => client.release(),
+      () => {},
+    );
+  }
 
   return {
     transaction: async (scopes, work) => {

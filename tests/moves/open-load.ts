@@ -14,6 +14,8 @@ export type Stream = {
   readonly tenants: readonly string[];
   /** Of all of them together. */
   readonly perSecond: number;
+  /** It comes to that little by little, as long as this: nobody's first customers are all of them. 0 without. */
+  readonly rampMs?: number;
 };
 
 /** One order, when it was sent and what it came to. */
@@ -92,11 +94,13 @@ export function startOpenLoad(options: {
   }
 
   /** So many orders as are due, be the tick late or not. */
-  async function keepSending({ tenants, perSecond }: Stream): Promise<void> {
+  async function keepSending({ tenants, perSecond, rampMs = 0 }: Stream): Promise<void> {
     const startedMs = systemClock.monotonicMs();
     let sent = 0;
     while (!over.signal.aborted) {
-      const due = Math.floor(((systemClock.monotonicMs() - startedMs) / 1000) * perSecond);
+      const forMs = systemClock.monotonicMs() - startedMs;
+      const fullMs = forMs < rampMs ? forMs ** 2 / (2 * rampMs) : forMs - rampMs / 2;
+      const due = Math.floor((fullMs / 1000) * perSecond);
       for (; sent < due; sent += 1) {
         const sending = send(tenants[sent % tenants.length] ?? "");
         underWay.add(sending);

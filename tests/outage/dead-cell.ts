@@ -47,6 +47,7 @@ const run = "outage";
 const failedOverWithinMs = 90_000;
 const readBackMs = 60_000;
 /** A fleet in service, not one whose processes still compile their code. */
+const rampMs = 10_000;
 const calmMs = 15_000;
 
 export async function deadCell(
@@ -63,7 +64,7 @@ export async function deadCell(
   });
   const load = startOpenLoad({
     ...{ recorder, run, router: await routerOrigins(fleet) },
-    streams: [{ tenants, perSecond: options.writesPerSecond }],
+    streams: [{ tenants, perSecond: options.writesPerSecond, rampMs }],
   });
   try {
     await until("every tenant is written to", () => isServed(load, tenants), failedOverWithinMs);

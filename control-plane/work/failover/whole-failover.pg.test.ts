@@ -34,10 +34,15 @@ test.concurrent("a dead cell's tenants get new owners, wave by wave, and then go
   // R3: nothing is cut, let alone given away, before the last lease is certainly over.
   expect(row?.fencedAt?.getTime()).toBeGreaterThanOrEqual(grantedAt + 300);
   expect(row?.open).toBe(false);
-  // R4: all streams are cut before anything is prepared there, and that before the first key.
+  // R4: an annex's stream is cut before anything is prepared there, once, and all of that before the first key.
+  for (const { id: annex } of fleet.annexes) {
+    const own = fleet.log.filter((line) => line.endsWith(` ${annex}`));
+    expect(own.slice(0, 2)).toEqual([`sever ${annex}`, `activate ${annex}`]);
+    expect(own.filter((line) => line.startsWith("activate"))).toHaveLength(1);
+  }
   const first = (what: string) => fleet.log.findIndex((line) => line.startsWith(what));
   const last = (what: string) => fleet.log.findLastIndex((line) => line.startsWith(what));
-  expect(last("sever")).toBeLessThan(first("activate"));
+  expect(last("sever")).toBeLessThan(first("adopt"));
   expect(last("activate")).toBeLessThan(first("adopt"));
   expect(first("too early")).toBe(-1);
   const origin = await cellOf(fleet.origin);
