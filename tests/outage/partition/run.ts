@@ -323,8 +323,9 @@ async function salvaged(
     await fleet.cliJson("cell", "salvage", victim, "show", "-O", file);
     const lines = (await readFile(file, "utf8")).split("\n").filter((line) => line !== "");
     const rows = z.array(salvagedRowSchema).parse(lines.map((line): unknown => JSON.parse(line)));
-    return entriesOfSalvage(victim, rows, ({ table, row }) => {
-      const item = table.endsWith("orders") ? row?.["item"] : undefined;
+    // An order that arrived, and whose confirmation alone did not, is an update.
+    return entriesOfSalvage(victim, rows, ({ table, kind, row }) => {
+      const item = table.endsWith("orders") && kind === "insert" ? row?.["item"] : undefined;
       return item?.startsWith(`${run}/`) === true ? item : undefined;
     });
   } finally {
