@@ -27,6 +27,8 @@ test("an annex owns what it is told only once its takeover is open, and claims n
   const pair = cells.pair(annex);
   await annex.admin.query("select cellfleet.become_annex('cell-a', '')");
   const order = { failover: "op_failover", attempt: 1 };
+  // Reached ahead of that: nothing is said, and nothing is refused.
+  expect(await own(pair, [])).toEqual([]);
   await expect(own(pair, [change("acme", 2)])).rejects.toMatchObject({ code: "CF011" });
   await recordTakeover(annex.admin, { ...order, open: false });
   await expect(own(pair, [change("acme", 2)])).rejects.toMatchObject({ code: "CF011" });

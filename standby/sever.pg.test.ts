@@ -129,6 +129,11 @@ test("sequences that are not leased begin behind all ids, and leased ones stay",
     "insert into currencies (code, name) values ('NOK', 'after') returning no",
   );
   expect(rows).toEqual([{ no: 10_701 }]);
+  // An executor that comes late sets nothing back that was drawn from meanwhile.
+  await annex.admin.query("select setval(pg_get_serial_sequence('currencies', 'no'), 30000)");
+  await provider.activate(pair);
+  const next = "select nextval(pg_get_serial_sequence('currencies', 'no'))::int as no";
+  expect((await annex.admin.query(next)).rows).toEqual([{ no: 30_001 }]);
   expect((await annex.admin.query(leased)).rows).toEqual(before);
   await provider.drop(pair, "there");
 });

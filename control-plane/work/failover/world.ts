@@ -101,6 +101,7 @@ export type DriveMemory = {
   lastGoodMs: number | undefined;
   /** What annexes need before keys become active, by annex, while it is made or was: see ahead.ts. */
   readonly activating: Map<string, Promise<void>>;
+  /** Sessions at the annexes were asked for. */
   hasReached: boolean;
   /** Progress was counted at this monotonic time. */
   countedMs: number;

@@ -41,6 +41,10 @@ const returnedMs = 4000;
 
 /** Its streams stand still first, so that it has rows of its own; then all of it does. */
 async function lose({ world, victim, others, say }: Stage): Promise<void> {
+  // The control plane was another's until now: whoever has not heard of it again asks its partners for promises.
+  const before = await world.granted(victim);
+  const isHeard = async () => (await world.granted(victim)) > before;
+  await until("the control plane is heard again", isHeard, unpromisedMs);
   await until("no promise is left", () => world.unpromised(victim), unpromisedMs);
   world.stop(...(await world.senders(victim)));
   await systemClock.sleep(unreplicatedMs);

@@ -91,6 +91,8 @@ export async function openWorld(routers: number) {
       return control;
     },
     unpromised: (cell: string) => noPromise(fleet, superusers, cell),
+    /** The number of the last lease that the control plane gave the cell. */
+    granted: (cell: string) => grantedTo(superusers, cell),
     /** A machine: the cell, and the annexes in it. */
     cell: (cell: string) => cellPlace(fleet, cell, superusers),
     plane: async (): Promise<Place> => ({
@@ -128,6 +130,17 @@ const sendersAt = (url: string) =>
   });
 
 /** No partner has promised the cell anything: what is promised holds a takeover up for long. */
+async function grantedTo(superusers: ReadonlyMap<string, string>, cell: string): Promise<number> {
+  const url = superusers.get(cell);
+  if (url === undefined) throw new Error(`no server of ${cell}`);
+  return inDatabase(url, async (client) => {
+    const { rows } = await client.query<{ number: number }>(
+      "select coalesce(control_grant, lease_grant)::float8 as number from cellfleet.grant_seen",
+    );
+    return rows[0]?.number ?? 0;
+  });
+}
+
 async function noPromise(
   fleet: TestFleet,
   superusers: ReadonlyMap<string, string>,

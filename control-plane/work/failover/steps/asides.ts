@@ -105,7 +105,7 @@ export const restoring: Step = async (context) => {
       return {
         event: "restored",
         headline: isBack
-          ? `called off: ${run.cell} serves again`
+          ? `called off: ${run.cell} has a lease`
           : `called off: ${run.cell} may serve again, and has not asked for its lease yet`,
       };
     }
