@@ -220,7 +220,7 @@ test.concurrent("called off before anything is cut: the cell may have its lease 
     .set({ leaseGrantedAt: new Date(Date.now() + 1000) })
     .where(eq(cell.id, fleet.origin));
   const run = await until(id, ({ step }) => step === "cancelled");
-  expect(run.headline).toContain("serves again");
+  expect(run.headline).toContain("has a lease");
   const rows = await database.read.select().from(standby).where(eq(standby.origin, fleet.origin));
   expect(
     rows.every((one) => one.state === "announcing" && one.orderFailover === null && !one.orderOpen),
