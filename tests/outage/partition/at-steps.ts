@@ -76,13 +76,9 @@ const returnsAt = (moment: Moment): Scenario => ({
 const standAt = async (control: StoppingControlPlane, at: Moment | undefined): Promise<void> =>
   at === undefined ? undefined : control.standAt(at);
 
-/**
- * With the control plane away and a partner that does not answer a cell stops what that partner holds, and with an
- * unlucky start of the control plane it comes to that: others may be refused, and nothing of theirs may be lost.
- */
 const killedAt = (name: string, says: string, killed: readonly Moment[]): Scenario => ({
   ...{ name, says },
-  ...{ failovers: 1, refused: "anybody", direct: true },
+  ...{ failovers: 1, refused: "its tenants", direct: true },
   act: async (stage) => {
     const { world, say } = stage;
     const control = await world.takeControl();

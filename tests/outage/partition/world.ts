@@ -129,7 +129,6 @@ const sendersAt = (url: string) =>
     return rows;
   });
 
-/** No partner has promised the cell anything: what is promised holds a takeover up for long. */
 async function grantedTo(superusers: ReadonlyMap<string, string>, cell: string): Promise<number> {
   const url = superusers.get(cell);
   if (url === undefined) throw new Error(`no server of ${cell}`);
@@ -141,6 +140,7 @@ async function grantedTo(superusers: ReadonlyMap<string, string>, cell: string):
   });
 }
 
+/** No partner has promised the cell anything: what is promised holds a takeover up for long. */
 async function noPromise(
   fleet: TestFleet,
   superusers: ReadonlyMap<string, string>,
