@@ -181,7 +181,14 @@ function covers(partners: readonly Partner[]): boolean {
 const none = (reason: string): GrantPlan => ({ kind: "none", reason });
 
 /** After a third of the lease it is asked for anew; from here on its answer does not come in time. */
-const silentShare = 3 / 8;
+const silentShare = 2 / 5;
+export const lookEveryMs = 100;
+
+/**
+ * How long one question to a partner may take: two of them, to one that hangs, end before the lease does,
+ * with time left to stop what it keeps. The others are not stopped for its sake.
+ */
+export const answerMsOf = (ttlMs: number): number => Math.ceil(ttlMs / 8);
 
 /** Has the control plane been silent for so long that the partners are to be asked? */
 export function isTimeForFailsafe(view: {

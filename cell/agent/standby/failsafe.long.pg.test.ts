@@ -78,7 +78,7 @@ describe("a control plane that is silent", () => {
   test("gives a lease that counts from before the partner was asked", async () => {
     const slow = createServer((req, res) => {
       req.resume().on("end", () => {
-        setTimeout(() => res.end(JSON.stringify({ promisedMs: 1_200_000, number: 1 })), 150);
+        setTimeout(() => res.end(JSON.stringify({ promisedMs: 1_200_000, number: 1 })), 80);
       });
     });
     const endpoint = await listenUrl(slow);

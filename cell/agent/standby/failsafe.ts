@@ -20,10 +20,12 @@ import { noteRefused, readPartners, resumeBuckets, stopBuckets } from "../../sto
 import type { AgentLog } from "../events.ts";
 import type { Facts, Stores } from "../stores/stores.ts";
 import {
+  answerMsOf,
   type Failsafe as FailsafeState,
   type GrantPlan,
   hearPartner,
   isTimeForFailsafe,
+  lookEveryMs,
   loseOfPromises,
   noPromises,
   type PartnerAnswer,
@@ -45,7 +47,6 @@ export type FailsafeOptions = {
 
 /** Until a control plane has said another one. */
 const ttlMsDefault = 4000;
-const lookEveryMs = 200;
 /** Asked for where leases are manual: an annex looks at who asks before it promises anything. */
 const manualPromiseMs = 1;
 /** Of the wall clock against the monotonic one. */
@@ -223,8 +224,7 @@ export class Failsafe {
       ...{ systemIdentifier: first.systemIdentifier, timeline: first.timeline },
       ...(number === undefined ? {} : { number }),
     };
-    // Below a third of the lease, so that two questions end within what is left of it.
-    return client.ask(partner, body, Math.ceil(this.#ttlMs / 5));
+    return client.ask(partner, body, answerMsOf(this.#ttlMs));
   }
 
   async #grant(round: Round, plan: GrantPlan & { kind: "grant" }): Promise<void> {

@@ -78,7 +78,7 @@ const standAt = async (control: StoppingControlPlane, at: Moment | undefined): P
 
 const killedAt = (name: string, says: string, killed: readonly Moment[]): Scenario => ({
   ...{ name, says },
-  ...{ failovers: 1, refused: "its tenants", direct: true },
+  ...{ failovers: 1, refused: "its tenants and those it keeps", direct: true },
   act: async (stage) => {
     const { world, say } = stage;
     const control = await world.takeControl();

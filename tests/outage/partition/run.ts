@@ -6,6 +6,7 @@ import { readFile, rm } from "node:fs/promises";
 import pg from "pg";
 import { z } from "zod";
 import type { Failover, RpoReport } from "../../../contract/failover-api.ts";
+import { bucketCount, slotOf } from "../../../contract/placement-key.ts";
 import { salvagedRowSchema } from "../../../contract/salvage-api.ts";
 import { checkHistory } from "../../../history/check.ts";
 import { installCommitLog, readCommitLog } from "../../../history/commit-log.ts";
@@ -61,6 +62,7 @@ export async function runScenario(
   try {
     const homes = await settle(world, client);
     const tenants = [...homes.keys()];
+    const kept = await keptBy(client, homes);
     const mine = tenants.filter((tenant) => homes.get(tenant) === victim);
     const history: Entry[] = [];
     const recorder = createRecorder({
@@ -109,7 +111,11 @@ export async function runScenario(
     const commits = merged(early, await readCommits(world));
     for (const { entry } of commits) recorder.note(entry);
     const verdict = checkHistory(history);
-    const refused = refusals(load, sinceMs, scenario.refused === "its tenants" ? mine : []);
+    const refusable = {
+      ...{ nobody: [], anybody: [], "its tenants": mine },
+      "its tenants and those it keeps": [...mine, ...kept],
+    };
+    const refused = refusals(load, sinceMs, refusable[scenario.refused]);
     return {
       ...{ name: scenario.name, verdict, failovers, refused, history },
       refusedBefore: load.samples.filter((one) => one.outcome !== "ok" && one.sentMs < sinceMs)
@@ -183,6 +189,18 @@ async function settle(world: World, client: FleetClient): Promise<ReadonlyMap<st
     );
   }
   return homes;
+}
+
+/** Tenants of other cells whose standby is on the victim. */
+async function keptBy(client: FleetClient, homes: ReadonlyMap<string, string>) {
+  const standbys = (await client.standbys()).filter(({ host }) => host === victim);
+  return [...homes.keys()].filter((tenant) => {
+    const bucket = slotOf(tenant, bucketCount);
+    return standbys.some(
+      ({ origin, buckets: { lo, hi } }) =>
+        origin === homes.get(tenant) && lo <= bucket && bucket <= hi,
+    );
+  });
 }
 
 /** Also those of annexes, by the cell that answers for them. */

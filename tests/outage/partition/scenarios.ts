@@ -27,8 +27,11 @@ export type Scenario = {
   readonly name: string;
   readonly says: string;
   readonly failovers: 0 | 1;
-  /** Whose orders may be refused or stay open meanwhile. */
-  readonly refused: "nobody" | "its tenants" | "anybody";
+  /**
+   * Whose orders may be refused or stay open meanwhile. With those that it keeps: tenants of other cells
+   * whose standby is on the lost one, which stop where it promises nothing to a cell that asks (promise 4).
+   */
+  readonly refused: "nobody" | "its tenants" | "its tenants and those it keeps" | "anybody";
   /** A job writes to the victim's database all the time, past router and gate. */
   readonly direct?: boolean;
   /** Clocks of databases are set. */
