@@ -99,27 +99,30 @@ test.each([
   expect(isTimeForFailsafe({ ...one, ttlMs: 4000 })).toBe(time);
 });
 
-test.each([4000, 10_000, 30_000])("a partner that hangs costs a cell with leases of %i ms no others", (ttlMs) => {
-  // Asked for after a third of the lease, and never answered.
-  const dueMs = ttlMs / 3;
-  const lookAtWorst = (nowMs: number) => nowMs + lookEveryMs;
-  let nowMs = dueMs;
-  const leftMs = () => ttlMs - nowMs;
-  const isTime = () =>
-    isTimeForFailsafe({ leaseLeftShare: leftMs() / ttlMs, silentMs: nowMs - dueMs, ttlMs });
-  while (!isTime()) nowMs += 1;
-  nowMs = lookAtWorst(nowMs);
-  let state = hearPartner(noPromises, a.annex, promised(100_000, nowMs), "b1");
-  const plan = () => planGrant(state, view({ ttlMs, leaseLeftMs: leftMs(), nowMonoMs: nowMs }));
-  while (plan().kind === "wait") {
-    nowMs += answerMsOf(ttlMs);
-    state = hearPartner(state, b.annex, { kind: "silent" }, "b1");
-    if (plan().kind === "wait") nowMs = lookAtWorst(nowMs);
-  }
-  expect(plan()).toMatchObject({ kind: "grant", stop: [b] });
-  // Time to stop its buckets.
-  expect(leftMs()).toBeGreaterThanOrEqual(ttlMs / 20);
-});
+test.each([4000, 10_000, 30_000])(
+  "a partner that hangs costs a cell with leases of %i ms no others",
+  (ttlMs) => {
+    // Asked for after a third of the lease, and never answered.
+    const dueMs = ttlMs / 3;
+    const lookAtWorst = (nowMs: number) => nowMs + lookEveryMs;
+    let nowMs = dueMs;
+    const leftMs = () => ttlMs - nowMs;
+    const isTime = () =>
+      isTimeForFailsafe({ leaseLeftShare: leftMs() / ttlMs, silentMs: nowMs - dueMs, ttlMs });
+    while (!isTime()) nowMs += 1;
+    nowMs = lookAtWorst(nowMs);
+    let state = hearPartner(noPromises, a.annex, promised(100_000, nowMs), "b1");
+    const plan = () => planGrant(state, view({ ttlMs, leaseLeftMs: leftMs(), nowMonoMs: nowMs }));
+    while (plan().kind === "wait") {
+      nowMs += answerMsOf(ttlMs);
+      state = hearPartner(state, b.annex, { kind: "silent" }, "b1");
+      if (plan().kind === "wait") nowMs = lookAtWorst(nowMs);
+    }
+    expect(plan()).toMatchObject({ kind: "grant", stop: [b] });
+    // Time to stop its buckets.
+    expect(leftMs()).toBeGreaterThanOrEqual(ttlMs / 20);
+  },
+);
 
 /** Real time is that of the world; each side has a clock of its own rate. */
 type World = {
