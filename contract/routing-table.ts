@@ -144,6 +144,8 @@ export const routedCellSchema = z.object({
   host: cellIdSchema.optional(),
   /** Its ownership is being taken away: its placements are unavailable, no answer of its own is passed on. */
   halted: z.literal(true).optional(),
+  /** Halted, and certainly over: its placements are given to new owners at this moment. Requests may wait for that. */
+  handover: z.literal(true).optional(),
 });
 export type RoutedCell = z.infer<typeof routedCellSchema>;
 

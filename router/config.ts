@@ -95,6 +95,8 @@ const settingsSchema = z.strictObject({
   explainBytesMax: whole(100_000, 1e10).default(32 * 1024 * 1024),
   logLevel: z.enum(logLevels).default("info"),
   holdMs: whole(0, 60_000).default(10_000),
+  /** While keys of a cell that is gone are given to their next owners; 0: they are refused at once. */
+  handoverMs: whole(0, 60_000).default(5000),
   heldPerKeyMax: whole(1, 100_000).default(512),
   heldMax: whole(1, 1_000_000).default(4096),
   /** Memory that they may take, by their declared sizes; a body is not read while it waits. */

@@ -32,14 +32,15 @@ import type { RouterEvents } from "./observe/events.ts";
 import { createCellSeries } from "./observe/gauges.ts";
 import { addLimitGauges } from "./observe/limit-metrics.ts";
 import { createListenerMetrics } from "./observe/listener-metrics.ts";
-import { createRouterMetrics } from "./observe/metrics.ts";
+import { createRouterMetrics, type RouterMetrics } from "./observe/metrics.ts";
 import { Outcomes } from "./observe/outcomes.ts";
 import { Remembered } from "./observe/remembered.ts";
 import { rankMs, TopTenants } from "./observe/top-tenants.ts";
 import { startTracing, type Tracing } from "./observe/tracing.ts";
-import { isHalted } from "./place/decide.ts";
+import { isHeld } from "./place/decide.ts";
 import { Doubt } from "./place/doubt.ts";
 import { Halts } from "./place/halts.ts";
+import { Handovers } from "./place/handovers.ts";
 import { Hold, type HoldLimits } from "./place/hold.ts";
 import { News } from "./place/news.ts";
 import { WouldRefuse } from "./place/would-refuse.ts";
@@ -84,10 +85,7 @@ export function createServing(options: ServingOptions) {
   const { endpoints, cells, ...protection } = createProtection({
     ...{ config, clock, random, metrics, log, tls: cellTls },
   });
-  const hold = new Hold({
-    ...{ clock, limits: holdLimits(config) },
-    onVerdict: (result) => metrics.holds.inc({ result }),
-  });
+  const hold = openHold(config, clock, metrics);
   const news = new News();
   const doubt = new Doubt();
   const cellSeries = createCellSeries(metrics);
@@ -98,6 +96,7 @@ export function createServing(options: ServingOptions) {
     ownsKeys: options.ownsKeys ?? true,
   });
   const halts = new Halts();
+  const handovers = new Handovers(clock, config.handoverMs);
   const acked = new AckedWrites(ackedLimits(config));
   const served = createServedView(({ table }, delta) => {
     news.note(table.revision, delta);
@@ -105,6 +104,7 @@ export function createServing(options: ServingOptions) {
     cellSeries(table);
     protection.follow(table);
     dropMoved(kept, table);
+    handovers.follow(table);
     hold.release((key) => isFree(table, key));
     halts.follow(table);
     acked.follow(table);
@@ -138,7 +138,7 @@ export function createServing(options: ServingOptions) {
     news,
     doubt,
     served,
-    halts,
+    ...{ halts, handovers },
     acked,
     status,
     ...{ tally, wouldRefuse, outcomes },
@@ -166,8 +166,14 @@ export const ackedLimits = (config: RouterConfig): AckedLimits => ({
 /** What waits for a cell that is being taken over is told so at once. */
 function isFree(table: TableState, key: PlacementKey): boolean {
   const route = table.get(key);
-  return route?.state !== "hold" || isHalted(table, route.cell);
+  return route === undefined || !isHeld(table, route);
 }
+
+const openHold = (config: RouterConfig, clock: Clock, metrics: RouterMetrics): Hold =>
+  new Hold({
+    ...{ clock, limits: holdLimits(config) },
+    onVerdict: (result) => metrics.holds.inc({ result }),
+  });
 
 const holdLimits = (config: RouterConfig): HoldLimits => ({
   holdMs: config.holdMs,
@@ -298,7 +304,8 @@ function serveContext(
   const { config, clock, random, log, metrics, endpoints, hold, served } = parts;
   const { tally, wouldRefuse, outcomes, fanOuts, trust, acked } = parts;
   return {
-    ...{ clock, random, log, metrics, endpoints, cells: parts.cells, hold, news: parts.news },
+    ...{ clock, random, log, metrics, endpoints, cells: parts.cells, hold },
+    ...{ news: parts.news, handovers: parts.handovers },
     limits: parts.limits,
     view: served.view,
     isUsable: endpoints.isUsable,

@@ -56,15 +56,21 @@ async function startFleet({ serve = says("answer of a"), gate, ...options }: Opt
   const { router, lines } = await bench.startRemote(plane.url, options.flags);
   await until(async () => expect((await admin(router, "/readyz")).status).toBe(200));
   const post = (more: Ask = {}) => ask(router.port, "acme", { method: "POST", body: "x", ...more });
-  const halt = async () => {
+  const say = async (word: Partial<RoutedCell>) => {
     const cells = plane
       .table()
-      .lists.cells.map((cell): RoutedCell => (cell.id === "a" ? { ...cell, halted: true } : cell));
+      .lists.cells.map(
+        ({ halted: _halted, handover: _handover, ...cell }): RoutedCell =>
+          cell.id === "a" ? { ...cell, ...word } : cell,
+      );
     plane.changeNames({ cells });
     const { revision } = plane.table();
     await until(() => expect(metric(router, revisionSeries)).resolves.toBe(revision));
   };
-  return { a, b, plane, router, lines, post, halt };
+  const halt = () => say({ halted: true });
+  /** Its keys are given to others at this moment. */
+  const handOver = () => say({ halted: true, handover: true });
+  return { a, b, plane, router, lines, post, halt, handOver };
 }
 
 const revisionSeries = "cellfleet_router_table_revision";
@@ -234,6 +240,49 @@ describe("a halted cell", () => {
     expect(explained).toMatchObject({ cell: "b", decision: "proxy" });
     const series = 'cellfleet_router_requests_total{cell="b",method="POST",code_class="2xx"}';
     expect(await metric(router, series)).toBeGreaterThan(1);
+  });
+});
+
+describe("a cell whose keys are given to their next owners", () => {
+  const heldNow = (router: Router) => metric(router, 'cellfleet_router_held_requests{cell="a"}');
+
+  test("has who asks for them wait until then", async () => {
+    const { a, plane, post, halt, handOver, router } = await startFleet({
+      flags: { holdMs: 25_000, handoverMs: 25_000 },
+    });
+    await halt();
+    expect(codeOf(await post())).toBe("503 PLACEMENT_UNAVAILABLE");
+    await handOver();
+    const waiting = post();
+    await until(async () => expect(await heldNow(router)).toBe(1));
+    plane.change({ acme: "b 2" });
+    expect(await waiting).toMatchObject({ status: 200, headers: { "x-cell": "b" } });
+    expect(a.seen).toEqual([]);
+  });
+
+  test("is not waited for once the takeover stands still: whoever waits is told so at once", async () => {
+    const { post, halt, handOver, router } = await startFleet({
+      flags: { holdMs: 25_000, handoverMs: 25_000 },
+    });
+    await handOver();
+    const waiting = post();
+    await until(async () => expect(await heldNow(router)).toBe(1));
+    await halt();
+    expect(codeOf(await waiting)).toBe("503 PLACEMENT_UNAVAILABLE");
+  });
+
+  test("is waited for so long and no longer, whatever else is new meanwhile", async () => {
+    const { plane, post, handOver, router } = await startFleet({
+      flags: { holdMs: 25_000, handoverMs: 300 },
+    });
+    const waits = () => metric(router, 'cellfleet_router_holds_total{result="timeout"}');
+    await handOver();
+    expect(codeOf(await post())).toBe("503 PLACEMENT_UNAVAILABLE");
+    const before = await waits();
+    plane.change({ globex: "b 2" });
+    await handOver();
+    expect(codeOf(await post())).toBe("503 PLACEMENT_UNAVAILABLE");
+    expect(await waits()).toBe(before);
   });
 });
 

@@ -20,6 +20,7 @@ export const settings: readonly (readonly [string, string])[] = [
   ["--explain-bytes-max <bytes>", "memory that they may take"],
   ["--log-level <level>", "debug, info, warn or error"],
   ["--hold-ms <ms>", "longest wait while a placement switches its owner"],
+  ["--handover-ms <ms>", "longest wait while keys of a cell that is gone get new owners; 0: none"],
   ["--fan-outs-max <count>", "requests to all cells at once that may be on their way"],
   ["--held-per-key-max <count>", "requests that may wait for one placement"],
   ["--stale-bytes-max <bytes>", "answers kept for routes that may be answered stale"],

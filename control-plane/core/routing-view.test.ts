@@ -14,7 +14,7 @@ const registered = {
   api: { endpoints: ["http://10.0.0.1:3001"] },
 };
 const cell = (stage: CellRow["stage"]): CellRow => ({
-  ...{ id: "cell-01", region: "local", stage, host: null, halted: false },
+  ...{ id: "cell-01", region: "local", stage, host: null, halted: false, handover: false },
   services: registered,
 });
 const gate = (port: number, ...services: string[]) => ({

@@ -188,6 +188,7 @@ export type CellRow = {
   /** Of an annex. */
   readonly host: string | null;
   readonly halted: boolean;
+  readonly handover: boolean;
 };
 export type AgentRow = {
   readonly cell: string;
@@ -209,7 +210,7 @@ export function routedCells(
   agents: readonly AgentRow[],
 ): readonly RoutedCell[] {
   const gates = gatesOf(agents);
-  return cells.map(({ id, region, services, stage, host, halted }): RoutedCell => {
+  return cells.map(({ id, region, services, stage, host, halted, handover }): RoutedCell => {
     const fronted = stage === "pass-through" ? undefined : gates.get(id);
     return {
       id: must<CellId>(parseCellId(id), "cell id"),
@@ -218,6 +219,7 @@ export function routedCells(
       ...(stage === "enforce" ? {} : { stage }),
       ...(host === null ? {} : { host: must<CellId>(parseCellId(host), "cell id") }),
       ...(halted ? { halted } : {}),
+      ...(handover ? { handover } : {}),
     };
   });
 }

@@ -11,6 +11,7 @@ import { serviceRouteSchema } from "../../contract/service-route.ts";
 import type { TableLists } from "../../contract/table-checksum.ts";
 import { tenantSourceSchema } from "../../contract/tenant-source.ts";
 import { trafficPolicySchema } from "../../contract/traffic-policy.ts";
+import { handoverSteps } from "../core/failover/failover-state.ts";
 import { type AgentRow, type CellRow, routedCells } from "../core/routing-view.ts";
 
 const fleetListsSchema = z.object({
@@ -51,7 +52,12 @@ export async function readLists(client: pg.PoolClient): Promise<TableLists> {
     "select name, strategy, slot_count, guard_mode from cellfleet_control.keyspace order by name",
   );
   const cells = await client.query<CellRow>(
-    `select id, region, services, stage, annex_host as host, halted from cellfleet_control.cell where state <> 'retired' order by id`,
+    `select c.id, c.region, c.services, c.stage, c.annex_host as host, c.halted,
+            c.halted and exists (
+              select from cellfleet_control.failover f join cellfleet_control.op o on o.id = f.op
+               where f.cell = c.id and o.state = 'running' and o.step = any($1)) as handover
+       from cellfleet_control.cell c where c.state <> 'retired' order by c.id`,
+    [handoverSteps],
   );
   const agents = await client.query<AgentRow>(
     "select cell, endpoint, services from cellfleet_control.agent order by cell, instance",

@@ -7,7 +7,7 @@ import {
   type Revision,
   type TenantId,
 } from "../../contract/ids.ts";
-import type { PlacementGroup, RouteState } from "../../contract/routing-table.ts";
+import type { PlacementGroup, RoutedCell, RouteState } from "../../contract/routing-table.ts";
 import { buildTable, isTableRefusal } from "../../contract/table-state.ts";
 import {
   chooseRoute,
@@ -158,6 +158,14 @@ describe("a halted cell", () => {
     ...{ id: id as CellId, services: { default: { endpoints: [`http://${id}.test`] } } },
     ...more,
   });
+  const groups = [
+    group("acme", "a", "active"),
+    group("held", "a", "hold"),
+    group("asleep", "a", "suspended"),
+    group("saved", "sb-a-b", "active"),
+  ];
+  const handOver = (cell: RoutedCell): RoutedCell =>
+    cell.halted === true ? { ...cell, handover: true } : cell;
   const taken = buildTable(
     {
       ...{ fleet: "f", revision: 7 as Revision, tenantSources: [], serviceRoutes: [] },
@@ -169,12 +177,7 @@ describe("a halted cell", () => {
         halted("sb-c-b", { host: "b" }),
       ],
     },
-    [
-      group("acme", "a", "active"),
-      group("held", "a", "hold"),
-      group("asleep", "a", "suspended"),
-      group("saved", "sb-a-b", "active"),
-    ],
+    groups,
   );
   if (isTableRefusal(taken)) throw new Error(taken.text);
   const on: RoutingView = { table: taken, protocol: "epoch", passThrough: undefined };
@@ -186,6 +189,25 @@ describe("a halted cell", () => {
   ])("serves nobody: %s is refused with %s", (tenant, code) => {
     expect(ask(tenant, on)).toMatchObject({ kind: "refuse", code });
     expect(decidePublic(on, "a" as CellId, "default")).toMatchObject({ kind: "refuse" });
+  });
+  test.each([
+    ["acme", { kind: "hold" }],
+    ["held", { kind: "hold" }],
+    ["asleep", { code: "TENANT_SUSPENDED" }],
+  ])("has requests wait while its keys are given to others: %s", (tenant, decision) => {
+    const { table } = on;
+    const { cells } = table.lists;
+    const handing = buildTable(
+      { ...table.lists, fleet: "f", revision: 8 as Revision, cells: cells.map(handOver) },
+      groups,
+    );
+    if (isTableRefusal(handing)) throw new Error(handing.text);
+    expect(ask(tenant, { ...on, table: handing })).toMatchObject(decision);
+    // Nobody else is meant by it.
+    expect(ask("saved", { ...on, table: handing })).toMatchObject({ kind: "proxy" });
+    expect(decidePublic({ ...on, table: handing }, "a" as CellId, "default")).toMatchObject({
+      kind: "refuse",
+    });
   });
   test("is passed over where any cell will do, and so are standbys that own nothing", () => {
     const chosen = new Set<string>();

@@ -65,10 +65,8 @@ type Refused = {
   readonly message: string;
   readonly route: FoundRoute | undefined;
 };
-export type RouteDecision =
-  | Placed
-  | { readonly kind: "hold"; readonly route: FoundRoute }
-  | Refused;
+export type Held = { readonly kind: "hold"; readonly route: FoundRoute };
+export type RouteDecision = Placed | Held | Refused;
 
 export function decide(view: RoutingView | undefined, wanted: Wanted): RouteDecision {
   if (view === undefined) {
@@ -77,14 +75,12 @@ export function decide(view: RoutingView | undefined, wanted: Wanted): RouteDeci
   const { subject, service } = wanted;
   const route = findRoute(view, subject);
   if (route === undefined) return passThrough(view, wanted);
+  if (isHeld(view.table, route)) return { kind: "hold", route };
   switch (route.state) {
     case "active":
       return toCell(view, route.cell, route, service);
     case "hold":
-      // A switch of a cell that is being taken over may not end for long.
-      return isHalted(view.table, route.cell)
-        ? refuse("PLACEMENT_UNAVAILABLE", haltedText(view.table, route.cell), route)
-        : { kind: "hold", route };
+      return refuseHalted(view.table, route);
     case "suspended":
       return refuse("TENANT_SUSPENDED", "This tenant is suspended by its operator.", route);
     case "unavailable":
@@ -99,6 +95,25 @@ export const findRoute = ({ table }: RoutingView, subject: Subject): FoundRoute 
 /** Its ownership is being taken away: nothing goes there, and nothing comes from there. */
 export const isHalted = (table: TableState, cell: CellId): boolean =>
   table.cell(cell)?.halted === true;
+
+/** Its owner has certainly stopped, and its keys are given to others at this moment. */
+export const isHandedOver = (table: TableState, cell: CellId): boolean =>
+  table.cell(cell)?.handover === true;
+
+/**
+ * Is the next owner near? In a switch of a move it is, and in the last moment of a takeover; before that a
+ * takeover may last, also that of a cell that was switching.
+ */
+export function isHeld(
+  table: TableState,
+  { cell, state }: Pick<FoundRoute, "cell" | "state">,
+): boolean {
+  if (state !== "hold" && state !== "active") return false;
+  return isHalted(table, cell) ? isHandedOver(table, cell) : state === "hold";
+}
+
+export const refuseHalted = (table: TableState, route: FoundRoute): Refused =>
+  refuse("PLACEMENT_UNAVAILABLE", haltedText(table, route.cell), route);
 
 /** An annex goes by the name of the cell that it stands in. */
 export const shownCell = (table: TableState, cell: CellId): CellId =>

@@ -132,9 +132,15 @@ export class Hold {
     return { nth: this.#tickets, deadlineMs, bytes };
   }
 
-  /** Waits until `release` finds the key free, at most to the ticket's end. */
-  wait(key: PlacementKey, ticket: Ticket, signal: AbortSignal): Promise<HoldVerdict> {
-    return this.#counted(this.#enter(this.#queues, key, ticket, ticket.deadlineMs, signal, never));
+  /** Waits until `release` finds the key free, at most to the ticket's end and to that of what it waits for. */
+  wait(
+    key: PlacementKey,
+    ticket: Ticket,
+    signal: AbortSignal,
+    endMs = Number.POSITIVE_INFINITY,
+  ): Promise<HoldVerdict> {
+    const deadlineMs = Math.min(ticket.deadlineMs, endMs);
+    return this.#counted(this.#enter(this.#queues, key, ticket, deadlineMs, signal, never));
   }
 
   /** Waits for those that came before and are on their way; not where there is no room to. */

@@ -6,19 +6,23 @@ import type { RouterMetrics } from "../observe/metrics.ts";
 import type { RequestRecord } from "../observe/record.ts";
 import {
   decide,
+  type Held,
   isHalted,
   type Placed,
   type RouteDecision,
   type RoutingView,
+  refuseHalted,
   shownCell,
   type Wanted,
 } from "./decide.ts";
+import type { Handovers } from "./handovers.ts";
 import type { Hold, HoldFull, HoldVerdict, Ticket } from "./hold.ts";
 import type { News } from "./news.ts";
 
 export type Placing = {
   readonly view: () => RoutingView | undefined;
   readonly hold: Hold;
+  readonly handovers: Handovers;
   readonly news: Pick<News, "isAfter">;
   readonly metrics: RouterMetrics;
   readonly monotonicMs: () => number;
@@ -51,10 +55,13 @@ export function place(placing: Placing, request: Placeable): Placed | Promise<Pl
 
 async function held(placing: Placing, request: Placeable, first: FoundRoute): Promise<Placed> {
   for (let route = first; ; ) {
+    const endMs = placing.handovers.endMs(route.cell);
     const verdict = await waited(request, placing, () =>
-      placing.hold.wait(route.key, ticketOf(placing, request), request.gone.signal),
+      placing.hold.wait(route.key, ticketOf(placing, request), request.gone.signal, endMs),
     );
-    if (verdict !== "released") {
+    // Of what is over the decision says why it is refused.
+    const isOver = verdict === "timeout" && placing.monotonicMs() >= endMs;
+    if (verdict !== "released" && !isOver) {
       throw new CellError("PLACEMENT_HELD", heldMessages[verdict], {
         nextSteps: ["Send the request again after the time in Retry-After."],
       });
@@ -78,17 +85,26 @@ async function behindOthers(
   return decision.kind === "hold" ? held(placing, request, decision.route) : decision;
 }
 
-type Held = RouteDecision & { readonly kind: "hold" };
-
 function decideNow(placing: Placing, { wanted, record }: Placeable): Placed | Held {
   const view = placing.view();
-  const decision = decide(view, wanted);
+  const decision = inTime(placing, view, decide(view, wanted));
   record.revision = view?.table.revision;
   record.route = decision.route;
   record.cell = decision.kind === "proxy" ? decision.shown : shownOwner(view, decision.route);
   placing.metrics.resolves.inc({ via: decision.route?.via ?? "none" });
   if (decision.kind === "refuse") throw new CellError(decision.code, decision.message);
   return decision;
+}
+
+/** A takeover that lasts too long is waited for no more. */
+function inTime(
+  { handovers, monotonicMs }: Placing,
+  view: RoutingView | undefined,
+  decision: RouteDecision,
+): RouteDecision {
+  if (decision.kind !== "hold" || view === undefined) return decision;
+  const { route } = decision;
+  return monotonicMs() >= handovers.endMs(route.cell) ? refuseHalted(view.table, route) : decision;
 }
 
 const shownOwner = (view: RoutingView | undefined, route: FoundRoute | undefined) =>

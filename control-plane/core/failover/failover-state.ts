@@ -63,5 +63,8 @@ export const isFailoverEnd = (step: FailoverStep): boolean =>
 export const canAbort = (step: FailoverStep): boolean =>
   failoverTransitions[step].aborted !== undefined;
 
+/** Keys change owner, and routers hear of it: whoever asks for one may wait for that. */
+export const handoverSteps: readonly FailoverStep[] = ["adopting", "routing"];
+
 export const parseFailoverStep = (raw: string): FailoverStep | undefined =>
   failoverSteps.find((step) => step === raw);

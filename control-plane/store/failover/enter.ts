@@ -6,6 +6,7 @@
 import { eq, sql } from "drizzle-orm";
 import type { OpState } from "../../../contract/control-api.ts";
 import type { FailoverStep, RpoReport } from "../../../contract/failover-api.ts";
+import { handoverSteps } from "../../core/failover/failover-state.ts";
 import {
   addPhase,
   type FailoverEvidence,
@@ -17,6 +18,7 @@ import { Abandoned } from "../abandoned.ts";
 import type { Database, Tx } from "../database.ts";
 import { type NewEvent, recordEvents } from "../events.ts";
 import { changeOp } from "../ops.ts";
+import { changeRouting } from "../routing-change.ts";
 import { fleet, leader, op } from "../schema.ts";
 import { failover } from "../schema-standby.ts";
 
@@ -70,6 +72,7 @@ async function write(
   change: FailoverChange,
 ): Promise<void> {
   const nowMs = await requireSeat(tx, term);
+  await tellOfHandover(tx, seen.step, change.step);
   const attempt = seen.attempt + (change.raiseAttempt === true ? 1 : 0);
   const made = (await change.within?.(tx, attempt)) ?? {};
   await patchRow(tx, seen, { ...change.patch, ...made }, change.step, nowMs);
@@ -83,6 +86,13 @@ async function write(
   if (!applied) throw new Abandoned("raced");
   if (attempt !== seen.attempt) await tx.update(op).set({ attempt }).where(eq(op.id, seen.id));
   await recordEvents(tx, change.events ?? []);
+}
+
+/** Routers learn from the table whether keys of the cell change hands now; agents are woken by it, too. */
+async function tellOfHandover(tx: Tx, from: FailoverStep, to: FailoverStep): Promise<void> {
+  if (handoverSteps.includes(from) !== handoverSteps.includes(to)) {
+    await changeRouting(tx, { config: true });
+  }
 }
 
 /** The database's time. Recovery ends what was decided on may not be true any more. */

@@ -207,7 +207,6 @@ export async function openOrders(tx: Tx, run: FailoverRun): Promise<void> {
       })
       .where(and(eq(standby.annex, annex), eq(standby.orderFailover, run.id)));
   }
-  await wakeAnnexes(tx);
 }
 
 /** Before anything was severed: the cell may have its lease again, and its annexes follow it as before. */
