@@ -71,8 +71,9 @@ async function write(
   seen: FailoverRun,
   change: FailoverChange,
 ): Promise<void> {
-  const nowMs = await requireSeat(tx, term);
+  // The fleet's row first, as in every transaction.
   await tellOfHandover(tx, seen.step, change.step);
+  const nowMs = await requireSeat(tx, term);
   const attempt = seen.attempt + (change.raiseAttempt === true ? 1 : 0);
   const made = (await change.within?.(tx, attempt)) ?? {};
   await patchRow(tx, seen, { ...change.patch, ...made }, change.step, nowMs);
