@@ -109,10 +109,12 @@ const inTime = (error: unknown, { reason }: Departure): unknown =>
 export function placeArrival(
   context: ServeContext,
   { route, subject }: Arrival,
-  waiting: Omit<Placeable, "wanted">,
+  waiting: Omit<Placeable, "wanted" | "hasFallback">,
 ): Placed | Promise<Placed> {
   if (!isOfTenant(route)) return placeCellWide(context, route, waiting.record);
-  const placing = place(context, { ...waiting, wanted: { subject, service: route.service } });
+  const wanted = { subject, service: route.service };
+  const hasFallback = route.fallback !== undefined;
+  const placing = place(context, { ...waiting, wanted, hasFallback });
   return placing instanceof Promise
     ? placing.then((placed) => noted(context, subject, placed))
     : noted(context, subject, placing);
@@ -173,7 +175,8 @@ function placeNext(
   if (kind === "decide" && route !== undefined) {
     const wanted = { subject: arrival.subject, service };
     const refused = { route, revision: record.revision ?? 0 };
-    return placeAnew(context, { ...request, wanted }, refused);
+    const hasFallback = arrival.route.fallback !== undefined;
+    return placeAnew(context, { ...request, wanted, hasFallback }, refused);
   }
   return arrival.route.class === "any-cell"
     ? placeCellWide(besides(context, placed), arrival.route, record)

@@ -4,8 +4,6 @@
  * of its workers.
  */
 import { isIP } from "node:net";
-import type { PlacementKey } from "../contract/placement-key.ts";
-import type { TableState } from "../contract/table-state.ts";
 import { type Clock, systemClock } from "../runtime/clock.ts";
 import { forwardLimits } from "../runtime/http/forward.ts";
 import type { Lifecycle } from "../runtime/lifecycle.ts";
@@ -32,17 +30,15 @@ import type { RouterEvents } from "./observe/events.ts";
 import { createCellSeries } from "./observe/gauges.ts";
 import { addLimitGauges } from "./observe/limit-metrics.ts";
 import { createListenerMetrics } from "./observe/listener-metrics.ts";
-import { createRouterMetrics, type RouterMetrics } from "./observe/metrics.ts";
+import { createRouterMetrics } from "./observe/metrics.ts";
 import { Outcomes } from "./observe/outcomes.ts";
 import { Remembered } from "./observe/remembered.ts";
 import { rankMs, TopTenants } from "./observe/top-tenants.ts";
 import { startTracing, type Tracing } from "./observe/tracing.ts";
-import { isHeld } from "./place/decide.ts";
 import { Doubt } from "./place/doubt.ts";
 import { Halts } from "./place/halts.ts";
-import { Handovers } from "./place/handovers.ts";
-import { Hold, type HoldLimits } from "./place/hold.ts";
 import { News } from "./place/news.ts";
+import { openWaiting } from "./place/waiting.ts";
 import { WouldRefuse } from "./place/would-refuse.ts";
 import { type ServeContext, serve } from "./serve.ts";
 import { createServedView } from "./table/served-view.ts";
@@ -55,7 +51,6 @@ const bodyRateAfterMs = 10_000;
 const fieldsMax = 100;
 const targetBytesMax = 8192;
 const passesMax = 2;
-const releaseBatchMax = 64;
 /** Longer than a table that is on its way takes: then it may not be. */
 const doubtMs = 200;
 
@@ -85,7 +80,7 @@ export function createServing(options: ServingOptions) {
   const { endpoints, cells, ...protection } = createProtection({
     ...{ config, clock, random, metrics, log, tls: cellTls },
   });
-  const hold = openHold(config, clock, metrics);
+  const waiting = openWaiting({ config, clock, metrics, table: () => served.view()?.table });
   const news = new News();
   const doubt = new Doubt();
   const cellSeries = createCellSeries(metrics);
@@ -96,7 +91,6 @@ export function createServing(options: ServingOptions) {
     ownsKeys: options.ownsKeys ?? true,
   });
   const halts = new Halts();
-  const handovers = new Handovers(clock, config.handoverMs);
   const acked = new AckedWrites(ackedLimits(config));
   const served = createServedView(({ table }, delta) => {
     news.note(table.revision, delta);
@@ -104,8 +98,7 @@ export function createServing(options: ServingOptions) {
     cellSeries(table);
     protection.follow(table);
     dropMoved(kept, table);
-    handovers.follow(table);
-    hold.release((key) => isFree(table, key));
+    waiting.follow(table);
     halts.follow(table);
     acked.follow(table);
   });
@@ -134,11 +127,11 @@ export function createServing(options: ServingOptions) {
     endpoints,
     cells,
     limits: protection.limits,
-    hold,
+    ...{ hold: waiting.hold, handovers: waiting.handovers },
     news,
     doubt,
     served,
-    ...{ halts, handovers },
+    halts,
     acked,
     status,
     ...{ tally, wouldRefuse, outcomes },
@@ -161,27 +154,6 @@ export const ackedLimits = (config: RouterConfig): AckedLimits => ({
   perCellMax: config.ackedMax,
   totalMax: config.ackedTotalMax,
   keepMs: config.ackedMs,
-});
-
-/** What waits for a cell that is being taken over is told so at once. */
-function isFree(table: TableState, key: PlacementKey): boolean {
-  const route = table.get(key);
-  return route === undefined || !isHeld(table, route);
-}
-
-const openHold = (config: RouterConfig, clock: Clock, metrics: RouterMetrics): Hold =>
-  new Hold({
-    ...{ clock, limits: holdLimits(config) },
-    onVerdict: (result) => metrics.holds.inc({ result }),
-  });
-
-const holdLimits = (config: RouterConfig): HoldLimits => ({
-  holdMs: config.holdMs,
-  perKeyMax: config.heldPerKeyMax,
-  totalMax: config.heldMax,
-  perKeyBytesMax: config.heldBytesPerKeyMax,
-  totalBytesMax: config.heldBytesMax,
-  batchMax: releaseBatchMax,
 });
 
 export type Doors = {

@@ -44,14 +44,19 @@ type Options = {
   readonly gate?: TestGate;
   readonly placements?: Placements;
   readonly flags?: Record<string, unknown>;
+  readonly lists?: Parameters<typeof tableOf>[4];
+  /** What b owns by its own gate. */
+  readonly owned?: Placements;
 };
 
 /** Cell a owns acme and has the gate and the application of the test; cell b owns globex. */
 async function startFleet({ serve = says("answer of a"), gate, ...options }: Options = {}) {
   const placements = options.placements ?? { acme: "a 1", globex: "b 1" };
   const a = await startCell("a", () => ({ acme: "a 1" }), serve, 0, gate);
-  const b = await startCell("b", () => ({ globex: "b 1", acme: "b 2" }));
-  const plane = await startControlPlane(tableOf(1, placements, { a: [a.url], b: [b.url] }));
+  const owned = options.owned ?? { globex: "b 1", acme: "b 2" };
+  const b = await startCell("b", () => owned);
+  const cells = { a: [a.url], b: [b.url] };
+  const plane = await startControlPlane(tableOf(1, placements, cells, "fleet-1", options.lists));
   bench.closers.push(a.close, b.close, plane.close);
   const { router, lines } = await bench.startRemote(plane.url, options.flags);
   await until(async () => expect((await admin(router, "/readyz")).status).toBe(200));
@@ -275,14 +280,65 @@ describe("a cell whose keys are given to their next owners", () => {
     const { plane, post, handOver, router } = await startFleet({
       flags: { holdMs: 25_000, handoverMs: 300 },
     });
-    const waits = () => metric(router, 'cellfleet_router_holds_total{result="timeout"}');
+    // Whoever waits for a move's switch that the takeover comes into waits no longer than that, either.
+    plane.change({ acme: "a 1 hold" });
+    await until(() => expect(metric(router, revisionSeries)).resolves.toBe(2));
+    const waiting = post();
+    await until(async () => expect(await heldNow(router)).toBe(1));
     await handOver();
-    expect(codeOf(await post())).toBe("503 PLACEMENT_UNAVAILABLE");
-    const before = await waits();
+    expect(codeOf(await waiting)).toBe("503 PLACEMENT_UNAVAILABLE");
+    const held = () => metric(router, "cellfleet_router_hold_seconds_count");
+    const before = await held();
     plane.change({ globex: "b 2" });
     await handOver();
     expect(codeOf(await post())).toBe("503 PLACEMENT_UNAVAILABLE");
-    expect(await waits()).toBe(before);
+    expect(await held()).toBe(before);
+  });
+
+  test("is waited for by no request that its route's fallback answers", async () => {
+    const body = "closed for a moment";
+    const fallback = { static: { status: 200, contentType: "text/plain", body } };
+    const { handOver, router } = await startFleet({
+      flags: { holdMs: 25_000, handoverMs: 25_000 },
+      lists: { serviceRoutes: [{ pathPrefix: "/", service: "default", fallback }] },
+    });
+    await handOver();
+    expect((await ask(router.port, "acme")).text).toBe(body);
+  });
+
+  test("leaves half of the room to those who wait for moves", async () => {
+    const { plane, handOver, router } = await startFleet({
+      placements: { acme: "a 1", globex: "b 1" },
+      flags: { holdMs: 25_000, handoverMs: 25_000, heldMax: 4, heldPerKeyMax: 4 },
+    });
+    await handOver();
+    const waiting = [ask(router.port, "acme"), ask(router.port, "acme")];
+    await until(async () => expect(await heldNow(router)).toBe(2));
+    expect(codeOf(await ask(router.port, "acme"))).toBe("503 PLACEMENT_HELD");
+    plane.change({ globex: "b 1 hold" });
+    await until(() => expect(metric(router, revisionSeries)).resolves.toBe(plane.table().revision));
+    const moving = ask(router.port, "globex");
+    await until(() =>
+      expect(metric(router, 'cellfleet_router_held_requests{cell="b"}')).resolves.toBe(1),
+    );
+    plane.change({ acme: "b 2", globex: "b 1" });
+    const answers = await Promise.all([...waiting, moving]);
+    expect(answers.map(({ status }) => status)).toEqual([200, 200, 200]);
+  });
+
+  test("has many tenants wait, and its heir is not met by more of them at once than it has room for", async () => {
+    const tenants = Array.from({ length: 700 }, (_, at) => `t${at}`);
+    const all = (word: string) => Object.fromEntries(tenants.map((tenant) => [tenant, word]));
+    const { plane, handOver, router } = await startFleet({
+      ...{ placements: all("a 1"), owned: all("b 2") },
+      flags: { holdMs: 25_000, handoverMs: 25_000, connectionsMax: 64, pendingMax: 128 },
+    });
+    await handOver();
+    const asked = tenants.map((tenant) => ask(router.port, tenant, { method: "POST", body: "x" }));
+    await until(async () => expect(await heldNow(router)).toBe(tenants.length));
+    plane.change(all("b 2"));
+    const answers = await Promise.all(asked);
+    expect(answers.filter(({ status }) => status !== 200).map(codeOf)).toEqual([]);
   });
 });
 

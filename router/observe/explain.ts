@@ -75,7 +75,11 @@ const stageTexts = {
 } as const;
 
 function consequence(decision: RouteDecision): string {
-  if (decision.kind === "hold") return "requests wait for the next revision of this key";
+  if (decision.kind === "hold") {
+    return decision.handover
+      ? "requests wait for the new owner, at most --handover-ms from when the router heard of it; later ones are refused with PLACEMENT_UNAVAILABLE"
+      : "requests wait for the next revision of this key";
+  }
   if (decision.kind === "refuse") return `refused with ${decision.code}: ${decision.message}`;
   return `service ${decision.service} is forwarded to ${decision.endpoints.join(", ")}`;
 }

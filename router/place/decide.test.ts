@@ -191,7 +191,7 @@ describe("a halted cell", () => {
     expect(decidePublic(on, "a" as CellId, "default")).toMatchObject({ kind: "refuse" });
   });
   test.each([
-    ["acme", { kind: "hold" }],
+    ["acme", { kind: "hold", handover: true }],
     ["held", { kind: "hold" }],
     ["asleep", { code: "TENANT_SUSPENDED" }],
   ])("has requests wait while its keys are given to others: %s", (tenant, decision) => {

@@ -65,7 +65,12 @@ type Refused = {
   readonly message: string;
   readonly route: FoundRoute | undefined;
 };
-export type Held = { readonly kind: "hold"; readonly route: FoundRoute };
+export type Held = {
+  readonly kind: "hold";
+  readonly route: FoundRoute;
+  /** For the end of a takeover, not for that of a move's switch. */
+  readonly handover: boolean;
+};
 export type RouteDecision = Placed | Held | Refused;
 
 export function decide(view: RoutingView | undefined, wanted: Wanted): RouteDecision {
@@ -75,7 +80,9 @@ export function decide(view: RoutingView | undefined, wanted: Wanted): RouteDeci
   const { subject, service } = wanted;
   const route = findRoute(view, subject);
   if (route === undefined) return passThrough(view, wanted);
-  if (isHeld(view.table, route)) return { kind: "hold", route };
+  if (isHeld(view.table, route)) {
+    return { kind: "hold", route, handover: isHalted(view.table, route.cell) };
+  }
   switch (route.state) {
     case "active":
       return toCell(view, route.cell, route, service);

@@ -4,7 +4,7 @@
  *
  * Per placement key a small state machine: idle → holding → draining → idle. A table that says
  * `hold` fills the queue, a table that does not empties it, in the order in which requests came and some at
- * a time, so that the new owner is not met by all at once. Who comes while it empties stands at its end.
+ * a time, of one key and of all together, so that the new owner is not met by all at once. Who comes while it empties stands at its end.
  *
  * What must always be true: every wait ends, by the table, by its own time or with its client, whether
  * or not a word of the table was lost: each table is looked at as it stands, nothing counts holds
@@ -88,6 +88,9 @@ export class Hold {
   readonly #queues: Queues = new Map();
   /** Those that wait for another word of the table than the one that a gate contradicted. */
   readonly #listening: Queues = new Map();
+  /** Free, and not begun with. */
+  readonly #toDrain = new Set<Queue>();
+  #draining: Timer | undefined;
   #total = 0;
   #bytes = 0;
   #tickets = 0;
@@ -132,15 +135,25 @@ export class Hold {
     return { nth: this.#tickets, deadlineMs, bytes };
   }
 
-  /** Waits until `release` finds the key free, at most to the ticket's end and to that of what it waits for. */
+  /**
+   * Waits until `release` finds the key free, at most to the ticket's end. `half`: only where half of the
+   * router's room is free, so that a whole cell that is waited for leaves some to the moves of others.
+   */
   wait(
     key: PlacementKey,
     ticket: Ticket,
     signal: AbortSignal,
-    endMs = Number.POSITIVE_INFINITY,
+    room: "all" | "half" = "all",
   ): Promise<HoldVerdict> {
-    const deadlineMs = Math.min(ticket.deadlineMs, endMs);
-    return this.#counted(this.#enter(this.#queues, key, ticket, deadlineMs, signal, never));
+    const { totalMax, totalBytesMax } = this.#limits;
+    const isTight = room === "half" && this.#total >= totalMax / 2;
+    const isHeavy = room === "half" && this.#bytes + ticket.bytes > totalBytesMax / 2;
+    const entered = isTight
+      ? "router-full"
+      : isHeavy
+        ? "router-bytes-full"
+        : this.#enter(this.#queues, key, ticket, ticket.deadlineMs, signal, never);
+    return this.#counted(entered);
   }
 
   /** Waits for those that came before and are on their way; not where there is no room to. */
@@ -165,12 +178,15 @@ export class Hold {
   release(isFree: (key: PlacementKey) => boolean): void {
     for (const [key, queue] of this.#queues) {
       const free = isFree(key);
-      if (free && queue.state === "holding") this.#drain(queue);
-      else if (!free && queue.state === "draining") {
+      if (free && queue.state === "holding") {
+        queue.state = stepHold(queue.state, "released");
+        this.#toDrain.add(queue);
+      } else if (!free && queue.state === "draining") {
         queue.state = stepHold(queue.state, "held-again");
         queue.turn?.cancel();
       }
     }
+    if (this.#draining === undefined) this.#drainSome();
     for (const { waiters } of this.#listening.values()) {
       for (const { isOver, settle } of waiters) if (isOver()) settle("released");
     }
@@ -233,8 +249,28 @@ export class Hold {
     return bytes + ticket.bytes > perKeyBytesMax ? "key-bytes-full" : undefined;
   }
 
+  /**
+   * Of many keys at once some begin later: they came in about a second, and who serves them all has room for
+   * what comes in a moment. Chained, not planned ahead: on a busy loop timers come together.
+   */
+  #drainSome(): void {
+    const most = Math.max(begunAtOnceMin, this.#total / beginTurns);
+    let begun = 0;
+    for (const queue of this.#toDrain) {
+      if (begun >= most) break;
+      this.#toDrain.delete(queue);
+      // Held again meanwhile, or nobody waits any more.
+      if (queue.state !== "draining") continue;
+      begun += Math.min(queue.waiters.size, this.#limits.batchMax);
+      this.#drain(queue);
+    }
+    this.#draining =
+      this.#toDrain.size === 0
+        ? undefined
+        : this.#clock.after(beginEveryMs, () => this.#drainSome());
+  }
+
   #drain(queue: Queue): void {
-    queue.state = stepHold(queue.state, "released");
     let batch = this.#limits.batchMax;
     const turn = () => {
       let left = batch;
@@ -250,6 +286,11 @@ export class Hold {
     turn();
   }
 }
+
+const begunAtOnceMin = 64;
+const beginEveryMs = 50;
+/** Of which each begins with so large a part of what waits then. */
+const beginTurns = 10;
 
 const never = (): boolean => false;
 

@@ -39,6 +39,8 @@ export type Placeable = {
   readonly wanted: Wanted;
   readonly record: RequestRecord;
   readonly gone: Leaving;
+  /** Where no cell can, the router answers by its route's fallback. */
+  readonly hasFallback: boolean;
   /** The memory that it may take while it waits. */
   readonly weigh: () => number;
 };
@@ -46,29 +48,27 @@ export type Placeable = {
 /** Throws, or rejects with, what the table refuses, PLACEMENT_HELD, or `ClientGone`. A promise only where it waits. */
 export function place(placing: Placing, request: Placeable): Placed | Promise<Placed> {
   const decision = decideNow(placing, request);
-  if (decision.kind === "hold") return held(placing, request, decision.route);
+  if (decision.kind === "hold") return held(placing, request, decision);
   const { route } = decision;
   return route !== undefined && placing.hold.stateOf(route.key) === "draining"
     ? behindOthers(placing, request, route)
     : decision;
 }
 
-async function held(placing: Placing, request: Placeable, first: FoundRoute): Promise<Placed> {
-  for (let route = first; ; ) {
-    const endMs = placing.handovers.endMs(route.cell);
+async function held(placing: Placing, request: Placeable, first: Held): Promise<Placed> {
+  for (let { route, handover } = first; ; ) {
+    const room = handover ? "half" : "all";
     const verdict = await waited(request, placing, () =>
-      placing.hold.wait(route.key, ticketOf(placing, request), request.gone.signal, endMs),
+      placing.hold.wait(route.key, ticketOf(placing, request), request.gone.signal, room),
     );
-    // Of what is over the decision says why it is refused.
-    const isOver = verdict === "timeout" && placing.monotonicMs() >= endMs;
-    if (verdict !== "released" && !isOver) {
+    if (verdict !== "released") {
       throw new CellError("PLACEMENT_HELD", heldMessages[verdict], {
         nextSteps: ["Send the request again after the time in Retry-After."],
       });
     }
     const decision = decideNow(placing, request);
     if (decision.kind !== "hold") return decision;
-    route = decision.route;
+    ({ route, handover } = decision);
   }
 }
 
@@ -82,12 +82,13 @@ async function behindOthers(
     placing.hold.follow(key, ticketOf(placing, request), request.gone.signal),
   );
   const decision = decideNow(placing, request);
-  return decision.kind === "hold" ? held(placing, request, decision.route) : decision;
+  return decision.kind === "hold" ? held(placing, request, decision) : decision;
 }
 
-function decideNow(placing: Placing, { wanted, record }: Placeable): Placed | Held {
+function decideNow(placing: Placing, request: Placeable): Placed | Held {
+  const { wanted, record } = request;
   const view = placing.view();
-  const decision = inTime(placing, view, decide(view, wanted));
+  const decision = unlessTooLong(placing, request, view, decide(view, wanted));
   record.revision = view?.table.revision;
   record.route = decision.route;
   record.cell = decision.kind === "proxy" ? decision.shown : shownOwner(view, decision.route);
@@ -96,15 +97,16 @@ function decideNow(placing: Placing, { wanted, record }: Placeable): Placed | He
   return decision;
 }
 
-/** A takeover that lasts too long is waited for no more. */
-function inTime(
-  { handovers, monotonicMs }: Placing,
+/** A takeover that lasts too long is waited for no more, and not at all by whom the router can answer itself. */
+function unlessTooLong(
+  { handovers }: Placing,
+  { hasFallback }: Placeable,
   view: RoutingView | undefined,
   decision: RouteDecision,
 ): RouteDecision {
-  if (decision.kind !== "hold" || view === undefined) return decision;
+  if (decision.kind !== "hold" || !decision.handover || view === undefined) return decision;
   const { route } = decision;
-  return monotonicMs() >= handovers.endMs(route.cell) ? refuseHalted(view.table, route) : decision;
+  return hasFallback || handovers.isOver(route.cell) ? refuseHalted(view.table, route) : decision;
 }
 
 const shownOwner = (view: RoutingView | undefined, route: FoundRoute | undefined) =>
