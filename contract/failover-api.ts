@@ -130,6 +130,7 @@ export const rpoReportSchema = z.object({
   /** 1 as it was made first; each amendment by what was handed in late is one more. */
   revision: z.number().int().min(1).default(1),
   amendedAt: z.string().nullable().default(null),
+  /** When witnesses confirmed it gone for the first time; where they never did, when the failover began. */
   detectedAt: z.string(),
   /** From then on the old owner certainly acknowledged nothing. */
   fencedAt: z.string().nullable(),
@@ -211,7 +212,7 @@ export const detectionSchema = z.object({
       id: cellIdSchema,
       state: z.enum(["healthy", "suspect", "gray", "gone"]),
       text: z.string(),
-      /** Of this state, in a row. */
+      /** Of one that is healthy, since when in a row; of another, since it was not well, however it flapped. */
       forMs: z.number(),
       witnesses: z.array(witnessSchema),
     }),

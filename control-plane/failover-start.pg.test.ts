@@ -105,6 +105,9 @@ describe("a failover", () => {
     const audit = await api.get("/v1/audit?limit=1", list(auditEntrySchema));
     expect(audit.items[0]).toMatchObject({ action: "failover.start", reason: "rack lost" });
     expect(await api.count("event", "kind = 'failover.started'")).toBe(1);
+    expect(await api.run(`select evidence from cellfleet_control.failover`)).toEqual([
+      { evidence: { goneForMs: 1500 } },
+    ]);
     const again = await refusal(start());
     expect([again.code, again.nextSteps[0]]).toEqual(["FAILOVER_BLOCKED", "cellctl failover ls"]);
     const listed = await api.get("/v1/failovers?cell=cell-01&open=true", list(failoverSchema));
@@ -254,6 +257,8 @@ test("the policy is changed at runtime, audited, and given back", async () => {
   const before = await api.get("/v1/detection", detectionSchema);
   expect(before).toMatchObject({ policy: "suggest", policyFrom: "flag" });
   expect(before.cells.map(({ id, state }) => `${id} ${state}`)[0]).toBe("cell-01 gone");
+  // Of the whole episode: it is gone for less, in a row.
+  expect(before.cells[0]?.forMs).toBeGreaterThanOrEqual(2400);
   expect(await set("auto", "we trust it")).toMatchObject({ policy: "auto", policyFrom: "runtime" });
   expect(await api.get("/v1/detection", detectionSchema)).toMatchObject({
     policyReason: "we trust it",

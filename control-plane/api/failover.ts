@@ -14,6 +14,7 @@ import {
   setFailoverPolicySchema,
 } from "../../contract/failover-api.ts";
 import { cellIdSchema } from "../../contract/ids.ts";
+import type { Verdict } from "../core/failover/detect.ts";
 import { isFailoverEnd } from "../core/failover/failover-state.ts";
 import { wholeCells } from "../core/fleet.ts";
 import { databaseNowMs, type Reader } from "../store/database.ts";
@@ -181,14 +182,28 @@ async function detection(
     policyAt: desk.policyAt?.toISOString() ?? null,
     ageMs: desk.ageMs === null ? null : Math.max(0, Math.round(desk.ageMs)),
     cells: [
-      ...desk.verdicts.map(({ cell, state, text, forMs, witnesses }) => ({
+      ...desk.verdicts.map(({ cell, state, text, witnesses, ...since }) => ({
         ...{ id: cellIdSchema.parse(cell), state, text, witnesses: [...witnesses] },
-        forMs: Math.round(forMs),
+        forMs: Math.round(shownForMs(since, desk.ageMs)),
       })),
       ...(await takenOver(reader)),
     ].sort((a, b) => (a.id < b.id ? -1 : 1)),
   };
 }
+
+/**
+ * A verdict flaps while a witness has nothing to say for a moment: since when it has been so bad tells people
+ * nothing, since when it has not been well does.
+ */
+const shownForMs = (
+  { forMs, episode }: Pick<Verdict, "forMs" | "episode">,
+  ageMs: number | null,
+): number => {
+  const since = Math.max(0, ageMs ?? 0);
+  return (episode?.forMs ?? forMs) + (since < writtenDownEveryMs ? since : 0);
+};
+/** Nobody looks where nothing was written for longer: then it is told as of then. */
+const writtenDownEveryMs = 3000;
 
 /** Nobody judges them any more, and whoever looks here in the middle of it, or afterwards, looks for them. */
 async function takenOver(reader: Reader) {

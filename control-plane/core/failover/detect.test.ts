@@ -4,6 +4,7 @@ import { describe, expect, test } from "vitest";
 import {
   calmMs,
   type Episode,
+  episodeAge,
   followEpisode,
   isConfirmed,
   judgeCell,
@@ -272,6 +273,17 @@ describe("news", () => {
     expect(run(flapping as ("healthy" | "gone")[])).toEqual(["cell-01 is so"]);
   });
 
+  test("of one that flaps the time counts from where it began, and from where it was gone first", () => {
+    let episode: Episode | undefined;
+    const states = ["suspect", "suspect", "gone", "suspect", "healthy", "gone"] as const;
+    const ages = states.map((state, index) => {
+      const age = episodeAge(episode, state, index * 500);
+      episode = followEpisode(episode, { cell: "cell-01", state, text: "" }, index * 500).episode;
+      return age === null ? null : [age.forMs, age.goneForMs];
+    });
+    expect(ages).toEqual([[0, null], [500, null], [1000, 0], [1500, 500], null, [2500, 1500]]);
+  });
+
   test("of a suspicion that passes there are none", () => {
     expect(
       run(["suspect", "suspect", ...Array.from({ length: 20 }, () => "healthy" as const)]),
@@ -280,7 +292,7 @@ describe("news", () => {
   });
 
   test("of one obstacle are told once, of another again", () => {
-    const start: Episode = { sinceMs: 0, calmSinceMs: null, told: [] };
+    const start: Episode = { sinceMs: 0, goneSinceMs: null, calmSinceMs: null, told: [] };
     const first = once(start, "held rate", "rate");
     const second = once(first.episode, "held rate", "rate");
     expect([first.news, second.news, once(second.episode, "held lag", "lag").news]).toEqual([

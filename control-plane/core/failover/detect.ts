@@ -23,6 +23,14 @@ export type Verdict = {
   readonly witnesses: readonly Witness[];
   /** Of this state, in a row. */
   readonly forMs: number;
+  /** Of the stretch in which it was not well, flapping included; null: it is well, as far as anybody knew. */
+  readonly episode: EpisodeAge | null;
+};
+
+export type EpisodeAge = {
+  readonly forMs: number;
+  /** Since it was confirmed gone in it for the first time; null: it never was. */
+  readonly goneForMs: number | null;
 };
 
 /** Whom nobody else takes out of service meanwhile: whole cells that enforce, and serve somebody. */
@@ -40,7 +48,10 @@ const suspectMissesMin = 2;
 /** So many of the three kinds must say gone. */
 export const confirmationsMin = 2;
 
-export function judgeCell(sight: CellSight): Omit<Verdict, "forMs"> {
+/** What is seen now; since when is remembered. */
+export type Judged = Omit<Verdict, "forMs" | "episode">;
+
+export function judgeCell(sight: CellSight): Judged {
   const witnesses = witnessesOf(sight);
   const { state, text } = judgeWitnesses(sight, witnesses);
   return { cell: sight.cell, state, text, witnesses };
@@ -125,6 +136,8 @@ export const stoodStill = (sinceLastLookMs: number): boolean => sinceLastLookMs 
 /** A stretch of time in which a cell was not simply healthy. */
 export type Episode = {
   readonly sinceMs: number;
+  /** When it was confirmed gone for the first time; null: it never was. */
+  readonly goneSinceMs: number | null;
   /** Since when it has been well again; null: it is not. */
   readonly calmSinceMs: number | null;
   /** States, suggestions and obstacles that were told in it: each once, however often the cell flaps. */
@@ -154,11 +167,26 @@ export function followEpisode(
     const news = before.told.length > 0 ? `${cell} is well again: ${text}` : undefined;
     return { episode: undefined, news };
   }
-  const known = before ?? { sinceMs: nowMs, calmSinceMs: null, told: [] };
-  const episode = { ...known, calmSinceMs: null };
+  const known = before ?? { sinceMs: nowMs, goneSinceMs: null, calmSinceMs: null, told: [] };
+  const goneSinceMs = known.goneSinceMs ?? (state === "gone" ? nowMs : null);
+  const episode = { ...known, goneSinceMs, calmSinceMs: null };
   // Suspicions come and go, and health tells of them; here they only begin the episode.
   if (state === "suspect") return { episode, news: undefined };
   return once(episode, state, `${cell} is ${state === "gone" ? text : `${state}: ${text}`}`);
+}
+
+/** Of a cell that is judged so now, with the episode that it was in before. */
+export function episodeAge(
+  before: Episode | undefined,
+  state: VerdictState,
+  nowMs: number,
+): EpisodeAge | null {
+  if (state === "healthy") return null;
+  const goneSinceMs = before?.goneSinceMs ?? (state === "gone" ? nowMs : null);
+  return {
+    forMs: nowMs - (before?.sinceMs ?? nowMs),
+    goneForMs: goneSinceMs === null ? null : nowMs - goneSinceMs,
+  };
 }
 
 /** Of a thing that was told in this episode nothing more is told. */

@@ -36,6 +36,8 @@ export type AdopterLook = {
 };
 
 export type FailoverEvidence = {
+  /** When it began: since witnesses had confirmed the death first; undefined: they never did. */
+  readonly goneForMs?: number | undefined;
   /** When the step that stands was entered, by the database's clock. */
   readonly enteredAtMs?: number | undefined;
   /** The cell's, to go back to. */

@@ -50,6 +50,7 @@ export const aPartner = (host: string, change: Partial<PartnerFacts> = {}): Part
 
 export const confirmedGone = (cell: string): Verdict => ({
   ...{ cell, state: "gone", text: "gone by 3 of 3 witnesses", forMs: 900 },
+  episode: { forMs: 2400, goneForMs: 1500 },
   witnesses: [
     { class: "control-plane", says: "gone", text: "4 probes missed" },
     { class: "routers", says: "gone", text: "20 of 20 requests failed" },
@@ -59,6 +60,7 @@ export const confirmedGone = (cell: string): Verdict => ({
 
 export const wellSeen = (cell: string): Verdict => ({
   ...{ cell, state: "healthy", text: "its gate answers", forMs: 60_000 },
+  episode: null,
   witnesses: [
     { class: "control-plane", says: "alive", text: "its gate answers" },
     { class: "routers", says: "unknown", text: "no requests" },

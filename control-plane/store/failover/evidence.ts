@@ -24,6 +24,7 @@ const lookSchema = z.object({
   ...{ hostBoot: z.string(), hostHealth: z.string(), errorShare: z.number().nullable() },
 });
 const evidenceSchema = z.object({
+  goneForMs: z.number().optional(),
   enteredAtMs: z.number().optional(),
   before: z.object({ state: z.string(), goal: z.string() }).optional(),
   lease: z

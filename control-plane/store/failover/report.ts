@@ -58,9 +58,16 @@ const severedSchema = z.object({
 });
 const evidenceSchema = z
   .object({
-    annexes: z.record(z.string(), z.object({ severed: severedSchema.optional().catch(undefined) })),
+    goneForMs: z.number().min(0).optional().catch(undefined),
+    annexes: z
+      .record(z.string(), z.object({ severed: severedSchema.optional().catch(undefined) }))
+      .default({}),
   })
   .catch({ annexes: {} });
+
+/** When witnesses confirmed it gone first: a failover may wait for somebody to begin it. */
+const detectedAtMs = ({ createdAt, evidence }: Pick<FailoverRow, "createdAt" | "evidence">) =>
+  createdAt.getTime() - (evidenceSchema.parse(evidence).goneForMs ?? 0);
 
 /** Where its stream was cut, store by store; undefined: it never was, so nothing of it was adopted. */
 export const severedAt = (
@@ -85,7 +92,7 @@ export async function readRpoFacts(
   return {
     failover: id,
     cell: cellIdSchema.parse(row.cell),
-    detectedAtMs: row.createdAt.getTime(),
+    detectedAtMs: detectedAtMs(row),
     fencedAtMs: row.fencedAt?.getTime() ?? null,
     partners: standbys.map((one) => toPartner(row, one)),
     keys: await readKeys(reader, id),

@@ -56,16 +56,22 @@ export async function planFailover(reader: Reader, asked: AskedPlan): Promise<Fa
   return plan;
 }
 
-async function lookAt(
-  reader: Reader,
-  asked: AskedPlan,
-): Promise<{ readonly cell: CellView; readonly plan: FailoverPlan }> {
+type Looked = {
+  readonly cell: CellView;
+  readonly plan: FailoverPlan;
+  /** Since it was confirmed gone first; undefined: it never was. */
+  readonly goneForMs: number | undefined;
+};
+
+async function lookAt(reader: Reader, asked: AskedPlan): Promise<Looked> {
   const cell = await requireWhole(reader, asked.cell);
   const facts = await readFacts(reader, {
     ...{ cell, mode: asked.mode, automatic: asked.automatic, provedDead: asked.provedDead },
     verdicts: asked.verdicts,
   });
-  return { cell, plan: buildPlan(facts, checkGates(facts), brand) };
+  const verdict = facts.verdicts.find((one) => one.cell === cell.id);
+  const goneForMs = verdict?.episode?.goneForMs ?? undefined;
+  return { cell, plan: buildPlan(facts, checkGates(facts), brand), goneForMs };
 }
 
 const brand = (id: string): CellId => must(parseCellId(id), "cell id");
@@ -105,7 +111,7 @@ export type AskedFailover = AskedPlan & {
 /** Throws FAILOVER_BLOCKED, LEASE_TOO_LONG, CELL_UNKNOWN, STATE_CONFLICT, RECOVERING, VALIDATION_FAILED. */
 export async function startFailover(tx: Tx, asked: AskedFailover): Promise<FailoverRow> {
   await lockNormalFleet(tx);
-  const { cell, plan } = await requireFit(tx, asked);
+  const { cell, plan, goneForMs } = await requireFit(tx, asked);
   const { id, mode, actor, reason, nowMs, override, allowDataLoss, provedDead } = asked;
   const options: FailoverOptions = { override, allowDataLoss, provedDead };
   const before = { state: cell.state, health: cell.health };
@@ -124,7 +130,8 @@ export async function startFailover(tx: Tx, asked: AskedFailover): Promise<Failo
   });
   const startedBy = asked.automatic ? automatic : actor.name;
   const row = { op: id, cell: cell.id, region: cell.region, mode, startedBy, plan, options };
-  await tx.insert(failover).values(row);
+  const evidence = goneForMs === undefined ? {} : { goneForMs };
+  await tx.insert(failover).values({ ...row, evidence });
   const by = asked.automatic ? "by itself" : `by ${actor.name}`;
   const text = `${mode} failover of ${cell.id} began ${by}: ${headlineOf(plan)}`;
   await recordEvents(tx, [{ kind: "failover.started", object: cell.id, text }]);
@@ -142,8 +149,9 @@ function headlineOf({ mode, partners, unavailable, cell }: FailoverPlan): string
 export async function requireFit(
   reader: Reader,
   asked: AskedPlan & { readonly reason: string },
-): Promise<{ readonly cell: CellView; readonly plan: FailoverPlan }> {
-  const { cell, plan } = await lookAt(reader, asked);
+): Promise<Looked> {
+  const looked = await lookAt(reader, asked);
+  const { cell, plan } = looked;
   const past: Past = asked.automatic ? { override: [], allowDataLoss: false } : asked;
   requireKnown(plan.gates, past.override);
   const blocked = blockingGates(plan.gates, past);
@@ -157,7 +165,7 @@ export async function requireFit(
       { nextSteps: ['repeat the command with --reason "…"'] },
     );
   }
-  return { cell, plan };
+  return looked;
 }
 
 function requireKnown(gates: readonly FailoverGate[], override: readonly string[]): void {

@@ -106,6 +106,11 @@ const verdictsSchema: z.ZodType<Verdict[]> = z.array(
   z.object({
     ...{ cell: z.string(), state: z.enum(verdictStates), text: z.string() },
     ...{ witnesses: z.array(witnessSchema), forMs: z.number() },
+    // One of an older release wrote none.
+    episode: z
+      .object({ forMs: z.number(), goneForMs: z.number().nullable() })
+      .nullable()
+      .default(null),
   }),
 );
 

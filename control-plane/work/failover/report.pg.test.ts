@@ -156,6 +156,15 @@ test("the report names exactly what the adopter lacks, and counts false alarms",
   expect(await readReport(control.database.read, failoverId)).toEqual(made);
 });
 
+test("a cell was detected when witnesses confirmed its death, not when somebody decided", async () => {
+  const { read } = control.database;
+  const began = Date.parse((await report()).detectedAt);
+  const [row] = await read.select({ createdAt: failover.createdAt }).from(failover);
+  expect(began).toBe(row?.createdAt.getTime());
+  await read.update(failover).set({ report: null, evidence: { goneForMs: 48_000 } });
+  expect(Date.parse((await report()).detectedAt)).toBe(began - 48_000);
+});
+
 test("a router that served lately and says nothing makes it a bound, with seconds for every tenant", async () => {
   await callRouter(await control.client("router", "router-2"), "router-2");
   await seenSince("router-2", null);

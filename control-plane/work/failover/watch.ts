@@ -15,7 +15,9 @@ import { type Loop, startLoop } from "../../../runtime/loop.ts";
 import { newOpId, type Random } from "../../../runtime/random.ts";
 import {
   type Episode,
+  episodeAge,
   followEpisode,
+  type Judged,
   judgeCell,
   once,
   stoodStill,
@@ -176,11 +178,12 @@ async function look(options: WatchOptions, sightings: Sightings, memory: Memory)
   });
 }
 
-function withAge(memory: Memory, judged: Omit<Verdict, "forMs">, nowMs: number): Verdict {
+function withAge(memory: Memory, judged: Judged, nowMs: number): Verdict {
   const known = memory.states.get(judged.cell);
   const since = known?.state === judged.state ? known.sinceMs : nowMs;
   memory.states.set(judged.cell, { state: judged.state, sinceMs: since });
-  return { ...judged, forMs: nowMs - since };
+  const episode = episodeAge(memory.episodes.get(judged.cell), judged.state, nowMs);
+  return { ...judged, forMs: nowMs - since, episode };
 }
 
 /** Verdicts for whoever asks, and an event for each that is news. True: a state changed. */

@@ -358,7 +358,8 @@ async function salvaged(
 function withinBound(report: RpoReport, history: readonly Entry[]): readonly Entry[] {
   if (report.method !== "bound") return [];
   const wallAheadMs = systemClock.nowMs() - systemClock.monotonicMs();
-  const cutOffMs = Date.parse(report.detectedAt);
+  // Bounds count back from there.
+  const cutOffMs = Date.parse(report.fencedAt ?? report.detectedAt);
   const bounds = new Map(report.tenants.map((one) => [one.tenant, one.boundSeconds]));
   const present = new Set(history.flatMap((one) => (one.kind === "present" ? [one.value] : [])));
   const open = new Map<string, { readonly tenant: string; readonly value: string }>();
