@@ -131,6 +131,12 @@ describe("a failover", () => {
     expect(blocked.nextSteps).toContain(
       'cellctl failover start cell-01 --override witnesses --reason "…"',
     );
+    expect(blocked.nextSteps.join()).not.toContain("planned");
+    const seen = await refusal(start({ provedDead: true, reason: "seen" }));
+    expect(seen.nextSteps).toEqual([
+      "cellctl failover plan cell-01 --proved-dead",
+      'cellctl failover start cell-01 --proved-dead --override witnesses --reason "…"',
+    ]);
     expect((await refusal(start({ override: ["lag"] }))).code).toBe("FAILOVER_BLOCKED");
     expect((await refusal(start({ override: ["gravity"] }))).code).toBe("VALIDATION_FAILED");
     expect((await refusal(start({ override: ["witnesses"] }))).code).toBe("VALIDATION_FAILED");

@@ -118,6 +118,7 @@ describe("a move that is begun", () => {
     expect(codes).toEqual(["KEY_IN_MOTION", "KEY_IN_MOTION", "KEY_IN_MOTION"]);
     const destroyed = await refusal(api.post("/v1/cells/cell-02/destroy", {}, z.unknown()));
     expect([destroyed.code, destroyed.details["rule"]]).toEqual(["SAFETY_RULE", "open-moves"]);
+    expect(destroyed.nextSteps).toEqual([`cellctl move show ${id}`, `cellctl move cancel ${id}`]);
     expect(await api.get("/v1/tenants/acme", tenantSchema)).toMatchObject({
       move: { id, step: "planned", source: "cell-01", target: "cell-02" },
     });
@@ -289,6 +290,11 @@ describe("a move that is taken back", () => {
       expect(await codeOf(suspend())).toBe("KEY_IN_MOTION");
     }
     await api.switchKeys(first, "soaking");
+    const destroyed = await refusal(api.post("/v1/cells/cell-02/destroy", {}, z.unknown()));
+    expect(destroyed.nextSteps).toEqual([
+      `cellctl move complete ${first.id}`,
+      `cellctl move reverse ${first.id}`,
+    ]);
     const deleted = await refusal(api.client.call({ ...asDelete, path: "/v1/tenants/acme" }));
     expect([deleted.code, deleted.nextSteps[0]]).toEqual([
       "KEY_IN_MOTION",

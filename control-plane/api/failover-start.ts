@@ -11,7 +11,7 @@ import type {
 import { must } from "../../runtime/assert.ts";
 import { nextForFailover, refuseFailoverAction } from "../core/failover/failover-actions.ts";
 import { blockingGates } from "../core/failover/gates.ts";
-import { startCommand, startCommands } from "../core/failover/policy.ts";
+import { type Given, startCommand, startCommands } from "../core/failover/policy.ts";
 import {
   type FailoverRow,
   findFailover,
@@ -39,7 +39,7 @@ export async function planOf(
   const plan = await context.database.snapshot((tx) =>
     planFailover(tx, { ...asked, ...nothingPast }),
   );
-  return { plan, next_steps: [...afterPlan(plan)] };
+  return { plan, next_steps: [...afterPlan(plan, { ...asked, ...nothingPast })] };
 }
 
 /** Throws what `startFailover` throws. */
@@ -53,24 +53,13 @@ export async function beginFailover(
   await requireCell(tx, asked.cell);
   const what = { ...asked, reason, automatic: false };
   if (work.dryRun) {
+    // The next step is the same command, for real.
     const { plan } = await requireFit(tx, { ...what, reason: reason === "" ? "dry run" : reason });
-    return { status: 200, body: { plan, next_steps: [againWithout(asked)] } };
+    return { status: 200, body: { plan, next_steps: [startCommand(asked.cell, [], asked)] } };
   }
   const id = freshOpId(context, work);
   const row = await startFailover(tx, { ...what, id, actor, nowMs, record: work.record });
   return { status: 202, body: acted(row) };
-}
-
-/** The same command, for real. */
-function againWithout({ cell, mode, override, allowDataLoss, provedDead }: Asked): string {
-  const flags = [
-    ...(mode === "planned" ? ["--mode planned"] : []),
-    ...override.map((name) => `--override ${name}`),
-    ...(allowDataLoss ? ["--allow-data-loss"] : []),
-    ...(provedDead ? ["--proved-dead"] : []),
-  ];
-  const reason = flags.length > 0 && flags[0] !== "--mode planned" ? ['--reason "…"'] : [];
-  return ["cellctl failover start", cell, ...flags, ...reason].join(" ");
 }
 
 export const failoverUnknown = (id: string): CellError =>
@@ -108,9 +97,7 @@ function acted(row: FailoverRow): { readonly failover: unknown; readonly next_st
 }
 
 /** What a person types after a look at a plan. */
-function afterPlan({ cell, gates, mode }: FailoverPlan): readonly string[] {
+function afterPlan({ cell, gates, witnesses }: FailoverPlan, given: Given): readonly string[] {
   const blocked = blockingGates(gates, { override: [], allowDataLoss: false });
-  return mode === "planned"
-    ? [`${startCommand(cell, blocked)} --mode planned`]
-    : startCommands(cell, blocked);
+  return startCommands(cell, blocked, { witnesses, given });
 }

@@ -15,6 +15,18 @@ describe("text", () => {
     );
   });
 
+  test("names a host once where it keeps two in a row", () => {
+    const list = "streams to sb-cell-01-cell-03, sb-cell-01-cell-03-2 are cut";
+    expect(shownText(list, names)).toBe("streams to cell-03 (standby of cell-01) are cut");
+    const other = new Map([
+      ...names,
+      ["sb-cell-01-cell-02", { origin: "cell-01", host: "cell-02" }],
+    ]);
+    expect(shownText("sb-cell-01-cell-03, sb-cell-01-cell-02", other)).toBe(
+      "cell-03 (standby of cell-01), cell-02 (standby of cell-01)",
+    );
+  });
+
   test("leaves commands, addresses and what it does not know as they are", () => {
     for (const text of [
       "why it is broken: cellctl standby get sb-cell-01-cell-03",

@@ -18,10 +18,15 @@ export const mayNameAnnexes = (json: string): boolean => json.includes("sb-");
 
 /** `cell-03 (standby of cell-01)`; every other text as it is. */
 export const shownText = (text: string, names: AnnexNames): string =>
-  text.replace(annexInProse, (id) => {
-    const known = names.get(id);
-    return known === undefined ? id : `${known.host} (standby of ${known.origin})`;
-  });
+  text
+    .replace(annexInProse, (id) => {
+      const known = names.get(id);
+      return known === undefined ? id : `${known.host} (standby of ${known.origin})`;
+    })
+    .replace(oneAfterTheOther, "$1");
+
+/** A host may keep two standbys of a cell: in a list it is named once. */
+const oneAfterTheOther = /([a-z0-9-]+ \(standby of [a-z0-9-]+\))(?:, \1)+/g;
 
 /** Not in a command, which is typed as it stands. */
 const annexInProse = /(?<!cellctl [^()`;,]{0,80})(?<![\w/.-])sb-[a-z0-9-]*[a-z0-9]/g;

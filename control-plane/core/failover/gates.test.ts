@@ -8,7 +8,7 @@ import { aCell, aStage } from "../fleet.fixture.ts";
 import { refuseFailoverAction } from "./failover-actions.ts";
 import { blockingGates, checkGates, type GateFacts, unknownOverrides } from "./gates.ts";
 import { buildPlan, waitMsOf } from "./plan.ts";
-import { decidePolicy, startCommand } from "./policy.ts";
+import { decidePolicy, planCommand, startCommand, startCommands } from "./policy.ts";
 import { aPartner, confirmedGone, gateFacts, wellSeen } from "./sight.fixture.ts";
 
 const nothing = { override: [], allowDataLoss: false };
@@ -21,6 +21,17 @@ const ofLeases = (mode: LeaseMode, number: number, acked: number) =>
 test("all are open for a cell that died alone, with everything ready", () => {
   expect(closed({})).toEqual([]);
   expect(checkGates(gateFacts()).every(({ text }) => text.length > 0)).toBe(true);
+});
+
+test("a partner that keeps two standbys is told with the buckets of each, and has room once", () => {
+  const second = { annex: "sb-cell-01-cell-02-2", buckets: { lo: 128, hi: 255 }, lagSeconds: 1 };
+  const partners = [aPartner("cell-02"), aPartner("cell-02", second)];
+  const text = (name: string) =>
+    checkGates(gateFacts({ partners })).find((gate) => gate.name === name)?.text;
+  expect(text("lag")).toBe(
+    "cell-02 (buckets 0-127) was 100 bytes and 0.5 s behind, cell-02 (buckets 128-255) was 100 bytes and 1.0 s behind",
+  );
+  expect(text("headroom")).toBe("cell-02 has room");
 });
 
 describe("closes", () => {
@@ -183,6 +194,31 @@ describe("the policy", () => {
       },
     });
     expect(decidePolicy("auto", "cell-01", "gone", []).kind).toBe("start");
+  });
+
+  test("says again what was given, and sends nobody to empty a cell that nobody sees alive", () => {
+    const given = {
+      mode: "unplanned",
+      provedDead: true,
+      override: [],
+      allowDataLoss: true,
+    } as const;
+    const blocked = blockedBy({ verdicts: [] });
+    const command =
+      'cellctl failover start cell-01 --proved-dead --allow-data-loss --override witnesses --reason "…"';
+    const { witnesses: dead } = confirmedGone("cell-01");
+    expect(startCommands("cell-01", blocked, { witnesses: dead, given })).toEqual([command]);
+    const { witnesses: alive } = wellSeen("cell-01");
+    expect(startCommands("cell-01", blocked, { witnesses: alive, given })).toEqual([
+      "cellctl failover start cell-01 --mode planned   (a cell that lives)",
+      command,
+    ]);
+    const planned = { ...given, mode: "planned", provedDead: false, allowDataLoss: false } as const;
+    const lever = [{ name: "lever", verdict: "block", text: "", overridable: true } as const];
+    expect(startCommands("cell-01", lever, { witnesses: alive, given: planned })).toEqual([
+      'cellctl failover start cell-01 --mode planned --override lever --reason "…"',
+    ]);
+    expect(planCommand("cell-01", given)).toBe("cellctl failover plan cell-01 --proved-dead");
   });
 
   test("auto never goes past a gate, and says which and how a person would", () => {

@@ -17,6 +17,7 @@ export type FailoverMode = (typeof failoverModes)[number];
 export type PartnerFacts = {
   readonly annex: string;
   readonly host: string;
+  readonly buckets: { readonly lo: number; readonly hi: number };
   readonly state: string;
   readonly keys: number;
   /** Behind the origin when that was last known to live; null: not known. */
@@ -220,20 +221,31 @@ const unfitText = (partners: readonly PartnerFacts[]): string => {
   return unfit.length === 0 ? "" : ` (${unfit.join("; ")})`;
 };
 
+const hasOf = (partners: readonly PartnerFacts[]): string =>
+  partners.every(({ host }) => host === partners[0]?.host) ? "has" : "have";
+
 const hostsOf = (partners: readonly PartnerFacts[]): string =>
   [...new Set(partners.map(({ host }) => host))].join(", ");
 
 const lag: Gate = ({ partners }) => {
   const fit = partners.filter(({ unfit, keys }) => unfit === undefined && keys > 0);
   const behind = fit.filter(isBehind);
+  const text = (one: PartnerFacts) => lagText(one, nameOf(one, fit));
   return behind.length === 0
-    ? pass("lag", fit.length === 0 ? "nothing would be adopted" : fit.map(lagText).join(", "))
+    ? pass("lag", fit.length === 0 ? "nothing would be adopted" : fit.map(text).join(", "))
     : block(
         "lag",
-        `${behind.map(lagText).join(", ")}: further behind than ${gateLimits.lagBytesMax} bytes or ${gateLimits.lagSecondsMax} s; what is missing there would be lost`,
+        `${behind.map(text).join(", ")}: further behind than ${gateLimits.lagBytesMax} bytes or ${gateLimits.lagSecondsMax} s; what is missing there would be lost`,
         true,
       );
 };
+
+/** A host may keep two standbys of a cell, each of other buckets. */
+type Named = Pick<PartnerFacts, "host" | "annex" | "buckets">;
+const nameOf = ({ host, annex, buckets }: Named, all: readonly Named[]): string =>
+  all.some((other) => other.host === host && other.annex !== annex)
+    ? `${host} (buckets ${buckets.lo}-${buckets.hi})`
+    : host;
 
 /** Bytes may not be known of a dead origin; its heartbeats were seen until it died. */
 const isBehind = ({ lagBytes, lagSeconds }: PartnerFacts): boolean =>
@@ -241,7 +253,7 @@ const isBehind = ({ lagBytes, lagSeconds }: PartnerFacts): boolean =>
   (lagSeconds ?? Number.POSITIVE_INFINITY) > gateLimits.lagSecondsMax;
 
 /** What is not known says why: whoever decides by it must know what there is to be found out. */
-function lagText({ host, lagBytes, lagSeconds }: PartnerFacts): string {
+function lagText({ lagBytes, lagSeconds }: PartnerFacts, host: string): string {
   const size = lagBytes === null ? undefined : `${lagBytes} bytes`;
   if (lagSeconds === null) {
     const known = size === undefined ? "" : `was ${size} behind, and `;
@@ -261,14 +273,16 @@ const headroom: Gate = ({ partners }) => {
   return full.length === 0
     ? pass(
         "headroom",
-        taking.length === 0 ? "nothing would be adopted" : `${hostsOf(taking)} have room`,
+        taking.length === 0
+          ? "nothing would be adopted"
+          : `${hostsOf(taking)} ${hasOf(taking)} room`,
       )
     : block(
         "headroom",
         full
           .map(
-            ({ host, room, capacity }) =>
-              `${host} would hold ${room.tenants} of ${capacity.tenants} tenants and ${room.bytes} of ${capacity.bytes} bytes`,
+            ({ room, capacity, ...one }) =>
+              `${nameOf(one, full)} would hold ${room.tenants} of ${capacity.tenants} tenants and ${room.bytes} of ${capacity.bytes} bytes`,
           )
           .join("; "),
         true,

@@ -2,8 +2,8 @@
  * What is done about a cell that is confirmed gone: nothing, a word to people, or a failover. The gates have
  * been looked at; the policy only decides who decides.
  */
-import type { FailoverGate, FailoverPolicy } from "../../../contract/failover-api.ts";
-import { powerOffGate } from "./gates.ts";
+import type { FailoverGate, FailoverPolicy, Witness } from "../../../contract/failover-api.ts";
+import { type FailoverMode, type Past, powerOffGate } from "./gates.ts";
 
 export type PolicyAnswer =
   | { readonly kind: "nothing" }
@@ -43,26 +43,55 @@ const textsOf = (blocked: readonly FailoverGate[]): string =>
 /** Gates that stand open to a person. */
 const forAutomationOnly: ReadonlySet<string> = new Set(["rate", "intent"]);
 
+/** What somebody has asked for already: the next command says it again. */
+export type Given = Past & { readonly mode: FailoverMode; readonly provedDead: boolean };
+const nothingGiven: Given = {
+  ...{ mode: "unplanned", provedDead: false, override: [], allowDataLoss: false },
+};
+
+export const planCommand = (cell: string, { mode, provedDead }: Given): string =>
+  [
+    `cellctl failover plan ${cell}`,
+    ...(mode === "planned" ? ["--mode planned"] : []),
+    ...(provedDead ? ["--proved-dead"] : []),
+  ].join(" ");
+
 /** What a person types, with the gates to go past; where one cannot be passed, the plan says why. */
-export function startCommand(cell: string, blocked: readonly FailoverGate[]): string {
+export function startCommand(
+  cell: string,
+  blocked: readonly FailoverGate[],
+  given: Given = nothingGiven,
+): string {
   if (blocked.some(({ name, overridable }) => !overridable && name !== powerOffGate))
-    return `cellctl failover plan ${cell}`;
-  const flags = blocked.flatMap(({ name }) => {
-    if (forAutomationOnly.has(name)) return [];
-    if (name === powerOffGate) return [" --proved-dead"];
-    return name === "lag" ? [" --allow-data-loss"] : [` --override ${name}`];
-  });
-  const reason = flags.length === 0 ? "" : ' --reason "…"';
-  return `cellctl failover start ${cell}${flags.join("")}${reason}`;
+    return planCommand(cell, given);
+  const flags = [
+    ...(given.provedDead ? ["--proved-dead"] : []),
+    ...given.override.map((name) => `--override ${name}`),
+    ...(given.allowDataLoss ? ["--allow-data-loss"] : []),
+    ...blocked.flatMap(({ name }) => {
+      if (forAutomationOnly.has(name)) return [];
+      if (name === powerOffGate) return ["--proved-dead"];
+      return name === "lag" ? ["--allow-data-loss"] : [`--override ${name}`];
+    }),
+  ];
+  return [
+    `cellctl failover start ${cell}`,
+    ...(given.mode === "planned" ? ["--mode planned"] : []),
+    ...new Set(flags),
+    ...(flags.length === 0 ? [] : ['--reason "…"']),
+  ].join(" ");
 }
 
-/** A cell that is not confirmed gone may well live: then it is emptied, and nothing is lost. */
+/** A cell that somebody sees alive is emptied, and nothing is lost. */
 export const startCommands = (
   cell: string,
   blocked: readonly FailoverGate[],
+  { witnesses, given }: { readonly witnesses: readonly Witness[]; readonly given: Given },
 ): readonly string[] => [
-  ...(blocked.some(({ name }) => name === "witnesses")
+  ...(given.mode === "unplanned" &&
+  blocked.some(({ name }) => name === "witnesses") &&
+  witnesses.some(({ says }) => says === "alive")
     ? [`cellctl failover start ${cell} --mode planned   (a cell that lives)`]
     : []),
-  startCommand(cell, blocked),
+  startCommand(cell, blocked, given),
 ];

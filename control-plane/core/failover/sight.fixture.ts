@@ -42,6 +42,7 @@ export const aDeath = (change: Change = {}): CellSight =>
 
 export const aPartner = (host: string, change: Partial<PartnerFacts> = {}): PartnerFacts => ({
   ...{ annex: `sb-cell-01-${host}`, host, state: "ready", keys: 10 },
+  buckets: { lo: 0, hi: 127 },
   ...{ lagBytes: 100, lagSeconds: 0.5, unfit: undefined },
   room: { tenants: 20, bytes: 2000 },
   capacity: { tenants: 100, bytes: 1_000_000 },

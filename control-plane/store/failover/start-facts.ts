@@ -135,6 +135,7 @@ function partnerOf(row: StandbyRow, look: Look): PartnerFacts {
   const used = host?.usage ?? { tenants: 0, bytes: 0 };
   return {
     ...{ annex: row.annex, host: row.host, state: row.state, keys, lagBytes: row.lagBytes },
+    buckets: { lo: row.bucketLo, hi: row.bucketHi },
     lagSeconds: lagWhenLastAlive(row, look),
     unfit: unfitFor(row, host, look),
     room: {

@@ -20,7 +20,7 @@ import {
   unknownOverrides,
 } from "../../core/failover/gates.ts";
 import { buildPlan } from "../../core/failover/plan.ts";
-import { startCommands } from "../../core/failover/policy.ts";
+import { type Given, planCommand, startCommands } from "../../core/failover/policy.ts";
 import type { CellView } from "../../core/fleet.ts";
 import { onePlan } from "../../core/ops/machine.ts";
 import { type Actor, recordAudit } from "../audit.ts";
@@ -156,7 +156,7 @@ export async function requireFit(
   requireKnown(plan.gates, past.override);
   const blocked = blockingGates(plan.gates, past);
   const [first] = blocked;
-  if (first !== undefined) throw blockedBy(cell, plan, blocked);
+  if (first !== undefined) throw blockedBy(cell, plan, blocked, { ...asked, ...past });
   const goesPast = past.override.length > 0 || past.allowDataLoss || asked.provedDead;
   if (goesPast && asked.reason === "") {
     throw new CellError(
@@ -181,6 +181,7 @@ function blockedBy(
   cell: CellView,
   plan: FailoverPlan,
   blocked: readonly FailoverGate[],
+  given: Given,
 ): CellError {
   const { id } = cell;
   const details = { gates: blocked, witnesses: plan.witnesses };
@@ -190,19 +191,23 @@ function blockedBy(
       details: { ...details, leaseLeftMsMax: gateLimits.leaseLeftMsMax },
       nextSteps: [
         ...(cell.health === "down" ? [`cellctl cell start ${id}`] : []),
-        `cellctl failover plan ${id}`,
+        planCommand(id, given),
       ],
     });
   }
   return new CellError(
     "FAILOVER_BLOCKED",
     `${id} is not taken over: ${blocked.map(({ name, text }) => `${name}: ${text}`).join("; ")}.`,
-    { details, nextSteps: wayOn(id, blocked) },
+    { details, nextSteps: wayOn(plan, blocked, given) },
   );
 }
 
-function wayOn(cell: string, blocked: readonly FailoverGate[]): string[] {
+function wayOn(
+  { cell, witnesses }: FailoverPlan,
+  blocked: readonly FailoverGate[],
+  given: Given,
+): string[] {
   const running = blocked.some(({ name }) => name === "operation");
-  const steps = [`cellctl failover plan ${cell}`, ...startCommands(cell, blocked)];
+  const steps = [planCommand(cell, given), ...startCommands(cell, blocked, { witnesses, given })];
   return [...(running ? ["cellctl failover ls"] : []), ...new Set(steps)];
 }

@@ -35,7 +35,7 @@ export async function requireAtRest(
 
 const movesShownMax = 5;
 
-const nextFor = ({ id, step }: KeyInMotion): string[] =>
+const nextFor = ({ id, step }: { readonly id: string; readonly step: string }): string[] =>
   afterSwitch.some((one) => one === step)
     ? [`cellctl move complete ${id}`, `cellctl move reverse ${id}`]
     : [`cellctl move show ${id}`, `cellctl move cancel ${id}`];
@@ -63,9 +63,9 @@ export async function findUnserved(
 async function openMoveAt(
   reader: Reader,
   cellId: string,
-): Promise<{ readonly id: string; readonly headline: string } | undefined> {
+): Promise<{ readonly id: string; readonly step: string; readonly headline: string } | undefined> {
   const [row] = await reader
-    .select({ id: op.id, headline: op.headline })
+    .select({ id: op.id, step: op.step, headline: op.headline })
     .from(op)
     .innerJoin(move, eq(move.op, op.id))
     .where(
@@ -93,7 +93,7 @@ export async function requireNoMoveAt(
     `${cellId} is part of the move ${open.id} (${open.headline}); ${action} waits until it is over.`,
     {
       details: { rule: "open-moves", move: open.id },
-      nextSteps: [`cellctl move show ${open.id}`, `cellctl move cancel ${open.id}`],
+      nextSteps: nextFor(open),
     },
   );
 }
