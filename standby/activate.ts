@@ -77,7 +77,12 @@ async function raise(client: pg.Client, sequence: Sequence): Promise<void> {
   const value = rows[0]?.value;
   const target = value == null ? undefined : beyond(sequence, BigInt(value));
   if (target === undefined) return;
-  await client.query("select setval($1::regclass, $2)", [sequence.sequence, String(target)]);
+  // Once more in the statement that sets it: whoever stood still in between sets nothing back.
+  const isBehind = sequence.increment > 0 ? "<" : ">";
+  await client.query(
+    `select setval($1::regclass, $2) where coalesce(pg_sequence_last_value($1::regclass) ${isBehind} $2, true)`,
+    [sequence.sequence, String(target)],
+  );
 }
 
 const edgeOf = (table: string, column: string, { increment }: Sequence): string =>

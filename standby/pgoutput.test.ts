@@ -101,13 +101,16 @@ describe("messages", () => {
 
 describe("rows", () => {
   const run = (...messages: readonly Buffer[]) => {
-    const rows = createSalvagedRows("main", new Map([["public.notes", "tenant_id"]]));
+    const rows = createSalvagedRows(
+      "main",
+      new Map([["public.notes", { column: "tenant_id", keyspace: "default" }]]),
+    );
     return messages.flatMap((bytes) => rows(parsePgoutput(bytes)) ?? []);
   };
 
   test("are told with tenant, key and commit", () => {
     const at = {
-      ...{ store: "main", table: "public.notes", tenant: "acme" },
+      ...{ store: "main", table: "public.notes", keyspace: "default", tenant: "acme" },
       ...{ lsn: "1/A2B3C4D", committedAt: "2026-06-01T12:00:00.123Z" },
     };
     expect(run(begin, relation, insert, update, renamed, remove, commit)).toEqual([

@@ -60,6 +60,8 @@ export type SeveredAt = {
 export type SalvagedChange = {
   readonly store: string;
   readonly table: string;
+  /** Of the table; empty: it is everybody's. */
+  readonly keyspace: string;
   readonly kind: "insert" | "update" | "delete";
   /** Of the row's key column; empty where the message does not carry it. */
   readonly tenant: string;

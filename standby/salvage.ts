@@ -16,7 +16,7 @@ import { withKeeper } from "./keeper.ts";
 import { streamName } from "./names.ts";
 import { PgoutputFault, parsePgoutput } from "./pgoutput.ts";
 import type { SalvagedChange, StandbyPair } from "./ports.ts";
-import { createSalvagedRows } from "./salvaged-rows.ts";
+import { createSalvagedRows, type KeyedTable } from "./salvaged-rows.ts";
 
 type StandbyStore = StandbyPair["stores"][number];
 
@@ -46,7 +46,7 @@ export async function salvageStore(
     try {
       await endSessions(client, application, clock);
       await passApplied(client, name, origin, remoteLsn);
-      const rows = createSalvagedRows(store, await readKeyColumns(client));
+      const rows = createSalvagedRows(store, await readKeyedTables(client));
       for await (const data of peek(client, name)) {
         const change = rows(parsePgoutput(data));
         if (change === undefined) continue;
@@ -114,11 +114,11 @@ const unfit = ({ cell, store }: StoreLogin, why: string): CellError =>
   );
 
 /** By `schema.table`, as messages name it. */
-async function readKeyColumns(client: pg.Client): Promise<ReadonlyMap<string, string>> {
-  const { rows } = await client.query<{ name: string; column: string }>(
-    "select schema_name || '.' || table_name as name, key_column as column from cellfleet.guarded_table",
+async function readKeyedTables(client: pg.Client): Promise<ReadonlyMap<string, KeyedTable>> {
+  const { rows } = await client.query<KeyedTable & { name: string }>(
+    "select schema_name || '.' || table_name as name, key_column as column, keyspace from cellfleet.guarded_table",
   );
-  return new Map(rows.map(({ name, column }) => [name, column]));
+  return new Map(rows.map(({ name, column, keyspace }) => [name, { column, keyspace }]));
 }
 
 async function* peek(client: pg.Client, name: string): AsyncGenerator<Buffer> {

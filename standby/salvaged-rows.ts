@@ -14,13 +14,16 @@ import type { SalvagedChange } from "./ports.ts";
 /** The heartbeat is nobody's row. */
 const packSchema = "cellfleet";
 
+/** What a cell knows of a table of tenants. */
+export type KeyedTable = { readonly column: string; readonly keyspace: string };
+
 /**
- * Feed it the messages of one slot, in order. `keyColumns`: of guarded tables, by `schema.table`; tables of
- * everybody have none.
+ * Feed it the messages of one slot, in order. `keyed`: guarded tables, by `schema.table`; tables of
+ * everybody are none of them.
  */
 export function createSalvagedRows(
   store: string,
-  keyColumns: ReadonlyMap<string, string>,
+  keyed: ReadonlyMap<string, KeyedTable>,
 ): (message: PgoutputMessage) => SalvagedChange | undefined {
   const relations = new Map<number, RelationMessage>();
   let commit: Pick<SalvagedChange, "lsn" | "committedAt"> | undefined;
@@ -29,7 +32,7 @@ export function createSalvagedRows(
     if (relation === undefined) throw new PgoutputFault("a row of a table that was not named");
     if (commit === undefined) throw new PgoutputFault("a row outside of a transaction");
     if (relation.schema === packSchema) return undefined;
-    return { store, ...changeOf(message, relation, keyColumns), ...commit };
+    return { store, ...changeOf(message, relation, keyed), ...commit };
   };
   return (message) => {
     if (message.kind === "begin") {
@@ -47,8 +50,8 @@ export function createSalvagedRows(
 function changeOf(
   message: RowMessage,
   relation: RelationMessage,
-  keyColumns: ReadonlyMap<string, string>,
-): Pick<SalvagedChange, "table" | "kind" | "tenant" | "key" | "row"> {
+  keyed: ReadonlyMap<string, KeyedTable>,
+): Pick<SalvagedChange, "table" | "keyspace" | "kind" | "tenant" | "key" | "row"> {
   const table = `${relation.schema}.${relation.table}`;
   const before = message.old === undefined ? undefined : named(relation, message.old.values);
   const after = message.new === undefined ? undefined : named(relation, message.new);
@@ -58,9 +61,9 @@ function changeOf(
   const key = Object.fromEntries(
     keyNames.flatMap((name) => (name in identified ? [[name, identified[name] ?? null]] : [])),
   );
-  const keyColumn = keyColumns.get(table);
-  const tenant = keyColumn === undefined ? "" : (after?.[keyColumn] ?? before?.[keyColumn] ?? "");
-  return { table, kind: message.kind, tenant, key, row: after ?? null };
+  const { column, keyspace } = keyed.get(table) ?? { column: undefined, keyspace: "" };
+  const tenant = column === undefined ? "" : (after?.[column] ?? before?.[column] ?? "");
+  return { table, keyspace, kind: message.kind, tenant, key, row: after ?? null };
 }
 
 /** Without values that were not sent. */

@@ -1,5 +1,6 @@
 /** Cutting a stream, what a returned origin still sends, and what it held that never arrived. */
-import { afterAll, beforeAll, expect, test } from "vitest";
+import pg from "pg";
+import { afterAll, beforeAll, expect, test, vi } from "vitest";
 import { eventually, keepWriting, never } from "../moving/streams.fixture.ts";
 import type { CellStore } from "../tests/cell-store.ts";
 import type { SalvagedChange, SeveredAt, StandbyPair } from "./ports.ts";
@@ -135,6 +136,36 @@ test("sequences that are not leased begin behind all ids, and leased ones stay",
   const next = "select nextval(pg_get_serial_sequence('currencies', 'no'))::int as no";
   expect((await annex.admin.query(next)).rows).toEqual([{ no: 30_001 }]);
   expect((await annex.admin.query(leased)).rows).toEqual(before);
+  await provider.drop(pair, "there");
+});
+
+test("an executor that comes late sets no sequence back, wherever it stood still", async () => {
+  const { annex, pair } = await inStep();
+  await provider.sever(pair);
+  await annex.admin.query("update currencies set no = 700 where code = 'EUR'");
+  const draw = async (): Promise<number> => {
+    const next = "select nextval(pg_get_serial_sequence('currencies', 'no'))::int as no";
+    return (await annex.admin.query<{ no: number }>(next)).rows[0]?.no ?? 0;
+  };
+  const [stands, goOn] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+  const query = pg.Client.prototype.query as (...args: unknown[]) => unknown;
+  const spy = vi.spyOn(pg.Client.prototype, "query");
+  let isHeld = false;
+  spy.mockImplementation(function holdFirst(this: pg.Client, ...args: unknown[]) {
+    if (isHeld || !String(args[0]).startsWith("select setval(")) return query.apply(this, args);
+    isHeld = true;
+    stands.resolve();
+    return goOn.promise.then(() => query.apply(this, args));
+  } as never);
+  const late = provider.activate(pair);
+  await stands.promise;
+  // Another one does the same, and tenants of the annex draw.
+  await provider.activate(pair);
+  const drawn = await draw();
+  goOn.resolve();
+  await late;
+  spy.mockRestore();
+  expect(await draw()).toBeGreaterThan(drawn);
   await provider.drop(pair, "there");
 });
 

@@ -2,13 +2,16 @@
  * For tests of a failsafe: an origin and its annexes, each a real database with a real agent and a control
  * plane of its own that does what the test says.
  */
-
+import { createServer } from "node:http";
+import { text } from "node:stream/consumers";
+import { request } from "undici";
 import { parseCellId } from "../../../contract/ids.ts";
 import type { Partner, TakeoverOrder } from "../../../contract/standby-api.ts";
 import { must } from "../../../runtime/assert.ts";
 import type { TestPostgres } from "../../../tests/postgres.ts";
 import { type AgentBench, openBench, until } from "../agent.fixture.ts";
 import type { Agent } from "../agent.ts";
+import { listenUrl } from "../fake-control.fixture.ts";
 
 export type TestAnnex = {
   readonly bench: AgentBench;
@@ -71,4 +74,29 @@ export async function openOrigin(
     bench.control.calls.some(({ origin }) => origin?.listRevision === 1),
   );
   return { bench, agent };
+}
+
+/** In front of an annex's agent: each question goes on at once, its answer comes after `delayMs()`. */
+export async function openSlowDoor(to: string, delayMs: () => number) {
+  const door = createServer(async (req, res) => {
+    const { statusCode, body } = await request(new URL(req.url ?? "/", to), {
+      method: "POST",
+      headers: {
+        "content-type": "application/json",
+        authorization: req.headers.authorization ?? "",
+      },
+      body: await text(req),
+    });
+    const answer = await body.text();
+    setTimeout(() => res.writeHead(statusCode).end(answer), delayMs());
+  });
+  const endpoint = await listenUrl(door);
+  return {
+    endpoint,
+    close: () =>
+      new Promise((closed) => {
+        door.closeAllConnections();
+        door.close(closed);
+      }),
+  };
 }

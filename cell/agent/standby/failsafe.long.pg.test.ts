@@ -7,7 +7,7 @@ import { startTestPostgres, type TestPostgres } from "../../../tests/postgres.ts
 import { startReplica } from "../../store/replica.fixture.ts";
 import { type AgentBench, startTestAgent, statusOf, until } from "../agent.fixture.ts";
 import { listenUrl } from "../fake-control.fixture.ts";
-import { openAnnex, openOrigin, ttlMs } from "./failsafe.fixture.ts";
+import { openAnnex, openOrigin, openSlowDoor, ttlMs } from "./failsafe.fixture.ts";
 
 let server: TestPostgres;
 let partnersServer: TestPostgres;
@@ -73,6 +73,37 @@ describe("a control plane that is silent", () => {
     );
     expect(grants).toBeDefined();
     expect(bench.events("failsafe.over")).toHaveLength(1);
+  });
+
+  test.each([
+    ["the only one that it made", false],
+    ["one that was renewed", true],
+  ])("is given back also a promise that was not heard of: %s", async (_which, isRenewed) => {
+    const cell = nextCell();
+    const annex = await annexOf(cell, "cell-90");
+    let delayMs = isRenewed ? 0 : 2 * ttlMs;
+    const door = await openSlowDoor(annex.partner.endpoint, () => delayMs);
+    stops.push(door.close);
+    const { bench } = await originWith(server, cell, [
+      { ...annex.partner, endpoint: door.endpoint },
+    ]);
+    const numberOf = async () => {
+      const asked = "select promise_number::float8 as n from cellfleet.annex_of";
+      return Number((await annex.bench.store.agent.query(asked)).rows[0]?.n);
+    };
+    bench.control.settings.silent = true;
+    if (isRenewed) await lastsFor(bench, 1);
+    delayMs = 2 * ttlMs;
+    const before = await numberOf();
+    await until("it is asked in vain", async () => (await numberOf()) > before);
+    await until("it has promised", () => annex.remainingMs() > 1_000_000);
+    const calls = bench.control.calls.length;
+    bench.control.settings.silent = false;
+    // It is heard again before the partner is: nothing is promised that is known of.
+    await until("the control plane grants", () => bench.control.calls.length > calls + 2);
+    delayMs = 0;
+    await until("it is given back", () => annex.remainingMs() === 0);
+    expect(bench.events("failsafe.began")).toHaveLength(isRenewed ? 1 : 0);
   });
 
   test("gives a lease that counts from before the partner was asked", async () => {

@@ -31,6 +31,7 @@ import {
   type PartnerAnswer,
   planGrant,
 } from "./failsafe-state.ts";
+import { GivingBack } from "./giving-back.ts";
 import type { PromiseClient } from "./promise-client.ts";
 
 export type FailsafeOptions = {
@@ -73,7 +74,7 @@ export class Failsafe {
   /** Of annexes whose buckets are stopped: every lease that rested on their promise is over by then. */
   readonly #freeMonoMs = new Map<string, number>();
   #nextMonoMs = 0;
-  #nextGiftMonoMs = 0;
+  readonly #givingBack = new GivingBack();
   #wallAheadMs: number;
   #said = "";
 
@@ -130,13 +131,13 @@ export class Failsafe {
   async #turn(): Promise<"idle"> {
     this.#noteSteps();
     const { clock, stores } = this.#options;
-    if (!stores.primary()) return "idle";
+    const isPrimary = stores.primary();
     const nowMonoMs = clock.monotonicMs();
-    if (this.#isDue(nowMonoMs)) {
+    if (isPrimary && this.#isDue(nowMonoMs)) {
       this.#nextMonoMs = nowMonoMs + this.#ttlMs / 3;
       await this.#round();
     }
-    await this.#giveBack(clock.monotonicMs());
+    await this.#giveBack(clock.monotonicMs(), isPrimary);
     return "idle";
   }
 
@@ -196,6 +197,7 @@ export class Failsafe {
   /** Why a partner takes the database for another one, if one does, twice. */
   async #askAll({ facts }: Round, list: PartnerList): Promise<string | undefined> {
     const stopped = stoppedAnnexes(facts);
+    this.#givingBack.asked();
     const asked = list.partners.filter(({ annex }) => !stopped.has(annex));
     const promiseMs = isManual(facts) ? manualPromiseMs : list.promiseMs;
     const ends = await Promise.all(
@@ -265,25 +267,23 @@ export class Failsafe {
    * Promises on which no lease rests any more: all of them when the control plane grants again, else those
    * of annexes that a takeover has taken away, so that it need not wait for them.
    */
-  async #giveBack(nowMonoMs: number): Promise<void> {
-    const { stores } = this.#options;
-    const isOver = this.#sinceMonoMs === undefined && this.#options.silentMs() === 0;
-    const free = [...this.#state.promises].filter(([annex]) => {
-      if (isOver) return nowMonoMs >= this.#boundMonoMs;
+  async #giveBack(nowMonoMs: number, isPrimary: boolean): Promise<void> {
+    const { stores, silentMs } = this.#options;
+    const isGranted = isPrimary && this.#sinceMonoMs === undefined && silentMs() === 0;
+    const isFree = (annex: string): boolean => {
+      if (!isPrimary) return false;
+      if (isGranted) return nowMonoMs >= this.#boundMonoMs;
       return this.#state.lost.has(annex) && nowMonoMs >= (this.#freeMonoMs.get(annex) ?? Infinity);
-    });
-    if (free.length === 0 || nowMonoMs < this.#nextGiftMonoMs) return;
-    this.#nextGiftMonoMs = nowMonoMs + this.#ttlMs / 3;
-    const facts = await stores.readFacts();
-    const list = await readPartners(stores.first.pool);
-    const promises = new Map(this.#state.promises);
-    for (const [annex, { number, untilMonoMs }] of free) {
-      const partner = list?.partners.find((one) => one.annex === annex);
-      const isPast = partner === undefined || untilMonoMs < nowMonoMs;
-      const end = isPast ? undefined : await this.#ask(partner, facts, 0, number);
-      if (end?.kind !== "silent") promises.delete(annex);
-    }
-    this.#state = { ...this.#state, promises };
+    };
+    const { promises } = this.#state;
+    const left = await this.#givingBack.turn(
+      { nowMonoMs, ttlMs: this.#ttlMs, isGranted, promises, isFree },
+      {
+        partners: async () => (await readPartners(stores.first.pool))?.partners ?? [],
+        ask: async (partner, number) => this.#ask(partner, await stores.readFacts(), 0, number),
+      },
+    );
+    if (left !== promises) this.#state = { ...this.#state, promises: left };
   }
 
   #noteSteps(): void {
