@@ -576,6 +576,7 @@ describe("tenant import", () => {
     ]);
     expect({ code, asked }).toEqual({ code: 64, asked: [] });
     expect(stderr).toContain("[FILE_UNREADABLE]");
+    expect(stderr).toContain(`ls -l ${folder}`);
   });
 });
 

@@ -165,6 +165,13 @@ const retryTexts = {
     "only an idempotent request, or with the same Idempotency-Key: it may have been done",
 } as const;
 
+/** Refused for what the fleet is like now: that changes, also without anybody. */
+const whileItLasts: Partial<Record<keyof typeof errorTable, string>> = {
+  FAILOVER_BLOCKED: "when the gate is open: some open by themselves, others are gone past by name",
+  LEASE_TOO_LONG: "when the lease is nearly over",
+  SAFETY_RULE: "when what the rule found is over",
+};
+
 function explainError(code: keyof typeof errorTable): Explained {
   const { httpStatus, source, retry, exit, meaning } = errorTable[code];
   return {
@@ -174,7 +181,7 @@ function explainError(code: keyof typeof errorTable): Explained {
     facts: {
       "HTTP status": String(httpStatus),
       "at fault": source,
-      "may be repeated": retryTexts[retry],
+      "may be repeated": whileItLasts[code] ?? retryTexts[retry],
       "exit code": String(exit),
     },
   };

@@ -11,6 +11,7 @@ import {
   sampleReport,
 } from "./failover-samples.fixture.ts";
 import { against, going } from "./move.fixture.ts";
+import { sampleCell } from "./samples.fixture.ts";
 
 // Real sockets on a machine that may be busy with other things.
 vi.setConfig({ testTimeout: 30_000 });
@@ -68,6 +69,13 @@ describe("plan", () => {
     expect({ code, asked }).toEqual({ code: 64, asked: [] });
     expect(stderr).toContain(said);
   });
+});
+
+test("a refusal by a gate is explained as one that ends", async () => {
+  const { code, stdout } = await against({}, "explain FAILOVER_BLOCKED");
+  expect(code).toBe(0);
+  expect(stdout).toContain("some open by themselves");
+  expect(stdout).not.toContain("fail the same way");
 });
 
 describe("start", () => {
@@ -139,6 +147,14 @@ describe("start", () => {
     );
     expect([dry.code, dry.bodies]).toEqual([0, [{ cell: "cell-01", dryRun: true }]]);
     expect(dry.stderr).toContain("dry run");
+    const closed = { ...closedGate, name: "witnesses", text: "nobody says so" };
+    const plan = sampleFailoverPlan({ gates: [...sampleFailoverPlan().gates.slice(1), closed] });
+    const past = await against(
+      { "POST /v1/failovers": () => ({ body: { plan, next_steps: [] } }) },
+      "failover start cell-01 --dry-run --override witnesses",
+    );
+    expect(past.stdout).toContain("open        lag            cell-02 was 400 bytes behind");
+    expect(past.stdout).toContain("overridden  witnesses      nobody says so\n");
     const refusal = new CellError("FAILOVER_BLOCKED", "a gate is closed", {
       nextSteps: ["cellctl failover plan cell-01"],
     });
@@ -182,6 +198,10 @@ describe("a failover", () => {
     const answers = { [`GET /v1/failovers/${id}`]: going(done) };
     const page = await against(answers, `failover report ${id}`);
     expect(page.stdout).toContain("req-17");
+    expect(page.stdout).toContain(
+      "acme  nothing acknowledged before 11:59:59.5Z is lost (0.4 s before it was fenced)  1 lost",
+    );
+    expect(page.stdout).toContain("as of the takeover");
     const json = await against(answers, `failover report ${id} -o json`);
     expect(rpoReportSchema.parse(JSON.parse(json.stdout)).totals.lost).toBe(1);
     const early = await against(
@@ -232,6 +252,20 @@ describe("a failover", () => {
     );
     expect(left.code).toBe(130);
     expect(left.stderr).toContain(`cellctl failover watch ${id}`);
+  });
+});
+
+describe("restore", () => {
+  test("asks nobody to confirm while its cell is quarantined, and says what comes first", async () => {
+    const cell = sampleCell("cell-01", { state: "quarantined" });
+    const { code, stderr, asked } = await against(
+      { "GET /v1/cells/cell-01": () => ({ body: cell }) },
+      "failover restore cell-01 --no-input",
+    );
+    expect([code, asked.length]).toEqual([6, 1]);
+    expect(stderr).toContain("[STATE_CONFLICT]");
+    expect(stderr).toContain("cellctl cell salvage cell-01");
+    expect(stderr).toContain("cellctl cell wipe cell-01");
   });
 });
 

@@ -2,6 +2,7 @@
 import type { RpoReport } from "../contract/failover-api.ts";
 import type { View } from "./render/output.ts";
 import { counted } from "./render/units.ts";
+import { partnerName } from "./render/views-failover.ts";
 
 type Tenant = RpoReport["tenants"][number];
 type Write = Tenant["lost"][number];
@@ -35,8 +36,9 @@ export const failoverReportView: View<RpoReport> = {
         "writes",
         `${totals.acked} acknowledged lately: ${totals.lost} lost, ${totals.unknown} unknown, ${totals.found} doubted and found`,
       ],
-      ["partners", report.partners.map(partnerLine)],
-      ["bounds", shown(report.tenants.map(boundLine))],
+      ["partners", report.partners.map((one) => partnerLine(one, report.partners))],
+      ["counted", "as of the takeover: what a salvage brings back later is not taken off"],
+      ["bounds", shown(report.tenants.map((one) => boundLine(one, cutOffMs(report))))],
       ["lost", shown(report.tenants.flatMap(({ lost }) => lost.map(writeLine)))],
       ["unknown", shown(report.tenants.flatMap(({ unknown }) => unknown.map(writeLine)))],
       ["unavailable", shown(report.unavailable.map(({ key, reason }) => `${key}  ${reason}`))],
@@ -51,14 +53,28 @@ const amendedLine = ({ revision, amendedAt }: RpoReport): readonly [string, stri
     ? []
     : [["amended", `${amendedAt}, revision ${revision}: what a router handed in late is in it`]];
 
-const partnerLine = ({ host, remoteLsn, keys }: RpoReport["partners"][number]): string =>
-  `${host}  ${counted(keys, "key")}  applied up to ${remoteLsn ?? "nobody knows where"}`;
+type Partner = RpoReport["partners"][number];
+const partnerLine = (one: Partner, all: readonly Partner[]): string => {
+  const { remoteLsn, keys } = one;
+  return `${partnerName(one, all)}  ${counted(keys, "key")}  applied up to ${remoteLsn ?? "nobody knows where"}`;
+};
 
-const boundLine = ({ tenant, key, boundSeconds, lost, unknown }: Tenant): string => {
+/** Bounds count back from there. */
+const cutOffMs = ({ fencedAt, detectedAt }: RpoReport): number =>
+  Date.parse(fencedAt ?? detectedAt);
+
+const boundLine = ({ tenant, key, boundSeconds, lost, unknown }: Tenant, cutMs: number): string => {
   const name = tenant === "" ? key : tenant;
-  const bound = boundSeconds === null ? "no bound is known" : `at most the last ${boundSeconds} s`;
+  const bound =
+    boundSeconds === null
+      ? "no bound is known"
+      : `nothing acknowledged before ${momentText(cutMs - boundSeconds * 1000)} is lost (${boundSeconds} s before it was fenced)`;
   return `${name}  ${bound}  ${lost.length} lost, ${unknown.length} unknown`;
 };
+
+/** Tenths of a second are enough, rounded to the safe side: bounds are given in hundredths. */
+const momentText = (ms: number): string =>
+  `${new Date(Math.floor((ms - 5) / 100) * 100).toISOString().slice(11, 21)}Z`;
 
 const writeLine = ({ tenant, method, path, requestId, atMs, because }: Write): string =>
   `${tenant}  ${new Date(atMs).toISOString()}  ${method} ${path}  ${requestId}  ${because}`;

@@ -2,7 +2,9 @@
  * What can go wrong in `cellctl` itself, beside the error table of the contract: these codes never
  * cross the wire. Each has an exit code (design of the CLI, §1.3); scripts branch on both.
  */
+import { dirname } from "node:path";
 import type { ErrorCode } from "../contract/errors.ts";
+import { quoted } from "./quoted.ts";
 
 export const cliErrorTable = {
   USAGE: { exit: 64, meaning: "The command line is not one that cellctl understands." },
@@ -70,6 +72,14 @@ export class CliError extends Error {
     this.details = options.details ?? {};
   }
 }
+
+/** Whoever mistyped a path sees what is there; a file that is there and means nothing has said why. */
+export const cannotRead = (path: string, cause: unknown): CliError =>
+  new CliError("FILE_UNREADABLE", `cannot read ${path}: ${String(cause)}`, {
+    cause,
+    nextSteps:
+      cause instanceof Error && "syscall" in cause ? [`ls -l ${quoted(dirname(path))}`] : [],
+  });
 
 export const isCliErrorCode = (raw: string): raw is CliErrorCode =>
   Object.hasOwn(cliErrorTable, raw);

@@ -12,7 +12,7 @@ import {
   importedNameSchema,
 } from "../contract/claims-api.ts";
 import { CellError } from "../contract/errors.ts";
-import { CliError } from "./failures.ts";
+import { CliError, cannotRead } from "./failures.ts";
 import { flag, type Options, text } from "./grammar.ts";
 import { nextSteps, sendChange, withoutWatching } from "./mutate.ts";
 import { concludeOp, followOp } from "./operations.ts";
@@ -87,7 +87,7 @@ async function readText(session: Session, file: string): Promise<string> {
   try {
     return await readFile(path, "utf8");
   } catch (cause) {
-    throw new CliError("FILE_UNREADABLE", `cannot read ${path}: ${String(cause)}`, { cause });
+    throw cannotRead(path, cause);
   }
 }
 

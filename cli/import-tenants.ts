@@ -10,7 +10,7 @@ import { pipeline } from "node:stream/promises";
 import type { z } from "zod";
 import { idempotencyHeader, importResultSchema } from "../contract/control-api.ts";
 import { CellError, errorTable } from "../contract/errors.ts";
-import { CliError, usage } from "./failures.ts";
+import { CliError, cannotRead, usage } from "./failures.ts";
 import { flag, type Options, text } from "./grammar.ts";
 import { nextSteps, withoutWatching } from "./mutate.ts";
 import { concludeOp, followOp } from "./operations.ts";
@@ -167,7 +167,7 @@ async function open(session: Session, file: string): Promise<Source> {
     );
     return { stream, name: file, size };
   } catch (cause) {
-    throw new CliError("FILE_UNREADABLE", `cannot read ${path}: ${String(cause)}`, { cause });
+    throw cannotRead(path, cause);
   }
 }
 

@@ -48,7 +48,9 @@ describe("ls and get", () => {
       { "GET /v1/slos/availability": () => ({ body: slo }) },
       "slo get availability",
     );
-    expect(one.stdout).toContain("cell-01  ok  75% left: 300 of 1.2k failures, 1.2M requests");
+    expect(one.stdout).toContain(
+      "cell-01  ok  75% left: 300 failed, 1.2k allowed, of 1.2M requests; burn",
+    );
     expect(one.stdout).toContain("cell-03  few  - left");
   });
 

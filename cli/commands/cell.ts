@@ -5,7 +5,7 @@ import { type CellAction, cellSchema, list } from "../../contract/control-api.ts
 import { standbySchema } from "../../contract/standby-api.ts";
 import { apiPath } from "../api.ts";
 import { capacityOf, withCapacity } from "../capacity-options.ts";
-import { CliError, usage } from "../failures.ts";
+import { cannotRead, usage } from "../failures.ts";
 import {
   type Bind,
   collect,
@@ -181,7 +181,7 @@ async function readObject(session: Session, path: string): Promise<Record<string
     // YAML reads JSON too.
     return record(parse(await readFile(resolve(session.io.cwd, path), "utf8")));
   } catch (cause) {
-    throw new CliError("FILE_UNREADABLE", `cannot read ${path}: ${String(cause)}`, { cause });
+    throw cannotRead(path, cause);
   }
 }
 

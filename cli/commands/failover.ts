@@ -1,6 +1,7 @@
 /** `cellctl failover …`: take the tenants of a dead cell over, or empty a healthy one. */
 
 import type { Command } from "commander";
+import { cellSchema } from "../../contract/control-api.ts";
 import { CellError } from "../../contract/errors.ts";
 import {
   type Detection,
@@ -97,8 +98,28 @@ export const register: Register = (noun, bind) => {
     report,
   );
   registerActions(noun, bind);
-  registerRestore(noun, bind);
+  registerRestore(noun, (command, action) =>
+    bind(command, async (session, args, options) => {
+      await requireBack(session, args[0] ?? "");
+      return action(session, args, options);
+    }),
+  );
 };
+
+/** Before anybody is asked to confirm: moves into a cell that is not trusted yet would all be refused. */
+async function requireBack(session: Session, id: string): Promise<void> {
+  const api = await session.api();
+  const { state } = await api.get(apiPath`/v1/cells/${id}`, cellSchema);
+  if (state !== "quarantined") return;
+  throw new CellError(
+    "STATE_CONFLICT",
+    `${id} is quarantined: its tenants come home when it has been salvaged and wiped.`,
+    {
+      details: { cell: id, state },
+      nextSteps: [`cellctl cell salvage ${id}`, `cellctl cell wipe ${id}`],
+    },
+  );
+}
 
 const registerActions: Register = (noun, bind) => {
   bind(
@@ -155,7 +176,7 @@ async function plan(
     schema: failoverDryRunSchema,
     idempotencyKey: session.io.random.uuid(),
   });
-  await session.out.one(planned, failoverPlanView);
+  await session.out.one(planned, failoverPlanView());
   const closed = planned.plan.gates.filter(({ verdict }) => verdict === "block");
   if (closed.length > 0) {
     const said = closed.map(({ name, text: why }) => `${name}: ${why}`).join("; ");
@@ -183,7 +204,8 @@ async function start(
   };
   if (flag(options, "dryRun")) {
     const planned = await sendChange(session, options, change, failoverDryRunSchema);
-    await session.out.one(planned, failoverPlanView);
+    const past = [...override, ...(flag(options, "allowDataLoss") ? ["lag"] : [])];
+    await session.out.one(planned, failoverPlanView(past));
     await session.note("Nothing was changed: this was a dry run.");
     await nextSteps(session, planned.next_steps);
     return 0;

@@ -5,7 +5,7 @@ import { z } from "zod";
 import { routingSchema } from "../../contract/routing-api.ts";
 import { serviceRouteSchema } from "../../contract/service-route.ts";
 import { tenantSourceSchema } from "../../contract/tenant-source.ts";
-import { CliError } from "../failures.ts";
+import { CliError, cannotRead } from "../failures.ts";
 import { flag, type Options, type Register, text } from "../grammar.ts";
 import type { View } from "../render/output.ts";
 import { counted } from "../render/units.ts";
@@ -108,6 +108,6 @@ async function readYaml(session: Session, path: string): Promise<unknown> {
     const value: unknown = parse(await readFile(resolve(session.io.cwd, path), "utf8"));
     return value;
   } catch (cause) {
-    throw new CliError("FILE_UNREADABLE", `cannot read ${path}: ${String(cause)}`, { cause });
+    throw cannotRead(path, cause);
   }
 }

@@ -3,7 +3,7 @@ import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";
 import type { z } from "zod";
 import { routingSchema } from "../../contract/routing-api.ts";
-import { CliError } from "../failures.ts";
+import { cannotRead } from "../failures.ts";
 import { mutation, type Register } from "../grammar.ts";
 import { mutate } from "../mutate.ts";
 import type { View } from "../render/output.ts";
@@ -76,6 +76,6 @@ async function readRouting(session: Session, path: string): Promise<Record<strin
     const value: unknown = parse(await readFile(resolve(session.io.cwd, path), "utf8"));
     return typeof value === "object" && value !== null ? { ...value } : {};
   } catch (cause) {
-    throw new CliError("FILE_UNREADABLE", `cannot read ${path}: ${String(cause)}`, { cause });
+    throw cannotRead(path, cause);
   }
 }

@@ -79,14 +79,20 @@ const witnessLines = (witnesses: FailoverPlan["witnesses"]): string[] =>
     : witnesses.map((one) => `${padTo(one.says, 7)}  ${padTo(one.class, 13)}  ${one.text}`);
 
 const partnerLines = ({ partners, unavailable }: FailoverPlan): string[] => [
-  ...partners.map(
-    ({ host, state, keys, lagBytes, lagSeconds }) =>
-      `${host}  ${counted(keys, "key")}  ${state}  ${lagText(lagBytes, lagSeconds)}`,
-  ),
+  ...partners.map((one) => {
+    const { state, keys, lagBytes, lagSeconds } = one;
+    const name = partnerName(one, partners);
+    return `${name}  ${counted(keys, "key")}  ${state}  ${lagText(lagBytes, lagSeconds)}`;
+  }),
   ...(unavailable.keys === 0
     ? []
     : [`nobody  ${counted(unavailable.keys, "key")}  unavailable: ${unavailable.reason}`]),
 ];
+
+type Partner = { readonly annex: string; readonly host: string };
+/** One that keeps two standbys of the cell is shown with the id of each: it has a line for each. */
+export const partnerName = ({ annex, host }: Partner, all: readonly Partner[]): string =>
+  all.some((other) => other.host === host && other.annex !== annex) ? `${host} (${annex})` : host;
 
 const lagText = (lagBytes: number | null, lagSeconds: number | null): string => {
   // The gate `lag` says why.
@@ -94,21 +100,27 @@ const lagText = (lagBytes: number | null, lagSeconds: number | null): string => 
   return `behind ${size}, ${lagSeconds === null ? "no heartbeat yet" : duration(lagSeconds * 1000)}`;
 };
 
+/** Of one that has begun: whatever was closed somebody went past. */
 const gateLines = (gates: FailoverPlan["gates"]): string[] =>
-  gates.length === 0 ? ["all open"] : gates.map(gateLine);
+  gates.length === 0 ? ["all open"] : gates.map((gate) => gateLine(gate, [gate.name]));
 
-/** The name is what `--override` takes. */
 /** Gates that are opened by a word of their own. */
 const words: Readonly<Record<string, string>> = {
   lag: "--allow-data-loss",
   "power-off": "--proved-dead",
 };
 
-const gateLine = ({ name, verdict, text, overridable }: FailoverPlan["gates"][number]): string => {
+/** The name is what `--override` takes. `past`: what somebody has gone past. */
+const gateLine = (
+  { name, verdict, text, overridable }: FailoverPlan["gates"][number],
+  past: readonly string[],
+): string => {
+  const isPast = verdict === "block" && overridable && past.includes(name);
   const way = words[name] ?? `--override ${name}`;
   const isOpened = overridable || name === "power-off";
-  const past = verdict === "block" && isOpened ? `  (past it: ${way})` : "";
-  return `${padTo(verdict === "block" ? "CLOSED" : "open", 6)}  ${padTo(name, 13)}  ${text}${past}`;
+  const hint = verdict === "block" && isOpened && !isPast ? `  (past it: ${way})` : "";
+  const state = isPast ? "overridden" : verdict === "block" ? "CLOSED" : "open";
+  return `${padTo(state, past.length === 0 ? 6 : 10)}  ${padTo(name, 13)}  ${text}${hint}`;
 };
 
 function lostText({ report, step }: Failover): string {
@@ -119,19 +131,22 @@ function lostText({ report, step }: Failover): string {
   return `${lost} of ${acked} acknowledged writes, ${unknown} unknown (${report.method})`;
 }
 
-export const failoverPlanView: View<z.infer<typeof failoverDryRunSchema>> = {
+/** `past`: gates that the command goes past, by name. */
+export const failoverPlanView = (
+  past: readonly string[] = [],
+): View<z.infer<typeof failoverDryRunSchema>> => ({
   id: ({ plan }) => plan.cell,
   columns: [],
   details: ({ plan }): Details => [
     ["cell", plan.cell],
     ["mode", plan.mode],
     ["witnesses", witnessLines(plan.witnesses)],
-    ["gates", plan.gates.map(gateLine)],
+    ["gates", plan.gates.map((gate) => gateLine(gate, past))],
     ["partners", partnerLines(plan)],
     ["wait", `${duration(plan.waitMs)} at most, until the old owner certainly has stopped`],
     ["steps", plan.steps.map(({ step, text }, index) => `${index + 1}. ${step}: ${text}`)],
   ],
-};
+});
 
 export const failoverActedView: View<FailoverActed> = {
   id: ({ failover }) => failover.id,

@@ -27,7 +27,7 @@ export const sloView: View<Slo> = {
 };
 
 const lineOf = (state: SloState): string =>
-  `${state.cell}  ${state.verdict}  ${leftOf(state)} left: ${count(state.failures)} of ${count(state.budget)} failures, ${count(state.requests)} requests, burn ${times(state.burn["1h"])} (1h) ${times(state.burn["6h"])} (6h)`;
+  `${state.cell}  ${state.verdict}  ${leftOf(state)} left: ${count(state.failures)} failed, ${count(state.budget)} allowed, of ${count(state.requests)} requests; burn ${times(state.burn["1h"])} (1h) ${times(state.burn["6h"])} (6h)`;
 
 function scopeOf({ cell, service, tier }: Slo): string {
   const parts = [

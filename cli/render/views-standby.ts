@@ -19,7 +19,7 @@ export const standbyView: View<Standby> = {
     { head: "BUCKETS", cell: range },
     { head: "STATE", cell: ({ state }) => state, state: true },
     { head: "LAG", cell: lagTime, right: true },
-    { head: "BYTES", cell: lagBytes, right: true },
+    { head: "LAG BYTES", cell: lagBytes, right: true },
     { head: "APP", cell: ({ warm }) => (warm ? "warm" : "cold"), wide: true },
     { head: "KEYS", cell: ({ keys }) => count(keys), right: true, wide: true },
     { head: "PROVIDER", cell: ({ provider }) => provider, wide: true },
