@@ -74,6 +74,8 @@ export class Failsafe {
   /** Of annexes whose buckets are stopped: every lease that rested on their promise is over by then. */
   readonly #freeMonoMs = new Map<string, number>();
   #nextMonoMs = 0;
+  /** The round before this one waited for a partner. */
+  #isAgain = false;
   readonly #givingBack = new GivingBack();
   #wallAheadMs: number;
   #said = "";
@@ -161,6 +163,7 @@ export class Failsafe {
     const plan = this.#plan(round, foreign);
     // Promises that this very moment rest on; the control plane may have spoken while they were asked for.
     if (this.#options.silentMs() === 0) return;
+    this.#isAgain = plan.kind === "wait";
     switch (plan.kind) {
       case "none":
         for (const annex of this.#state.lost) {
@@ -198,7 +201,12 @@ export class Failsafe {
   async #askAll({ facts }: Round, list: PartnerList): Promise<string | undefined> {
     const stopped = stoppedAnnexes(facts);
     this.#givingBack.asked();
-    const asked = list.partners.filter(({ annex }) => !stopped.has(annex));
+    const nowMonoMs = this.#options.clock.monotonicMs();
+    // While one that does not answer is waited for, the others need not write the same again.
+    const isFresh = ({ annex }: Partner): boolean =>
+      this.#isAgain &&
+      (this.#state.promises.get(annex)?.untilMonoMs ?? 0) - nowMonoMs > list.promiseMs / 2;
+    const asked = list.partners.filter((one) => !stopped.has(one.annex) && !isFresh(one));
     const promiseMs = isManual(facts) ? manualPromiseMs : list.promiseMs;
     const ends = await Promise.all(
       asked.map(async (partner) => {
