@@ -75,7 +75,7 @@ export class Failsafe {
   readonly #freeMonoMs = new Map<string, number>();
   #nextMonoMs = 0;
   /** The round before this one waited for a partner. */
-  #isAgain = false;
+  #isAgain: boolean = false;
   readonly #givingBack = new GivingBack();
   #wallAheadMs: number;
   #said = "";
