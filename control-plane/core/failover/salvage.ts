@@ -14,6 +14,8 @@ export type RowValues = Readonly<Record<string, string | null>>;
 export type LostChange = {
   readonly store: string;
   readonly table: string;
+  /** Empty: the table is everybody's. */
+  readonly keyspace: string;
   readonly kind: ChangeKind;
   readonly tenant: string;
   readonly key: RowValues;

@@ -3,8 +3,8 @@
  * which they were committed.
  *
  * What must always be true: the home's own guard lets the row in, under the key's lock and epoch, as it
- * would a row of the application; what the home has is never overwritten unless that was asked for; done
- * again after a crash, a row that was written is found to be the same.
+ * would a row of the application; what the home has is never overwritten unless that was asked for, and never
+ * removed; done again after a crash, a row that was written is found to be the same.
  */
 import pg from "pg";
 import type { SalvageDecision } from "../../../contract/salvage-api.ts";
@@ -52,6 +52,8 @@ export async function applySalvaged(
 
 type Outcome = { readonly decision: SalvageDecision; readonly note: string };
 const left = (note: string): Outcome => ({ decision: "open", note });
+const deletionNote =
+  "the home has the row: no deletion is applied, delete it there if it should go";
 const applied: Outcome = { decision: "applied", note: "" };
 
 async function applyOne(home: Home, record: SalvageRecord, force: boolean): Promise<Outcome> {
@@ -64,10 +66,12 @@ async function applyOne(home: Home, record: SalvageRecord, force: boolean): Prom
       await client.query("select cellfleet.enter($1, $2)", [home.key, home.epoch]);
       const { verdict, theirs } = await judgeThere(client, shape, wanted);
       if (verdict === "same") return applied;
+      // A row that the home has may be wanted there; once it is removed nobody brings it back.
+      if (wanted.row === null) return left(deletionNote);
       if (verdict === "conflict" && !force) {
         return left(theirs === undefined ? "the home has no such row" : "the home has another row");
       }
-      await write(client, shape, wanted, theirs !== undefined);
+      await write(client, shape, { ...wanted, row: wanted.row }, theirs !== undefined);
       return applied;
     });
   } catch (error) {

@@ -5,7 +5,8 @@
  */
 import { CellError } from "../../../contract/errors.ts";
 import type { SeveredAt } from "../../../standby/ports.ts";
-import { effectOf } from "../../core/failover/salvage.ts";
+import { effectOf, type LostChange } from "../../core/failover/salvage.ts";
+import { type OwnedKeys, wasOwned } from "../../core/failover/salvage-owned.ts";
 import {
   requireFailoverRow,
   type StandbyRow,
@@ -22,6 +23,7 @@ import {
   rowOf,
   type SalvageRecord,
 } from "../../store/failover/salvage.ts";
+import { readOwned } from "../../store/failover/salvage-owned.ts";
 import { readAdopted } from "../../store/failover/wave.ts";
 import { buildPair } from "../standby/pair.ts";
 import { judgeThere } from "./salvage-rows.ts";
@@ -38,13 +40,14 @@ export async function readSalvaged(
   const { database } = world;
   const row = await requireFailoverRow(database.read, about.failover);
   const standbys = await severedOf(database.read, row);
+  const owned = await readOwned(database.read, { cell: row.cell, failover: row.op });
   await forgetRows(database, about.id);
   let found = 0;
   for (const one of standbys) {
     const severed = severedAt(row, one);
     if (severed === undefined) continue;
     found += 1;
-    await readPair(world, about.id, one, severed, signal);
+    await readPair(world, { id: about.id, row: one, severed, owned }, signal);
   }
   if (found === 0 && (await readAdopted(database.read, row.op)).length > 0) {
     throw new CellError(
@@ -61,11 +64,15 @@ export async function readSalvaged(
 
 async function readPair(
   { database, resolve, standby }: SalvageWorld,
-  id: string,
-  row: StandbyRow,
-  severed: SeveredAt,
+  about: {
+    readonly id: string;
+    readonly row: StandbyRow;
+    readonly severed: SeveredAt;
+    readonly owned: OwnedKeys;
+  },
   signal: AbortSignal,
 ): Promise<void> {
+  const { id, row, severed, owned } = about;
   const buckets = { lo: row.bucketLo, hi: row.bucketHi };
   const { annex, origin, host, provider } = row;
   // Emptied and removed, as soon as its tenants were moved on: its positions were kept.
@@ -75,8 +82,9 @@ async function readPair(
     { annex, origin, host, provider, buckets },
     "may-be-gone",
   );
-  const record = (change: Parameters<typeof recordChange>[3]) =>
-    recordChange(database, id, row.annex, change);
+  const record = async (change: LostChange) => {
+    if (wasOwned(owned, change)) await recordChange(database, id, row.annex, change);
+  };
   await standby.salvage(pair, severed, record, signal);
 }
 

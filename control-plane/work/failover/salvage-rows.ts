@@ -91,15 +91,9 @@ export async function judgeThere(
 export async function write(
   client: pg.Client,
   shape: TableShape,
-  wanted: RowToWrite,
+  { identity, row }: RowToWrite & { readonly row: RowValues },
   existing: boolean,
 ): Promise<void> {
-  const { identity, row } = wanted;
-  if (row === null) {
-    const where = matching(client, shape, identity, 0);
-    await client.query(`delete from ${shape.name} w where ${where.text}`, where.values);
-    return;
-  }
   const names = knownColumns(shape, row).filter((name) => !columnOf(shape, name).isGenerated);
   const columns = names.map((name) => client.escapeIdentifier(name));
   const values = names.map((name) => row[name]);

@@ -4,6 +4,7 @@
  */
 import { eq } from "drizzle-orm";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { must } from "../../../runtime/assert.ts";
 import { systemClock } from "../../../runtime/clock.ts";
 import { createLog } from "../../../runtime/log.ts";
 import { systemRandom } from "../../../runtime/random.ts";
@@ -15,10 +16,14 @@ import {
 } from "../../../standby/standby.fixture.ts";
 import type { CellStore } from "../../../tests/cell-store.ts";
 import { openCell } from "../../control.fixture.ts";
+import { wasOwned } from "../../core/failover/salvage-owned.ts";
 import { type Database, openDatabase, prepareDatabase } from "../../store/database.ts";
 import { pageOfRows, toSalvagedRow } from "../../store/failover/salvage.ts";
-import { cell, keyspace, placement } from "../../store/schema.ts";
-import { failover, standby } from "../../store/schema-standby.ts";
+import { readOwned } from "../../store/failover/salvage-owned.ts";
+import { cell, keyspace, op, placement } from "../../store/schema.ts";
+import { purge } from "../../store/schema-adoption.ts";
+import { move, moveKey } from "../../store/schema-moves.ts";
+import { failover, failoverKey, standby } from "../../store/schema-standby.ts";
 import { noProvider } from "../provider.ts";
 import { failoverId } from "./report.fixture.ts";
 import { applySalvaged } from "./salvage-apply.ts";
@@ -62,13 +67,19 @@ afterAll(async () => {
 });
 
 const lost = { orders: 0 };
+/** Moved before it died; from its only copy later on; deleted. */
+const tidied = ["moved", "gone-on", "deleted"];
 let severed: Awaited<ReturnType<typeof provider.sever>>;
 
-/** Three orders of acme arrive; one more, a change and a deletion do not. */
+/**
+ * Three orders of acme arrive; one more, a change and a deletion do not. Nor do what the cell does when it is back:
+ * it tidies away what a move had left, and what was moved into a whole cell, and purges a deleted tenant.
+ */
 async function loseACell(): Promise<void> {
   const pair = cells.pair(annex, allBuckets);
   await cells.tenant("acme", 3);
   await cells.tenant("globex", 1);
+  for (const tenant of tidied) await cells.tenant(tenant, 1);
   await provider.ensure(pair, never);
   await cells.inStep(pair);
   await cells.arrived(annex);
@@ -87,6 +98,17 @@ async function loseACell(): Promise<void> {
     "insert into orders (tenant_id, item, quantity) values ('acme', 'brief', 9)",
   );
   await cells.a.app.query("delete from orders where tenant_id = 'acme' and quantity = 9");
+  await cells.a.app.query("delete from lines where tenant_id = 'globex' and no = 1");
+  for (const tenant of tidied) {
+    await cells.own(cells.a, `default/tenant/${tenant}`, "moved");
+    await annex.own(`default/tenant/${tenant}`, "active", 2);
+    const tables = ["lines", "orders", "notes", "events"];
+    const deletes = tables.map((table) => `delete from ${table} where tenant_id = '${tenant}'`);
+    // Past the guard, as whoever tidies.
+    await cells.a.admin.query(
+      `begin; set local session_replication_role = replica; ${deletes.join("; ")}; commit`,
+    );
+  }
   // The adopter serves: it has given the number of one lost order to another, and changed its own.
   await cells.own(cells.a, "default/tenant/acme", "fenced");
   for (const tenant of ["acme", "globex"]) await annex.own(`default/tenant/${tenant}`, "active", 2);
@@ -126,12 +148,25 @@ async function recordIt(): Promise<void> {
     .values({ name: "default", strategy: "directory", guardMode: "row" })
     .onConflictDoNothing();
   await database.read.insert(placement).values(
-    ["acme", "globex"].map((tenant) => ({
+    ["acme", "globex", ...tidied].map((tenant) => ({
       ...{ key: `default/tenant/${tenant}`, keyspace: "default", kind: "tenant" as const },
       ...{ value: tenant, cell: annex.name, epoch: 2, state: "active" as const },
       ...{ revision: 1, op: failoverId },
     })),
   );
+  const fates = [
+    ...["acme", "globex", "deleted"].map((tenant) => [tenant, "adopted"] as const),
+    ["gone-on", "unavailable"] as const,
+  ];
+  await database.read.insert(failoverKey).values(
+    fates.map(([tenant, fate]) => ({
+      ...{ failover: failoverId, key: `default/tenant/${tenant}`, fate, epoch: 1, wave: 0 },
+      target: fate === "adopted" ? annex.name : null,
+    })),
+  );
+  await database.read
+    .insert(purge)
+    .values({ op: "op_2purge", cell: cells.a.name, key: "default/tenant/deleted" });
 }
 
 async function salvaged(): Promise<string[]> {
@@ -144,6 +179,11 @@ async function salvaged(): Promise<string[]> {
     .toSorted((a, b) => Number(a > b) - Number(a < b));
 }
 
+const linesOfGlobex = async () => {
+  const sql = "select from lines where tenant_id = 'globex'";
+  return (await annex.admin.query(sql)).rowCount;
+};
+
 const read = () => readSalvaged(world, { id, failover: failoverId }, never);
 
 const found = [
@@ -154,6 +194,7 @@ const found = [
   "acme public.notes insert free",
   "acme public.orders insert conflict",
   "acme public.orders insert free",
+  "globex public.lines delete conflict",
   "globex public.notes update conflict",
 ];
 
@@ -183,7 +224,7 @@ test("a home that is fenced takes nothing: its own guard refuses, and everything
 
 test("applied is what is free, once, and conflicts stay as they are", async () => {
   const options = { tenant: undefined, force: false };
-  expect(await applySalvaged(world, id, options, never)).toEqual({ applied: 6, left: 2 });
+  expect(await applySalvaged(world, id, options, never)).toEqual({ applied: 6, left: 3 });
   const { rows } = await annex.admin.query(
     "select count(*) filter (where item = 'milk')::int as milk, count(*) filter (where item = 'sugar')::int as sugar from orders",
   );
@@ -192,12 +233,18 @@ test("applied is what is free, once, and conflicts stay as they are", async () =
   const before = await cells.rowsOf(annex, "acme");
   await read();
   const again = await applySalvaged(world, id, options, never);
-  expect(again.left).toBe(2);
+  expect(again.left).toBe(3);
   expect(await cells.rowsOf(annex, "acme")).toEqual(before);
 });
 
-test("with force a conflict is settled in favour of the lost row", async () => {
-  await applySalvaged(world, id, { tenant: undefined, force: true }, never);
+test("with force a conflict is settled in favour of the lost row, and nothing is removed", async () => {
+  const forced = await applySalvaged(world, id, { tenant: undefined, force: true }, never);
+  expect(forced).toEqual({ applied: 2, left: 1 });
+  expect(await linesOfGlobex()).toBe(2);
+  const open = await pageOfRows(database.read, id, { after: 0, limit: 9, onlyOpen: true });
+  expect(open.map(({ first, note }) => `${first}: ${note}`)).toEqual([
+    "delete: the home has the row: no deletion is applied, delete it there if it should go",
+  ]);
   const { rows } = await annex.admin.query(
     "select (select item from orders where tenant_id = 'acme' and id = $1) as item, (select body from notes where tenant_id = 'globex') as body",
     [lost.orders],
@@ -216,4 +263,57 @@ test("a key that nobody serves leaves its rows homeless, and they are not applie
   ).toHaveLength(7);
   const { applied } = await applySalvaged(world, id, { tenant: "acme", force: true }, never);
   expect(applied).toBe(0);
+});
+
+const key = (tenant: string) => `default/tenant/${tenant}`;
+const ownedNow = async () => {
+  const about = { cell: cells.a.name, failover: failoverId };
+  return new Set((await readOwned(database.read, about)).owned.keys());
+};
+
+test("keys that are still the cell's are its own; those that a failover before took are, until it is wiped", async () => {
+  await database.read
+    .update(placement)
+    .set({ cell: cells.a.name, state: "unavailable", epoch: 3 })
+    .where(eq(placement.value, "gone-on"));
+  const before = "op_0failover001";
+  const [one] = await database.read.select().from(failover);
+  await database.read.insert(failover).values({ ...must(one, failoverId), op: before });
+  const earlier = { failover: before, key: key("earlier"), fate: "adopted" as const };
+  await database.read.insert(failoverKey).values({ ...earlier, epoch: 1, wave: 0 });
+  const own = ["acme", "deleted", "earlier", "globex", "gone-on"].map(key);
+  expect(await ownedNow()).toEqual(new Set(own));
+  await database.read.insert(op).values({
+    ...{ id: "op_0wipe", kind: "cell.wipe", object: cells.a.name, state: "done", step: "done" },
+    ...{ headline: "", plan: {}, input: {}, actor: "test", reason: "" },
+  });
+  expect(await ownedNow()).toEqual(new Set(own.filter((name) => name !== key("earlier"))));
+});
+
+test("a key that was given back counts when the cell had served it, from where the copy there ends", async () => {
+  for (const [tenant, steps] of [
+    ["served", ["activating", "routing"]],
+    ["never", ["activating"]],
+  ] as const) {
+    const id = `op_0move-${tenant}`;
+    await database.read.insert(op).values({
+      ...{ id, kind: "tenant.move", object: tenant, state: "failed", step: "failed" },
+      ...{ headline: "", plan: {}, input: {}, actor: "test", reason: "" },
+      steps: steps.map((step) => ({ step })),
+    });
+    await database.read.insert(move).values({
+      ...{ op: id, keyspace: "default", source: "cell-b", target: cells.a.name },
+      ...{ plan: {}, options: {} },
+    });
+    await database.read.insert(moveKey).values({ op: id, key: key(tenant), epoch: 1, open: false });
+    await database.read.insert(failoverKey).values({
+      ...{ failover: failoverId, key: key(tenant), fate: "returned", target: "cell-b" },
+      ...{ epoch: 2, wave: 0, remoteLsn: "0/200" },
+    });
+  }
+  const owned = await readOwned(database.read, { cell: cells.a.name, failover: failoverId });
+  expect(owned.owned.has(key("never"))).toBe(false);
+  const at = (lsn: string) =>
+    wasOwned(owned, { store: "main", keyspace: "default", tenant: "served", lsn });
+  expect([at("0/1F0"), at("0/200"), at("0/300")]).toEqual([false, true, true]);
 });
