@@ -106,10 +106,21 @@ export type StreamPort = {
   readonly turnAround: (task: MoveTask) => Promise<void>;
   /** Of the way back, while it soaks. */
   readonly reverseState: (task: MoveTask) => Promise<StreamState>;
-  /** Way back and publications gone, then the source's rows in batches, counted empty at the end. */
-  readonly clean: (task: MoveTask, signal: AbortSignal) => Promise<void>;
+  /**
+   * Way back and publications gone, then the source's rows in batches, counted empty at the end. `spared`:
+   * cells whose databases are not touched; of `clean` never the source.
+   */
+  readonly clean: (
+    task: MoveTask,
+    signal: AbortSignal,
+    spared?: ReadonlySet<string>,
+  ) => Promise<void>;
   /** Before the point of no return: everything gone, target's rows and `importing` too. */
-  readonly undo: (task: MoveTask, signal: AbortSignal) => Promise<void>;
+  readonly undo: (
+    task: MoveTask,
+    signal: AbortSignal,
+    spared?: ReadonlySet<string>,
+  ) => Promise<void>;
 };
 
 /**

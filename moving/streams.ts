@@ -103,15 +103,21 @@ export function createStreams(options: StreamsOptions): StreamPort {
         })),
         memory,
       ),
-    clean: async (task, signal) => {
+    clean: async (task, signal, spared = noCell) => {
       for (const [index, part] of partsOf(task)) {
-        await dropStreams(task, index, part.target, clock);
+        if (!spared.has(task.target)) await dropStreams(task, index, part.target, clock);
         await dropStreams(task, index, part.source, clock);
         await removeRows({ task, login: part.source, state: "moved", signal });
       }
     },
-    undo: async (task, signal) => {
-      for (const [index, part] of partsOf(task)) await undoStore(task, index, part, clock, signal);
+    undo: async (task, signal, spared = noCell) => {
+      for (const [index, part] of partsOf(task)) {
+        const undoing =
+          task.reverses === null
+            ? undoStore(task, index, part, clock, signal)
+            : undoAdopted(task, index, part, clock);
+        await bothSides(task, undoing, spared);
+      }
     },
   };
 }
@@ -229,49 +235,59 @@ async function dropStreams(
   });
 }
 
+const noCell: ReadonlySet<string> = new Set();
+
+type Undoing = Readonly<Record<"source" | "target", () => Promise<void>>>;
+
 /** Each side by itself: a dead cell keeps nothing of the move alive in the other. */
-async function undoStore(
+async function bothSides(
+  task: MoveTask,
+  undoing: Undoing,
+  spared: ReadonlySet<string>,
+): Promise<void> {
+  const asked = (["target", "source"] as const).filter((side) => !spared.has(task[side]));
+  const sides = await Promise.allSettled(asked.map((side) => undoing[side]()));
+  for (const side of sides) if (side.status === "rejected") throw side.reason;
+}
+
+const undoStore = (
   task: MoveTask,
   index: number,
   { source, target }: Sides,
   clock: Clock,
   signal: AbortSignal,
-): Promise<void> {
-  if (task.reverses !== null) return undoAdopted(task, index, { source, target }, clock);
-  const sides = await Promise.allSettled([
-    (async () => {
-      await dropStreams(task, index, target, clock);
-      const claim = await at(task, target, (client) => readClaim(client, task));
-      if (claim !== "ours") return;
-      await at(task, target, (client) => claimKeys(client, task, target, clock));
-      await removeRows({ task, login: target, state: "importing", signal });
-      await at(task, target, (client) => disownKeys(client, task, target, clock));
-    })(),
-    dropStreams(task, index, source, clock),
-  ]);
-  for (const side of sides) if (side.status === "rejected") throw side.reason;
-}
+): Undoing => ({
+  target: async () => {
+    await dropStreams(task, index, target, clock);
+    const claim = await at(task, target, (client) => readClaim(client, task));
+    if (claim !== "ours") return;
+    await at(task, target, (client) => claimKeys(client, task, target, clock));
+    await removeRows({ task, login: target, state: "importing", signal });
+    await at(task, target, (client) => disownKeys(client, task, target, clock));
+  },
+  source: () => dropStreams(task, index, source, clock),
+});
 
 /**
  * A way back that was not gone: its own way back is dropped, and the stream that it had adopted goes on as
  * the first move's, whose rows stand where they stood.
  */
-async function undoAdopted(
+function undoAdopted(
   task: MoveTask,
   index: number,
   { source, target }: Sides,
   clock: Clock,
-): Promise<void> {
+): Undoing {
   const name = backName(task, index);
-  const sides = await Promise.allSettled([
-    at(task, source, (client) => dropSubscription(client, name, clock)),
-    at(task, target, async (client) => {
-      await dropSlot(client, name, clock);
-      await dropPublication(client, name);
-      if ((await readClaim(client, task)) === "ours") {
-        await disownKeys(client, task, target, clock);
-      }
-    }),
-  ]);
-  for (const side of sides) if (side.status === "rejected") throw side.reason;
+  return {
+    source: () => at(task, source, (client) => dropSubscription(client, name, clock)),
+    target: () =>
+      at(task, target, async (client) => {
+        await dropSlot(client, name, clock);
+        await dropPublication(client, name);
+        if ((await readClaim(client, task)) === "ours") {
+          await disownKeys(client, task, target, clock);
+        }
+      }),
+  };
 }

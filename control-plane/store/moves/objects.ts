@@ -5,7 +5,7 @@
 import { and, eq, gt, inArray, notInArray, sql } from "drizzle-orm";
 import type { OpId } from "../../../contract/ids.ts";
 import type { Reader, Tx } from "../database.ts";
-import { op } from "../schema.ts";
+import { cell, op } from "../schema.ts";
 import { move, moveKey, moveObject } from "../schema-moves.ts";
 
 export type MadeObject = Omit<typeof moveObject.$inferInsert, "op" | "createdAt">;
@@ -22,8 +22,15 @@ export async function recordObjects(
     .onConflictDoNothing();
 }
 
-export const forgetObjects = (reader: Reader, id: string): Promise<unknown> =>
-  reader.delete(moveObject).where(eq(moveObject.op, id));
+/** `butIn`: what it made in these cells stands. */
+export const forgetObjects = (
+  reader: Reader,
+  id: string,
+  butIn: Iterable<string> = [],
+): Promise<unknown> =>
+  reader
+    .delete(moveObject)
+    .where(and(eq(moveObject.op, id), notInArray(moveObject.cell, [...butIn])));
 
 /** What one move made is another's to remove: the one that takes it back. */
 export async function inheritObjects(tx: Tx, from: string, to: string): Promise<void> {
@@ -34,13 +41,27 @@ export async function inheritObjects(tx: Tx, from: string, to: string): Promise<
   await forgetObjects(tx, from);
 }
 
-/** Moves that are over and may have left something. */
-export async function movesWithRemains(reader: Reader): Promise<string[]> {
+/**
+ * Cells that are kept as they are until a person has said what becomes of them. Their slots tell a salvage what
+ * their standbys lack: whatever is tidied away there would stand in them as somebody's deletion.
+ */
+export async function cellsKeptAsTheyAre(reader: Reader): Promise<ReadonlySet<string>> {
+  const rows = await reader.select({ id: cell.id }).from(cell).where(eq(cell.state, "quarantined"));
+  return new Set(rows.map(({ id }) => id));
+}
+
+/** Moves that are over and may have left something in a cell that is not among these. */
+export async function movesWithRemains(
+  reader: Reader,
+  kept: ReadonlySet<string>,
+): Promise<string[]> {
   const rows = await reader
     .selectDistinct({ id: moveObject.op })
     .from(moveObject)
     .innerJoin(op, eq(op.id, moveObject.op))
-    .where(notInArray(op.state, ["pending", "running"]))
+    .where(
+      and(notInArray(op.state, ["pending", "running"]), notInArray(moveObject.cell, [...kept])),
+    )
     .orderBy(moveObject.op);
   return rows.map(({ id }) => id);
 }

@@ -1,6 +1,10 @@
 /**
  * What moves that are over have left: a cell did not answer when they were taken back, or a restore ended
  * them. Looked at now and then, and at the beginning of each term.
+ *
+ * What must always be true: nothing is changed in a cell that is quarantined. Its log tells what its standbys
+ * lack, and would tell of our deletions as of its tenants'; its rows may be the better copy. What is left there
+ * waits until the quarantine is over.
  */
 
 import { CellError } from "../../../contract/errors.ts";
@@ -12,6 +16,7 @@ import { errorFields } from "../../../runtime/log.ts";
 import type { MoveView } from "../../core/move/move-view.ts";
 import { raiseAttempt } from "../../store/moves/enter.ts";
 import {
+  cellsKeptAsTheyAre,
   forgetObjects,
   inUseAmong,
   isLatestOf,
@@ -60,8 +65,10 @@ export function createSweeper(world: MovingWorld, everyMs: number = sweepEveryMs
 
 async function sweep(world: MovingWorld, term: number, signal: AbortSignal): Promise<void> {
   await sweepRecorded(world, term, signal);
+  const kept = await cellsKeptAsTheyAre(world.database.read);
   for (const login of await world.allLogins()) {
     if (signal.aborted) return;
+    if (kept.has(login.cell)) continue;
     await sweepStrangers(world, login);
   }
 }
@@ -87,18 +94,25 @@ async function sweepStrangers(world: MovingWorld, login: StoreLogin): Promise<vo
 
 async function sweepRecorded(world: MovingWorld, term: number, signal: AbortSignal): Promise<void> {
   const { database } = world;
-  for (const id of await movesWithRemains(database.read)) {
+  const kept = await cellsKeptAsTheyAre(database.read);
+  for (const id of await movesWithRemains(database.read, kept)) {
     if (signal.aborted) return;
     try {
+      const seen = requireView(await findMove(database.read, id), id);
+      const moved = await isMoved(world, seen);
+      // All that is left is the source's; and while the target is kept, that may be the better copy.
+      if (moved && (kept.has(seen.source) || kept.has(seen.target))) continue;
       const row = await raiseAttempt(database, term, id);
       if (row === "deposed") return;
       const view = requireView(await findMove(database.read, id), id);
       const task = await world.taskOf(view);
-      if (await isMoved(world, view)) await cleanAll(world, task, signal);
-      else await undoAllOf(world, view, task, signal);
+      if (moved) await cleanAll(world, task, signal, kept);
+      else await undoAllOf(world, view, task, signal, kept);
       await world.mover.forget(opIdSchema.parse(id));
-      await forgetObjects(database.read, id);
-      world.log.event("move.swept", { move: id, text: "nothing of it is left" });
+      await forgetObjects(database.read, id, kept);
+      const spared = [view.source, view.target].filter((cell) => kept.has(cell));
+      const where = spared.length === 0 ? "" : ` outside of ${spared.join(", ")}`;
+      world.log.event("move.swept", { move: id, text: `nothing of it is left${where}` });
     } catch (error) {
       // Its cell does not answer yet, as like as not: the next time.
       const fields = { move: id, step: "sweep", error: "", ...errorFields(error) };
@@ -124,11 +138,13 @@ async function undoAllOf(
   view: MoveView,
   task: MoveTask,
   signal: AbortSignal,
+  kept: ReadonlySet<string>,
 ): Promise<void> {
-  await undoAll({ world, task, signal });
+  await undoAll({ world, task, signal }, kept);
+  if (kept.has(view.target)) return;
   const keys = view.keys.map(({ key }) => key);
   if (task.reverses !== null || !(await isLatestOf(world.database.read, view.id, keys))) return;
-  await cleanAll(world, turnedRound(task), signal);
+  await cleanAll(world, turnedRound(task), signal, kept);
 }
 
 /** Cleaning is of the source: seen from the other side, of the target. */
@@ -142,10 +158,11 @@ async function cleanAll(
   { mover }: MovingWorld,
   task: MoveTask,
   signal: AbortSignal,
+  kept: ReadonlySet<string>,
 ): Promise<void> {
   try {
     await mover.openGates(task);
-    await mover.clean(task, signal);
+    await mover.clean(task, signal, kept);
   } catch (error) {
     // The source's database says that the rows are in use: then they are not ours to remove.
     if (!(error instanceof CellError && error.code === "STATE_CONFLICT")) throw error;

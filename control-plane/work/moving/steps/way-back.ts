@@ -101,20 +101,23 @@ export const aborting: Step = async (context) => {
 
 /**
  * Everything that any step may have made. Also what sweeping does, later, for moves that are over. A cell
- * that does not answer keeps nothing from being removed in the other.
+ * that does not answer keeps nothing from being removed in the other. `spared`: cells whose databases are
+ * not touched.
  */
-export async function undoAll({
-  world,
-  task,
-  signal,
-}: Pick<StepContext, "world" | "task" | "signal">): Promise<void> {
+export async function undoAll(
+  { world, task, signal }: Pick<StepContext, "world" | "task" | "signal">,
+  spared: ReadonlySet<string> = new Set(),
+): Promise<void> {
   const { mover } = world;
   const failures: unknown[] = [];
-  const parts = [
+  const letIn = [
     () => unlessOvertaken(() => mover.unfence(task)),
     () => unlessOvertaken(() => mover.openGates(task)),
+  ];
+  const parts = [
+    ...(spared.has(task.source) ? [] : letIn),
     () => mover.hooks.call(task, "rollback", signal),
-    () => mover.undo(task, signal),
+    () => mover.undo(task, signal, spared),
   ];
   for (const part of parts) await part().catch((error) => failures.push(error));
   if (failures.length > 0) throw failures[0];
