@@ -205,7 +205,7 @@ describe("the policy", () => {
     } as const;
     const blocked = blockedBy({ verdicts: [] });
     const command =
-      'cellctl failover start cell-01 --proved-dead --allow-data-loss --override witnesses --reason "…"';
+      'cellctl failover start cell-01 --proved-dead --override observer --allow-data-loss --override witnesses --reason "…"';
     const { witnesses: dead } = confirmedGone("cell-01");
     expect(startCommands("cell-01", blocked, { witnesses: dead, given })).toEqual([command]);
     const { witnesses: alive } = wellSeen("cell-01");
@@ -213,7 +213,13 @@ describe("the policy", () => {
       "cellctl failover start cell-01 --mode planned   (a cell that lives)",
       command,
     ]);
-    const planned = { ...given, mode: "planned", provedDead: false, allowDataLoss: false } as const;
+    const planned = {
+      ...given,
+      mode: "planned",
+      provedDead: false,
+      override: [],
+      allowDataLoss: false,
+    } as const;
     const lever = [{ name: "lever", verdict: "block", text: "", overridable: true } as const];
     expect(startCommands("cell-01", lever, { witnesses: alive, given: planned })).toEqual([
       'cellctl failover start cell-01 --mode planned --override lever --reason "…"',
