@@ -200,7 +200,7 @@ describe("the policy", () => {
     const given = {
       mode: "unplanned",
       provedDead: true,
-      override: [],
+      override: ["observer"],
       allowDataLoss: true,
     } as const;
     const blocked = blockedBy({ verdicts: [] });
