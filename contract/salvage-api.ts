@@ -57,6 +57,18 @@ export const salvageTenantSchema = z.object({
   open: count,
 });
 
+/** Rows that nobody has decided about, alike in all of this. */
+export const salvageLeftSchema = z.object({
+  tenant: z.string(),
+  table: z.string(),
+  kind: z.enum(["insert", "update", "delete"]),
+  verdict: z.enum(salvageVerdicts),
+  /** Why they were not applied; empty: nobody has asked for it, or nothing is in the way. */
+  note: z.string(),
+  rows: count,
+});
+export type SalvageLeft = z.infer<typeof salvageLeftSchema>;
+
 export const salvageSchema = z.object({
   /** The operation that read it. */
   id: opIdSchema,
@@ -69,6 +81,10 @@ export const salvageSchema = z.object({
   /** Keys that no partner could take over: the only copy is its own. */
   stranded: count.default(0),
   tenants: z.array(salvageTenantSchema),
+  /** The largest kinds of what is open. */
+  left: z.array(salvageLeftSchema).default([]),
+  /** Of the cell, now: once it is not quarantined any more it was wiped, or let back. */
+  cellState: z.string().default("quarantined"),
   createdAt: z.string(),
 });
 export type Salvage = z.infer<typeof salvageSchema>;
@@ -85,7 +101,7 @@ export const decideSalvageSchema = z.strictObject({
   decision: z.enum(["apply", "export", "discard"]),
   /** Default: all. */
   tenant: z.string().max(128).optional(),
-  /** `apply`: over what the tenant's home has. */
+  /** `apply`: over other rows that the tenant's home has; a deletion never. */
   force: z.boolean().default(false),
   ...intentSchema.shape,
 });

@@ -30,7 +30,7 @@ test("a change of the wire shows in its version's hash", () => {
   expect({ contractVersion, hash }).toMatchInlineSnapshot(`
     {
       "contractVersion": 5,
-      "hash": "4556aa617d75e18e",
+      "hash": "cb6592cf475a5659",
     }
   `);
 });

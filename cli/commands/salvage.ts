@@ -10,6 +10,8 @@ import { type Move, startedMovesSchema } from "../../contract/move-api.ts";
 import {
   homecomingSchema,
   type Salvage,
+  type SalvageLeft,
+  type SalvageVerdict,
   salvagedRowSchema,
   salvageSchema,
 } from "../../contract/salvage-api.ts";
@@ -46,7 +48,10 @@ export function registerSalvage(noun: Command, bind: Bind): void {
         .option("--failover <id>", "of this failover (default: the cell's last)")
         .option("--tenant <tenant>", "only this tenant's rows")
         .option("-O, --output-file <file>", "write the rows there, one JSON object per line")
-        .option("--force", "apply also over what the tenants' homes have"),
+        .option(
+          "--force",
+          "apply also over other rows that the tenants' homes have; deletions never",
+        ),
     ),
     salvage,
   );
@@ -124,7 +129,9 @@ async function readCell(session: Session, id: string, options: Options): Promise
 async function show(session: Session, id: string, options: Options): Promise<number> {
   if (text(options, "outputFile") !== undefined) await writeRows(session, id, options);
   const api = await session.api();
-  const found = await api.get(apiPath`/v1/cells/${id}/salvage`, salvageSchema);
+  const found = await api.get(apiPath`/v1/cells/${id}/salvage`, salvageSchema, {
+    query: { tenant: text(options, "tenant") },
+  });
   await session.out.one(found, salvageView);
   if (found.stranded > 0) await nextSteps(session, [`cellctl cell salvage ${id} adopt`]);
   if (found.open > 0) {
@@ -133,7 +140,10 @@ async function show(session: Session, id: string, options: Options): Promise<num
       `cellctl cell salvage ${id} export -O FILE`,
       `cellctl cell salvage ${id} discard --reason TEXT`,
     ]);
-  } else if (found.stranded === 0) await nextSteps(session, [`cellctl cell wipe ${id}`]);
+  } else if (found.stranded === 0) {
+    const verb = found.cellState === "quarantined" ? "cell wipe" : "failover restore";
+    await nextSteps(session, [`cellctl ${verb} ${id}`]);
+  }
   return 0;
 }
 
@@ -185,8 +195,19 @@ const salvageView: View<Salvage> = {
           `${tenant === "" ? "(none)" : tenant}  ${counted(rows, "row")}: ${free} free, ${same} there already, ${conflict} in conflict, ${homeless} without a home; ${open} open`,
       ),
     ],
+    ["open", found.left.map(leftText)],
   ],
 };
+
+const verdictWords: Readonly<Record<SalvageVerdict, string>> = {
+  free: "free",
+  same: "there already",
+  conflict: "in conflict",
+  homeless: "without a home",
+};
+
+const leftText = ({ tenant, table, kind, verdict, note, rows }: SalvageLeft): string =>
+  `${tenant === "" ? "(none)" : tenant}  ${table}  ${counted(rows, kind)} ${verdictWords[verdict]}${note === "" ? "" : `: ${note}`}`;
 
 /** Keys that one call asks to move. */
 const batch = 500;

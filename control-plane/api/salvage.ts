@@ -31,6 +31,7 @@ import { decideSalvage, startSalvage } from "./salvage-decide.ts";
 import { wipeCell } from "./salvage-wipe.ts";
 
 const params = { id: cellIdSchema };
+const ofTenant = z.string().max(128).optional();
 
 export const salvageEndpoints = (context: ApiContext): readonly Endpoint[] => [
   ...reading(context),
@@ -117,10 +118,11 @@ const reading = ({ database }: ApiContext): readonly Endpoint[] => [
     tag: "cells",
     summary: "The last salvage of a cell, tenant by tenant",
     params,
+    query: { tenant: ofTenant },
     answers: { 200: salvageSchema },
-    serve: async ({ path }) => {
+    serve: async ({ path, query }) => {
       const id = await requireSalvage(database.read, path.id);
-      return { status: 200, body: await readSalvage(database.read, id) };
+      return { status: 200, body: await readSalvage(database.read, id, query.tenant) };
     },
   }),
   endpoint({
@@ -131,7 +133,7 @@ const reading = ({ database }: ApiContext): readonly Endpoint[] => [
     tag: "cells",
     summary: "Rows that only the returned cell has, in the order of their commits",
     params,
-    query: { ...pageQuery, tenant: z.string().max(128).optional() },
+    query: { ...pageQuery, tenant: ofTenant },
     answers: {
       200: z.object({ items: z.array(salvagedRowSchema), next: z.string().nullable() }),
     },

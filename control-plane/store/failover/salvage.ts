@@ -8,12 +8,13 @@ import type {
   Salvage,
   SalvageDecision,
   SalvagedRow,
+  SalvageLeft,
   SalvageVerdict,
 } from "../../../contract/salvage-api.ts";
 import { salvagedRowSchema, salvageSchema } from "../../../contract/salvage-api.ts";
 import { effectOf, type LostChange, type RowValues } from "../../core/failover/salvage.ts";
 import type { Database, Reader, Tx } from "../database.ts";
-import { op } from "../schema.ts";
+import { cell, op } from "../schema.ts";
 import { salvage, salvageRow } from "../schema-salvage.ts";
 import { countStranded } from "./stranded.ts";
 
@@ -128,10 +129,15 @@ export const judgeRow = (
     .set({ ...found, theirs: found.theirs ?? null })
     .where(eq(salvageRow.id, id));
 
+/** `verdict`: as it was found when it was decided. */
 export const decideRow = (
   database: Database,
   id: number,
-  decided: { readonly decision: SalvageDecision; readonly note: string },
+  decided: {
+    readonly decision: SalvageDecision;
+    readonly note: string;
+    readonly verdict: SalvageVerdict;
+  },
 ) =>
   database.read
     .update(salvageRow)
@@ -171,11 +177,16 @@ export const forgetDecided = (tx: Tx): Promise<unknown> =>
 export const countOpen = (reader: Reader, id: string): Promise<number> =>
   reader.$count(salvageRow, and(eq(salvageRow.salvage, id), openRows));
 
-export async function readSalvage(reader: Reader, id: string): Promise<Salvage> {
+export async function readSalvage(
+  reader: Reader,
+  id: string,
+  tenant?: string | undefined,
+): Promise<Salvage> {
   const [head] = await reader
-    .select({ own: salvage, state: op.state, headline: op.headline })
+    .select({ own: salvage, state: op.state, headline: op.headline, cellState: cell.state })
     .from(salvage)
     .innerJoin(op, eq(op.id, salvage.op))
+    .leftJoin(cell, eq(cell.id, salvage.cell))
     .where(inArray(salvage.op, [id]));
   const verdict = (name: SalvageVerdict) =>
     sql<number>`count(*) filter (where ${salvageRow.verdict} = ${name})::int`;
@@ -188,16 +199,41 @@ export async function readSalvage(reader: Reader, id: string): Promise<Salvage> 
       open: sql<number>`count(*) filter (where ${openRows})::int`,
     })
     .from(salvageRow)
-    .where(eq(salvageRow.salvage, id))
+    .where(and(eq(salvageRow.salvage, id), ofTenant(tenant)))
     .groupBy(salvageRow.tenant)
     .orderBy(salvageRow.tenant);
   const sum = (of: "rows" | "open") => tenants.reduce((total, one) => total + one[of], 0);
   return salvageSchema.parse({
     ...head?.own,
     ...{ id, state: head?.state, headline: head?.headline, tenants },
+    ...{ left: await readLeft(reader, id, tenant), cellState: head?.cellState ?? "retired" },
     ...{ rows: sum("rows"), open: sum("open"), createdAt: head?.own.createdAt.toISOString() },
     stranded: await countStranded(reader, head?.own.cell ?? ""),
   });
+}
+
+const leftMax = 20;
+
+/** Without what is in the rows: whoever may look at the fleet may see it. */
+async function readLeft(
+  reader: Reader,
+  id: string,
+  tenant: string | undefined,
+): Promise<SalvageLeft[]> {
+  const { tableName: table, verdict, note, first, last } = salvageRow;
+  const rows = sql<number>`count(*)::int`;
+  const alike = [salvageRow.tenant, table, first, last, verdict, note] as const;
+  const found = await reader
+    .select({ tenant: salvageRow.tenant, table, first, last, verdict, note, rows })
+    .from(salvageRow)
+    .where(and(eq(salvageRow.salvage, id), ofTenant(tenant), openRows))
+    .groupBy(...alike)
+    .orderBy(desc(rows), ...alike)
+    .limit(leftMax);
+  return found.map(({ first, last, ...one }) => ({
+    ...one,
+    kind: effectOf(first, last) ?? "delete",
+  }));
 }
 
 const values = z.record(z.string(), z.string().nullable());

@@ -7,7 +7,7 @@
  * removed; done again after a crash, a row that was written is found to be the same.
  */
 import pg from "pg";
-import type { SalvageDecision } from "../../../contract/salvage-api.ts";
+import type { SalvageVerdict } from "../../../contract/salvage-api.ts";
 import { inTransaction } from "../../../moving/connection.ts";
 import { decideRow, pageOfRows, type SalvageRecord } from "../../store/failover/salvage.ts";
 import { wantedOf } from "./salvage-read.ts";
@@ -37,7 +37,9 @@ export async function applySalvaged(
       for (const record of page) {
         const home = await homes.of({ ...record, table: record.tableName });
         const outcome =
-          typeof home === "string" ? left(home) : await applyOne(home, record, options.force);
+          typeof home === "string"
+            ? left(home, "homeless")
+            : await applyOne(home, record, options.force);
         await decideRow(world.database, record.id, outcome);
         done[outcome.decision === "applied" ? "applied" : "left"] += 1;
       }
@@ -50,11 +52,14 @@ export async function applySalvaged(
   }
 }
 
-type Outcome = { readonly decision: SalvageDecision; readonly note: string };
-const left = (note: string): Outcome => ({ decision: "open", note });
+type Outcome = Parameters<typeof decideRow>[2];
+const left = (note: string, verdict: SalvageVerdict = "conflict"): Outcome => ({
+  ...{ decision: "open", note, verdict },
+});
 const deletionNote =
   "the home has the row: no deletion is applied, delete it there if it should go";
-const applied: Outcome = { decision: "applied", note: "" };
+/** From then on the home has it. */
+const applied: Outcome = { decision: "applied", note: "", verdict: "same" };
 
 async function applyOne(home: Home, record: SalvageRecord, force: boolean): Promise<Outcome> {
   const { client, shape } = home;

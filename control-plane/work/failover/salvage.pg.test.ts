@@ -18,7 +18,12 @@ import type { CellStore } from "../../../tests/cell-store.ts";
 import { openCell } from "../../control.fixture.ts";
 import { wasOwned } from "../../core/failover/salvage-owned.ts";
 import { type Database, openDatabase, prepareDatabase } from "../../store/database.ts";
-import { pageOfRows, toSalvagedRow } from "../../store/failover/salvage.ts";
+import {
+  insertSalvage,
+  pageOfRows,
+  readSalvage,
+  toSalvagedRow,
+} from "../../store/failover/salvage.ts";
 import { readOwned } from "../../store/failover/salvage-owned.ts";
 import { cell, keyspace, op, placement } from "../../store/schema.ts";
 import { purge } from "../../store/schema-adoption.ts";
@@ -250,6 +255,28 @@ test("with force a conflict is settled in favour of the lost row, and nothing is
     [lost.orders],
   );
   expect(rows).toEqual([{ item: "sugar", body: "longer" }]);
+});
+
+test("what is left is told with its reason, as it is now, and for one tenant where one is named", async () => {
+  await database.read.insert(op).values({
+    ...{ id, kind: "cell.salvage", object: cells.a.name, state: "done", step: "done" },
+    ...{ headline: "", plan: {}, input: {}, actor: "test", reason: "" },
+  });
+  await database.transaction((tx) =>
+    insertSalvage(tx, { op: id, cell: cells.a.name, failover: failoverId }),
+  );
+  const all = await readSalvage(database.read, id);
+  expect(
+    all.tenants.map(({ tenant, free, conflict, open }) => [tenant, free, conflict, open]),
+  ).toEqual([
+    ["acme", 0, 0, 0],
+    ["globex", 0, 1, 1],
+  ]);
+  const kind = { tenant: "globex", table: "public.lines", kind: "delete", verdict: "conflict" };
+  expect(all.left).toMatchObject([{ ...kind, rows: 1 }]);
+  expect(all.left[0]?.note).toContain("no deletion is applied");
+  const acme = await readSalvage(database.read, id, "acme");
+  expect([acme.tenants.length, acme.left.length, acme.open]).toEqual([1, 0, 0]);
 });
 
 test("a key that nobody serves leaves its rows homeless, and they are not applied", async () => {

@@ -163,7 +163,8 @@ const salvage: Work = async (options, { row, signal }) => {
 const apply: Work = async (options, { row, signal }) => {
   const { salvage: id, tenant, force } = applyInput.parse(row.input);
   const { applied, left } = await applySalvaged(options, id, { tenant, force }, signal);
-  const rest = left === 0 ? "" : `; ${left} are left, each with the reason`;
+  const rest =
+    left === 0 ? "" : `; ${left} are left: cellctl cell salvage ${row.object} show says why`;
   return { headline: `${applied} rows are where their tenants are${rest}` };
 };
 
