@@ -129,6 +129,24 @@ export const judgeRow = (
     .set({ ...found, theirs: found.theirs ?? null })
     .where(eq(salvageRow.id, id));
 
+/** The transaction that changed it last, in its store's log. */
+export const commitOf = ({ store, lsn }: Pick<SalvageRecord, "store" | "lsn">): string =>
+  `${store} ${lsn}`;
+
+/** Transactions of which a row that nobody has decided about is not as the home has it. */
+export async function commitsInConflict(reader: Reader, id: string): Promise<ReadonlySet<string>> {
+  const rows = await reader
+    .selectDistinct({ store: salvageRow.store, lsn: salvageRow.lsn })
+    .from(salvageRow)
+    .where(
+      and(
+        ...[eq(salvageRow.salvage, id), eq(salvageRow.verdict, "conflict")],
+        ne(salvageRow.decision, "applied"),
+      ),
+    );
+  return new Set(rows.map(commitOf));
+}
+
 /** `verdict`: as it was found when it was decided. */
 export const decideRow = (
   database: Database,

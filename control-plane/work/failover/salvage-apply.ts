@@ -9,8 +9,14 @@
 import pg from "pg";
 import type { SalvageVerdict } from "../../../contract/salvage-api.ts";
 import { inTransaction } from "../../../moving/connection.ts";
-import { decideRow, pageOfRows, type SalvageRecord } from "../../store/failover/salvage.ts";
-import { wantedOf } from "./salvage-read.ts";
+import {
+  commitOf,
+  commitsInConflict,
+  decideRow,
+  pageOfRows,
+  type SalvageRecord,
+} from "../../store/failover/salvage.ts";
+import { judgeAll, wantedOf } from "./salvage-read.ts";
 import { judgeThere, write } from "./salvage-rows.ts";
 import { type Home, openHomes, type SalvageWorld } from "./salvage-world.ts";
 
@@ -29,6 +35,11 @@ export async function applySalvaged(
 ): Promise<Applied> {
   const homes = openHomes(world);
   const done = { applied: 0, left: 0 };
+  const { force } = options;
+  // A client that was not answered has sent its write again, under the same idempotency key: only that row
+  // tells, and the others of its transaction would stand there twice.
+  if (!force) await judgeAll(world, id, signal);
+  const held = force ? new Set<string>() : await commitsInConflict(world.database.read, id);
   try {
     for (let after = 0; ; ) {
       signal.throwIfAborted();
@@ -39,7 +50,9 @@ export async function applySalvaged(
         const outcome =
           typeof home === "string"
             ? left(home, "homeless")
-            : await applyOne(home, record, options.force);
+            : isHeldBack(record, held)
+              ? left(heldNote, record.verdict)
+              : await applyOne(home, record, force);
         await decideRow(world.database, record.id, outcome);
         done[outcome.decision === "applied" ? "applied" : "left"] += 1;
       }
@@ -56,6 +69,10 @@ type Outcome = Parameters<typeof decideRow>[2];
 const left = (note: string, verdict: SalvageVerdict = "conflict"): Outcome => ({
   ...{ decision: "open", note, verdict },
 });
+const isHeldBack = (record: SalvageRecord, held: ReadonlySet<string>): boolean =>
+  record.verdict === "free" && held.has(commitOf(record));
+const heldNote =
+  "another row of its transaction is in conflict: applied alone it might stand twice";
 const deletionNote =
   "the home has the row: no deletion is applied, delete it there if it should go";
 /** From then on the home has it. */

@@ -88,7 +88,12 @@ async function readPair(
   await standby.salvage(pair, severed, record, signal);
 }
 
-async function judgeAll(world: SalvageWorld, id: string, signal: AbortSignal): Promise<number> {
+/** How many rows there are. What was decided about them stays. */
+export async function judgeAll(
+  world: SalvageWorld,
+  id: string,
+  signal: AbortSignal,
+): Promise<number> {
   const homes = openHomes(world);
   let rows = 0;
   try {

@@ -71,7 +71,7 @@ afterAll(async () => {
   await cells?.close();
 });
 
-const lost = { orders: 0 };
+const lost = { orders: 0, again: 0 };
 /** Moved before it died; from its only copy later on; deleted. */
 const tidied = ["moved", "gone-on", "deleted"];
 let severed: Awaited<ReturnType<typeof provider.sever>>;
@@ -98,6 +98,12 @@ async function loseACell(): Promise<void> {
     "update orders set item = 'milk' where tenant_id = 'acme' and quantity = 77",
   );
   await cells.a.app.query("update notes set body = 'longer' where tenant_id = 'globex'");
+  // Sent again by its client, the second row of the transaction stands at its new home.
+  const again = await cells.a.app.query(
+    `with o as (insert into orders (tenant_id, item, quantity) values ('globex', 'twice', 1) returning id)
+     insert into orders (tenant_id, item, quantity) select 'globex', 'key', id from o returning id`,
+  );
+  lost.again = Number(again.rows[0]?.id);
   // Came and went: nobody misses it.
   await cells.a.app.query(
     "insert into orders (tenant_id, item, quantity) values ('acme', 'brief', 9)",
@@ -121,6 +127,10 @@ async function loseACell(): Promise<void> {
   await annex.app.query(
     "insert into orders (tenant_id, id, item, quantity) values ('acme', $1, 'tea', 1)",
     [lost.orders],
+  );
+  await annex.app.query(
+    "insert into orders (tenant_id, id, item, quantity) values ('globex', $1, 'key', 1)",
+    [lost.again],
   );
 }
 
@@ -201,6 +211,8 @@ const found = [
   "acme public.orders insert free",
   "globex public.lines delete conflict",
   "globex public.notes update conflict",
+  "globex public.orders insert conflict",
+  "globex public.orders insert free",
 ];
 
 test("exactly the rows that never arrived are read, and read again they are the same", async () => {
@@ -229,7 +241,7 @@ test("a home that is fenced takes nothing: its own guard refuses, and everything
 
 test("applied is what is free, once, and conflicts stay as they are", async () => {
   const options = { tenant: undefined, force: false };
-  expect(await applySalvaged(world, id, options, never)).toEqual({ applied: 6, left: 3 });
+  expect(await applySalvaged(world, id, options, never)).toEqual({ applied: 6, left: 5 });
   const { rows } = await annex.admin.query(
     "select count(*) filter (where item = 'milk')::int as milk, count(*) filter (where item = 'sugar')::int as sugar from orders",
   );
@@ -238,13 +250,22 @@ test("applied is what is free, once, and conflicts stay as they are", async () =
   const before = await cells.rowsOf(annex, "acme");
   await read();
   const again = await applySalvaged(world, id, options, never);
-  expect(again.left).toBe(3);
+  expect(again.left).toBe(5);
   expect(await cells.rowsOf(annex, "acme")).toEqual(before);
+});
+
+test("a transaction that was sent again is held back whole, with the reason", async () => {
+  const open = await pageOfRows(database.read, id, {
+    ...{ after: 0, limit: 9, tenant: "globex", onlyOpen: true },
+  });
+  expect(open.find(({ verdict }) => verdict === "free")?.note).toContain("might stand twice");
+  const twice = "select from orders where tenant_id = 'globex' and item = 'twice'";
+  expect((await annex.admin.query(twice)).rowCount).toBe(0);
 });
 
 test("with force a conflict is settled in favour of the lost row, and nothing is removed", async () => {
   const forced = await applySalvaged(world, id, { tenant: undefined, force: true }, never);
-  expect(forced).toEqual({ applied: 2, left: 1 });
+  expect(forced).toEqual({ applied: 4, left: 1 });
   expect(await linesOfGlobex()).toBe(2);
   const open = await pageOfRows(database.read, id, { after: 0, limit: 9, onlyOpen: true });
   expect(open.map(({ first, note }) => `${first}: ${note}`)).toEqual([
