@@ -77,6 +77,8 @@ type Queue = {
   waiters: Set<Waiter>;
   bytes: number;
   lastNth: number;
+  /** One of many keys that become free together. */
+  isMany: boolean;
   turn: Timer | undefined;
 };
 type Queues = Map<PlacementKey, Queue>;
@@ -136,8 +138,8 @@ export class Hold {
   }
 
   /**
-   * Waits until `release` finds the key free, at most to the ticket's end. `half`: only where half of the
-   * router's room is free, so that a whole cell that is waited for leaves some to the moves of others.
+   * Waits until `release` finds the key free, at most to the ticket's end. `half`: one of a whole cell's keys,
+   * which leave half of the router's room to the moves of others, and are let go a few at a time.
    */
   wait(
     key: PlacementKey,
@@ -153,6 +155,8 @@ export class Hold {
       : isHeavy
         ? "router-bytes-full"
         : this.#enter(this.#queues, key, ticket, ticket.deadlineMs, signal, never);
+    const queue = this.#queues.get(key);
+    if (queue !== undefined) queue.isMany = room === "half";
     return this.#counted(entered);
   }
 
@@ -180,7 +184,8 @@ export class Hold {
       const free = isFree(key);
       if (free && queue.state === "holding") {
         queue.state = stepHold(queue.state, "released");
-        this.#toDrain.add(queue);
+        if (queue.isMany) this.#toDrain.add(queue);
+        else this.#drain(queue);
       } else if (!free && queue.state === "draining") {
         queue.state = stepHold(queue.state, "held-again");
         queue.turn?.cancel();
@@ -250,8 +255,8 @@ export class Hold {
   }
 
   /**
-   * Of many keys at once some begin later: they came in about a second, and who serves them all has room for
-   * what comes in a moment. Chained, not planned ahead: on a busy loop timers come together.
+   * Of a whole cell's keys some begin later: they came in about a second, and their new owners are cold, and have
+   * room for what comes in a moment. Chained, not planned ahead: on a busy loop timers come together.
    */
   #drainSome(): void {
     const most = Math.max(begunAtOnceMin, this.#total / beginTurns);
@@ -287,7 +292,7 @@ export class Hold {
   }
 }
 
-const begunAtOnceMin = 64;
+const begunAtOnceMin = 4;
 const beginEveryMs = 50;
 /** Of which each begins with so large a part of what waits then. */
 const beginTurns = 10;
@@ -299,6 +304,7 @@ const emptyQueue = (): Queue => ({
   waiters: new Set(),
   bytes: 0,
   lastNth: 0,
+  isMany: false,
   turn: undefined,
 });
 
