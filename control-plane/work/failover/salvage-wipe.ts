@@ -89,7 +89,10 @@ export async function letBack(tx: Tx, id: string): Promise<void> {
 
 const openWithinMs = 60_000;
 
-/** False: it is not healthy after a minute. */
+/**
+ * Its new agent has reported, and it is healthy: what was known of its health before may be of the old one.
+ * False: not after a minute.
+ */
 export async function servesWithin(
   { database, clock }: Pick<SalvageWorld, "database" | "clock">,
   id: string,
@@ -100,6 +103,7 @@ export async function servesWithin(
     const [row] = await database.read
       .select({ health: cell.health })
       .from(cell)
+      .innerJoin(agent, and(eq(agent.cell, cell.id), eq(agent.primary, true)))
       .where(eq(cell.id, id));
     if (row?.health === "healthy") return true;
     await clock.sleep(lookEveryMs, signal);
