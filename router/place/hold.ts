@@ -180,20 +180,21 @@ export class Hold {
 
   /** After each change of the table: `isFree` says which keys need not wait any more. */
   release(isFree: (key: PlacementKey) => boolean): void {
-    for (const [key, queue] of this.#queues) {
-      const free = isFree(key);
-      if (free && queue.state === "holding") {
-        queue.state = stepHold(queue.state, "released");
-        if (queue.isMany) this.#toDrain.add(queue);
-        else this.#drain(queue);
-      } else if (!free && queue.state === "draining") {
-        queue.state = stepHold(queue.state, "held-again");
-        queue.turn?.cancel();
-      }
-    }
+    for (const [key, queue] of this.#queues) this.#follow(queue, isFree(key));
     if (this.#draining === undefined) this.#drainSome();
     for (const { waiters } of this.#listening.values()) {
       for (const { isOver, settle } of waiters) if (isOver()) settle("released");
+    }
+  }
+
+  #follow(queue: Queue, isFree: boolean): void {
+    if (isFree && queue.state === "holding") {
+      queue.state = stepHold(queue.state, "released");
+      if (queue.isMany) this.#toDrain.add(queue);
+      else this.#drain(queue);
+    } else if (!isFree && queue.state === "draining") {
+      queue.state = stepHold(queue.state, "held-again");
+      queue.turn?.cancel();
     }
   }
 

@@ -47,12 +47,7 @@ export async function applySalvaged(
       const page = await pageOfRows(world.database.read, id, asked);
       for (const record of page) {
         const home = await homes.of({ ...record, table: record.tableName });
-        const outcome =
-          typeof home === "string"
-            ? left(home, "homeless")
-            : isHeldBack(record, held)
-              ? left(heldNote, record.verdict)
-              : await applyOne(home, record, force);
+        const outcome = await decide(home, record, held, force);
         await decideRow(world.database, record.id, outcome);
         done[outcome.decision === "applied" ? "applied" : "left"] += 1;
       }
@@ -77,6 +72,17 @@ const deletionNote =
   "the home has the row: no deletion is applied, delete it there if it should go";
 /** From then on the home has it. */
 const applied: Outcome = { decision: "applied", note: "", verdict: "same" };
+
+async function decide(
+  home: Home | string,
+  record: SalvageRecord,
+  held: ReadonlySet<string>,
+  force: boolean,
+): Promise<Outcome> {
+  if (typeof home === "string") return left(home, "homeless");
+  if (isHeldBack(record, held)) return left(heldNote, record.verdict);
+  return applyOne(home, record, force);
+}
 
 async function applyOne(home: Home, record: SalvageRecord, force: boolean): Promise<Outcome> {
   const { client, shape } = home;
