@@ -204,16 +204,19 @@ test("wiped, it comes back empty under its id, with another database, and serves
     ...{ method: "POST", path: `/v1/cells/${dead}/wipe`, body: {} },
     ...{ schema: acceptedSchema, timeoutMs: 10_000 },
   });
-  const ended = await eventually(
-    async () => (await database.read.select().from(op).where(eq(op.id, accepted.op.id)))[0],
-    (row) => row?.state !== "running",
-  );
-  await loop.close();
-  expect([ended?.state, ended?.headline]).toEqual(["done", `${dead} is back, empty, and serves`]);
-  expect(asked).toEqual(["destroy quarantined true", "create quarantined true"]);
+  const see = async () =>
+    (await database.read.select().from(op).where(eq(op.id, accepted.op.id)))[0];
+  await eventually(see, (row) => row?.step === "opening");
+  // What is known of its health is of its life before: until its agent has called, it does not serve.
+  await systemClock.sleep(700);
+  expect((await see())?.state).toBe("running");
   const agent = await control.client("agent", dead);
   const fresh = { wantLease: true, database: { systemIdentifier: "a-new-one" } };
   expect((await callAgent(agent, dead, fresh)).lease?.ttlMs).toBe(context.settings.leaseTtlMs);
+  const ended = await eventually(see, (row) => row?.state !== "running");
+  await loop.close();
+  expect([ended?.state, ended?.headline]).toEqual(["done", `${dead} is back, empty, and serves`]);
+  expect(asked).toEqual(["destroy quarantined true", "create quarantined true"]);
   const home = await admin.call({
     ...{ method: "GET", path: `/v1/cells/${dead}/homecoming`, timeoutMs: 10_000 },
     schema: z.object({ keys: z.array(z.string()) }),
