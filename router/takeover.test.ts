@@ -299,11 +299,12 @@ describe("a cell whose keys are given to their next owners", () => {
     const body = "closed for a moment";
     const fallback = { static: { status: 200, contentType: "text/plain", body } };
     const { handOver, router } = await startFleet({
-      flags: { holdMs: 25_000, handoverMs: 25_000 },
+      flags: { holdMs: 25_000, handoverMs: 2000 },
       lists: { serviceRoutes: [{ pathPrefix: "/", service: "default", fallback }] },
     });
     await handOver();
     expect((await ask(router.port, "acme")).text).toBe(body);
+    expect((await metric(router, "cellfleet_router_hold_seconds_count")) ?? 0).toBe(0);
   });
 
   test("leaves half of the room to those who wait for moves", async () => {

@@ -104,7 +104,7 @@ export const isHalted = (table: TableState, cell: CellId): boolean =>
   table.cell(cell)?.halted === true;
 
 /** Its owner has certainly stopped, and its keys are given to others at this moment. */
-export const isHandedOver = (table: TableState, cell: CellId): boolean =>
+const isHandedOver = (table: TableState, cell: CellId): boolean =>
   table.cell(cell)?.handover === true;
 
 /**

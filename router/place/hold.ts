@@ -4,7 +4,8 @@
  *
  * Per placement key a small state machine: idle → holding → draining → idle. A table that says
  * `hold` fills the queue, a table that does not empties it, in the order in which requests came and some at
- * a time, of one key and of all together, so that the new owner is not met by all at once. Who comes while it empties stands at its end.
+ * a time, so that the new owner is not met by all at once; of a whole cell's keys some begin before others. Who
+ * comes while it empties stands at its end.
  *
  * What must always be true: every wait ends, by the table, by its own time or with its client, whether
  * or not a word of the table was lost: each table is looked at as it stands, nothing counts holds
@@ -138,25 +139,20 @@ export class Hold {
   }
 
   /**
-   * Waits until `release` finds the key free, at most to the ticket's end. `half`: one of a whole cell's keys,
-   * which leave half of the router's room to the moves of others, and are let go a few at a time.
+   * Waits until `release` finds the key free, at most to the ticket's end. All keys of a cell are handed over at
+   * once: who waits for that leaves half of the router's room to moves, and is let go a few at a time.
    */
   wait(
     key: PlacementKey,
     ticket: Ticket,
     signal: AbortSignal,
-    room: "all" | "half" = "all",
+    until: "switch" | "handover" = "switch",
   ): Promise<HoldVerdict> {
-    const { totalMax, totalBytesMax } = this.#limits;
-    const isTight = room === "half" && this.#total >= totalMax / 2;
-    const isHeavy = room === "half" && this.#bytes + ticket.bytes > totalBytesMax / 2;
-    const entered = isTight
-      ? "router-full"
-      : isHeavy
-        ? "router-bytes-full"
-        : this.#enter(this.#queues, key, ticket, ticket.deadlineMs, signal, never);
+    const full = until === "handover" ? this.#lacksHalf(ticket) : undefined;
+    const entered =
+      full ?? this.#enter(this.#queues, key, ticket, ticket.deadlineMs, signal, never);
     const queue = this.#queues.get(key);
-    if (queue !== undefined) queue.isMany = room === "half";
+    if (queue !== undefined) queue.isMany = until === "handover";
     return this.#counted(entered);
   }
 
@@ -253,6 +249,12 @@ export class Hold {
     if (this.#bytes + ticket.bytes > totalBytesMax) return "router-bytes-full";
     if (waiters.size >= perKeyMax) return "key-full";
     return bytes + ticket.bytes > perKeyBytesMax ? "key-bytes-full" : undefined;
+  }
+
+  #lacksHalf({ bytes }: Ticket): HoldFull | undefined {
+    const { totalMax, totalBytesMax } = this.#limits;
+    if (this.#total >= totalMax / 2) return "router-full";
+    return this.#bytes + bytes > totalBytesMax / 2 ? "router-bytes-full" : undefined;
   }
 
   /**

@@ -57,9 +57,9 @@ export function place(placing: Placing, request: Placeable): Placed | Promise<Pl
 
 async function held(placing: Placing, request: Placeable, first: Held): Promise<Placed> {
   for (let { route, handover } = first; ; ) {
-    const room = handover ? "half" : "all";
+    const until = handover ? "handover" : "switch";
     const verdict = await waited(request, placing, () =>
-      placing.hold.wait(route.key, ticketOf(placing, request), request.gone.signal, room),
+      placing.hold.wait(route.key, ticketOf(placing, request), request.gone.signal, until),
     );
     if (verdict !== "released") {
       throw new CellError("PLACEMENT_HELD", heldMessages[verdict], {

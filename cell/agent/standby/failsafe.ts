@@ -284,11 +284,15 @@ export class Failsafe {
       return this.#state.lost.has(annex) && nowMonoMs >= (this.#freeMonoMs.get(annex) ?? Infinity);
     };
     const { promises } = this.#state;
+    let facts: Promise<Facts> | undefined;
     const left = await this.#givingBack.turn(
       { nowMonoMs, ttlMs: this.#ttlMs, isGranted, promises, isFree },
       {
         partners: async () => (await readPartners(stores.first.pool))?.partners ?? [],
-        ask: async (partner, number) => this.#ask(partner, await stores.readFacts(), 0, number),
+        ask: async (partner, number) => {
+          facts ??= stores.readFacts();
+          return this.#ask(partner, await facts, 0, number);
+        },
       },
     );
     if (left !== promises) this.#state = { ...this.#state, promises: left };

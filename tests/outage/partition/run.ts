@@ -6,7 +6,8 @@ import { readFile, rm } from "node:fs/promises";
 import pg from "pg";
 import { z } from "zod";
 import type { Failover, RpoReport } from "../../../contract/failover-api.ts";
-import { bucketCount, slotOf } from "../../../contract/placement-key.ts";
+import { defaultKeyspace, parseTenantId } from "../../../contract/ids.ts";
+import { bucketOf } from "../../../contract/placement-key.ts";
 import { salvagedRowSchema } from "../../../contract/salvage-api.ts";
 import { checkHistory } from "../../../history/check.ts";
 import { installCommitLog, readCommitLog } from "../../../history/commit-log.ts";
@@ -14,6 +15,7 @@ import type { Entry, EntryOf, Verdict } from "../../../history/model.ts";
 import { createRecorder } from "../../../history/recorder.ts";
 import { entriesOfReport, entriesOfSalvage } from "../../../history/rpo-entries.ts";
 import { readTenant } from "../../../history/workload.ts";
+import { must } from "../../../runtime/assert.ts";
 import { systemClock } from "../../../runtime/clock.ts";
 import { until } from "../../fleet.ts";
 import { inDatabase } from "../../moves/cell-databases.ts";
@@ -195,7 +197,9 @@ async function settle(world: World, client: FleetClient): Promise<ReadonlyMap<st
 async function keptBy(client: FleetClient, homes: ReadonlyMap<string, string>) {
   const standbys = (await client.standbys()).filter(({ host }) => host === victim);
   return [...homes.keys()].filter((tenant) => {
-    const bucket = slotOf(tenant, bucketCount);
+    const id = must(parseTenantId(tenant), "tenant id");
+    const key = { keyspace: defaultKeyspace, kind: "tenant", tenant: id } as const;
+    const bucket = bucketOf(key, { strategy: "directory" });
     return standbys.some(
       ({ origin, buckets: { lo, hi } }) =>
         origin === homes.get(tenant) && lo <= bucket && bucket <= hi,
